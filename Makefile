@@ -1,0 +1,162 @@
+# Everything one does with this repository. Needs Rust (rustup), Go, a C compiler, bash and git; the other tools are built
+# into .tools/, once. `make` alone lists the targets.
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DELETE_ON_ERROR:
+.DEFAULT_GOAL := help
+
+CARGO_DENY_VERSION := 0.20.2
+# Said once, in the Go module that builds the control plane.
+K8S_VERSION := $(shell awk '$$1 == "k8s.io/kubernetes" { print substr($$2, 2) }' tools/controlplane/go.mod)
+
+bin := $(abspath $(or $(CARGO_TARGET_DIR),target))/debug
+helm := .tools/bin/helm
+cargo_deny := .tools/cargo-deny-$(CARGO_DENY_VERSION)/bin/cargo-deny
+
+# The control plane that the demo and the tests run against: yours if KUBEBUILDER_ASSETS names a folder that holds one.
+ifdef KUBEBUILDER_ASSETS
+control_plane :=
+else
+os := $(shell uname -s | tr A-Z a-z)
+arch := $(patsubst aarch64,arm64,$(patsubst x86_64,amd64,$(shell uname -m)))
+assets := .tools/k8s/$(K8S_VERSION)-$(os)-$(arch)
+control_plane := $(assets)/etcd $(assets)/kubectl $(assets)/kube-apiserver
+KUBEBUILDER_ASSETS := $(CURDIR)/$(assets)
+endif
+export KUBEBUILDER_ASSETS
+export TIDINGS_HELM := $(CURDIR)/$(helm)
+
+# A cluster that the shell happens to point at is left alone: only `make demo KUBECONFIG=…` uses one.
+ifneq ($(origin KUBECONFIG),command line)
+unexport KUBECONFIG
+endif
+
+# Without network, rustup may lack the toolchain that rust-toolchain.toml names and have the same one as "stable".
+rust := $(shell awk -F'"' '$$1 == "channel = " { print $$2 }' rust-toolchain.toml)
+same_rust := $(shell rustup run $(rust) true 2>/dev/null || \
+	{ cd / && rustc --version 2>/dev/null | grep -qF 'rustc $(rust) ' && rustup default | cut -d' ' -f1; })
+ifneq ($(same_rust),)
+export RUSTUP_TOOLCHAIN := $(same_rust)
+endif
+
+.PHONY: help
+help: ## list the targets
+	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+##### Build and try
+
+.PHONY: build
+build: ## build the operator, optimised: target/release/tidings
+	cargo build --release --locked --bin tidings
+
+.PHONY: demo
+demo: $(control_plane) bins ## show a delivery from end to end on a local control plane; KEEP=1 leaves it running
+	TIDINGS_BIN='$(bin)/tidings' '$(bin)/demo'
+
+.PHONY: bins
+bins:
+	@echo "==> The operator and the demo (a few minutes the first time)"
+	cargo build --workspace --bins --locked
+
+##### Check
+
+.PHONY: test
+test: $(control_plane) $(helm) ## run all tests; TEST=word runs those whose name holds the word
+	@echo "==> Tests (a few minutes to build the first time)"
+	cargo test --workspace --locked $(TEST)
+
+.PHONY: lint
+lint: lint-rust lint-deps lint-generated lint-chart ## check format, code, dependencies, generated files and the chart
+
+.PHONY: lint-rust
+lint-rust:
+	@echo "==> Format and lints (a few minutes the first time)"
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets --locked -- -D warnings
+
+.PHONY: lint-deps
+lint-deps: $(cargo_deny)
+	@echo "==> Licences, bans and sources of the dependencies"
+	$(cargo_deny) --workspace --locked --log-level error check licenses bans sources
+
+.PHONY: lint-generated
+lint-generated: bins
+	@echo "==> Generated files"
+	@stale() { echo "$$1 is stale: run make generate" >&2; exit 1; }; \
+	$(bin)/tidings crds | diff -u crds/tidings.dev.yaml - || stale crds/; \
+	cmp crds/tidings.dev.yaml charts/tidings/files/tidings.dev.yaml || stale charts/tidings/files/
+
+# Lint lets some failures pass that template does not. Whether an API server takes the result is for the tests.
+.PHONY: lint-chart
+lint-chart: $(helm)
+	@echo "==> The chart, with each set of values"
+	@for values in charts/tidings/values.yaml charts/tidings/ci/*.yaml; do \
+		echo "$$values"; \
+		$(helm) lint --strict --quiet --values "$$values" charts/tidings; \
+		$(helm) template tidings charts/tidings --values "$$values" >/dev/null; \
+	done
+
+.PHONY: audit
+audit: $(cargo_deny) ## look the dependencies up in the advisory database (fetches it)
+	$(cargo_deny) --workspace --locked check advisories
+
+##### Maintain
+
+.PHONY: fmt
+fmt: ## format the code
+	cargo fmt --all
+
+.PHONY: generate
+generate: ## write the generated files anew: crds/, docs/api.md and the chart's copy of crds/
+	@echo "==> crds/ and docs/api.md"
+	TIDINGS_UPDATE_GOLDEN=1 cargo test --workspace --locked --test suite golden
+	@mkdir -p charts/tidings/files
+	cp crds/tidings.dev.yaml charts/tidings/files/
+
+.PHONY: controlplane
+controlplane: $(control_plane) ## build the control plane that demo and tests run against, into .tools/
+
+.PHONY: tools
+tools: $(control_plane) $(helm) $(cargo_deny) ## build the tools that the other targets need, into .tools/
+
+.PHONY: clean
+clean: ## remove what cargo built
+	cargo clean
+
+.PHONY: clean-tools
+clean-tools: ## remove .tools/ (about ten minutes to build again)
+	rm -rf .tools
+
+##### Tools
+
+$(assets)/kube-apiserver: package := k8s.io/kubernetes/cmd/kube-apiserver
+$(assets)/kube-apiserver: takes := 6 minutes
+$(assets)/kubectl: package := k8s.io/kubernetes/cmd/kubectl
+$(assets)/kubectl: takes := 1 minute
+$(assets)/etcd: package := go.etcd.io/etcd/server/v3
+$(assets)/etcd: takes := 1 minute
+
+version_package := k8s.io/component-base/version
+$(control_plane): tools/controlplane/go.mod tools/controlplane/go.sum
+	@echo "==> $(@F) of Kubernetes $(K8S_VERSION), from source (up to $(takes) on two cores, the first time)"
+	@mkdir -p $(@D)
+	@cd tools/controlplane && CGO_ENABLED=0 go build -trimpath -o $(abspath $@) -ldflags "-s -w \
+		-X $(version_package).gitVersion=v$(K8S_VERSION) \
+		-X $(version_package).gitMajor=$(word 1,$(subst ., ,$(K8S_VERSION))) \
+		-X $(version_package).gitMinor=$(word 2,$(subst ., ,$(K8S_VERSION)))" $(package)
+	@touch $@
+
+$(helm): tools/helm/go.mod tools/helm/go.sum
+	@echo "==> helm, from source (up to 3 minutes on two cores, the first time)"
+	@mkdir -p $(@D)
+	@cd tools/helm && CGO_ENABLED=0 go build -trimpath -ldflags "-s -w" -o $(abspath $@) helm.sh/helm/v4/cmd/helm
+	@touch $@
+
+# Built to be ready soon, not to be fast.
+$(cargo_deny):
+	@echo "==> cargo-deny $(CARGO_DENY_VERSION) (up to 2 minutes on two cores, once)"
+	@CARGO_PROFILE_RELEASE_OPT_LEVEL=1 CARGO_PROFILE_RELEASE_LTO=off CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16 \
+		cargo install --quiet --locked --version $(CARGO_DENY_VERSION) cargo-deny \
+		--root .tools/cargo-deny-$(CARGO_DENY_VERSION) --target-dir .tools/build
+	@rm -rf .tools/build
