@@ -1,0 +1,55 @@
+{{- define "tidings.name" -}}
+{{- .Values.nameOverride | default .Chart.Name | trunc 63 | trimSuffix "-" -}}
+{{- end }}
+
+{{- define "tidings.fullname" -}}
+{{- $name := include "tidings.name" . -}}
+{{- $full := ternary .Release.Name (printf "%s-%s" .Release.Name $name) (contains $name .Release.Name) -}}
+{{- .Values.fullnameOverride | default $full | trunc 63 | trimSuffix "-" -}}
+{{- end }}
+
+{{- define "tidings.selectorLabels" -}}
+app.kubernetes.io/name: {{ include "tidings.name" . }}
+app.kubernetes.io/instance: {{ .Release.Name }}
+{{- end }}
+
+{{- define "tidings.labels" -}}
+{{ include "tidings.selectorLabels" . }}
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | trunc 63 | trimSuffix "-" }}
+{{- end }}
+
+{{- define "tidings.serviceAccountName" -}}
+{{- $default := ternary (include "tidings.fullname" .) "default" .Values.serviceAccount.create -}}
+{{- .Values.serviceAccount.name | default $default -}}
+{{- end }}
+
+{{- define "tidings.image" -}}
+{{- with .Values.image -}}
+{{- if .digest -}}
+{{ .repository }}@{{ .digest }}
+{{- else -}}
+{{ .repository }}:{{ .tag | default $.Chart.AppVersion }}
+{{- end -}}
+{{- end -}}
+{{- end }}
+
+{{/* Everything the operator may do, in a namespace or in all of them. Add nothing that it can work without. */}}
+{{- define "tidings.rules" -}}
+- apiGroups: [tidings.dev]
+  resources: [subscribers, notifications]
+  verbs: [get, list, watch]
+- apiGroups: [tidings.dev]
+  resources: [subscribers/status, notifications/status]
+  verbs: [patch]
+- apiGroups: [""]
+  resources: [secrets, configmaps]
+  verbs: [get, list, watch]
+{{- end }}
+
+{{- define "tidings.subject" -}}
+- kind: ServiceAccount
+  name: {{ include "tidings.serviceAccountName" . }}
+  namespace: {{ .Release.Namespace }}
+{{- end }}
