@@ -1,0 +1,69 @@
+//! What an administrator applies: both CustomResourceDefinitions and the admission policy.
+
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
+    CustomResourceDefinition, JSON, JSONSchemaProps,
+};
+use kube::CustomResourceExt;
+use serde_json::{Value, json};
+
+use super::{Notification, Subscriber, admission_policy};
+
+/// The definition of Subscriber.
+pub fn subscriber_crd() -> CustomResourceDefinition {
+    with_initial_status(Subscriber::crd(), json!({ "observedGeneration": -1 }))
+}
+
+/// The definition of Notification.
+pub fn notification_crd() -> CustomResourceDefinition {
+    with_initial_status(
+        Notification::crd(),
+        json!({ "observedGeneration": -1, "phase": "Pending", "reason": "Queued", "attempts": 0 }),
+    )
+}
+
+/// Everything in `crds/`, in the order to apply it, as the values of YAML documents.
+pub fn manifests() -> Result<Vec<Value>, serde_json::Error> {
+    let (policy, binding) = admission_policy();
+    Ok(vec![
+        serde_json::to_value(subscriber_crd())?,
+        serde_json::to_value(notification_crd())?,
+        serde_json::to_value(policy)?,
+        serde_json::to_value(binding)?,
+    ])
+}
+
+/// Gives `status` its first value, so that a new object never looks finished and needs no write to say so; and drops
+/// what the generator adds but the API conventions do not want.
+fn with_initial_status(mut crd: CustomResourceDefinition, status: Value) -> CustomResourceDefinition {
+    for version in &mut crd.spec.versions {
+        let Some(schema) = version.schema.as_mut().and_then(|s| s.open_api_v3_schema.as_mut()) else {
+            continue;
+        };
+        tidy(schema);
+        if let Some(properties) = &mut schema.properties
+            && let Some(schema) = properties.get_mut("status")
+        {
+            schema.default = Some(JSON(status.clone()));
+            schema.description = Some("What the operator has seen; written by the operator alone.".into());
+        }
+    }
+    crd
+}
+
+/// An optional field is left out, not null; formats such as uint32 say nothing to Kubernetes.
+fn tidy(schema: &mut JSONSchemaProps) {
+    schema.nullable = None;
+    if schema.format.as_deref().is_some_and(|format| format.starts_with("uint")) {
+        schema.format = Some(if schema.format.as_deref() == Some("uint64") { "int64" } else { "int32" }.into());
+    }
+    for property in schema.properties.iter_mut().flat_map(|p| p.values_mut()) {
+        tidy(property);
+    }
+    if let Some(items) = &mut schema.items {
+        use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::JSONSchemaPropsOrArray as Items;
+        match items {
+            Items::Schema(schema) => tidy(schema),
+            Items::Schemas(schemas) => schemas.iter_mut().for_each(tidy),
+        }
+    }
+}

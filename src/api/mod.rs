@@ -1,0 +1,31 @@
+//! The custom resources of group `tidings.dev`: their types, their schemas and the reasons they publish.
+//!
+//! This room knows neither a client nor a clock. Doc comments on fields are what `kubectl explain` shows.
+
+mod admission;
+mod condition;
+mod crds;
+mod event;
+#[allow(clippy::duplicated_attributes, reason = "each printcolumn has its own type_")]
+mod notification;
+mod reasons;
+mod schema;
+#[allow(clippy::duplicated_attributes, reason = "each printcolumn has its own type_")]
+mod subscriber;
+
+pub use admission::admission_policy;
+pub use condition::{Condition, ConditionStatus, set_condition};
+pub use crds::{manifests, notification_crd, subscriber_crd};
+pub use event::Event;
+pub use notification::{LastAttempt, Notification, NotificationSpec, NotificationStatus, Phase, SubscriberRef};
+pub use reasons::{AttemptReason, ConditionType, NotificationReason, SubscriberReason};
+pub use schema::HttpsUrl;
+pub use subscriber::{
+    CaKind, CaRef, ClientAuthentication, ContentMode, ContentType, CredentialsSecretRef, Subscriber, SubscriberSpec,
+    SubscriberStatus, Tls, TokenService, Webhook,
+};
+
+/// The API group of both kinds.
+pub const GROUP: &str = "tidings.dev";
+/// The version this operator serves.
+pub const VERSION: &str = "v1alpha1";

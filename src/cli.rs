@@ -1,0 +1,126 @@
+//! The command line: each flag has an environment variable.
+
+use std::net::SocketAddr;
+
+use clap::{Args, Parser, Subcommand};
+use http::HeaderValue;
+use tracing::level_filters::LevelFilter;
+
+use crate::{egress::Cidr, operator::Settings, telemetry::LogFormat};
+
+/// Delivers events to webhooks: a Kubernetes operator.
+#[derive(Debug, Parser)]
+#[command(version, about, long_about = None)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What the program can do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run the operator against the cluster of the kubeconfig, or the one it runs in.
+    Run(Box<Run>),
+    /// Print the CustomResourceDefinitions and the admission policy, for kubectl apply.
+    Crds,
+}
+
+/// The flags of `tidings run`.
+#[derive(Debug, Args)]
+pub struct Run {
+    /// Watch this namespace only; repeatable. Default: all namespaces.
+    #[arg(long = "watch-namespace", value_name = "NAMESPACE", env = "TIDINGS_WATCH_NAMESPACE", value_delimiter = ',', value_parser = namespace)]
+    pub watch_namespaces: Vec<String>,
+
+    /// Also allow webhooks and token services at these addresses; repeatable. Default: public addresses only.
+    #[arg(long = "egress-allow-cidr", value_name = "CIDR", env = "TIDINGS_EGRESS_ALLOW_CIDR", value_delimiter = ',')]
+    pub egress_allow_cidrs: Vec<Cidr>,
+
+    /// The DNS name that this system gives as its own in WebHook-Request-Origin.
+    #[arg(long, value_name = "NAME", env = "TIDINGS_ORIGIN", default_value = "tidings.dev", value_parser = origin)]
+    pub origin: HeaderValue,
+
+    /// Where /healthz, /readyz and /metrics are served.
+    #[arg(long, value_name = "ADDRESS", env = "TIDINGS_ADMIN_ADDR", default_value = "127.0.0.1:8080")]
+    pub admin_addr: SocketAddr,
+
+    /// What a log line looks like.
+    #[arg(long, value_enum, env = "TIDINGS_LOG_FORMAT", default_value = "text")]
+    pub log_format: LogFormat,
+
+    /// How much is logged: off, error, warn, info, debug or trace.
+    #[arg(long, value_name = "LEVEL", env = "TIDINGS_LOG_LEVEL", default_value = "info")]
+    pub log_level: LevelFilter,
+}
+
+impl From<Run> for Settings {
+    fn from(run: Run) -> Self {
+        Self {
+            watch_namespaces: run.watch_namespaces,
+            egress_allow_cidrs: run.egress_allow_cidrs,
+            origin: run.origin,
+            admin_addr: run.admin_addr,
+        }
+    }
+}
+
+/// A namespace name is a DNS label (RFC 1123).
+fn namespace(text: &str) -> Result<String, &'static str> {
+    if is_label(text) {
+        Ok(text.to_owned())
+    } else {
+        Err("a namespace has 1 to 63 lower-case letters, digits and hyphens")
+    }
+}
+
+/// A DNS name, as CloudEvents web hooks (section 4.1.1) ask for.
+fn origin(text: &str) -> Result<HeaderValue, &'static str> {
+    let fault = "must be a DNS name, such as events.example.com";
+    if text.len() > 253 || !text.split('.').all(|label| is_label(&label.to_ascii_lowercase())) {
+        return Err(fault);
+    }
+    HeaderValue::from_str(text).map_err(|_| fault)
+}
+
+fn is_label(text: &str) -> bool {
+    let fits = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
+    (1..=63).contains(&text.len()) && text.bytes().all(fits) && !text.starts_with('-') && !text.ends_with('-')
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_well_formed_and_each_flag_of_run_has_its_variable() {
+        let mut command = Cli::command();
+        command.build();
+        command.clone().debug_assert();
+        let run = command.find_subcommand("run").unwrap();
+        for flag in run.get_arguments().filter(|a| a.get_long().is_some_and(|long| long != "help")) {
+            let name = flag.get_long().unwrap().to_uppercase().replace('-', "_");
+            assert_eq!(flag.get_env().unwrap().to_str().unwrap(), format!("TIDINGS_{name}"));
+        }
+    }
+
+    #[test]
+    fn lists_may_repeat_the_flag_and_bad_values_are_refused_with_the_flags_name() {
+        let run = |arguments: &[&str]| Cli::try_parse_from(["tidings", "run"].iter().chain(arguments));
+        let Command::Run(flags) = run(&["--watch-namespace", "a", "--watch-namespace", "b,c"]).unwrap().command else {
+            panic!("not run");
+        };
+        assert_eq!(flags.watch_namespaces, ["a", "b", "c"]);
+        for bad in [
+            ["--watch-namespace", "A"],
+            ["--egress-allow-cidr", "10.0.0.0/40"],
+            ["--origin", "a b"],
+            ["--log-level", "loud"],
+        ] {
+            let message = run(&bad).unwrap_err().to_string();
+            assert!(message.contains(bad[0]) && message.contains(bad[1]), "{message}");
+        }
+    }
+}

@@ -1,0 +1,295 @@
+//! What is known of each unfinished Notification, and which news about it is old.
+
+use std::{
+    collections::{HashMap, hash_map},
+    sync::Arc,
+};
+
+use super::unfinished::Unfinished;
+use crate::dispatch::LaneKey;
+
+/// A Notification's uid.
+pub type Uid = Arc<str>;
+
+/// One unfinished Notification.
+pub struct Entry {
+    /// Its Subscriber.
+    pub lane: LaneKey,
+    /// Its name; the namespace is the lane's.
+    pub name: Box<str>,
+    /// The newest resourceVersion seen or written.
+    pub version: u64,
+    /// The object itself, kept while it is untried and the budget allows.
+    pub object: Option<Box<Unfinished>>,
+    /// The number of the newest listing when it was last seen.
+    listing: u64,
+    /// The version at which the watch saw it leave, while an attempt was still under way.
+    pub left: Option<u64>,
+}
+
+/// All unfinished Notifications, within a budget of bytes for the events kept in memory.
+///
+/// After a finishing write the uid stays as a tombstone until the watch has passed that write: older events of it are
+/// ignored, so a stale event never causes a second POST.
+pub struct Index {
+    entries: HashMap<Uid, Entry>,
+    tombstones: HashMap<Uid, Tombstone>,
+    budget: usize,
+    used: usize,
+    listing: u64,
+}
+
+struct Tombstone {
+    namespace: Arc<str>,
+    version: u64,
+    listing: u64,
+}
+
+/// What an event of the watch means for the queue.
+#[derive(Debug, PartialEq, Eq)]
+pub enum News {
+    /// New, or changed by somebody else: (re)schedule it.
+    Changed(Uid),
+    /// Known already, or older than what is known.
+    Old,
+}
+
+impl Index {
+    /// An empty index that keeps at most `budget` bytes of events.
+    pub fn new(budget: usize) -> Self {
+        Self { entries: HashMap::new(), tombstones: HashMap::new(), budget, used: 0, listing: 0 }
+    }
+
+    /// How many are unfinished.
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// What is known of one.
+    pub fn get(&self, uid: &str) -> Option<&Entry> {
+        self.entries.get(uid)
+    }
+
+    /// The watch shows `object` unfinished.
+    pub fn observe(&mut self, object: Unfinished) -> News {
+        let (Some(uid), Some(namespace), Some(name)) =
+            (&object.metadata.uid, &object.metadata.namespace, &object.metadata.name)
+        else {
+            return News::Old;
+        };
+        let uid: Uid = uid.as_str().into();
+        let version = object.version();
+        if let Some(tombstone) = self.tombstones.get_mut(&uid) {
+            if version <= tombstone.version {
+                tombstone.listing = self.listing;
+                return News::Old;
+            }
+            self.tombstones.remove(&uid);
+        }
+        let kept = object.status.attempts == 0 && self.used + size(&object) <= self.budget;
+        match self.entries.entry(uid.clone()) {
+            hash_map::Entry::Occupied(mut known) => {
+                let entry = known.get_mut();
+                entry.listing = self.listing;
+                if version <= entry.version {
+                    return News::Old;
+                }
+                entry.version = version;
+                entry.left = None;
+                // The spec cannot change: an object kept is as good as this one.
+                if entry.object.is_none() && kept {
+                    self.used += size(&object);
+                    entry.object = Some(Box::new(object));
+                }
+            }
+            hash_map::Entry::Vacant(vacant) => {
+                let lane = LaneKey {
+                    namespace: namespace.as_str().into(),
+                    name: object.spec.subscriber_ref.name.as_str().into(),
+                };
+                let name = name.as_str().into();
+                self.used += if kept { size(&object) } else { 0 };
+                vacant.insert(Entry {
+                    lane,
+                    name,
+                    version,
+                    object: kept.then(|| Box::new(object)),
+                    listing: self.listing,
+                    left: None,
+                });
+            }
+        }
+        News::Changed(uid)
+    }
+
+    /// The watch shows that `uid` left the selector at `version`: finished, or deleted.
+    pub fn observe_gone(&mut self, uid: &str, version: u64, in_flight: bool) {
+        if self.tombstones.get(uid).is_some_and(|tombstone| version >= tombstone.version) {
+            self.tombstones.remove(uid);
+        }
+        if in_flight {
+            if let Some(entry) = self.entries.get_mut(uid) {
+                entry.left = Some(version);
+            }
+        } else {
+            self.forget(uid);
+        }
+    }
+
+    /// A new listing begins; its number goes to [`Self::end_listing`].
+    pub fn begin_listing(&mut self) -> u64 {
+        self.listing += 1;
+        self.listing
+    }
+
+    /// The listing `begun` of `namespace` (None: of all) is complete: what it did not show is gone. Returns those uids
+    /// that nobody works on.
+    pub fn end_listing(&mut self, begun: u64, namespace: Option<&str>, in_flight: impl Fn(&Uid) -> bool) -> Vec<Uid> {
+        let listed = |entry_namespace: &str| namespace.is_none_or(|namespace| namespace == entry_namespace);
+        self.tombstones.retain(|_, tombstone| tombstone.listing >= begun || !listed(&tombstone.namespace));
+        let mut gone = Vec::new();
+        for (uid, entry) in &mut self.entries {
+            if entry.listing < begun && listed(&entry.lane.namespace) {
+                if in_flight(uid) {
+                    entry.left = Some(u64::MAX);
+                } else {
+                    gone.push(uid.clone());
+                }
+            }
+        }
+        for uid in &gone {
+            self.forget(uid);
+        }
+        gone
+    }
+
+    /// Takes the object that is kept for an attempt, if it is.
+    pub fn take_object(&mut self, uid: &str) -> Option<Box<Unfinished>> {
+        let object = self.entries.get_mut(uid)?.object.take()?;
+        self.used -= size(&object);
+        Some(object)
+    }
+
+    /// Gives an object back that was taken for an attempt that did not start.
+    pub fn return_object(&mut self, uid: &str, object: Box<Unfinished>) {
+        if let Some(entry) = self.entries.get_mut(uid)
+            && entry.object.is_none()
+            && self.used + size(&object) <= self.budget
+        {
+            self.used += size(&object);
+            entry.object = Some(object);
+        }
+    }
+
+    /// This process wrote `version`: the watch's news up to it are old.
+    pub fn wrote(&mut self, uid: &str, version: u64) {
+        if let Some(entry) = self.entries.get_mut(uid) {
+            entry.version = entry.version.max(version);
+        }
+    }
+
+    /// This process finished `uid` by writing `version`.
+    pub fn finished(&mut self, uid: &str, version: u64) {
+        if let Some((uid, entry)) = self.entries.remove_entry(uid) {
+            self.used -= entry.object.as_deref().map_or(0, size);
+            if entry.left.is_none_or(|left| left < version) {
+                self.tombstones
+                    .insert(uid, Tombstone { namespace: entry.lane.namespace, version, listing: self.listing });
+            }
+        }
+    }
+
+    /// Drops what is known of `uid`.
+    pub fn forget(&mut self, uid: &str) {
+        if let Some(entry) = self.entries.remove(uid) {
+            self.used -= entry.object.as_deref().map_or(0, size);
+        }
+    }
+}
+
+fn size(object: &Unfinished) -> usize {
+    object.spec.event.get().len()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn object(uid: &str, version: u64) -> Unfinished {
+        serde_json::from_value(json!({
+            "metadata": {"name": uid, "namespace": "a", "uid": uid, "resourceVersion": version.to_string()},
+            "spec": {"subscriberRef": {"name": "s"}, "event": {"source": "/s", "type": "t"}},
+            "status": {"phase": "Pending"}
+        }))
+        .unwrap()
+    }
+
+    fn changed(uid: &str) -> News {
+        News::Changed(uid.into())
+    }
+
+    #[test]
+    fn news_older_than_a_finishing_write_is_ignored_until_the_watch_has_passed_it() {
+        let mut index = Index::new(1000);
+        assert_eq!(index.observe(object("u", 5)), changed("u"));
+        index.finished("u", 7);
+        assert_eq!(index.observe(object("u", 6)), News::Old);
+        index.observe_gone("u", 7, false);
+        assert!(index.tombstones.is_empty());
+        assert_eq!(index.observe(object("u", 9)), changed("u"), "set back to Pending by a replay");
+    }
+
+    #[test]
+    fn a_write_whose_echo_came_before_its_report_leaves_no_tombstone() {
+        let mut index = Index::new(1000);
+        index.observe(object("u", 5));
+        index.observe_gone("u", 7, true);
+        index.finished("u", 7);
+        assert!(index.tombstones.is_empty() && index.len() == 0);
+    }
+
+    #[test]
+    fn a_listing_drops_what_it_does_not_show() {
+        let mut index = Index::new(1000);
+        for uid in ["stays", "goes", "flies"] {
+            index.observe(object(uid, 5));
+        }
+        let begun = index.begin_listing();
+        index.observe(object("stays", 5));
+        let gone = index.end_listing(begun, None, |uid| &**uid == "flies");
+        assert_eq!(gone, [Uid::from("goes")]);
+        assert_eq!(index.get("flies").unwrap().left, Some(u64::MAX));
+        assert_eq!(index.len(), 2);
+    }
+
+    #[test]
+    fn a_listing_that_still_shows_a_finished_one_as_pending_keeps_its_tombstone() {
+        let mut index = Index::new(1000);
+        index.observe(object("u", 5));
+        index.finished("u", 7);
+        let begun = index.begin_listing();
+        assert_eq!(index.observe(object("u", 5)), News::Old);
+        index.end_listing(begun, None, |_| false);
+        assert_eq!(index.observe(object("u", 6)), News::Old);
+        let begun = index.begin_listing();
+        index.end_listing(begun, None, |_| false);
+        assert!(index.tombstones.is_empty());
+    }
+
+    #[test]
+    fn events_are_kept_within_the_budget() {
+        let length = size(&object("a", 1));
+        let mut index = Index::new(length);
+        index.observe(object("a", 1));
+        index.observe(object("b", 2));
+        assert!(index.get("a").unwrap().object.is_some() && index.get("b").unwrap().object.is_none());
+        let taken = index.take_object("a").unwrap();
+        assert_eq!(index.used, 0);
+        index.return_object("a", taken);
+        assert_eq!(index.used, length);
+        index.forget("a");
+        assert_eq!(index.used, 0);
+    }
+}

@@ -1,0 +1,128 @@
+//! Writes a Notification's status: one guarded patch, repeated until the API server has taken or refused it.
+
+use std::time::Duration;
+
+use json_patch::Patch as JsonPatch;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use kube::{
+    Api, Client,
+    api::{Patch, PatchParams},
+};
+use serde_json::json;
+use tracing::warn;
+
+use super::{API_TIMEOUT, FIELD_MANAGER, Unfinished};
+use crate::{
+    api::{NotificationStatus, Phase},
+    dispatch::Backoff,
+    metrics::Metrics,
+};
+
+const BACKOFF: Backoff = Backoff { initial: Duration::from_millis(100), max: Duration::from_secs(5) };
+
+/// Writes outcomes. Its client should not retry by itself.
+pub struct StatusWriter {
+    /// The way to the API server.
+    pub client: Client,
+    /// Counts the writes.
+    pub metrics: Metrics,
+}
+
+/// What became of a write.
+pub enum Written {
+    /// It stands, as of this resourceVersion.
+    Recorded(u64),
+    /// The Notification is gone, or another one has its name: nothing to write to.
+    Gone,
+    /// Somebody else wrote meanwhile and this outcome gives way: go on from what they wrote.
+    Superseded(Box<Unfinished>),
+}
+
+impl StatusWriter {
+    /// Writes `status` over what `read` holds, and only over that: the patch tests uid, phase and attempts.
+    ///
+    /// Returns when the API server has spoken, however long that takes; the outcome is in hand until then, and nothing
+    /// is sent again meanwhile. A 2xx outcome replaces Pending and Failed; nothing replaces Delivered.
+    pub async fn record(&self, read: &Unfinished, status: &NotificationStatus) -> Written {
+        let mut expected = (Phase::Pending.as_str().to_owned(), read.status.attempts);
+        let mut failures = 0;
+        loop {
+            match self.patch(read, &expected, status).await {
+                Ok(version) => {
+                    self.metrics.status_write("recorded");
+                    return Written::Recorded(version);
+                }
+                Err(kube::Error::Api(answer)) if answer.code == 404 => return Written::Gone,
+                Err(kube::Error::Api(answer)) if answer.code == 422 => match self.read(read).await {
+                    Ok(None) => return Written::Gone,
+                    Ok(Some(current)) => {
+                        self.metrics.status_write("conflict");
+                        if is_ours(&current, status) {
+                            return Written::Recorded(current.version());
+                        }
+                        let already_delivered = current.status.phase == Phase::Delivered.as_str();
+                        if status.phase != Phase::Delivered || already_delivered {
+                            return Written::Superseded(Box::new(current));
+                        }
+                        expected = (current.status.phase, current.status.attempts);
+                    }
+                    Err(error) => self.failed(read, &error),
+                },
+                Err(error) => self.failed(read, &error),
+            }
+            failures += 1;
+            tokio::time::sleep(BACKOFF.wait(failures, rand::random())).await;
+        }
+    }
+
+    async fn patch(
+        &self,
+        read: &Unfinished,
+        (phase, attempts): &(String, u32),
+        status: &NotificationStatus,
+    ) -> Result<u64, kube::Error> {
+        let patch: JsonPatch = serde_json::from_value(json!([
+            { "op": "test", "path": "/metadata/uid", "value": read.metadata.uid },
+            { "op": "test", "path": "/status/phase", "value": phase },
+            { "op": "test", "path": "/status/attempts", "value": attempts },
+            { "op": "add", "path": "/status", "value": status },
+        ]))
+        .map_err(kube::Error::SerdeError)?;
+        let params = PatchParams { field_manager: Some(FIELD_MANAGER.into()), ..PatchParams::default() };
+        let api = self.api(read);
+        in_time(api.patch_status(name(read), &params, &Patch::<()>::Json(patch))).await.map(|written| written.version())
+    }
+
+    /// The object as it is now, if it is still the same one.
+    async fn read(&self, read: &Unfinished) -> Result<Option<Unfinished>, kube::Error> {
+        let current = in_time(self.api(read).get_opt(name(read))).await?;
+        Ok(current.filter(|current| current.metadata.uid == read.metadata.uid))
+    }
+
+    fn failed(&self, read: &Unfinished, error: &kube::Error) {
+        self.metrics.status_write("error");
+        let namespace = read.metadata.namespace.as_deref().unwrap_or_default();
+        warn!(notification = %format_args!("{namespace}/{}", name(read)), %error, "the outcome could not be written yet; it is kept and written again");
+    }
+
+    fn api(&self, read: &Unfinished) -> Api<Unfinished> {
+        Api::namespaced(self.client.clone(), read.metadata.namespace.as_deref().unwrap_or_default())
+    }
+}
+
+fn name(read: &Unfinished) -> &str {
+    read.metadata.name.as_deref().unwrap_or_default()
+}
+
+async fn in_time<T>(call: impl Future<Output = Result<T, kube::Error>>) -> Result<T, kube::Error> {
+    tokio::time::timeout(API_TIMEOUT, call).await.unwrap_or_else(|elapsed| Err(kube::Error::Service(elapsed.into())))
+}
+
+/// Whether `current` holds what we tried to write: a write whose answer was lost.
+fn is_ours(current: &Unfinished, status: &NotificationStatus) -> bool {
+    let seconds = |time: &Time| time.0.as_second();
+    current.status.phase == status.phase.as_str()
+        && current.status.attempts == status.attempts
+        && current.status.last_attempt.as_ref().map(|a| seconds(&a.time))
+            == status.last_attempt.as_ref().map(|a| seconds(&a.time))
+}

@@ -1,0 +1,43 @@
+//! The `tidings` program: parse, wire, run.
+
+use std::{
+    error::Error,
+    io::{self, Write},
+    process::ExitCode,
+};
+
+use clap::Parser;
+use tidings::{
+    api,
+    cli::{Cli, Command},
+    operator, telemetry,
+};
+
+fn main() -> ExitCode {
+    let result = match Cli::parse().command {
+        Command::Run(flags) => run(*flags),
+        Command::Crds => print_crds(),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            let _ = writeln!(io::stderr(), "tidings: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(flags: tidings::cli::Run) -> Result<(), Box<dyn Error>> {
+    telemetry::init(flags.log_format, flags.log_level)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    runtime.block_on(operator::run(flags.into()))?;
+    Ok(())
+}
+
+fn print_crds() -> Result<(), Box<dyn Error>> {
+    let mut out = io::stdout().lock();
+    for manifest in api::manifests()? {
+        write!(out, "---\n{}", serde_yaml::to_string(&manifest)?)?;
+    }
+    Ok(())
+}

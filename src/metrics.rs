@@ -1,0 +1,86 @@
+//! What can be counted. Labels come from closed sets.
+
+use std::{sync::Arc, time::Duration};
+
+use prometheus_client::{
+    encoding::text::encode,
+    metrics::{
+        counter::Counter,
+        family::Family,
+        gauge::Gauge,
+        histogram::{Histogram, exponential_buckets},
+    },
+    registry::{Registry, Unit},
+};
+
+type Labels = [(&'static str, &'static str); 1];
+
+/// All metrics of the operator; clones share them.
+#[derive(Clone)]
+pub struct Metrics(Arc<Inner>);
+
+struct Inner {
+    registry: Registry,
+    attempts: Family<Labels, Counter>,
+    attempt_duration: Histogram,
+    finished: Family<Labels, Counter>,
+    status_writes: Family<Labels, Counter>,
+    unfinished: Gauge,
+    in_flight: Gauge,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        let mut registry = Registry::with_prefix("tidings");
+        let attempts = Family::<Labels, Counter>::default();
+        registry.register("attempts", "Delivery attempts that ended, by reason", attempts.clone());
+        let attempt_duration = Histogram::new(exponential_buckets(0.001, 4.0, 9));
+        registry.register_with_unit(
+            "attempt_duration",
+            "How long delivery attempts took, token included",
+            Unit::Seconds,
+            attempt_duration.clone(),
+        );
+        let finished = Family::<Labels, Counter>::default();
+        registry.register("notifications_finished", "Notifications that got their final phase", finished.clone());
+        let status_writes = Family::<Labels, Counter>::default();
+        registry.register("status_writes", "Writes of Notification statuses, by result", status_writes.clone());
+        let unfinished = Gauge::default();
+        registry.register("notifications_unfinished", "Notifications neither Delivered nor Failed", unfinished.clone());
+        let in_flight = Gauge::default();
+        registry.register("attempts_in_flight", "Delivery attempts under way", in_flight.clone());
+        Self(Arc::new(Inner { registry, attempts, attempt_duration, finished, status_writes, unfinished, in_flight }))
+    }
+}
+
+impl Metrics {
+    /// An attempt ended for `reason` after `duration`.
+    pub fn attempt(&self, reason: &'static str, duration: Duration) {
+        self.0.attempts.get_or_create(&[("reason", reason)]).inc();
+        self.0.attempt_duration.observe(duration.as_secs_f64());
+    }
+
+    /// A Notification got its final phase.
+    pub fn finished(&self, phase: &'static str) {
+        self.0.finished.get_or_create(&[("phase", phase)]).inc();
+    }
+
+    /// A write of a Notification's status ended with `result`.
+    pub fn status_write(&self, result: &'static str) {
+        self.0.status_writes.get_or_create(&[("result", result)]).inc();
+    }
+
+    /// How long the queue is.
+    pub fn queue(&self, unfinished: usize, in_flight: usize) {
+        self.0.unfinished.set(i64::try_from(unfinished).unwrap_or(i64::MAX));
+        self.0.in_flight.set(i64::try_from(in_flight).unwrap_or(i64::MAX));
+    }
+
+    /// All of it in the OpenMetrics text format.
+    pub fn encode(&self) -> String {
+        let mut text = String::new();
+        // Writing to a String does not fail.
+        let _ = encode(&mut text, &self.0.registry);
+        text
+    }
+}

@@ -1,0 +1,107 @@
+//! One delivery: token, POST, answer.
+
+use std::{sync::Arc, time::Duration};
+
+use http::{
+    HeaderMap, HeaderValue, Method, Request, StatusCode,
+    header::{AUTHORIZATION, CONTENT_TYPE},
+};
+use url::Url;
+
+use super::Outcome;
+use crate::{
+    cloudevent::{Encoding, Event, InvalidEvent, encode},
+    egress::{Client, SendError},
+    oauth::{NoToken, TokenSource},
+};
+
+/// This much of an answer is read, so that its connection can be used again; what it says is ignored.
+const ANSWER_LIMIT: usize = 16 * 1024;
+
+/// Where one Subscriber's events go: everything resolved and checked.
+pub struct Target {
+    /// The webhook.
+    pub url: Url,
+    /// How events are put into requests.
+    pub encoding: Encoding,
+    /// What one exchange with the webhook may take.
+    pub timeout: Duration,
+    /// The way out.
+    pub http: Arc<Client>,
+    /// Where the bearer token comes from.
+    pub tokens: Arc<TokenSource>,
+    /// The value of `WebHook-Request-Origin` (CloudEvents web hooks, section 4.1.1).
+    pub origin: HeaderValue,
+    /// How many deliveries may be under way at once.
+    pub max_in_flight: usize,
+}
+
+/// An event encoded for a target: what is POSTed, but for the token.
+pub struct Delivery<'a> {
+    target: &'a Target,
+    headers: HeaderMap,
+    body: Vec<u8>,
+}
+
+/// A delivery with its token: the next step sends it.
+pub struct Authorized<'a> {
+    delivery: Delivery<'a>,
+    token: HeaderValue,
+}
+
+impl<'a> Delivery<'a> {
+    /// Encodes `event` for `target`.
+    pub fn prepare(target: &'a Target, event: &Event) -> Result<Self, InvalidEvent> {
+        let (headers, body) = encode(event, target.encoding)?;
+        Ok(Self { target, headers, body })
+    }
+
+    /// Gets the token. Without one, nothing is sent and no attempt is spent.
+    pub async fn authorize(self) -> Result<Authorized<'a>, NoToken> {
+        let token = self.target.tokens.token().await?;
+        Ok(Authorized { delivery: self, token })
+    }
+}
+
+impl Authorized<'_> {
+    /// POSTs the event. A 401 renews the token and sends once more (no challenge scheme is followed).
+    pub async fn send(self) -> Outcome {
+        let Self { delivery, token } = self;
+        let target = delivery.target;
+        let answer = match delivery.post(&token).await {
+            Ok(StatusCode::UNAUTHORIZED) => match target.tokens.token_other_than(&token).await {
+                Some(Ok(token)) => delivery.post(&token).await,
+                _ => Ok(StatusCode::UNAUTHORIZED),
+            },
+            answer => answer,
+        };
+        match answer {
+            Ok(status) => Outcome::of_answer(status, &delivery.describe()),
+            Err(error) => Outcome::of_error(error),
+        }
+    }
+}
+
+impl Delivery<'_> {
+    async fn post(&self, token: &HeaderValue) -> Result<StatusCode, SendError> {
+        let mut request = Request::new(self.body.clone());
+        *request.method_mut() = Method::POST;
+        *request.uri_mut() = self.target.url.as_str().parse().map_err(|_| SendError::Broken)?;
+        let headers = request.headers_mut();
+        headers.clone_from(&self.headers);
+        headers.insert("webhook-request-origin", self.target.origin.clone());
+        headers.insert(AUTHORIZATION, token.clone());
+        let answer = self.target.http.send(request, ANSWER_LIMIT, self.target.timeout).await?;
+        Ok(answer.status)
+    }
+
+    /// What was sent, for a person: content mode and media type.
+    fn describe(&self) -> String {
+        let mode = match self.target.encoding {
+            Encoding::Structured(_) => "Structured",
+            Encoding::Binary => "Binary",
+        };
+        let media_type = self.headers.get(CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or("?");
+        format!("content mode {mode} with Content-Type {media_type:.100}")
+    }
+}

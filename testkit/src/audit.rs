@@ -1,0 +1,110 @@
+//! The API server's audit log: who wrote what, in the API server's own words.
+
+use std::fs;
+use std::path::Path;
+
+use serde::Deserialize;
+
+use crate::error::{Error, Result};
+
+/// Everything, without bodies, told when it is done (and for watches also when it begins).
+pub(crate) const POLICY: &str = r#"{"apiVersion":"audit.k8s.io/v1","kind":"Policy","omitStages":["RequestReceived"],"rules":[{"level":"Metadata"}]}"#;
+
+/// One request to the API server.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AuditEvent {
+    /// `get`, `list`, `watch`, `create`, `update`, `patch`, `delete`, `deletecollection`.
+    pub verb: String,
+    /// The plural name of the kind, for example `notifications`; empty for requests outside of the resources.
+    pub resource: String,
+    /// For example `status`; empty for the object itself.
+    pub subresource: String,
+    /// Empty for objects without a namespace and for lists over all of them.
+    pub namespace: String,
+    /// Empty for lists, and for objects that are created with `generateName`.
+    pub name: String,
+    /// For example `system:serviceaccount:tidings:tidings`.
+    pub user: String,
+    /// The HTTP status of the answer; 0 when there was none.
+    pub code: u16,
+    /// `ResponseComplete`, or `ResponseStarted` for the beginning of a watch.
+    pub stage: String,
+}
+
+impl AuditEvent {
+    /// Whether the request changed (or tried to change) something.
+    #[must_use]
+    pub fn is_write(&self) -> bool {
+        !matches!(self.verb.as_str(), "get" | "list" | "watch")
+    }
+
+    /// Whether it was a write to this resource and subresource in this namespace, for example
+    /// `("notifications", "status", "my-test")`; refused ones included.
+    #[must_use]
+    pub fn is_write_to(&self, resource: &str, subresource: &str, namespace: &str) -> bool {
+        self.is_write()
+            && self.resource == resource
+            && self.subresource == subresource
+            && self.namespace == namespace
+            && self.stage == "ResponseComplete"
+    }
+}
+
+/// Reads the log. A line that the API server is still writing is left out.
+pub(crate) fn read(log: &Path) -> Result<Vec<AuditEvent>> {
+    let text = fs::read_to_string(log).map_err(|error| Error::new(format!("{}: {error}", log.display())))?;
+    let complete = text.rfind('\n').map_or("", |end| &text[..end]);
+    let parse = |line| serde_json::from_str(line).map(|line: Line| line.into_event());
+    complete
+        .lines()
+        .map(parse)
+        .collect::<Result<_, serde_json::Error>>()
+        .map_err(|error| Error::new(format!("audit log: {error}")))
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Line {
+    verb: String,
+    stage: String,
+    user: User,
+    #[serde(default)]
+    object_ref: ObjectRef,
+    #[serde(default)]
+    response_status: ResponseStatus,
+}
+
+#[derive(Deserialize)]
+struct User {
+    username: String,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct ObjectRef {
+    resource: String,
+    subresource: String,
+    namespace: String,
+    name: String,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct ResponseStatus {
+    code: u16,
+}
+
+impl Line {
+    fn into_event(self) -> AuditEvent {
+        AuditEvent {
+            verb: self.verb,
+            resource: self.object_ref.resource,
+            subresource: self.object_ref.subresource,
+            namespace: self.object_ref.namespace,
+            name: self.object_ref.name,
+            user: self.user.username,
+            code: self.response_status.code,
+            stage: self.stage,
+        }
+    }
+}

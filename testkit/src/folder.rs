@@ -1,0 +1,72 @@
+//! Temporary folders that are removed when the process that made them ends, however it ends.
+
+use std::fs;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::thread;
+
+use crate::error::{Error, Result};
+
+/// Waits for the end of its standard input, whose other end only we hold (see `process`), and removes the folder.
+/// More than one try: a program that is being killed may still write to it.
+const REMOVER: &str = r#"read -r _; for _ in 1 2 3 4 5 6 7 8 9 10; do rm -rf "$1" && exit; sleep 0.2; done"#;
+
+static COUNT: AtomicU32 = AtomicU32::new(0);
+
+/// A new folder of our own. Dropping it removes it with all that is inside; so does the end of this process.
+#[derive(Debug)]
+pub struct Folder {
+    path: PathBuf,
+    remover: Option<Child>,
+}
+
+impl Folder {
+    /// Makes a folder under the system's temporary folder; `name` becomes a part of its name.
+    ///
+    /// # Errors
+    /// When it cannot be made.
+    pub fn new(name: &str) -> Result<Self> {
+        let number = COUNT.fetch_add(1, Ordering::Relaxed);
+        let path = std::env::temp_dir().join(format!("tidings-{name}-{}-{number}", std::process::id()));
+        // A folder left by an earlier process with this id cannot be ours; its remover failed.
+        let _ = fs::remove_dir_all(&path);
+        fs::create_dir_all(&path).map_err(|error| Error::new(format!("cannot make {}: {error}", path.display())))?;
+        let remover = Command::new("sh")
+            .args(["-c", REMOVER, "remover"])
+            .arg(&path)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .process_group(0)
+            .spawn()?;
+        Ok(Self { path, remover: Some(remover) })
+    }
+
+    /// Where it is.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Writes a file into it and returns the file's path.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn write(&self, name: &str, content: &str) -> Result<PathBuf> {
+        let path = self.path.join(name);
+        fs::write(&path, content).map_err(|error| Error::new(format!("cannot write {}: {error}", path.display())))?;
+        Ok(path)
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        if let Some(mut remover) = self.remover.take() {
+            drop(remover.stdin.take());
+            // Reaped by a thread: removing may take a moment.
+            thread::spawn(move || remover.wait());
+        }
+    }
+}

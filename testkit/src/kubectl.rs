@@ -1,0 +1,121 @@
+//! The real kubectl, as a user would run it.
+
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+
+use tokio::io::AsyncWriteExt;
+use tokio::process::Command;
+use tokio::time::timeout;
+
+use crate::binaries;
+use crate::error::{Error, Result};
+
+/// No command may take longer, whatever it waits for.
+const LIMIT: Duration = Duration::from_secs(120);
+
+/// kubectl with a kubeconfig.
+#[derive(Clone, Debug)]
+pub struct Kubectl {
+    program: PathBuf,
+    kubeconfig: PathBuf,
+}
+
+/// What a kubectl command printed and how it ended.
+#[derive(Clone, Debug)]
+pub struct Output {
+    /// Whether the exit code was 0.
+    pub success: bool,
+    /// Standard output.
+    pub stdout: String,
+    /// Standard error: warnings and refusals.
+    pub stderr: String,
+    command: String,
+}
+
+impl Kubectl {
+    /// The control plane's kubectl (else the one on the `PATH`) with this kubeconfig.
+    #[must_use]
+    pub fn new(kubeconfig: &Path) -> Self {
+        let program = binaries::find("kubectl").unwrap_or_else(|_| PathBuf::from("kubectl"));
+        Self { program, kubeconfig: kubeconfig.to_owned() }
+    }
+
+    /// The path of the program.
+    #[must_use]
+    pub fn program(&self) -> &Path {
+        &self.program
+    }
+
+    /// The path of the kubeconfig.
+    #[must_use]
+    pub fn kubeconfig(&self) -> &Path {
+        &self.kubeconfig
+    }
+
+    /// Runs kubectl with these arguments.
+    ///
+    /// # Errors
+    /// When it cannot be started or does not end in time. A refusal is no error here: see [`Output::success`].
+    pub async fn run(&self, args: &[&str]) -> Result<Output> {
+        self.run_with_input(args, "").await
+    }
+
+    /// Runs kubectl with these arguments and `input` on its standard input, for `-f -`.
+    ///
+    /// # Errors
+    /// As [`Kubectl::run`].
+    pub async fn run_with_input(&self, args: &[&str], input: &str) -> Result<Output> {
+        let command = format!("kubectl {}", args.join(" "));
+        let run = async {
+            let mut child = Command::new(&self.program)
+                .args(args)
+                .env("KUBECONFIG", &self.kubeconfig)
+                .stdin(Stdio::piped())
+                .stdout(Stdio::piped())
+                .stderr(Stdio::piped())
+                .kill_on_drop(true)
+                .spawn()?;
+            let mut stdin = child.stdin.take().expect("stdin is piped");
+            let write = async move {
+                // A command that does not read closes the pipe: no failure of ours.
+                let _ = stdin.write_all(input.as_bytes()).await;
+                drop(stdin);
+            };
+            let ((), output) = tokio::join!(write, child.wait_with_output());
+            output
+        };
+        let output = timeout(LIMIT, run)
+            .await
+            .map_err(|_| Error::new(format!("`{command}` still runs after {LIMIT:?}")))?
+            .map_err(|error| Error::new(format!("`{command}`: {}: {error}", self.program.display())))?;
+        Ok(Output {
+            success: output.status.success(),
+            stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+            command,
+        })
+    }
+
+    /// `kubectl apply -f -` with further arguments (`-n NAMESPACE`, `--server-side`).
+    ///
+    /// # Errors
+    /// When it is refused, with what kubectl said; and as [`Kubectl::run`].
+    pub async fn apply(&self, manifests: &str, args: &[&str]) -> Result<String> {
+        let args = [&["apply", "-f", "-"], args].concat();
+        self.run_with_input(&args, manifests).await?.ok()
+    }
+}
+
+impl Output {
+    /// The standard output of a command that must succeed.
+    ///
+    /// # Errors
+    /// When it failed, with all that it printed.
+    pub fn ok(self) -> Result<String> {
+        match self.success {
+            true => Ok(self.stdout),
+            false => Err(Error::new(format!("`{}` failed\n{}{}", self.command, self.stdout, self.stderr))),
+        }
+    }
+}

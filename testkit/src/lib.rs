@@ -1,0 +1,37 @@
+//! What the demo and the tests of Tidings run against: a real control plane, a real OAuth 2.0 token service and a real
+//! HTTPS receiver, all on loopback and all gone when the process that started them ends, however it ends.
+//!
+//! The kit is an independent witness: it knows the resources, the HTTP exchanges and the command line of the operator
+//! from their documents, and never uses the operator's code.
+
+// A test library: a broken invariant of the kit itself should stop the test at once.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+pub mod audit;
+pub mod control_plane;
+pub mod error;
+pub mod exchange;
+pub mod folder;
+pub mod https;
+pub mod kubectl;
+pub mod loopback;
+pub mod operator;
+pub mod pki;
+pub mod process;
+pub mod receiver;
+pub mod script;
+pub mod token_book;
+pub mod token_service;
+
+mod binaries;
+mod programs;
+mod token_endpoint;
+mod token_request;
+
+pub use control_plane::{ControlPlane, Part};
+pub use error::{Error, Result};
+pub use operator::Operator;
+pub use pki::Authority;
+pub use receiver::Receiver;
+pub use script::Behaviour;
+pub use token_service::{Client, TokenService};

@@ -1,0 +1,38 @@
+//! Small helpers for programs that listen on loopback.
+
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+use crate::error::{Error, Result};
+
+/// A loopback address whose port was free a moment ago. Somebody else may take it before its user does.
+///
+/// # Errors
+/// When the system has no free port.
+pub fn free_address() -> Result<SocketAddr> {
+    Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?)
+}
+
+/// A GET over plain HTTP: status and body. Meant for the operator's admin address.
+///
+/// # Errors
+/// When there is no complete answer within `limit`.
+pub async fn get(address: SocketAddr, path: &str, limit: Duration) -> Result<(u16, String)> {
+    let exchange = async {
+        let mut stream = TcpStream::connect(address).await?;
+        // HTTP/1.0 so that the answer ends with the connection and is never chunked.
+        stream.write_all(format!("GET {path} HTTP/1.0\r\nHost: {address}\r\n\r\n").as_bytes()).await?;
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer).await?;
+        std::io::Result::Ok(String::from_utf8_lossy(&answer).into_owned())
+    };
+    let answer = timeout(limit, exchange).await.map_err(|_| Error::new(format!("no answer within {limit:?}")))??;
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap_or((&answer, ""));
+    let status = head.split(' ').nth(1).and_then(|code| code.parse().ok());
+    let status = status.ok_or_else(|| Error::new(format!("not an HTTP answer: {head:?}")))?;
+    Ok((status, body.to_owned()))
+}

@@ -1,0 +1,117 @@
+//! The operator as a process of its own, as a cluster would run it.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use tokio::time::sleep;
+
+use crate::error::{Error, Result};
+use crate::folder::Folder;
+use crate::loopback::{free_address, get};
+use crate::process::{Process, Program};
+
+/// Longer than the operator may take to finish what is in flight.
+const TERMINATION_LIMIT: Duration = Duration::from_secs(75);
+
+/// A running operator. Dropping it kills it with SIGKILL; so does the end of this process.
+#[derive(Debug)]
+pub struct Operator {
+    process: Process,
+    admin: SocketAddr,
+    _folder: Folder,
+}
+
+impl Operator {
+    /// Starts `tidings run --admin-addr 127.0.0.1:<free port>` with `args` behind, under the rights of `kubeconfig`.
+    ///
+    /// # Errors
+    /// When no process can be started. Whether it is ready is for [`Operator::ready`] to tell.
+    pub async fn start(binary: &Path, kubeconfig: &Path, args: &[&str], env: &[(&str, &str)]) -> Result<Self> {
+        let folder = Folder::new("operator")?;
+        let admin = free_address()?;
+        let program = Program::new("operator", binary, folder.path().join("operator.log"))
+            .args(["run", "--admin-addr", &admin.to_string()])
+            .args(args)
+            .env("KUBECONFIG", kubeconfig);
+        let program = env.iter().fold(program, |program, (name, value)| program.env(name, value));
+        Ok(Self { process: Process::start(program).await?, admin, _folder: folder })
+    }
+
+    /// Waits until `/readyz` answers 200.
+    ///
+    /// # Errors
+    /// When it does not within `limit`, or the operator has ended: with the last lines of its log.
+    pub async fn ready(&self, limit: Duration) -> Result<()> {
+        let end = Instant::now() + limit;
+        loop {
+            let answer = get(self.admin, "/readyz", Duration::from_secs(2)).await;
+            if matches!(answer, Ok((200, _))) {
+                return Ok(());
+            }
+            let what = match self.process.exit_code() {
+                Some(code) => format!("the operator exited with code {code}"),
+                None if Instant::now() > end => format!("the operator is not ready after {limit:?}: {answer:?}"),
+                None => {
+                    sleep(Duration::from_millis(20)).await;
+                    continue;
+                }
+            };
+            return Err(Error::new(format!("{what}\n{}", self.process.log_tail(30))));
+        }
+    }
+
+    /// Where health, readiness and metrics are.
+    #[must_use]
+    pub fn admin_address(&self) -> SocketAddr {
+        self.admin
+    }
+
+    /// The process: its pid, its signals (`STOP`, `CONT`), its log file.
+    #[must_use]
+    pub fn process(&self) -> &Process {
+        &self.process
+    }
+
+    /// Kills it with SIGKILL and waits until it is gone.
+    ///
+    /// # Errors
+    /// When it does not end.
+    pub async fn kill(&self) -> Result<()> {
+        self.process.kill().await
+    }
+
+    /// Sends SIGTERM, waits for the end and returns the exit code.
+    ///
+    /// # Errors
+    /// When it has ended already or does not end in time.
+    pub async fn terminate(&self) -> Result<i32> {
+        self.process.signal("TERM").await?;
+        self.process.wait(TERMINATION_LIMIT).await
+    }
+
+    /// Kills it if it runs and starts it again in the same way; the log goes on.
+    ///
+    /// # Errors
+    /// As [`Operator::kill`] and [`Operator::start`].
+    pub async fn restart(&mut self) -> Result<()> {
+        self.process.restart().await
+    }
+
+    /// All that it has logged.
+    #[must_use]
+    pub fn logs(&self) -> String {
+        self.process.log()
+    }
+
+    /// The text of `/metrics`.
+    ///
+    /// # Errors
+    /// When there is no answer or not the status 200.
+    pub async fn metrics(&self) -> Result<String> {
+        match get(self.admin, "/metrics", Duration::from_secs(5)).await? {
+            (200, metrics) => Ok(metrics),
+            (status, body) => Err(Error::new(format!("/metrics answered {status}: {body}"))),
+        }
+    }
+}

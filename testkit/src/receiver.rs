@@ -1,0 +1,215 @@
+//! The webhook endpoint of a subscriber.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant, SystemTime};
+
+use bytes::Bytes;
+use http::header::AUTHORIZATION;
+use http::{HeaderMap, Method};
+use percent_encoding::percent_decode_str;
+use serde_json::Value;
+use tokio::sync::watch;
+use tokio::time::timeout;
+
+use crate::error::{Error, Result};
+use crate::exchange::{Answer, Reply, Request};
+use crate::https::{Endpoint, HttpsServer};
+use crate::pki::Authority;
+use crate::script::{Behaviour, Scripts};
+use crate::token_book::TokenBook;
+
+/// A receiver over HTTPS. Tests that share one keep apart by path. Dropping it closes its port.
+pub struct Receiver(HttpsServer<Webhook>);
+
+/// A request to the receiver, as it arrived and as it was answered.
+#[derive(Clone, Debug)]
+pub struct Received {
+    /// When it arrived.
+    pub arrived: Instant,
+    /// The same by the clock on the wall.
+    pub arrived_at: SystemTime,
+    /// The client's end of the connection: equal for two requests that came over the same one.
+    pub peer: SocketAddr,
+    /// POST, OPTIONS…
+    pub method: Method,
+    /// The path without its query.
+    pub path: String,
+    /// What follows the `?`.
+    pub query: Option<String>,
+    /// All headers.
+    pub headers: HeaderMap,
+    /// The whole body.
+    pub body: Bytes,
+    /// The status it was answered with; absent while there is no answer (delay, hang, reset).
+    pub answered: Option<u16>,
+}
+
+struct Webhook {
+    tokens: TokenBook,
+    scripts: Scripts,
+    log: Mutex<Log>,
+    arrivals: watch::Sender<usize>,
+}
+
+#[derive(Default)]
+struct Log {
+    requests: Vec<Received>,
+    posts: HashMap<String, usize>,
+}
+
+impl Received {
+    /// A header's value.
+    #[must_use]
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.get(name)?.to_str().ok()
+    }
+
+    /// The bearer token.
+    #[must_use]
+    pub fn token(&self) -> Option<&str> {
+        bearer(&self.headers)
+    }
+
+    /// The body as JSON.
+    #[must_use]
+    pub fn json(&self) -> Option<Value> {
+        serde_json::from_slice(&self.body).ok()
+    }
+
+    /// Whether the event came in binary mode: its attributes in `ce-` headers.
+    #[must_use]
+    pub fn is_binary(&self) -> bool {
+        self.headers.contains_key("ce-specversion")
+    }
+
+    /// The id of the event, in either mode.
+    #[must_use]
+    pub fn event_id(&self) -> Option<String> {
+        match self.header("ce-id") {
+            Some(id) => Some(percent_decode_str(id).decode_utf8_lossy().into_owned()),
+            None => Some(self.json()?.get("id")?.as_str()?.to_owned()),
+        }
+    }
+}
+
+impl Receiver {
+    /// Starts a receiver with a certificate of this authority; it accepts the tokens in this book.
+    ///
+    /// # Errors
+    /// When there is no free port.
+    pub async fn start(authority: &Authority, tokens: &TokenBook) -> Result<Self> {
+        let (tokens, scripts, log) = (tokens.clone(), Scripts::default(), Mutex::default());
+        let webhook = Webhook { tokens, scripts, log, arrivals: watch::Sender::new(0) };
+        Ok(Self(HttpsServer::start(Arc::new(webhook), authority.server_config(&[])).await?))
+    }
+
+    /// The URL of a path, which starts with a slash.
+    #[must_use]
+    pub fn url(&self, path: &str) -> String {
+        format!("https://{}{path}", self.0.address())
+    }
+
+    /// The next `count` POSTs to `path` with a valid token are met by `behaviour`, in place of 204.
+    pub fn answer_next(&self, path: &str, count: usize, behaviour: &Behaviour) {
+        self.webhook().scripts.next(path, count, behaviour);
+    }
+
+    /// All POSTs to `path` with a valid token are met by `behaviour`, until [`Receiver::behave`].
+    pub fn answer_always(&self, path: &str, behaviour: Behaviour) {
+        self.webhook().scripts.always(path, behaviour);
+    }
+
+    /// From now on POSTs to `path` are answered with 204 again.
+    pub fn behave(&self, path: &str) {
+        self.webhook().scripts.forget(path);
+    }
+
+    /// Every request so far, in the order of arrival.
+    #[must_use]
+    pub fn requests(&self) -> Vec<Received> {
+        self.webhook().log.lock().unwrap().requests.clone()
+    }
+
+    /// Every request to `path` so far.
+    #[must_use]
+    pub fn requests_for(&self, path: &str) -> Vec<Received> {
+        let log = self.webhook().log.lock().unwrap();
+        log.requests.iter().filter(|request| request.path == path).cloned().collect()
+    }
+
+    /// Waits until `count` POSTs have arrived at `path`, whatever their answer, and returns all requests to it.
+    ///
+    /// # Errors
+    /// When there are fewer after `limit`: it tells what did arrive, at this path and at others.
+    pub async fn wait_for(&self, path: &str, count: usize, limit: Duration) -> Result<Vec<Received>> {
+        let webhook = self.webhook();
+        let posts = || webhook.log.lock().unwrap().posts.get(path).copied().unwrap_or_default();
+        let mut arrivals = webhook.arrivals.subscribe();
+        if timeout(limit, arrivals.wait_for(|_| posts() >= count)).await.is_ok() {
+            return Ok(self.requests_for(path));
+        }
+        let all = self.requests();
+        let told = all.iter().map(|r| format!("  {} {} {:?} {:?}\n", r.method, r.path, r.event_id(), r.answered));
+        let told: String = told.collect();
+        Err(Error::new(format!("{} of {count} POSTs to {path} after {limit:?}; all requests:\n{told}", posts())))
+    }
+
+    /// Stops listening: connections are refused until [`Receiver::resume`].
+    pub fn stop(&mut self) {
+        self.0.stop();
+    }
+
+    /// Listens again, on the same port.
+    ///
+    /// # Errors
+    /// When somebody else has taken the port.
+    pub async fn resume(&mut self) -> Result<()> {
+        self.0.resume().await
+    }
+
+    fn webhook(&self) -> &Webhook {
+        self.0.endpoint()
+    }
+}
+
+impl Endpoint for Webhook {
+    async fn answer(&self, request: Request) -> Answer {
+        let behaviour = self.behaviour(&request);
+        let number = self.record(request, behaviour.immediate_status());
+        behaviour.perform(|status| self.log.lock().unwrap().requests[number].answered = status).await
+    }
+}
+
+impl Webhook {
+    fn behaviour(&self, request: &Request) -> Behaviour {
+        match request.method {
+            Method::POST if bearer(&request.headers).and_then(|token| self.tokens.check(token)).is_none() => {
+                Behaviour::reply(Reply::status(401).header("www-authenticate", r#"Bearer error="invalid_token""#))
+            }
+            Method::POST => self.scripts.take(&request.path).unwrap_or_else(|| Behaviour::status(204)),
+            // The web hook handshake: heard, neither agreed to nor refused.
+            Method::OPTIONS => Behaviour::reply(Reply::status(204).header("allow", "OPTIONS, POST")),
+            _ => Behaviour::reply(Reply::status(405).header("allow", "OPTIONS, POST")),
+        }
+    }
+
+    fn record(&self, request: Request, answered: Option<u16>) -> usize {
+        let Request { arrived, arrived_at, peer, method, path, query, headers, body } = request;
+        let mut log = self.log.lock().unwrap();
+        if method == Method::POST {
+            *log.posts.entry(path.clone()).or_default() += 1;
+        }
+        log.requests.push(Received { arrived, arrived_at, peer, method, path, query, headers, body, answered });
+        let count = log.requests.len();
+        drop(log);
+        self.arrivals.send_replace(count);
+        count - 1
+    }
+}
+
+fn bearer(headers: &HeaderMap) -> Option<&str> {
+    let (scheme, token) = headers.get(AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then_some(token)
+}
