@@ -1,0 +1,89 @@
+//! The chart, rendered by Helm, is accepted by the API server and asks for no more than it should.
+
+use serde::Deserialize;
+use serde_json::Value;
+
+use crate::cluster::{cluster, files, namespace, render_chart, root};
+
+fn objects(manifests: &str) -> Vec<Value> {
+    serde_yaml::Deserializer::from_str(manifests)
+        .map(|document| Value::deserialize(document).unwrap())
+        .filter(|document| !document.is_null())
+        .collect()
+}
+
+fn of_kind<'a>(objects: &'a [Value], kind: &str) -> Vec<&'a Value> {
+    objects.iter().filter(|object| object["kind"] == kind).collect()
+}
+
+#[tokio::test]
+async fn the_chart_is_accepted_by_the_api_server_with_each_set_of_values() {
+    let plane = cluster().await;
+    let release = namespace(plane, "chart").await;
+    for watched in ["shop", "billing"] {
+        plane.kubectl(&["create", "namespace", watched]).await.unwrap().ok().unwrap();
+    }
+    let mut sets = vec![("values.yaml".to_owned(), root().join("charts/tidings/values.yaml"))];
+    for (name, _) in files("charts/tidings/ci") {
+        let path = root().join("charts/tidings/ci").join(&name);
+        sets.push((name, path));
+    }
+    for (name, path) in sets {
+        let chart =
+            render_chart(&release, &["--values", path.to_str().unwrap(), "--set", "crds.install=false"]).unwrap();
+        let args = ["--server-side", "--force-conflicts", "--validate=strict"];
+        let applied = plane.admin().apply(&chart, &args).await.unwrap_or_else(|error| panic!("{name}: {error}"));
+        assert!(applied.contains("deployment.apps/"), "{name}: {applied}");
+    }
+}
+
+#[test]
+fn named_namespaces_need_no_cluster_role_and_get_one_role_each() {
+    let objects =
+        objects(&render_chart("tidings", &["--set", "watchNamespaces={a,b}", "--set", "crds.install=false"]).unwrap());
+    assert!(of_kind(&objects, "ClusterRole").is_empty() && of_kind(&objects, "ClusterRoleBinding").is_empty());
+    let roles = of_kind(&objects, "Role");
+    let namespaces: Vec<_> = roles.iter().map(|role| role["metadata"]["namespace"].as_str().unwrap()).collect();
+    assert_eq!(namespaces, ["a", "b"]);
+    for role in roles {
+        let text = role["rules"].to_string();
+        for forbidden in ["\"*\"", "delete", "create", "update"] {
+            assert!(!text.contains(forbidden), "{forbidden} in {text}");
+        }
+    }
+}
+
+#[test]
+fn the_container_has_no_rights_it_does_not_need() {
+    let objects = objects(&render_chart("tidings", &[]).unwrap());
+    let pod = &of_kind(&objects, "Deployment")[0]["spec"]["template"]["spec"];
+    let container = &pod["containers"][0]["securityContext"];
+    assert_eq!(pod["securityContext"]["runAsNonRoot"], true);
+    assert_eq!(pod["securityContext"]["seccompProfile"]["type"], "RuntimeDefault");
+    assert_eq!(container["readOnlyRootFilesystem"], true);
+    assert_eq!(container["allowPrivilegeEscalation"], false);
+    assert_eq!(container["capabilities"]["drop"], serde_json::json!(["ALL"]));
+}
+
+#[test]
+fn the_program_takes_the_arguments_that_the_chart_gives_it() {
+    use clap::Parser;
+    for (name, _) in files("charts/tidings/ci") {
+        let path = root().join("charts/tidings/ci").join(&name);
+        let objects = objects(&render_chart("tidings", &["--values", path.to_str().unwrap()]).unwrap());
+        let container = &of_kind(&objects, "Deployment")[0]["spec"]["template"]["spec"]["containers"][0];
+        let args = container["args"].as_array().unwrap().iter().map(|arg| arg.as_str().unwrap());
+        tidings::cli::Cli::try_parse_from(["tidings"].into_iter().chain(args))
+            .unwrap_or_else(|error| panic!("{name}: {error}"));
+    }
+}
+
+#[test]
+fn bad_values_are_refused_with_their_name() {
+    for (value, expected) in
+        [("watchNamespaces=shop", "watchNamespaces"), ("replicas=2", "replicas"), ("log.level=loud", "log")]
+    {
+        let refusal = render_chart("tidings", &["--set", value]).unwrap_err();
+        assert!(refusal.contains(expected), "{value}: {refusal}");
+    }
+}

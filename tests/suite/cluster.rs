@@ -1,0 +1,72 @@
+//! One control plane for all tests of this binary, with the CRDs in place; each test has a namespace of its own.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+    sync::atomic::{AtomicUsize, Ordering},
+};
+
+use testkit::ControlPlane;
+use tokio::sync::OnceCell;
+
+/// The shared control plane.
+pub async fn cluster() -> &'static ControlPlane {
+    static READY: OnceCell<()> = OnceCell::const_new();
+    let plane = ControlPlane::shared().await.unwrap();
+    READY.get_or_init(|| install_crds(plane)).await;
+    plane
+}
+
+/// Applies `crds/` and waits until the API server serves them.
+pub async fn install_crds(plane: &ControlPlane) {
+    let crds = root().join("crds");
+    let args = ["apply", "--server-side", "-f", crds.to_str().unwrap()];
+    plane.kubectl(&args).await.unwrap().ok().unwrap();
+    let wait = ["wait", "--for=condition=Established", "--timeout=60s", "crd", "--all"];
+    plane.kubectl(&wait).await.unwrap().ok().unwrap();
+    // The first use of a new definition may still be told to come again.
+    for kind in ["subscribers", "notifications"] {
+        while !plane.kubectl(&["get", kind]).await.unwrap().success {}
+    }
+}
+
+/// A new namespace that starts with `name`.
+pub async fn namespace(plane: &ControlPlane, name: &str) -> String {
+    static NEXT: AtomicUsize = AtomicUsize::new(1);
+    let name = format!("{name}-{}", NEXT.fetch_add(1, Ordering::Relaxed));
+    plane.kubectl(&["create", "namespace", &name]).await.unwrap().ok().unwrap();
+    name
+}
+
+/// The chart rendered by Helm for a release `tidings` in `namespace`.
+pub fn render_chart(namespace: &str, args: &[&str]) -> Result<String, String> {
+    let helm = std::env::var_os("TIDINGS_HELM").map_or_else(|| root().join(".tools/bin/helm"), PathBuf::from);
+    let output = Command::new(&helm)
+        .args(["template", "tidings"])
+        .arg(root().join("charts/tidings"))
+        .args(["--namespace", namespace])
+        .args(args)
+        .output()
+        .unwrap_or_else(|error| panic!("{}: {error}: run make tools", helm.display()));
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    if output.status.success() { Ok(text(output.stdout)) } else { Err(text(output.stderr)) }
+}
+
+/// The repository.
+pub fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// The files of a folder of the repository, as name and content.
+pub fn files(folder: &str) -> Vec<(String, String)> {
+    let mut files: Vec<_> = fs::read_dir(root().join(folder))
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.extension().is_some_and(|extension| extension == "yaml"))
+        .map(|path| (path.file_name().unwrap().to_str().unwrap().to_owned(), fs::read_to_string(&path).unwrap()))
+        .collect();
+    files.sort();
+    assert!(!files.is_empty(), "no manifests in {folder}");
+    files
+}

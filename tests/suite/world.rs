@@ -1,0 +1,201 @@
+//! What an end-to-end test stands on: a namespace, a receiver, a token service, and the operator as a process of its own
+//! under the chart's Role.
+
+use std::{path::Path, path::PathBuf, time::Duration};
+
+use serde_json::{Value, json};
+use testkit::{Authority, Client, ControlPlane, Operator, Receiver, TokenService};
+use tokio::time::{Instant, sleep};
+
+use crate::cluster::{cluster, namespace, render_chart};
+
+/// The client that `World::secret` names.
+pub const CLIENT: (&str, &str) = ("acme", "s3cr3t-for-the-test");
+/// Nothing that a test waits for takes longer.
+pub const PATIENCE: Duration = Duration::from_secs(30);
+
+/// See the module.
+pub struct World {
+    pub plane: &'static ControlPlane,
+    pub namespace: String,
+    pub tokens: TokenService,
+    pub receiver: Receiver,
+    pub authority: Authority,
+    kubeconfig: PathBuf,
+}
+
+impl World {
+    /// Everything but the operator, which [`World::operator`] starts, on the shared control plane.
+    pub async fn new(name: &str) -> Self {
+        Self::on(cluster().await, name).await
+    }
+
+    /// The same on a control plane of the test's own.
+    pub async fn on(plane: &'static ControlPlane, name: &str) -> Self {
+        let namespace = namespace(plane, name).await;
+        let chart = render_chart(
+            &namespace,
+            &["--set", &format!("watchNamespaces={{{namespace}}}"), "--set", "crds.install=false"],
+        );
+        plane.admin().apply(&chart.unwrap(), &["-n", &namespace]).await.unwrap();
+        let kubeconfig = operator_kubeconfig(plane, &namespace).await;
+        let authority = Authority::new();
+        let tokens = TokenService::start(&authority).await.unwrap();
+        tokens.register(Client::new(CLIENT.0, CLIENT.1).scopes(["events.write"]));
+        let receiver = Receiver::start(&authority, tokens.tokens()).await.unwrap();
+        let world = Self { plane, namespace, tokens, receiver, authority, kubeconfig };
+        world
+            .apply(&json!({
+                "apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "test-ca"},
+                "data": {"ca.crt": world.authority.ca_pem()},
+            }))
+            .await;
+        world
+    }
+
+    /// Starts an operator for the namespace and waits until it is ready.
+    pub async fn operator(&self) -> Operator {
+        let operator = self.start(&["--egress-allow-cidr", "127.0.0.0/8"]).await;
+        operator.ready(PATIENCE).await.unwrap();
+        operator
+    }
+
+    /// Starts an operator for the namespace with these flags besides.
+    pub async fn start(&self, flags: &[&str]) -> Operator {
+        let args = [&["--watch-namespace", &self.namespace], flags].concat();
+        Operator::start(binary(), &self.kubeconfig, &args, &[]).await.unwrap()
+    }
+
+    /// Applies a manifest.
+    pub async fn apply(&self, manifest: &Value) {
+        let args = ["-n", &self.namespace, "--server-side", "--force-conflicts"];
+        self.plane.admin().apply(&manifest.to_string(), &args).await.unwrap();
+    }
+
+    /// kubectl in the namespace.
+    pub async fn kubectl(&self, args: &[&str]) -> testkit::kubectl::Output {
+        self.plane.kubectl(&[&["-n", &self.namespace], args].concat()).await.unwrap()
+    }
+
+    /// Applies the Secret `acme-oauth` with this client secret.
+    pub async fn secret(&self, client_secret: &str) {
+        self.apply(&json!({
+            "apiVersion": "v1", "kind": "Secret", "metadata": {"name": "acme-oauth"},
+            "stringData": {"client_id": CLIENT.0, "client_secret": client_secret},
+        }))
+        .await;
+    }
+
+    /// Applies a Subscriber whose webhook is the receiver's path of the same name; `change` may alter it.
+    pub async fn subscriber(&self, name: &str, change: impl FnOnce(&mut Value)) {
+        let tls = json!({"caRef": {"kind": "ConfigMap", "name": "test-ca"}});
+        let mut subscriber = json!({
+            "apiVersion": "tidings.dev/v1alpha1", "kind": "Subscriber", "metadata": {"name": name},
+            "spec": {
+                "webhook": {"url": self.receiver.url(&path(name)), "tls": tls},
+                "tokenService": {
+                    "url": self.tokens.url(), "tls": tls, "scopes": ["events.write"],
+                    "credentialsSecretRef": {"name": "acme-oauth"},
+                },
+            },
+        });
+        change(&mut subscriber["spec"]);
+        self.apply(&subscriber).await;
+    }
+
+    /// Applies a Notification of `event` for `subscriber`.
+    pub async fn notification(&self, name: &str, subscriber: &str, event: Value) {
+        self.apply(&notification(name, subscriber, event)).await;
+    }
+
+    /// Applies `count` Notifications `{prefix}-{n}` at once, each with its name as its event's id.
+    pub async fn notifications(&self, prefix: &str, subscriber: &str, count: usize) {
+        let items: Vec<_> = (0..count)
+            .map(|n| format!("{prefix}-{n}"))
+            .map(|name| {
+                notification(&name, subscriber, json!({"id": name, "source": "/test", "type": "test", "data": {}}))
+            })
+            .collect();
+        self.apply(&json!({"apiVersion": "v1", "kind": "List", "items": items})).await;
+    }
+
+    /// One object.
+    pub async fn get(&self, kind: &str, name: &str) -> Value {
+        let text = self.kubectl(&["get", kind, name, "-o", "json"]).await.ok().unwrap();
+        serde_json::from_str(&text).unwrap()
+    }
+
+    /// All objects of a kind.
+    pub async fn list(&self, kind: &str) -> Vec<Value> {
+        let text = self.kubectl(&["get", kind, "-o", "json"]).await.ok().unwrap();
+        let list: Value = serde_json::from_str(&text).unwrap();
+        list["items"].as_array().unwrap().clone()
+    }
+
+    /// Waits until an object is as wanted and returns it.
+    pub async fn until(&self, kind: &str, name: &str, wanted: impl Fn(&Value) -> bool) -> Value {
+        let end = Instant::now() + PATIENCE;
+        loop {
+            let object = self.get(kind, name).await;
+            if wanted(&object) {
+                return object;
+            }
+            assert!(Instant::now() < end, "{kind} {name} is not as wanted after {PATIENCE:?}: {object:#}");
+            sleep(Duration::from_millis(100)).await;
+        }
+    }
+
+    /// Waits until a Subscriber's Ready condition has this reason.
+    pub async fn until_reason(&self, subscriber: &str, reason: &str) -> Value {
+        self.until("subscriber", subscriber, |s| condition(s, "Ready")["reason"] == reason).await
+    }
+
+    /// Waits until a Notification is in this phase.
+    pub async fn until_phase(&self, notification: &str, phase: &str) -> Value {
+        self.until("notification", notification, |n| n["status"]["phase"] == phase).await
+    }
+
+    /// Waits until `count` Notifications of the namespace are Delivered.
+    pub async fn until_delivered(&self, count: usize) {
+        let end = Instant::now() + 2 * PATIENCE;
+        loop {
+            let all = self.list("notifications").await;
+            let delivered = all.iter().filter(|n| n["status"]["phase"] == "Delivered").count();
+            if delivered == count {
+                return;
+            }
+            assert!(Instant::now() < end, "{delivered} of {count} delivered");
+            sleep(Duration::from_millis(200)).await;
+        }
+    }
+}
+
+/// The path at the receiver of a Subscriber's webhook.
+pub fn path(subscriber: &str) -> String {
+    format!("/{subscriber}")
+}
+
+/// An object's condition, null if it has none of that type.
+pub fn condition(object: &Value, type_: &str) -> Value {
+    let conditions = object["status"]["conditions"].as_array().cloned().unwrap_or_default();
+    conditions.into_iter().find(|c| c["type"] == type_).unwrap_or_default()
+}
+
+/// The operator's program.
+pub fn binary() -> &'static Path {
+    Path::new(env!("CARGO_BIN_EXE_tidings"))
+}
+
+/// A kubeconfig with a token of the chart's ServiceAccount, by TokenRequest.
+pub async fn operator_kubeconfig(plane: &ControlPlane, namespace: &str) -> PathBuf {
+    let create = ["create", "token", "tidings", "-n", namespace, "--duration=1h"];
+    let token = plane.kubectl(&create).await.unwrap().ok().unwrap();
+    plane.kubeconfig_for_token(namespace, token.trim()).unwrap()
+}
+
+fn notification(name: &str, subscriber: &str, event: Value) -> Value {
+    json!({
+        "apiVersion": "tidings.dev/v1alpha1", "kind": "Notification", "metadata": {"name": name},
+        "spec": {"subscriberRef": {"name": subscriber}, "event": event},
+    })
+}
