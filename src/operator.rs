@@ -4,7 +4,10 @@ use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 use http::HeaderValue;
 use kube::{Api, Client, Config, api::ListParams};
-use tokio::sync::{mpsc, watch};
+use tokio::{
+    sync::{mpsc, watch},
+    task::JoinSet,
+};
 use tracing::info;
 
 use crate::{
@@ -62,6 +65,9 @@ pub enum Error {
         /// Why not.
         source: io::Error,
     },
+    /// A part that works until the end has ended: there is a bug, and its panic is in the log.
+    #[error("a part of the operator ended by itself; the log says why")]
+    PartEnded,
     /// Signals cannot be received.
     #[error("receiving signals: {0}")]
     Signals(#[source] io::Error),
@@ -105,22 +111,25 @@ pub async fn run(settings: Settings) -> Result<(), Error> {
     let notifications = Notifications::new(attempts, registry, metrics.clone(), MAX_IN_FLIGHT, EVENT_BYTES);
 
     info!(version = env!("CARGO_PKG_VERSION"), admin = %settings.admin_addr, ?namespaces, "tidings starts");
-    tokio::spawn(admin::serve(listener, readiness.clone(), metrics));
+    let mut parts = JoinSet::new();
+    parts.spawn(admin::serve(listener, readiness.clone(), metrics));
     for namespace in namespaces.clone() {
         let readiness = readiness.clone();
-        tokio::spawn(subscribers.clone().run(namespace, move || readiness.part_is_ready(), stopped()));
+        parts.spawn(subscribers.clone().run(namespace, move || readiness.part_is_ready(), stopped()));
     }
     let queue = notifications.run(&client, &namespaces, gates, || readiness.part_is_ready(), stopped());
-    let signal = async {
-        tokio::select! {
-            _ = terminated.recv() => info!("SIGTERM"),
-            _ = interrupted.recv() => info!("SIGINT"),
-        }
+    let end = async {
+        let result = tokio::select! {
+            _ = terminated.recv() => Ok(()),
+            _ = interrupted.recv() => Ok(()),
+            _ = parts.join_next() => Err(Error::PartEnded),
+        };
         let _ = stop.send(true);
+        result
     };
-    tokio::join!(queue, signal);
+    let ((), result) = tokio::join!(queue, end);
     info!("tidings ends");
-    Ok(())
+    result
 }
 
 /// What to watch: the namespaces given, each once, or all (None).

@@ -67,8 +67,10 @@ catalogue! {
     }
 
     /// Why a Notification is in its phase.
+    #[derive(Default)]
     NotificationReason {
         /// Not tried yet.
+        #[default]
         Queued,
         /// The last attempt failed; another one follows.
         Retrying,
@@ -120,12 +122,6 @@ catalogue! {
         EgressDenied,
         /// The operator itself failed; its log says how.
         InternalError,
-    }
-}
-
-impl Default for NotificationReason {
-    fn default() -> Self {
-        Self::Queued
     }
 }
 

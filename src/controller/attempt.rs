@@ -9,7 +9,7 @@ use std::{
 use futures::FutureExt;
 use k8s_openapi::jiff::Timestamp;
 use kube::Api;
-use tracing::{error, info, warn};
+use tracing::{debug, error, info, warn};
 
 use super::{
     API_TIMEOUT, StatusWriter, Unfinished,
@@ -108,11 +108,12 @@ impl Attempts {
         let status = after(&object, &attempt, Timestamp::now());
         self.writer.metrics.attempt(outcome.reason.as_str(), attempt.duration);
         let written = self.writer.record(&object, &status).await;
-        info!(
-            notification = %job, subscriber = %job.lane.name, phase = status.phase.as_str(), reason = %outcome.reason,
-            status_code = outcome.status.map(|s| s.as_u16()), attempts = status.attempts,
-            milliseconds = attempt.duration.as_millis(), "attempt"
-        );
+        if outcome.verdict == Verdict::Delivered {
+            debug!(notification = %job, subscriber = %job.lane.name, attempts = status.attempts, "delivered");
+        } else {
+            let (reason, status_code) = (outcome.reason, outcome.status.map(|status| status.as_u16()));
+            info!(notification = %job, subscriber = %job.lane.name, %reason, status_code, attempts = status.attempts, "not delivered");
+        }
         match written {
             Written::Recorded(version) if outcome.verdict == Verdict::Retry => Ended::Retry(version, retry_after),
             Written::Recorded(version) => {

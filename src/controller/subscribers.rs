@@ -195,7 +195,7 @@ impl Subscribers {
 }
 
 async fn reconcile(subscriber: Arc<Subscriber>, context: Arc<Subscribers>) -> Result<Action, Error> {
-    let key = lane_key(&*subscriber);
+    let key = lane_key(&subscriber);
     context.registry.refers_to(&key, references(&subscriber.spec));
     let (finding, gate, look_again) = context.look(&subscriber, &key).await?;
     context.registry.publish(&key, &subscriber.uid().unwrap_or_default(), gate);
@@ -204,7 +204,7 @@ async fn reconcile(subscriber: Arc<Subscriber>, context: Arc<Subscribers>) -> Re
 }
 
 fn on_error(subscriber: Arc<Subscriber>, error: &Error, _: Arc<Subscribers>) -> Action {
-    warn!(subscriber = %lane_key(&*subscriber), %error, "will look at the Subscriber again");
+    warn!(subscriber = %lane_key(&subscriber), %error, "will look at the Subscriber again");
     Action::requeue(TRY_AGAIN)
 }
 

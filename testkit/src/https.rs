@@ -63,15 +63,6 @@ impl<E: Endpoint> HttpsServer<E> {
         &self.endpoint
     }
 
-    /// Stops listening and closes all connections: from now on a connection is refused.
-    pub fn stop(&mut self) {
-        if let Some(running) = self.running.take() {
-            // The thread is gone already if its runtime failed; nothing to stop then.
-            let _ = running.stop.send(());
-            let _ = running.thread.join();
-        }
-    }
-
     /// Listens again, on the same port. Nothing happens if it does already.
     ///
     /// # Errors
@@ -100,12 +91,20 @@ impl<E: Endpoint> HttpsServer<E> {
     }
 }
 
-impl<E> Drop for HttpsServer<E> {
-    fn drop(&mut self) {
+impl<E> HttpsServer<E> {
+    /// Stops listening and closes all connections: from now on a connection is refused.
+    pub fn stop(&mut self) {
         if let Some(running) = self.running.take() {
+            // The thread is gone already if its runtime failed; nothing to stop then.
             let _ = running.stop.send(());
             let _ = running.thread.join();
         }
+    }
+}
+
+impl<E> Drop for HttpsServer<E> {
+    fn drop(&mut self) {
+        self.stop();
     }
 }
 

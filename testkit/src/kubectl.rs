@@ -19,6 +19,8 @@ const LIMIT: Duration = Duration::from_secs(120);
 pub struct Kubectl {
     program: PathBuf,
     kubeconfig: PathBuf,
+    /// Where it keeps what it learns about the API; its own choice, if absent.
+    cache: Option<PathBuf>,
 }
 
 /// What a kubectl command printed and how it ended.
@@ -34,11 +36,19 @@ pub struct Output {
 }
 
 impl Kubectl {
-    /// The control plane's kubectl (else the one on the `PATH`) with this kubeconfig.
+    /// The control plane's kubectl (else the one on the `PATH`) with a kubeconfig of our own, in a folder of our own.
     #[must_use]
     pub fn new(kubeconfig: &Path) -> Self {
+        // Beside the kubeconfig, so that the home folder does not fill with control planes that are gone.
+        let cache = kubeconfig.parent().map(|folder| folder.join("cache"));
+        Self { cache, ..Self::of_user(kubeconfig) }
+    }
+
+    /// The same with the kubeconfig of a user: a path, or several as the environment variable `KUBECONFIG` has them.
+    #[must_use]
+    pub fn of_user(kubeconfig: &Path) -> Self {
         let program = binaries::find("kubectl").unwrap_or_else(|_| PathBuf::from("kubectl"));
-        Self { program, kubeconfig: kubeconfig.to_owned() }
+        Self { program, kubeconfig: kubeconfig.to_owned(), cache: None }
     }
 
     /// The path of the program.
@@ -71,6 +81,7 @@ impl Kubectl {
             let mut child = Command::new(&self.program)
                 .args(args)
                 .env("KUBECONFIG", &self.kubeconfig)
+                .envs(self.cache.iter().map(|cache| ("KUBECACHEDIR", cache)))
                 .stdin(Stdio::piped())
                 .stdout(Stdio::piped())
                 .stderr(Stdio::piped())

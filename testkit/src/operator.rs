@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::path::Path;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use tokio::time::sleep;
@@ -20,6 +21,16 @@ pub struct Operator {
     process: Process,
     admin: SocketAddr,
     _folder: Folder,
+}
+
+/// A test that fails shows what the operator said.
+impl Drop for Operator {
+    #[allow(clippy::print_stderr)]
+    fn drop(&mut self) {
+        if thread::panicking() {
+            eprintln!("{}", self.process.log_tail(50));
+        }
+    }
 }
 
 impl Operator {

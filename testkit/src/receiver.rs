@@ -42,7 +42,7 @@ pub struct Received {
     pub headers: HeaderMap,
     /// The whole body.
     pub body: Bytes,
-    /// The status it was answered with; absent while there is no answer (delay, hang, reset).
+    /// The status of the answer, from when it is handed to the connection; none before (delay, hang, reset).
     pub answered: Option<u16>,
 }
 

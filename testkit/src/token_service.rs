@@ -52,7 +52,7 @@ pub struct TokenRequest {
     pub authentication: Option<ClientAuthentication>,
     /// All form fields, client secret included.
     pub fields: Fields,
-    /// The status it was answered with; absent while there is no answer (delay, hang, reset).
+    /// The status of the answer, from when it is handed to the connection; none before (delay, hang, reset).
     pub answered: Option<u16>,
     /// The OAuth error code of the answer, if it is one of this service's own.
     pub error: Option<&'static str>,

@@ -1,0 +1,11 @@
+//! The kit itself: a witness must be right before it is heard.
+
+// Helpers of tests say what they expect by panicking, as tests do.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod client;
+mod control_plane;
+mod operator;
+mod process;
+mod receiver;
+mod token_service;

@@ -1,0 +1,40 @@
+//! With a shell script in the operator's place: what the operator does is for its own tests.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use tidings_testkit::Operator;
+use tidings_testkit::folder::Folder;
+
+use crate::process::until;
+
+fn program(folder: &Folder, script: &str) -> PathBuf {
+    let path = folder.write("operator", &format!("#!/bin/sh\n{script}\n")).unwrap();
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+    path
+}
+
+#[tokio::test]
+async fn it_is_run_as_its_command_line_wants_it() {
+    let folder = Folder::new("test").unwrap();
+    let script = r#"echo "$KUBECONFIG $EXTRA $*"; trap 'exit 0' TERM; while :; do sleep 0.01; done"#;
+    let program = program(&folder, script);
+    let mut operator = Operator::start(&program, Path::new("/config"), &["--a", "b"], &[("EXTRA", "c")]).await.unwrap();
+    let line = format!("/config c run --admin-addr {} --a b\n", operator.admin_address());
+    until("started", || operator.logs() == line).await;
+    operator.kill().await.unwrap();
+    operator.restart().await.unwrap();
+    until("started again", || operator.logs() == line.repeat(2)).await;
+    assert_eq!(operator.terminate().await.unwrap(), 0);
+}
+
+#[tokio::test]
+async fn one_that_ends_early_is_not_waited_for() {
+    let folder = Folder::new("test").unwrap();
+    let program = program(&folder, "echo no cluster; exit 4");
+    let operator = Operator::start(&program, Path::new("/config"), &[], &[]).await.unwrap();
+    let error = operator.ready(Duration::from_secs(30)).await.unwrap_err().to_string();
+    assert!(error.contains("exited with code 4") && error.contains("no cluster"), "{error}");
+}
