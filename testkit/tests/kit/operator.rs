@@ -1,8 +1,7 @@
 //! With a shell script in the operator's place: what the operator does is for its own tests.
 
-use std::fs;
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::Duration;
 
 use tidings_testkit::Operator;
@@ -10,9 +9,12 @@ use tidings_testkit::folder::Folder;
 
 use crate::process::until;
 
+/// Written by another process: one that we have open for writing while a test beside this one forks is "busy".
 fn program(folder: &Folder, script: &str) -> PathBuf {
-    let path = folder.write("operator", &format!("#!/bin/sh\n{script}\n")).unwrap();
-    fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+    let path = folder.path().join("operator");
+    let write = r##"printf '#!/bin/sh\n%s\n' "$1" >"$2" && chmod +x "$2""##;
+    let status = Command::new("sh").args(["-c", write, "write", script]).arg(&path).status().unwrap();
+    assert!(status.success());
     path
 }
 

@@ -98,27 +98,27 @@ async fn dropping_it_kills_the_program_its_children_and_the_folder() {
     until("gone", || !is_alive(pid) && !is_alive(child) && !path.exists()).await;
 }
 
-/// The other half of the next test, run in a process of its own.
-#[tokio::test]
-#[ignore = "started by the next test, which kills it"]
-async fn victim() {
-    let Ok(report) = std::env::var("TESTKIT_REPORT") else { return };
+/// The other half of the next test, in the process that is killed.
+async fn be_the_victim(report: &str) {
     let folder = Folder::new("victim").unwrap();
     let process = Process::start(shell(&folder, "exec sleep 60")).await.unwrap();
     let pid = process.pid();
     // As in a static, which is never dropped.
     std::mem::forget(process);
-    fs::write(&report, format!("{pid} {}\n", folder.path().display())).unwrap();
+    fs::write(report, format!("{pid} {}\n", folder.path().display())).unwrap();
     std::mem::forget(folder);
     std::future::pending().await
 }
 
 #[tokio::test]
 async fn nothing_outlives_a_test_process_that_is_killed() {
+    if let Ok(report) = std::env::var("TESTKIT_REPORT") {
+        return be_the_victim(&report).await;
+    }
     let folder = Folder::new("test").unwrap();
     let report = folder.path().join("report");
     let mut victim = Command::new(std::env::current_exe().unwrap())
-        .args(["--ignored", "--exact", "process::victim"])
+        .args(["--exact", "process::nothing_outlives_a_test_process_that_is_killed"])
         .env("TESTKIT_REPORT", &report)
         .spawn()
         .unwrap();

@@ -34,7 +34,7 @@ k wait --for=jsonpath='{{.status.completionTime}}' ntf/by-hand
 k get subscribers,notifications
 k explain notification.spec.event
 k patch subr acme --type=merge -p '{{\"spec\":{{\"suspend\":true}}}}'
-k annotate subr acme --overwrite tidings.dev/reconcile-requested-at=$(date +%s)
+k patch subr acme --type=merge -p '{{\"spec\":{{\"suspend\":false}}}}'
 curl http://{admin}/metrics
 
 The operator's log: {log}
