@@ -22,7 +22,7 @@ use crate::metrics::Metrics;
 /// More connections than this wait.
 const CONNECTIONS: usize = 64;
 /// A connection that asks for nothing this long is closed.
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(3);
 
 /// Says ready once as many parts as expected have said so.
 #[derive(Clone)]
@@ -73,6 +73,7 @@ pub async fn serve(listener: TcpListener, readiness: Readiness, metrics: Metrics
             let connection = http1::Builder::new()
                 .timer(TokioTimer::new())
                 .header_read_timeout(PATIENCE)
+                .keep_alive(false)
                 .serve_connection(TokioIo::new(stream), service);
             if let Err(error) = connection.await {
                 debug!(%error, "serving a connection");

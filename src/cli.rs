@@ -41,9 +41,22 @@ pub struct Run {
     #[arg(long, value_name = "NAME", env = "TIDINGS_ORIGIN", default_value = "tidings.dev", value_parser = origin)]
     pub origin: HeaderValue,
 
+    /// Delete finished Notifications made with generateName, and without ttlSecondsAfterFinished, after this many
+    /// seconds; 0 keeps them.
+    #[arg(long, value_name = "SECONDS", env = "TIDINGS_GENERATED_TTL", default_value_t = 604_800, value_parser = clap::value_parser!(u32).range(..=31_536_000))]
+    pub generated_ttl: u32,
+
     /// Where /healthz, /readyz and /metrics are served.
     #[arg(long, value_name = "ADDRESS", env = "TIDINGS_ADMIN_ADDR", default_value = "127.0.0.1:8080")]
     pub admin_addr: SocketAddr,
+
+    /// Attempts under way at once, over all Subscribers; one has at most an eighth of it, a namespace a quarter.
+    #[arg(long, value_name = "NUMBER", env = "TIDINGS_MAX_IN_FLIGHT", default_value = "1024", value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub max_in_flight: u32,
+
+    /// Mebibytes of untried events kept in memory; the others are read again when their turn comes.
+    #[arg(long = "event-memory", value_name = "MIB", env = "TIDINGS_EVENT_MEMORY", default_value = "64", value_parser = clap::value_parser!(u32).range(0..=65_536))]
+    pub event_memory: u32,
 
     /// What a log line looks like.
     #[arg(long, value_enum, env = "TIDINGS_LOG_FORMAT", default_value = "text")]
@@ -57,17 +70,21 @@ pub struct Run {
 impl From<Run> for Settings {
     fn from(run: Run) -> Self {
         Self {
-            watch_namespaces: run.watch_namespaces,
+            // An empty variable names none.
+            watch_namespaces: run.watch_namespaces.into_iter().filter(|name| !name.is_empty()).collect(),
             egress_allow_cidrs: run.egress_allow_cidrs,
             origin: run.origin,
+            generated_ttl: run.generated_ttl,
             admin_addr: run.admin_addr,
+            max_in_flight: run.max_in_flight as usize,
+            event_bytes: (run.event_memory as usize) << 20,
         }
     }
 }
 
 /// A namespace name is a DNS label (RFC 1123).
 fn namespace(text: &str) -> Result<String, &'static str> {
-    if is_label(text) {
+    if text.is_empty() || is_label(text) {
         Ok(text.to_owned())
     } else {
         Err("a namespace has 1 to 63 lower-case letters, digits and hyphens")
@@ -117,6 +134,7 @@ mod tests {
             ["--watch-namespace", "A"],
             ["--egress-allow-cidr", "10.0.0.0/40"],
             ["--origin", "a b"],
+            ["--generated-ttl", "7d"],
             ["--log-level", "loud"],
         ] {
             let message = run(&bad).unwrap_err().to_string();

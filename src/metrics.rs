@@ -27,6 +27,7 @@ struct Inner {
     status_writes: Family<Labels, Counter>,
     unfinished: Gauge,
     in_flight: Gauge,
+    finished_stored: Gauge,
 }
 
 impl Default for Metrics {
@@ -49,7 +50,22 @@ impl Default for Metrics {
         registry.register("notifications_unfinished", "Notifications neither Delivered nor Failed", unfinished.clone());
         let in_flight = Gauge::default();
         registry.register("attempts_in_flight", "Delivery attempts under way", in_flight.clone());
-        Self(Arc::new(Inner { registry, attempts, attempt_duration, finished, status_writes, unfinished, in_flight }))
+        let finished_stored = Gauge::default();
+        registry.register(
+            "notifications_finished_stored",
+            "Delivered and Failed Notifications in the API server, counted at the start and hourly; in between what this process finishes, replays and deletes is added up, and what others delete is not noticed",
+            finished_stored.clone(),
+        );
+        Self(Arc::new(Inner {
+            registry,
+            attempts,
+            attempt_duration,
+            finished,
+            status_writes,
+            unfinished,
+            in_flight,
+            finished_stored,
+        }))
     }
 }
 
@@ -63,6 +79,17 @@ impl Metrics {
     /// A Notification got its final phase.
     pub fn finished(&self, phase: &'static str) {
         self.0.finished.get_or_create(&[("phase", phase)]).inc();
+        self.0.finished_stored.inc();
+    }
+
+    /// How many finished Notifications are stored, as far as is known.
+    pub fn finished_stored(&self) -> i64 {
+        self.0.finished_stored.get()
+    }
+
+    /// So many more finished Notifications are stored than was known.
+    pub fn finished_stored_changed(&self, by: i64) {
+        self.0.finished_stored.inc_by(by);
     }
 
     /// A write of a Notification's status ended with `result`.

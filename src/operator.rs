@@ -1,9 +1,14 @@
 //! Starts and stops the parts of the operator, in order.
 
-use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    io,
+    net::SocketAddr,
+    sync::{Arc, atomic::AtomicBool},
+    time::Duration,
+};
 
 use http::HeaderValue;
-use kube::{Api, Client, Config, api::ListParams};
+use kube::{Api, Client, Config, api::ListParams, core::PartialObjectMeta};
 use tokio::{
     sync::{mpsc, watch},
     task::JoinSet,
@@ -12,19 +17,15 @@ use tracing::info;
 
 use crate::{
     admin::{self, Readiness},
-    controller::{Attempts, Notifications, Registry, Resolver, SELECTOR, StatusWriter, Subscribers, Unfinished},
-    dispatch::Backoff,
+    api::Subscriber,
+    controller::{
+        Attempts, Inputs, Notifications, Pauses, Registry, Replays, Resolver, Retention, SELECTOR, StatusWriter,
+        Subscribers, Unfinished, in_namespace,
+    },
     egress::{Cidr, Egress, Policy},
     metrics::Metrics,
     oauth::TokenCache,
 };
-
-/// Attempts under way at once, over all Subscribers.
-const MAX_IN_FLIGHT: usize = 1024;
-/// Bytes of untried events kept in memory.
-const EVENT_BYTES: usize = 64 << 20;
-/// The waits between attempts.
-const BACKOFF: Backoff = Backoff { initial: Duration::from_secs(5), max: Duration::from_secs(3600) };
 
 /// What an administrator decides.
 #[derive(Debug)]
@@ -35,8 +36,14 @@ pub struct Settings {
     pub egress_allow_cidrs: Vec<Cidr>,
     /// The value of `WebHook-Request-Origin`.
     pub origin: HeaderValue,
+    /// Seconds that finished Notifications made with generateName are kept for; 0: for good.
+    pub generated_ttl: u32,
     /// Where the admin endpoint listens.
     pub admin_addr: SocketAddr,
+    /// Attempts under way at once, over all Subscribers.
+    pub max_in_flight: usize,
+    /// Bytes of untried events kept in memory.
+    pub event_bytes: usize,
 }
 
 /// Why the operator does not run.
@@ -81,6 +88,10 @@ pub async fn run(settings: Settings) -> Result<(), Error> {
         .await
         .map_err(|source| Error::Admin { address: settings.admin_addr, source })?;
     let mut config = Config::infer().await?;
+    // A watch ends after 45 s at the latest; a connection that is silent for longer is dead.
+    config.connect_timeout = Some(Duration::from_secs(10));
+    config.read_timeout = Some(Duration::from_secs(60));
+    config.reset_reader_on_write = true;
     let client = Client::try_from(config.clone()).map_err(Error::Client)?;
     // Outcomes are written again by the writer itself, which knows when not to.
     config.default_retry = false;
@@ -95,8 +106,9 @@ pub async fn run(settings: Settings) -> Result<(), Error> {
         let mut stopped = stopped.clone();
         async move { drop(stopped.wait_for(|stop| *stop).await) }
     };
-    let (changes, gates) = mpsc::unbounded_channel();
-    let registry = Arc::new(Registry::new(changes));
+    let (changes_to, changes) = mpsc::unbounded_channel();
+    let (signals_to, signals) = mpsc::unbounded_channel();
+    let registry = Arc::new(Registry::new(changes_to));
     let subscribers = Arc::new(Subscribers {
         client: client.clone(),
         resolver: Resolver {
@@ -106,18 +118,31 @@ pub async fn run(settings: Settings) -> Result<(), Error> {
             origin: settings.origin,
         },
         registry: registry.clone(),
+        pauses: Pauses::default(),
     });
-    let attempts = Attempts { writer: StatusWriter { client: writer, metrics: metrics.clone() }, backoff: BACKOFF };
-    let notifications = Notifications::new(attempts, registry, metrics.clone(), MAX_IN_FLIGHT, EVENT_BYTES);
+    let retention = Retention::new(writer.clone(), metrics.clone(), settings.generated_ttl);
+    let attempts = Attempts {
+        writer: StatusWriter { client: writer.clone(), metrics: metrics.clone() },
+        subscribers: subscribers.clone(),
+        signals: signals_to,
+        stopping: AtomicBool::new(false),
+        retention: retention.handle(),
+    };
+    let notifications =
+        Notifications::new(attempts, registry, metrics.clone(), settings.max_in_flight, settings.event_bytes);
 
-    info!(version = env!("CARGO_PKG_VERSION"), admin = %settings.admin_addr, ?namespaces, "tidings starts");
+    info!(version = env!("CARGO_PKG_VERSION"), admin = %settings.admin_addr, namespaces = %shown(&namespaces), "tidings starts");
     let mut parts = JoinSet::new();
-    parts.spawn(admin::serve(listener, readiness.clone(), metrics));
+    parts.spawn(admin::serve(listener, readiness.clone(), metrics.clone()));
+    parts.spawn(retention.run(namespaces.clone(), stopped()));
     for namespace in namespaces.clone() {
+        let replays = Replays { client: client.clone(), writer: writer.clone(), metrics: metrics.clone() };
+        parts.spawn(replays.run(namespace.clone(), stopped()));
         let readiness = readiness.clone();
         parts.spawn(subscribers.clone().run(namespace, move || readiness.part_is_ready(), stopped()));
     }
-    let queue = notifications.run(&client, &namespaces, gates, || readiness.part_is_ready(), stopped());
+    let queue =
+        notifications.run(&client, &namespaces, Inputs { changes, signals }, || readiness.part_is_ready(), stopped());
     let end = async {
         let result = tokio::select! {
             _ = terminated.recv() => Ok(()),
@@ -139,22 +164,31 @@ fn scopes(mut namespaces: Vec<String>) -> Vec<Option<String>> {
     if namespaces.is_empty() { vec![None] } else { namespaces.into_iter().map(Some).collect() }
 }
 
+fn shown(namespaces: &[Option<String>]) -> String {
+    let names: Option<Vec<_>> = namespaces.iter().map(Option::as_deref).collect();
+    names.map_or_else(|| "all".into(), |names| names.join(","))
+}
+
 /// Asks for what only the right CustomResourceDefinitions answer: a list by the selectable field.
 async fn check_crds(client: &Client, namespaces: &[Option<String>]) -> Result<(), Error> {
     for namespace in namespaces {
-        let api: Api<Unfinished> = match namespace {
-            Some(namespace) => Api::namespaced(client.clone(), namespace),
-            None => Api::all(client.clone()),
-        };
-        match api.list(&ListParams::default().fields(SELECTOR).limit(1)).await {
-            Ok(_) => {}
-            Err(kube::Error::Api(status)) if matches!(status.code, 400 | 404) => {
-                return Err(Error::Crds { source: kube::Error::Api(status) });
-            }
-            Err(error) => return Err(Error::Api(error)),
-        }
+        let first = ListParams::default().limit(1);
+        let notifications: Api<Unfinished> = in_namespace(client, namespace.as_deref());
+        let subscribers: Api<PartialObjectMeta<Subscriber>> = in_namespace(client, namespace.as_deref());
+        served(notifications.list(&first.clone().fields(SELECTOR)).await)?;
+        served(subscribers.list(&first).await)?;
     }
     Ok(())
+}
+
+fn served<T>(listed: Result<T, kube::Error>) -> Result<(), Error> {
+    match listed {
+        Ok(_) => Ok(()),
+        Err(kube::Error::Api(status)) if matches!(status.code, 400 | 404) => {
+            Err(Error::Crds { source: kube::Error::Api(status) })
+        }
+        Err(error) => Err(Error::Api(error)),
+    }
 }
 
 fn signal(kind: tokio::signal::unix::SignalKind) -> Result<tokio::signal::unix::Signal, Error> {

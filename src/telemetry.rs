@@ -25,7 +25,11 @@ pub enum LogFormat {
 /// Starts logging; call it once.
 pub fn init(format: LogFormat, level: LevelFilter) -> Result<(), TryInitError> {
     // The Kubernetes client quotes whole answers, Secrets among them, when it cannot parse one.
-    let filter = Targets::new().with_default(level).with_target("kube_client::client", level.min(LevelFilter::ERROR));
+    let filter = Targets::new()
+        .with_default(level)
+        // Its spans would stand before each of our lines.
+        .with_target("kube_runtime", if level > LevelFilter::INFO { level } else { level.min(LevelFilter::WARN) })
+        .with_target("kube_client::client", level.min(LevelFilter::ERROR));
     let layer = fmt::layer().with_writer(io::stderr);
     let layer = match format {
         LogFormat::Text => layer.with_ansi(io::IsTerminal::is_terminal(&io::stderr())).boxed(),

@@ -4,11 +4,13 @@ use k8s_openapi::api::admissionregistration::v1::{
     MatchResources, NamedRuleWithOperations, ValidatingAdmissionPolicy, ValidatingAdmissionPolicyBinding,
     ValidatingAdmissionPolicyBindingSpec, ValidatingAdmissionPolicySpec, Validation,
 };
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use kube::api::ObjectMeta;
 
 use super::{GROUP, VERSION};
 
 const NAME: &str = "notifications.tidings.dev";
+const IMMUTABLE: &str = "spec cannot be changed: create a new Notification instead";
 
 /// The policy and the binding that puts it in force everywhere.
 pub fn admission_policy() -> (ValidatingAdmissionPolicy, ValidatingAdmissionPolicyBinding) {
@@ -17,28 +19,35 @@ pub fn admission_policy() -> (ValidatingAdmissionPolicy, ValidatingAdmissionPoli
         metadata: metadata.clone(),
         spec: Some(ValidatingAdmissionPolicySpec {
             failure_policy: Some("Fail".into()),
+            // What the API server would fill in is written out: else two tools that apply this would conflict over it.
             match_constraints: Some(MatchResources {
                 resource_rules: Some(vec![NamedRuleWithOperations {
                     api_groups: Some(vec![GROUP.into()]),
                     api_versions: Some(vec![VERSION.into()]),
                     operations: Some(vec!["CREATE".into(), "UPDATE".into()]),
                     resources: Some(vec!["notifications".into()]),
+                    scope: Some("*".into()),
                     ..NamedRuleWithOperations::default()
                 }]),
+                match_policy: Some("Equivalent".into()),
+                namespace_selector: Some(LabelSelector::default()),
+                object_selector: Some(LabelSelector::default()),
                 ..MatchResources::default()
             }),
             validations: Some(vec![
                 validation(
-                    "oldObject == null || object.spec == oldObject.spec",
-                    "spec cannot be changed: create a new Notification instead",
+                    "size(object.spec.event) <= 64",
+                    "spec.event: has more than 64 attributes: move some into data",
+                    None,
                 ),
-                validation(
-                    "object.spec.event.all(k, k == 'data_base64' || k.matches('^[a-z0-9]{1,20}$'))",
-                    "spec.event: an attribute name has 1 to 20 lower-case letters and digits (CloudEvents 1.0, section 3): rename the attribute, or move it into data",
+                validation("oldObject == null || object.spec == oldObject.spec", IMMUTABLE, None),
+                of_attributes(
+                    "k == 'data_base64' || k.matches('^[a-z0-9]{1,20}$')",
+                    "an attribute name has 1 to 20 lower-case letters and digits (CloudEvents 1.0, section 3): rename it, or move it into data (bytes go into data_base64)",
                 ),
-                validation(
-                    "object.spec.event.all(k, k == 'data' || type(object.spec.event[k]) == string || type(object.spec.event[k]) == bool || (type(object.spec.event[k]) == int && object.spec.event[k] >= -2147483648 && object.spec.event[k] <= 2147483647))",
-                    "spec.event: an attribute is a string, a boolean or a 32-bit integer (CloudEvents 1.0, section 3.1): quote the value, or move it into data",
+                of_attributes(
+                    "k == 'data' || type(object.spec.event[k]) == string || type(object.spec.event[k]) == bool || (type(object.spec.event[k]) == int && object.spec.event[k] >= -2147483648 && object.spec.event[k] <= 2147483647)",
+                    "an attribute is a string, a boolean or a 32-bit integer (CloudEvents 1.0, section 3.1): quote its value, or move it into data",
                 ),
             ]),
             ..ValidatingAdmissionPolicySpec::default()
@@ -56,11 +65,21 @@ pub fn admission_policy() -> (ValidatingAdmissionPolicy, ValidatingAdmissionPoli
     (policy, binding)
 }
 
-fn validation(expression: &str, message: &str) -> Validation {
+/// A rule that each attribute `k` must satisfy; the message names those that do not.
+fn of_attributes(rule: &str, message: &str) -> Validation {
+    let names = format!("object.spec.event.filter(k, !({rule})).map(k, string(k)).join(', ')");
+    validation(
+        &format!("object.spec.event.all(k, {rule})"),
+        &format!("spec.event: {message}"),
+        Some(format!("'spec.event.' + {names} + ': {message}'")),
+    )
+}
+
+fn validation(expression: &str, message: &str, message_expression: Option<String>) -> Validation {
     Validation {
         expression: expression.into(),
         message: Some(message.into()),
+        message_expression,
         reason: Some("Invalid".into()),
-        ..Validation::default()
     }
 }

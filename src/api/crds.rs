@@ -53,6 +53,8 @@ fn with_initial_status(mut crd: CustomResourceDefinition, status: Value) -> Cust
 /// An optional field is left out, not null; formats such as uint32 say nothing to Kubernetes.
 fn tidy(schema: &mut JSONSchemaProps) {
     schema.nullable = None;
+    // A doc comment breaks its lines for the editor; kubectl explain breaks them for the terminal.
+    schema.description = schema.description.take().map(|text| text.replace('\n', " "));
     if schema.format.as_deref().is_some_and(|format| format.starts_with("uint")) {
         schema.format = Some(if schema.format.as_deref() == Some("uint64") { "int64" } else { "int32" }.into());
     }

@@ -6,7 +6,7 @@ use kube::KubeSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::schema::any_json;
+use super::schema::{absolute_uri, any_json, media_type, rfc3339};
 
 /// A CloudEvent 1.0 in the JSON event format, verbatim: what any CloudEvents SDK prints.
 ///
@@ -38,15 +38,15 @@ pub struct Event {
     pub subject: Option<String>,
     /// When it happened (RFC 3339), such as 2026-10-01T10:02:00Z. Default: metadata.creationTimestamp.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(extend("format" = "date-time"))]
+    #[schemars(schema_with = "rfc3339")]
     pub time: Option<String>,
     /// The media type of the data. Default: application/json.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 3, max = 256), regex(pattern = r"^[A-Za-z0-9!#$&^_.+-]+/[A-Za-z0-9!#$&^_.+-]+[ -~]*$"))]
+    #[schemars(schema_with = "media_type")]
     pub datacontenttype: Option<String>,
     /// The schema that the data follows: an absolute URI.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 2048), regex(pattern = r"^[A-Za-z][A-Za-z0-9+.-]*:[!-~]+$"))]
+    #[schemars(schema_with = "absolute_uri")]
     pub dataschema: Option<String>,
     /// The event's data: any JSON value; text, as a string, under a datacontenttype that is not JSON. Kubernetes keeps
     /// numbers as it does everywhere: 1.0 is stored as 1, and integers beyond 2^53 lose digits through kubectl; use

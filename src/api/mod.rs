@@ -14,6 +14,7 @@ mod schema;
 mod subscriber;
 
 pub use admission::admission_policy;
+pub(crate) use condition::if_readable;
 pub use condition::{Condition, ConditionStatus, set_condition};
 pub use crds::{manifests, notification_crd, subscriber_crd};
 pub use event::Event;
@@ -21,11 +22,15 @@ pub use notification::{LastAttempt, Notification, NotificationSpec, Notification
 pub use reasons::{AttemptReason, ConditionType, NotificationReason, SubscriberReason};
 pub use schema::HttpsUrl;
 pub use subscriber::{
-    CaKind, CaRef, ClientAuthentication, ContentMode, ContentType, CredentialsSecretRef, Subscriber, SubscriberSpec,
-    SubscriberStatus, Tls, TokenService, Webhook,
+    BackoffPolicy, CaKind, CaRef, ClientAuthentication, ContentMode, ContentType, CredentialsSecretRef, DeliveryPolicy,
+    Subscriber, SubscriberSpec, SubscriberStatus, Tls, TokenService, Webhook,
 };
 
 /// The API group of both kinds.
 pub const GROUP: &str = "tidings.dev";
 /// The version this operator serves.
 pub const VERSION: &str = "v1alpha1";
+/// A Notification with a new value of this label is sent again.
+pub const REPLAY_LABEL: &str = "tidings.dev/replay";
+/// A Subscriber with a new value of this annotation is looked at anew: pause, open circuit and the like end.
+pub const REQUEST_ANNOTATION: &str = "tidings.dev/reconcile-requested-at";

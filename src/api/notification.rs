@@ -5,7 +5,7 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{AttemptReason, Condition, Event, NotificationReason};
+use super::{AttemptReason, Condition, Event, NotificationReason, schema::object_name};
 
 /// The desired state of a Notification; none of it can be changed after creation.
 #[derive(CustomResource, Clone, Debug, Deserialize, Serialize, KubeSchema)]
@@ -53,9 +53,16 @@ use super::{AttemptReason, Condition, Event, NotificationReason};
     ),
     printcolumn(
         name = "Next",
-        type_ = "date",
+        type_ = "string",
         json_path = ".status.nextAttemptTime",
         description = "When the next attempt is due",
+        priority = 1
+    ),
+    printcolumn(
+        name = "Message",
+        type_ = "string",
+        json_path = ".status.message",
+        description = "What happened and what to do",
         priority = 1
     ),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
@@ -69,13 +76,24 @@ pub struct NotificationSpec {
     /// The event: a CloudEvent 1.0 in the JSON event format. Extension attributes sit beside the others: names of 1 to
     /// 20 lower-case letters and digits, values strings, booleans or 32-bit integers.
     pub event: Event,
+    /// Seconds after its creation (or replay) at which it fails (Expired), whatever holds it. Omitted: the Subscriber's
+    /// delivery.expireAfterSeconds, which spares what was never tried.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 31_536_000))]
+    pub expire_after_seconds: Option<u32>,
+    /// Seconds after its completion at which it is deleted; 0 deletes it at once. Omitted: it is kept, but one made with
+    /// generateName is deleted after the operator's --generated-ttl. Do not set it on what Git holds: a GitOps tool would
+    /// create the object anew, and it would be sent again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 31_536_000))]
+    pub ttl_seconds_after_finished: Option<u32>,
 }
 
 /// Names a Subscriber in the same namespace.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, KubeSchema)]
 pub struct SubscriberRef {
     /// Name of the Subscriber.
-    #[schemars(length(min = 1, max = 253))]
+    #[schemars(schema_with = "object_name")]
     pub name: String,
 }
 
@@ -144,6 +162,17 @@ pub struct NotificationStatus {
     /// When the phase became Delivered or Failed; absent until then.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub completion_time: Option<Time>,
+    /// Attempts that the webhook put off (429, or 503 with Retry-After); they do not count toward maxAttempts.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    #[schemars(range(min = 0))]
+    pub deferred_attempts: u32,
+    /// When it was last set back to Pending by the label tidings.dev/replay; expiry counts from then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replay_time: Option<Time>,
+    /// The value of the label tidings.dev/replay that was handled last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 63))]
+    pub last_handled_replay: Option<String>,
 }
 
 /// One attempt to deliver.
@@ -160,4 +189,9 @@ pub struct LastAttempt {
     pub reason: AttemptReason,
     /// How long it took, in milliseconds.
     pub duration_milliseconds: u64,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde calls it with a reference")]
+fn is_zero(count: &u32) -> bool {
+    *count == 0
 }

@@ -58,3 +58,60 @@ impl JsonSchema for HttpsUrl {
 pub(super) fn any_json(_: &mut SchemaGenerator) -> Schema {
     json_schema!({ "x-kubernetes-preserve-unknown-fields": true })
 }
+
+/// The name of an object: a DNS subdomain (RFC 1123).
+pub(super) fn object_name(_: &mut SchemaGenerator) -> Schema {
+    text(
+        253,
+        "self.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?([.][a-z0-9]([-a-z0-9]*[a-z0-9])?)*$')",
+        "must be the name of an object: lower-case letters, digits, hyphens and dots",
+    )
+}
+
+/// OAuth 2.0 scopes (RFC 6749, section 3.3), each once.
+pub(super) fn scopes(_: &mut SchemaGenerator) -> Schema {
+    let scope = text(
+        256,
+        r#"self.matches('^[!#-\\[\\]-~]+$')"#,
+        "must be one scope: no spaces, quotes or backslashes; write each scope as an item of its own",
+    );
+    json_schema!({ "type": "array", "maxItems": 64, "x-kubernetes-list-type": "set", "items": scope })
+}
+
+/// A media type (RFC 9110, section 8.3.1).
+pub(super) fn media_type(_: &mut SchemaGenerator) -> Schema {
+    text(
+        256,
+        "self.matches('^[A-Za-z0-9!#$&^_.+-]+/[A-Za-z0-9!#$&^_.+-]+( *;[ -~]*)?$')",
+        "must be a media type, for example application/json or text/plain; charset=utf-8",
+    )
+}
+
+/// An absolute URI (RFC 3986, section 4.3).
+pub(super) fn absolute_uri(_: &mut SchemaGenerator) -> Schema {
+    text(
+        2048,
+        "self.matches('^[A-Za-z][A-Za-z0-9+.-]*:[!-~]+$')",
+        "must be an absolute URI, for example https://example.com/schemas/order.json",
+    )
+}
+
+/// A time (RFC 3339, section 5.6). A plain text to the API server: under `format: date-time` it would take times that its
+/// rules cannot compare afterwards, and then refuse every later write to the object.
+pub(super) fn rfc3339(_: &mut SchemaGenerator) -> Schema {
+    text(
+        64,
+        "self.matches('^[0-9]{4}-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])T([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9]([.][0-9]{1,9})?(Z|[+-]([01][0-9]|2[0-3]):[0-5][0-9])$')",
+        "must be an RFC 3339 time, for example 2026-10-01T10:02:00Z",
+    )
+}
+
+/// A text that is not empty and follows a CEL rule.
+fn text(max_length: u32, rule: &str, message: &str) -> Schema {
+    json_schema!({
+        "type": "string",
+        "minLength": 1,
+        "maxLength": max_length,
+        "x-kubernetes-validations": [{ "rule": rule, "message": message }],
+    })
+}

@@ -1,10 +1,15 @@
 //! `Subscriber`: where events go, and which token service guards that place.
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Condition, HttpsUrl};
+use super::{
+    Condition, HttpsUrl,
+    condition::if_readable,
+    schema::{object_name, scopes},
+};
 
 /// The desired state of a Subscriber.
 #[derive(CustomResource, Clone, Debug, Deserialize, Serialize, KubeSchema)]
@@ -21,7 +26,7 @@ use super::{Condition, HttpsUrl};
         name = "Ready",
         type_ = "string",
         json_path = r#".status.conditions[?(@.type=="Ready")].status"#,
-        description = "True when Notifications can be delivered"
+        description = "True when Notifications can be sent, or are held on purpose"
     ),
     printcolumn(
         name = "Reason",
@@ -36,6 +41,13 @@ use super::{Condition, HttpsUrl};
         description = "Where events are sent",
         priority = 1
     ),
+    printcolumn(
+        name = "Message",
+        type_ = "string",
+        json_path = r#".status.conditions[?(@.type=="Ready")].message"#,
+        description = "What was found and what to do",
+        priority = 1
+    ),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
 #[serde(rename_all = "camelCase")]
@@ -48,6 +60,9 @@ pub struct SubscriberSpec {
     /// The OAuth 2.0 token endpoint that issues the bearer token sent with every event, by the client credentials
     /// grant (RFC 6749, section 4.4).
     pub token_service: TokenService,
+    /// How often and how fast deliveries are tried, and when they are given up.
+    #[serde(default)]
+    pub delivery: DeliveryPolicy,
 }
 
 /// Where and how events are sent.
@@ -112,8 +127,7 @@ pub struct TokenService {
     pub client_authentication: ClientAuthentication,
     /// The scopes to ask for (RFC 6749, section 3.3), for example [events.write].
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 64), inner(length(min = 1, max = 256), regex(pattern = r"^[\x21\x23-\x5B\x5D-\x7E]+$")))]
-    #[x_kube(merge_strategy = ListMerge::Set)]
+    #[schemars(schema_with = "scopes")]
     pub scopes: Vec<String>,
     /// The audience parameter that some authorization servers ask for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -142,7 +156,7 @@ pub enum ClientAuthentication {
 #[derive(Clone, Debug, Deserialize, Serialize, KubeSchema)]
 pub struct CredentialsSecretRef {
     /// Name of the Secret.
-    #[schemars(length(min = 1, max = 253))]
+    #[schemars(schema_with = "object_name")]
     pub name: String,
     /// The key that holds the client id.
     #[serde(rename = "clientIDKey", default = "default_client_id_key")]
@@ -169,7 +183,7 @@ pub struct CaRef {
     /// ConfigMap or Secret.
     pub kind: CaKind,
     /// Name of the ConfigMap or Secret.
-    #[schemars(length(min = 1, max = 253))]
+    #[schemars(schema_with = "object_name")]
     pub name: String,
     /// The key that holds the certificates.
     #[serde(default = "default_ca_key")]
@@ -186,6 +200,64 @@ pub enum CaKind {
     Secret,
 }
 
+/// How often and how fast deliveries are tried, and when they are given up.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct DeliveryPolicy {
+    /// After so many attempts a Notification fails (Exhausted). Attempts that the webhook answered with 429, or 503 and
+    /// Retry-After, do not count. Omitted: only expiry ends it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 1000))]
+    pub max_attempts: Option<u32>,
+    /// Seconds after its creation (or replay) at which a Notification that was tried fails (Expired). One that was never
+    /// tried does not expire by this, unless the webhook is gone or there is no Subscriber. Default: 24 hours.
+    #[schemars(range(min = 1, max = 31_536_000))]
+    pub expire_after_seconds: u32,
+    /// The waits between attempts.
+    pub backoff: BackoffPolicy,
+    /// At most so many attempts are started a minute, evenly spaced. Omitted: no limit.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 600_000))]
+    pub rate_limit_per_minute: Option<u32>,
+    /// At most so many deliveries are under way at once.
+    #[schemars(range(min = 1, max = 128))]
+    pub max_in_flight: u32,
+}
+
+/// The waits between attempts: initialSeconds, doubling up to maxSeconds, each up to a fifth shorter or longer.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("self.initialSeconds <= self.maxSeconds")
+    .message("initialSeconds must not be more than maxSeconds: lower initialSeconds or raise maxSeconds"))]
+pub struct BackoffPolicy {
+    /// Seconds to wait after the first failure.
+    #[serde(default = "default_initial_seconds")]
+    #[schemars(range(min = 1, max = 86_400))]
+    pub initial_seconds: u32,
+    /// The longest wait, in seconds.
+    #[serde(default = "default_max_seconds")]
+    #[schemars(range(min = 1, max = 86_400))]
+    pub max_seconds: u32,
+}
+
+impl Default for DeliveryPolicy {
+    fn default() -> Self {
+        Self {
+            max_attempts: None,
+            expire_after_seconds: 24 * 3600,
+            backoff: BackoffPolicy::default(),
+            rate_limit_per_minute: None,
+            max_in_flight: 16,
+        }
+    }
+}
+
+impl Default for BackoffPolicy {
+    fn default() -> Self {
+        Self { initial_seconds: default_initial_seconds(), max_seconds: default_max_seconds() }
+    }
+}
+
 /// What the operator has seen of a Subscriber.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
@@ -193,12 +265,27 @@ pub struct SubscriberStatus {
     /// The metadata.generation that this status describes; -1 before the operator has looked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
-    /// Ready: Notifications can be delivered. TokenAvailable: the token service issues tokens. Reconciling and Stalled
-    /// follow the kstatus rules, for tools that wait.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    /// Ready: Notifications can be sent, or are held on purpose (Suspended). TokenAvailable: the token service issues
+    /// tokens. Reconciling and Stalled follow the kstatus rules, for tools that wait.
+    #[serde(default, deserialize_with = "if_readable", skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
     pub conditions: Vec<Condition>,
+    /// The webhook asked (Retry-After) to be left alone until then: nothing is sent to it before. Absent when it did not.
+    #[serde(default, deserialize_with = "if_readable", skip_serializing_if = "Option::is_none")]
+    pub paused_until_time: Option<Time>,
+    /// The value of the annotation tidings.dev/reconcile-requested-at that was handled last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 256))]
+    pub last_handled_request: Option<String>,
+}
+
+fn default_initial_seconds() -> u32 {
+    5
+}
+
+fn default_max_seconds() -> u32 {
+    3600
 }
 
 fn default_webhook_timeout() -> u32 {

@@ -5,6 +5,9 @@ use std::collections::BTreeMap;
 use base64::{Engine, prelude::BASE64_STANDARD};
 use serde_json::value::RawValue;
 
+/// Attributes and data together; what the API server lets through is no more.
+const MOST_MEMBERS: usize = 64;
+
 /// What an event gets when it does not say so itself.
 #[derive(Clone, Copy, Debug)]
 pub struct Defaults<'a> {
@@ -36,7 +39,7 @@ pub(super) enum Data {
 
 /// Why an event cannot be sent: the attribute and its fault.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("event.{attribute}: {fault}")]
+#[error("event{}{attribute}: {fault}", if attribute.is_empty() { "" } else { "." })]
 pub struct InvalidEvent {
     /// The attribute, or member of the JSON object.
     pub attribute: String,
@@ -49,6 +52,9 @@ impl Event {
     pub fn parse(json: &str, defaults: Defaults<'_>) -> Result<Self, InvalidEvent> {
         let mut members: BTreeMap<String, Box<RawValue>> =
             serde_json::from_str(json).map_err(|_| invalid("", "not a JSON object"))?;
+        if members.len() > MOST_MEMBERS {
+            return Err(invalid("", "has more than 64 attributes"));
+        }
         // An attribute that is null counts as absent (JSON event format, section 2.2); null data is data.
         members.retain(|name, value| name == "data" || value.get() != "null");
         for (name, default) in [("specversion", "1.0"), ("id", defaults.id), ("time", defaults.time)] {
@@ -213,7 +219,7 @@ mod tests {
     #[test]
     fn a_faulty_event_is_refused_with_the_attributes_name() {
         for (json, expected) in [
-            (r#"[]"#, "event.: not a JSON object"),
+            (r#"[]"#, "event: not a JSON object"),
             (r#"{"type":"t"}"#, "event.source: is required"),
             (r#"{"source":"/s","type":""}"#, "event.type: is required"),
             (r#"{"source":"/s","type":"t","id":""}"#, "event.id: is required"),

@@ -2,24 +2,28 @@
 
 use std::{
     panic::AssertUnwindSafe,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant},
 };
 
 use futures::FutureExt;
 use k8s_openapi::jiff::Timestamp;
 use kube::Api;
+use tokio::sync::mpsc;
 use tracing::{debug, error, info, warn};
 
 use super::{
-    API_TIMEOUT, StatusWriter, Unfinished,
-    notification_status::{Attempt, after},
+    API_TIMEOUT, RetentionHandle, Route, StatusWriter, Subscribers, Unfinished,
+    notification_status::{Attempt, after, expired},
     status::Written,
 };
 use crate::{
     api::AttemptReason,
     cloudevent::{Defaults, Event, InvalidEvent},
-    dispatch::{Backoff, LaneKey},
+    dispatch::{Health, LaneKey},
     webhook::{Delivery, Outcome, Target, Verdict},
 };
 
@@ -27,8 +31,25 @@ use crate::{
 pub struct Attempts {
     /// Reads and writes Notifications.
     pub writer: StatusWriter,
-    /// How long a failed attempt waits for the next.
-    pub backoff: Backoff,
+    /// Keeps what an answer says of the Subscriber as a whole.
+    pub subscribers: Arc<Subscribers>,
+    /// Tells the queue the same at once.
+    pub signals: mpsc::UnboundedSender<(Arc<str>, LaneKey, Signal)>,
+    /// Set when the operator ends: what has no token by then is not sent any more.
+    pub stopping: AtomicBool,
+    /// Deletes what is finished when its time is over.
+    pub retention: RetentionHandle,
+}
+
+/// What an answer says of the Subscriber as a whole.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Signal {
+    /// How the webhook is.
+    Health(Health),
+    /// It asks to be left alone until then.
+    Pause(Instant),
+    /// It is gone.
+    Gone,
 }
 
 /// What to attempt.
@@ -42,15 +63,15 @@ pub struct Job {
     /// The object, if it is in memory.
     pub object: Option<Box<Unfinished>>,
     /// Where it goes.
-    pub target: Arc<Target>,
+    pub route: Arc<Route>,
 }
 
 /// How an attempt ended, for the queue.
 pub enum Ended {
     /// Its final status is written, as of this resourceVersion.
     Finished(u64),
-    /// Its status is written, as of this resourceVersion; it is due again after this.
-    Retry(u64, Duration),
+    /// Its status is written, as of this resourceVersion, with so many attempts; it is due again after this.
+    Retry(u64, u32, Duration),
     /// Nothing was sent and no attempt was spent: there is no token, or no permitted way to the webhook.
     NotStarted(Box<Unfinished>, NotStarted),
     /// It could not be read; try again soon.
@@ -75,7 +96,7 @@ impl Attempts {
     pub async fn run(&self, mut job: Job) -> Ended {
         let object = match job.object.take() {
             Some(object) => object,
-            None => match self.read(&job).await {
+            None => match self.read(&job.lane, &job.name, &job.uid).await {
                 Ok(Some(object)) => object,
                 Ok(None) => return Ended::Gone,
                 Err(error) => {
@@ -90,7 +111,7 @@ impl Attempts {
         let started = Instant::now();
         let event_id = event_id(&object);
         // A panic is a failed attempt, not a lost Notification.
-        let sent = AssertUnwindSafe(send(&object, &job.target)).catch_unwind().await;
+        let sent = AssertUnwindSafe(send(&object, &job.route.target, &self.stopping)).catch_unwind().await;
         let outcome = match sent {
             Ok(Sent::Answered(outcome)) if outcome.reason == AttemptReason::EgressDenied => {
                 return Ended::NotStarted(object, NotStarted::EgressDenied);
@@ -103,8 +124,16 @@ impl Attempts {
                 panicked()
             }
         };
-        let retry_after = self.backoff.wait(object.status.attempts.saturating_add(1), rand::random());
-        let attempt = Attempt { outcome: &outcome, event_id: &event_id, duration: started.elapsed(), retry_after };
+        let failures = object.status.attempts.saturating_sub(object.status.deferred_attempts).saturating_add(1);
+        let backoff = job.route.backoff.wait(failures, rand::random());
+        let retry_after = self.tell_subscriber(&job, &outcome, backoff).await;
+        let attempt = Attempt {
+            outcome: &outcome,
+            event_id: &event_id,
+            duration: started.elapsed(),
+            retry_after,
+            max_attempts: job.route.max_attempts,
+        };
         let status = after(&object, &attempt, Timestamp::now());
         self.writer.metrics.attempt(outcome.reason.as_str(), attempt.duration);
         let written = self.writer.record(&object, &status).await;
@@ -112,12 +141,15 @@ impl Attempts {
             debug!(notification = %job, subscriber = %job.lane.name, attempts = status.attempts, "delivered");
         } else {
             let (reason, status_code) = (outcome.reason, outcome.status.map(|status| status.as_u16()));
-            info!(notification = %job, subscriber = %job.lane.name, %reason, status_code, attempts = status.attempts, "not delivered");
+            info!(notification = %job, subscriber = %job.lane.name, %reason, status_code, attempts = status.attempts, why = outcome.message, "not delivered");
         }
         match written {
-            Written::Recorded(version) if outcome.verdict == Verdict::Retry => Ended::Retry(version, retry_after),
+            Written::Recorded(version) if status.completion_time.is_none() => {
+                Ended::Retry(version, status.attempts, retry_after)
+            }
             Written::Recorded(version) => {
                 self.writer.metrics.finished(status.phase.as_str());
+                self.retention.finished(&object, &status);
                 Ended::Finished(version)
             }
             Written::Gone => Ended::Gone,
@@ -125,12 +157,89 @@ impl Attempts {
         }
     }
 
-    async fn read(&self, job: &Job) -> Result<Option<Box<Unfinished>>, kube::Error> {
-        let api = Api::<Unfinished>::namespaced(self.writer.client.clone(), &job.lane.namespace);
-        let object = tokio::time::timeout(API_TIMEOUT, api.get_opt(&job.name))
+    /// Hands on what the answer says of the Subscriber as a whole: to the queue at once, and into its status before the
+    /// Notification's own outcome is written. Returns how long the Notification waits for its next attempt.
+    async fn tell_subscriber(&self, job: &Job, outcome: &Outcome, backoff: Duration) -> Duration {
+        let route = &job.route;
+        let tell = |signal| drop(self.signals.send((job.uid.clone(), job.lane.clone(), signal)));
+        match outcome.verdict {
+            Verdict::Pause(asked) => {
+                let (until, wait) = pause(asked.unwrap_or(backoff).min(route.expire_after), Timestamp::now());
+                tell(Signal::Pause(Instant::now() + wait));
+                self.subscribers.record_pause(&job.lane, &route.spec, until).await;
+                wait
+            }
+            Verdict::Gone => {
+                tell(Signal::Gone);
+                self.subscribers.record_gone(&job.lane, &route.spec);
+                backoff
+            }
+            _ => {
+                if let Some(health) = health(outcome) {
+                    tell(Signal::Health(health));
+                }
+                backoff
+            }
+        }
+    }
+
+    /// Writes that a Notification was not delivered in time.
+    pub async fn expire(&self, lane: &LaneKey, name: &str, uid: &str, began: Timestamp) -> Ended {
+        let object = match self.read(lane, name, uid).await {
+            // A replay that the watch has not shown yet begins its expiry anew.
+            Ok(Some(object)) if object.is_finished() || object.began() != began => return Ended::Superseded(object),
+            Ok(Some(object)) => object,
+            Ok(None) => return Ended::Gone,
+            Err(error) => {
+                warn!(notification = %format_args!("{}/{name}", lane.namespace), %error, "could not be read; it is tried again");
+                return Ended::Unread;
+            }
+        };
+        let status = expired(&object, Timestamp::now());
+        match self.writer.record(&object, &status).await {
+            Written::Recorded(version) => {
+                info!(notification = %format_args!("{}/{name}", lane.namespace), attempts = status.attempts, "expired");
+                self.writer.metrics.finished(status.phase.as_str());
+                self.retention.finished(&object, &status);
+                Ended::Finished(version)
+            }
+            Written::Gone => Ended::Gone,
+            Written::Superseded(current) => Ended::Superseded(current),
+        }
+    }
+
+    async fn read(&self, lane: &LaneKey, name: &str, uid: &str) -> Result<Option<Box<Unfinished>>, kube::Error> {
+        let api = Api::<Unfinished>::namespaced(self.writer.client.clone(), &lane.namespace);
+        let object = tokio::time::timeout(API_TIMEOUT, api.get_opt(name))
             .await
             .unwrap_or_else(|elapsed| Err(kube::Error::Service(elapsed.into())))?;
-        Ok(object.filter(|object| object.metadata.uid.as_deref() == Some(&*job.uid)).map(Box::new))
+        Ok(object.filter(|object| object.metadata.uid.as_deref() == Some(uid)).map(Box::new))
+    }
+}
+
+/// The end of a pause, at a full second, as the API writes times; never earlier than was asked for.
+fn pause(asked: Duration, now: Timestamp) -> (Timestamp, Duration) {
+    let end = now + asked;
+    let until = Timestamp::from_second(end.as_second().saturating_add(i64::from(end.subsec_nanosecond() > 0)));
+    let until = until.unwrap_or(end);
+    (until, Duration::try_from(until.duration_since(now)).unwrap_or(asked))
+}
+
+/// What the outcome says about the webhook's health, for the circuit; None: nothing.
+fn health(outcome: &Outcome) -> Option<Health> {
+    use AttemptReason as Reason;
+    match outcome.reason {
+        Reason::Acknowledged | Reason::Accepted => Some(Health::Success),
+        Reason::NameNotResolved
+        | Reason::ConnectionFailed
+        | Reason::TLSFailed
+        | Reason::Timeout
+        | Reason::ServerError
+        | Reason::Unauthorized => Some(Health::Failure),
+        Reason::Throttled | Reason::InvalidEvent | Reason::EgressDenied | Reason::InternalError => None,
+        Reason::Rejected | Reason::RedirectRefused | Reason::Forbidden | Reason::Gone | Reason::UnexpectedStatus => {
+            Some(Health::Answered)
+        }
     }
 }
 
@@ -140,12 +249,13 @@ enum Sent {
     Invalid(InvalidEvent),
 }
 
-async fn send(object: &Unfinished, target: &Target) -> Sent {
+async fn send(object: &Unfinished, target: &Target, stopping: &AtomicBool) -> Sent {
     let delivery = match parse(object).and_then(|event| Delivery::prepare(target, &event)) {
         Ok(delivery) => delivery,
         Err(fault) => return Sent::Invalid(fault),
     };
     match delivery.authorize().await {
+        Ok(_) if stopping.load(Ordering::Relaxed) => Sent::NoToken,
         Ok(authorized) => Sent::Answered(authorized.send().await),
         Err(_) => Sent::NoToken,
     }
@@ -191,5 +301,19 @@ fn panicked() -> Outcome {
 impl std::fmt::Display for Job {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{}/{}", self.lane.namespace, self.name)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pause_ends_at_a_full_second_never_too_early() {
+        let now = Timestamp::new(100, 1).unwrap();
+        let (until, wait) = pause(Duration::from_secs(2), now);
+        assert_eq!(until, Timestamp::from_second(103).unwrap());
+        assert_eq!(wait, Duration::new(2, 999_999_999));
+        assert_eq!(pause(Duration::from_secs(2), Timestamp::from_second(100).unwrap()).1, Duration::from_secs(2));
     }
 }

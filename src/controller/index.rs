@@ -3,7 +3,10 @@
 use std::{
     collections::{HashMap, hash_map},
     sync::Arc,
+    time::Instant,
 };
+
+use k8s_openapi::jiff::Timestamp;
 
 use super::unfinished::Unfinished;
 use crate::dispatch::LaneKey;
@@ -19,6 +22,16 @@ pub struct Entry {
     pub name: Box<str>,
     /// The newest resourceVersion seen or written.
     pub version: u64,
+    /// The attempts recorded.
+    pub attempts: u32,
+    /// Its creation, or its replay.
+    pub began: Timestamp,
+    /// Its own `expireAfterSeconds`.
+    pub own_expiry: Option<u32>,
+    /// When it expires, as far as is known.
+    pub expires: Option<Instant>,
+    /// When the next attempt was said to be due.
+    next: Option<Timestamp>,
     /// The object itself, kept while it is untried and the budget allows.
     pub object: Option<Box<Unfinished>>,
     /// The number of the newest listing when it was last seen.
@@ -54,6 +67,17 @@ pub enum News {
     Old,
 }
 
+impl Entry {
+    /// What `object` says counts from now on. Returns whether that moves it.
+    fn take_over(&mut self, object: &Unfinished) -> bool {
+        let said = (object.status.attempts, next(object), object.began());
+        let moved = (self.attempts, self.next, self.began) != said;
+        self.version = object.version();
+        (self.attempts, self.next, self.began) = said;
+        moved
+    }
+}
+
 impl Index {
     /// An empty index that keeps at most `budget` bytes of events.
     pub fn new(budget: usize) -> Self {
@@ -86,7 +110,6 @@ impl Index {
             }
             self.tombstones.remove(&uid);
         }
-        let kept = object.status.attempts == 0 && self.used + size(&object) <= self.budget;
         match self.entries.entry(uid.clone()) {
             hash_map::Entry::Occupied(mut known) => {
                 let entry = known.get_mut();
@@ -94,12 +117,16 @@ impl Index {
                 if version <= entry.version {
                     return News::Old;
                 }
-                entry.version = version;
                 entry.left = None;
-                // The spec cannot change: an object kept is as good as this one.
-                if entry.object.is_none() && kept {
-                    self.used += size(&object);
-                    entry.object = Some(Box::new(object));
+                let moved = entry.take_over(&object);
+                let is_news = moved || object.is_being_deleted();
+                // The next outcome is written over this one's status, so an older object will not do.
+                self.used -= entry.object.take().as_deref().map_or(0, size);
+                let object = Box::new(object);
+                self.keep(&uid, object);
+                if !is_news {
+                    // A label, an annotation, or why it waits: nothing that moves it.
+                    return News::Old;
                 }
             }
             hash_map::Entry::Vacant(vacant) => {
@@ -108,11 +135,17 @@ impl Index {
                     name: object.spec.subscriber_ref.name.as_str().into(),
                 };
                 let name = name.as_str().into();
+                let kept = object.status.attempts == 0 && self.used + size(&object) <= self.budget;
                 self.used += if kept { size(&object) } else { 0 };
                 vacant.insert(Entry {
                     lane,
                     name,
                     version,
+                    attempts: object.status.attempts,
+                    began: object.began(),
+                    own_expiry: object.spec.expire_after_seconds,
+                    expires: None,
+                    next: next(&object),
                     object: kept.then(|| Box::new(object)),
                     listing: self.listing,
                     left: None,
@@ -142,9 +175,14 @@ impl Index {
         self.listing
     }
 
-    /// The listing `begun` of `namespace` (None: of all) is complete: what it did not show is gone. Returns those uids
-    /// that nobody works on.
-    pub fn end_listing(&mut self, begun: u64, namespace: Option<&str>, in_flight: impl Fn(&Uid) -> bool) -> Vec<Uid> {
+    /// The listing `begun` of `namespace` (None: of all) is complete: what it did not show is gone. Returns those
+    /// that nobody works on, with the time at which they would have expired.
+    pub fn end_listing(
+        &mut self,
+        begun: u64,
+        namespace: Option<&str>,
+        in_flight: impl Fn(&Uid) -> bool,
+    ) -> Vec<(Uid, Option<Instant>)> {
         let listed = |entry_namespace: &str| namespace.is_none_or(|namespace| namespace == entry_namespace);
         self.tombstones.retain(|_, tombstone| tombstone.listing >= begun || !listed(&tombstone.namespace));
         let mut gone = Vec::new();
@@ -153,11 +191,11 @@ impl Index {
                 if in_flight(uid) {
                     entry.left = Some(u64::MAX);
                 } else {
-                    gone.push(uid.clone());
+                    gone.push((uid.clone(), entry.expires));
                 }
             }
         }
-        for uid in &gone {
+        for (uid, _) in &gone {
             self.forget(uid);
         }
         gone
@@ -172,20 +210,54 @@ impl Index {
 
     /// Gives an object back that was taken for an attempt that did not start.
     pub fn return_object(&mut self, uid: &str, object: Box<Unfinished>) {
-        if let Some(entry) = self.entries.get_mut(uid)
-            && entry.object.is_none()
+        if self.entries.get(uid).is_some_and(|entry| entry.object.is_none() && entry.version <= object.version()) {
+            self.keep(uid, object);
+        }
+    }
+
+    /// Keeps an object while it is untried and the budget allows.
+    fn keep(&mut self, uid: &str, object: Box<Unfinished>) {
+        if object.status.attempts == 0
             && self.used + size(&object) <= self.budget
+            && let Some(entry) = self.entries.get_mut(uid)
         {
             self.used += size(&object);
             entry.object = Some(object);
         }
     }
 
-    /// This process wrote `version`: the watch's news up to it are old.
-    pub fn wrote(&mut self, uid: &str, version: u64) {
-        if let Some(entry) = self.entries.get_mut(uid) {
-            entry.version = entry.version.max(version);
+    /// This process read `current` while it worked on it: the watch's news up to it are old.
+    pub fn read(&mut self, uid: &str, current: &Unfinished) {
+        if let Some(entry) = self.entries.get_mut(uid)
+            && entry.version < current.version()
+        {
+            entry.take_over(current);
+            self.used -= entry.object.take().as_deref().map_or(0, size);
         }
+    }
+
+    /// Whether the watch showed it unfinished after `version`.
+    pub fn is_newer(&self, uid: &str, version: u64) -> bool {
+        self.entries.get(uid).is_some_and(|entry| entry.left.is_none() && entry.version > version)
+    }
+
+    /// This process recorded so many attempts in `version`: the watch's news up to it are old. False if the watch has
+    /// shown a replay since, which began anew.
+    pub fn wrote(&mut self, uid: &str, version: u64, attempts: u32) -> bool {
+        let Some(entry) = self.entries.get_mut(uid) else {
+            return true;
+        };
+        if entry.version > version {
+            return entry.attempts >= attempts;
+        }
+        (entry.version, entry.attempts) = (version, attempts);
+        self.used -= entry.object.take().as_deref().map_or(0, size);
+        true
+    }
+
+    /// It expires then; returns what was known before.
+    pub fn expires(&mut self, uid: &str, at: Option<Instant>) -> Option<Instant> {
+        self.entries.get_mut(uid).and_then(|entry| std::mem::replace(&mut entry.expires, at))
     }
 
     /// This process finished `uid` by writing `version`.
@@ -205,6 +277,10 @@ impl Index {
             self.used -= entry.object.as_deref().map_or(0, size);
         }
     }
+}
+
+fn next(object: &Unfinished) -> Option<Timestamp> {
+    object.status.next_attempt_time.as_ref().map(|time| time.0)
 }
 
 fn size(object: &Unfinished) -> usize {
@@ -242,6 +318,47 @@ mod tests {
     }
 
     #[test]
+    fn a_replay_seen_before_the_report_of_the_finishing_write_is_not_lost() {
+        let mut index = Index::new(1000);
+        index.observe(object("u", 5));
+        index.observe_gone("u", 7, true);
+        index.observe(object("u", 9));
+        assert!(index.is_newer("u", 7) && !index.is_newer("u", 9));
+        index.observe_gone("u", 11, true);
+        assert!(!index.is_newer("u", 7), "it left once more");
+    }
+
+    #[test]
+    fn a_recorded_attempt_drops_the_untried_object_unless_a_replay_followed() {
+        let mut index = Index::new(1000);
+        index.observe(object("u", 5));
+        assert!(index.wrote("u", 6, 1));
+        assert!(index.get("u").unwrap().object.is_none() && index.used == 0);
+        assert_eq!(index.observe(object("u", 9)), changed("u"), "replayed");
+        assert!(!index.wrote("u", 8, 1));
+        assert!(index.get("u").unwrap().object.is_some() && index.get("u").unwrap().attempts == 0);
+    }
+
+    #[test]
+    fn the_object_kept_is_the_newest() {
+        let mut index = Index::new(1000);
+        index.observe(object("u", 5));
+        let mut replayed = object("u", 6);
+        replayed.status.last_handled_replay = Some("1".into());
+        assert_eq!(index.observe(replayed), News::Old, "nothing moves");
+        let old = object("u", 5);
+        let kept = index.take_object("u").unwrap();
+        assert_eq!(kept.status.last_handled_replay.as_deref(), Some("1"));
+        index.return_object("u", Box::new(old));
+        assert!(index.get("u").unwrap().object.is_none() && index.used == 0);
+        index.return_object("u", kept);
+        let mut tried = object("u", 8);
+        tried.status.attempts = 1;
+        assert_eq!(index.observe(tried), changed("u"));
+        assert!(index.get("u").unwrap().object.is_none() && index.used == 0);
+    }
+
+    #[test]
     fn a_write_whose_echo_came_before_its_report_leaves_no_tombstone() {
         let mut index = Index::new(1000);
         index.observe(object("u", 5));
@@ -259,7 +376,7 @@ mod tests {
         let begun = index.begin_listing();
         index.observe(object("stays", 5));
         let gone = index.end_listing(begun, None, |uid| &**uid == "flies");
-        assert_eq!(gone, [Uid::from("goes")]);
+        assert_eq!(gone, [(Uid::from("goes"), None)]);
         assert_eq!(index.get("flies").unwrap().left, Some(u64::MAX));
         assert_eq!(index.len(), 2);
     }

@@ -4,26 +4,37 @@
 //! each Subscriber to a target and tells the queue through the [`registry`].
 
 mod attempt;
+mod expiry;
+mod happenings;
 mod index;
+mod listings;
 mod notification_status;
 mod notifications;
 mod registry;
+mod replay;
 mod resolve;
+mod retention;
 mod secrets;
 mod status;
+mod stored;
 mod subscriber_status;
 mod subscribers;
 mod unfinished;
 
 pub use attempt::Attempts;
-pub use notifications::Notifications;
-pub use registry::{Gate, GateChange, Registry};
-pub use resolve::Resolver;
+pub use happenings::Pauses;
+pub use notifications::{Inputs, Notifications};
+pub use registry::{Change, Registry};
+pub use replay::Replays;
+pub use resolve::{Resolver, Route};
+pub use retention::{Finished, Retention, RetentionHandle};
 pub use status::StatusWriter;
 pub use subscribers::Subscribers;
 pub use unfinished::{SELECTOR, Unfinished};
 
 use std::time::Duration;
+
+use kube::{Api, Client, Resource, core::NamespaceResourceScope};
 
 /// The name under which the operator's writes appear in `managedFields`.
 const FIELD_MANAGER: &str = "tidings";
@@ -31,3 +42,14 @@ const FIELD_MANAGER: &str = "tidings";
 const API_TIMEOUT: Duration = Duration::from_secs(15);
 /// The API server is asked to end each watch after this, so that a half-open connection does not go unnoticed.
 const WATCH_SECONDS: u32 = 45;
+
+/// The objects of a kind in one namespace, or (None) in all.
+pub fn in_namespace<K>(client: &Client, namespace: Option<&str>) -> Api<K>
+where
+    K: Resource<DynamicType = (), Scope = NamespaceResourceScope>,
+{
+    match namespace {
+        Some(namespace) => Api::namespaced(client.clone(), namespace),
+        None => Api::all(client.clone()),
+    }
+}

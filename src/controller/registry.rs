@@ -3,23 +3,44 @@
 use std::{
     collections::{HashMap, HashSet},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
 };
 
 use tokio::sync::mpsc;
 
-use crate::{dispatch::LaneKey, webhook::Target};
+use super::resolve::Route;
+use crate::{
+    api::SubscriberStatus,
+    dispatch::{Gate, LaneKey},
+    oauth::TokenSource,
+};
 
-/// Whether a Subscriber's Notifications may be sent, and where.
-#[derive(Clone)]
-pub enum Gate {
-    /// They may.
-    Open(Arc<Target>),
-    /// They wait.
-    Closed,
-}
+/// What a Notification without a Subscriber lives by: the default of `delivery.expireAfterSeconds`.
+const DEFAULT_EXPIRY: Duration = Duration::from_secs(24 * 3600);
 
 /// News for the queue.
-pub type GateChange = (LaneKey, Gate);
+pub enum Change {
+    /// A Subscriber's Notifications may go, or not.
+    Passage {
+        /// The Subscriber.
+        lane: LaneKey,
+        /// Whether, and where.
+        passage: Passage,
+        /// Whether pause and open circuit end: its spec changed, or somebody asked for it.
+        reset: bool,
+    },
+    /// All Subscribers of one more watch are known: from now on one that is not there does not exist.
+    Listed,
+}
+
+/// Whether a Subscriber's Notifications may go, and where.
+#[derive(Clone)]
+pub enum Passage {
+    /// They may, but not before the end of a pause.
+    Open(Arc<Route>, Option<Instant>),
+    /// They wait behind this gate; those that may expire do so after this time.
+    Closed(Gate, Duration),
+}
 
 /// An object in a Subscriber's namespace that it names.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -30,60 +51,117 @@ pub enum Reference {
     ConfigMap(String),
 }
 
-/// What the watch and the reconciler know together, under one lock, so that a Subscriber that was deleted is never
-/// opened by a reconcile that began before.
+/// One spec of one Subscriber: a uid and a generation.
+pub type Spec = (String, i64);
+
+/// What the watch, the reconciler and delivery know together, under one lock, so that a Subscriber that was deleted or
+/// is gone is never opened by a reconcile that began before.
 pub struct Registry {
     known: Mutex<Known>,
-    changes: mpsc::UnboundedSender<GateChange>,
+    changes: mpsc::UnboundedSender<Change>,
 }
 
 #[derive(Default)]
 struct Known {
     uids: HashMap<LaneKey, String>,
     references: HashMap<LaneKey, HashSet<Reference>>,
+    /// The specs whose webhook answered 410.
+    gone: HashMap<LaneKey, Spec>,
     reconcilers: Vec<(Option<String>, mpsc::UnboundedSender<LaneKey>)>,
+    /// Held also while a Subscriber is in trouble, so that a failure is remembered until it is time to ask again.
+    tokens: HashMap<LaneKey, Arc<TokenSource>>,
+    /// The status last written, with the uid it was written for.
+    written: HashMap<LaneKey, (String, SubscriberStatus)>,
 }
 
 impl Registry {
-    /// A registry that tells `changes` about every gate.
-    pub fn new(changes: mpsc::UnboundedSender<GateChange>) -> Self {
+    /// A registry that tells `changes` about every passage.
+    pub fn new(changes: mpsc::UnboundedSender<Change>) -> Self {
         Self { known: Mutex::default(), changes }
     }
 
-    /// The watch shows this Subscriber.
+    /// The watch shows this Subscriber. A new one is not ready before its reconciler has looked.
     pub fn exists(&self, key: LaneKey, uid: String) {
         let mut known = self.lock();
-        if known.uids.insert(key.clone(), uid.clone()).is_some_and(|old| old != uid) {
-            self.tell(key, Gate::Closed);
+        if known.uids.insert(key.clone(), uid.clone()) != Some(uid) {
+            known.gone.remove(&key);
+            self.tell(key, Passage::Closed(Gate::SubscriberNotReady, DEFAULT_EXPIRY), true);
         }
     }
 
-    /// The watch shows that this Subscriber is gone.
-    pub fn gone(&self, key: &LaneKey) {
+    /// The watch shows that this Subscriber is not there any more.
+    pub fn deleted(&self, key: &LaneKey) {
         let mut known = self.lock();
         known.uids.remove(key);
         known.references.remove(key);
-        self.tell(key.clone(), Gate::Closed);
+        known.gone.remove(key);
+        known.tokens.remove(key);
+        known.written.remove(key);
+        self.tell(key.clone(), Passage::Closed(Gate::SubscriberNotFound, DEFAULT_EXPIRY), true);
     }
 
-    /// A listing of `namespace` (None: of all) is complete and showed these: all others are gone.
+    /// A listing of `namespace` (None: of all) is complete and showed these: all others are not there.
     pub fn only(&self, namespace: Option<&str>, shown: &HashSet<LaneKey>) {
-        let gone: Vec<_> = {
+        let missing: Vec<_> = {
             let known = self.lock();
             let listed = |key: &&LaneKey| namespace.is_none_or(|namespace| *namespace == *key.namespace);
             known.uids.keys().filter(listed).filter(|key| !shown.contains(*key)).cloned().collect()
         };
-        for key in gone {
-            self.gone(&key);
+        for key in missing {
+            self.deleted(&key);
+        }
+        self.send(Change::Listed);
+    }
+
+    /// The reconciler's answer for a spec; dropped when the Subscriber was deleted meanwhile, closed when its webhook
+    /// is gone.
+    pub fn publish(&self, key: &LaneKey, spec: &Spec, passage: Passage, reset: bool) {
+        let known = self.lock();
+        if known.uids.get(key) == Some(&spec.0) {
+            let passage = match passage {
+                Passage::Open(route, _) if known.gone.get(key) == Some(spec) => {
+                    Passage::Closed(Gate::EndpointGone, route.expire_after)
+                }
+                passage => passage,
+            };
+            self.tell(key.clone(), passage, reset);
         }
     }
 
-    /// The reconciler's answer for the Subscriber with this uid; dropped when that one is gone meanwhile.
-    pub fn publish(&self, key: &LaneKey, uid: &str, gate: Gate) {
-        let known = self.lock();
-        if known.uids.get(key).is_some_and(|existing| existing == uid) {
-            self.tell(key.clone(), gate);
+    /// The webhook of this spec answered 410.
+    pub fn mark_gone(&self, key: &LaneKey, spec: Spec) {
+        self.lock().gone.insert(key.clone(), spec);
+    }
+
+    /// Whether the webhook of this spec answered 410.
+    pub fn is_gone(&self, key: &LaneKey, spec: &Spec) -> bool {
+        self.lock().gone.get(key) == Some(spec)
+    }
+
+    /// Forgets that the webhook answered 410.
+    pub fn clear_gone(&self, key: &LaneKey) {
+        self.lock().gone.remove(key);
+    }
+
+    /// Holds the Subscriber's source of tokens.
+    pub fn holds(&self, key: &LaneKey, tokens: Arc<TokenSource>) {
+        let mut known = self.lock();
+        if known.uids.contains_key(key) {
+            known.tokens.insert(key.clone(), tokens);
         }
+    }
+
+    /// This status was written for the Subscriber with this uid.
+    pub fn wrote(&self, key: &LaneKey, uid: String, status: SubscriberStatus) {
+        let mut known = self.lock();
+        if known.uids.contains_key(key) {
+            known.written.insert(key.clone(), (uid, status));
+        }
+    }
+
+    /// The status last written for the Subscriber with this uid.
+    pub fn written(&self, key: &LaneKey, uid: &str) -> Option<SubscriberStatus> {
+        self.lock().written.get(key).filter(|(of, _)| of == uid).map(|(_, status)| status.clone())
     }
 
     /// What the Subscriber refers to now.
@@ -103,6 +181,25 @@ impl Registry {
         known.references.iter().filter(refers).map(|(key, _)| key.clone()).collect()
     }
 
+    /// The Subscribers in `namespace` (None: in all) that refer to an object of a kind which a listing did not show.
+    pub fn dangling(
+        &self,
+        namespace: Option<&str>,
+        of_kind: impl Fn(&Reference) -> bool,
+        shown: &HashSet<(String, Reference)>,
+    ) -> Vec<LaneKey> {
+        let known = self.lock();
+        let dangles = |key: &LaneKey, reference: &Reference| {
+            of_kind(reference) && !shown.contains(&(key.namespace.to_string(), reference.clone()))
+        };
+        let listed = |key: &LaneKey| namespace.is_none_or(|namespace| *namespace == *key.namespace);
+        let dangling = known
+            .references
+            .iter()
+            .filter(|(key, references)| listed(key) && references.iter().any(|reference| dangles(key, reference)));
+        dangling.map(|(key, _)| key.clone()).collect()
+    }
+
     /// Delivery found this Subscriber in trouble: its reconciler should look at it again.
     pub fn look_again(&self, key: &LaneKey) {
         for (namespace, reconciler) in &self.lock().reconcilers {
@@ -119,9 +216,13 @@ impl Registry {
         receiver
     }
 
-    fn tell(&self, key: LaneKey, gate: Gate) {
+    fn tell(&self, lane: LaneKey, passage: Passage, reset: bool) {
+        self.send(Change::Passage { lane, passage, reset });
+    }
+
+    fn send(&self, change: Change) {
         // The queue ends first at shutdown; nobody needs the news then.
-        let _ = self.changes.send((key, gate));
+        let _ = self.changes.send(change);
     }
 
     fn lock(&self) -> MutexGuard<'_, Known> {
@@ -137,23 +238,43 @@ mod tests {
         LaneKey { namespace: "a".into(), name: name.into() }
     }
 
-    fn registry() -> (Registry, mpsc::UnboundedReceiver<GateChange>) {
+    fn spec(uid: &str) -> Spec {
+        (uid.into(), 1)
+    }
+
+    fn closed() -> Passage {
+        Passage::Closed(Gate::Suspended, DEFAULT_EXPIRY)
+    }
+
+    fn registry() -> (Registry, mpsc::UnboundedReceiver<Change>) {
         let (sender, receiver) = mpsc::unbounded_channel();
         (Registry::new(sender), receiver)
+    }
+
+    /// The gates told so far, by the Subscriber's name.
+    fn told(changes: &mut mpsc::UnboundedReceiver<Change>) -> Vec<(String, Gate)> {
+        let gate = |change| match change {
+            Change::Passage { lane, passage: Passage::Closed(gate, _), .. } => Some((lane.name.to_string(), gate)),
+            _ => None,
+        };
+        std::iter::from_fn(|| changes.try_recv().ok()).filter_map(gate).collect()
     }
 
     #[test]
     fn a_reconcile_that_outlives_its_subscriber_changes_nothing() {
         let (registry, mut changes) = registry();
         registry.exists(key("s"), "uid-1".into());
-        registry.gone(&key("s"));
-        changes.try_recv().unwrap();
-        registry.publish(&key("s"), "uid-1", Gate::Closed);
+        registry.deleted(&key("s"));
+        assert_eq!(
+            told(&mut changes),
+            [("s".into(), Gate::SubscriberNotReady), ("s".into(), Gate::SubscriberNotFound)]
+        );
+        registry.publish(&key("s"), &spec("uid-1"), closed(), false);
         registry.exists(key("s"), "uid-2".into());
-        registry.publish(&key("s"), "uid-1", Gate::Closed);
-        assert!(changes.try_recv().is_err());
-        registry.publish(&key("s"), "uid-2", Gate::Closed);
-        assert_eq!(changes.try_recv().unwrap().0, key("s"));
+        registry.publish(&key("s"), &spec("uid-1"), closed(), false);
+        assert_eq!(told(&mut changes), [("s".into(), Gate::SubscriberNotReady)]);
+        registry.publish(&key("s"), &spec("uid-2"), closed(), false);
+        assert_eq!(told(&mut changes), [("s".into(), Gate::Suspended)]);
     }
 
     #[test]
@@ -161,9 +282,9 @@ mod tests {
         let (registry, mut changes) = registry();
         registry.exists(key("stays"), "1".into());
         registry.exists(key("goes"), "2".into());
+        told(&mut changes);
         registry.only(Some("a"), &HashSet::from([key("stays")]));
-        assert_eq!(changes.try_recv().unwrap().0, key("goes"));
-        assert!(changes.try_recv().is_err());
+        assert_eq!(told(&mut changes), [("goes".into(), Gate::SubscriberNotFound)]);
     }
 
     #[test]
@@ -174,5 +295,16 @@ mod tests {
         assert_eq!(registry.referrers("a", &Reference::Secret("oauth".into())), [key("s")]);
         assert!(registry.referrers("b", &Reference::Secret("oauth".into())).is_empty());
         assert!(registry.referrers("a", &Reference::ConfigMap("oauth".into())).is_empty());
+    }
+
+    #[test]
+    fn a_gone_webhook_is_gone_for_its_spec_alone() {
+        let (registry, _changes) = registry();
+        registry.exists(key("s"), "1".into());
+        registry.mark_gone(&key("s"), spec("1"));
+        assert!(registry.is_gone(&key("s"), &spec("1")));
+        assert!(!registry.is_gone(&key("s"), &("1".into(), 2)));
+        registry.exists(key("s"), "2".into());
+        assert!(!registry.is_gone(&key("s"), &spec("1")), "another Subscriber of that name");
     }
 }

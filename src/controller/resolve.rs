@@ -7,19 +7,33 @@ use kube::Client;
 use url::Url;
 
 use super::{
-    registry::Reference,
+    registry::{Reference, Spec},
     secrets::{ReadCredentials, ca_bundle, credentials},
 };
 use crate::{
     api::{CaKind, ClientAuthentication, ContentMode, ContentType, HttpsUrl, SubscriberReason, SubscriberSpec, Tls},
     cloudevent::Encoding,
+    dispatch::{Backoff, Limits},
     egress::{self, Egress, SendError},
     oauth::{self, TokenCache, TokenKey, TokenRequest},
     webhook::Target,
 };
 
-/// How many deliveries one Subscriber may have under way at once.
-const MAX_IN_FLIGHT: usize = 16;
+/// The way of a Subscriber's Notifications: where they go, how fast, and for how long they are tried.
+pub struct Route {
+    /// Where.
+    pub target: Target,
+    /// Which spec this is.
+    pub spec: Spec,
+    /// How many at once, and how many a minute.
+    pub limits: Limits,
+    /// The waits between attempts.
+    pub backoff: Backoff,
+    /// How many attempts there may be.
+    pub max_attempts: Option<u32>,
+    /// After what time those that may expire do so.
+    pub expire_after: Duration,
+}
 
 /// Makes targets; holds what all Subscribers share.
 pub struct Resolver {
@@ -43,6 +57,8 @@ pub enum Unresolved {
         reason: SubscriberReason,
         /// What to do.
         message: String,
+        /// Whether it is about the client credentials.
+        of_credentials: bool,
     },
     /// The API server did not answer in time.
     #[error("the API server did not answer in time")]
@@ -55,7 +71,17 @@ pub enum Unresolved {
 impl Unresolved {
     /// A reason for the Subscriber's status.
     pub fn permanent(reason: SubscriberReason, message: impl Into<String>) -> Self {
-        Self::Subscriber { reason, message: message.into() }
+        Self::Subscriber { reason, message: message.into(), of_credentials: false }
+    }
+}
+
+impl Unresolved {
+    /// The same, about the client credentials.
+    fn of_credentials(self) -> Self {
+        match self {
+            Self::Subscriber { reason, message, .. } => Self::Subscriber { reason, message, of_credentials: true },
+            other => other,
+        }
     }
 }
 
@@ -70,8 +96,26 @@ pub fn references(spec: &SubscriberSpec) -> HashSet<Reference> {
 }
 
 impl Resolver {
-    /// Reads what the spec names and makes the target. Nothing is sent yet.
-    pub async fn target(&self, namespace: &str, spec: &SubscriberSpec) -> Result<Target, Unresolved> {
+    /// Reads what the spec names and makes the route. Nothing is sent yet.
+    pub async fn route(&self, namespace: &str, id: Spec, spec: &SubscriberSpec) -> Result<Route, Unresolved> {
+        let delivery = &spec.delivery;
+        Ok(Route {
+            target: self.target(namespace, spec).await?,
+            spec: id,
+            limits: Limits {
+                max_in_flight: usize::try_from(delivery.max_in_flight).unwrap_or(usize::MAX),
+                rate_per_minute: delivery.rate_limit_per_minute,
+            },
+            backoff: Backoff {
+                initial: seconds(delivery.backoff.initial_seconds),
+                max: seconds(delivery.backoff.max_seconds),
+            },
+            max_attempts: delivery.max_attempts,
+            expire_after: seconds(delivery.expire_after_seconds),
+        })
+    }
+
+    async fn target(&self, namespace: &str, spec: &SubscriberSpec) -> Result<Target, Unresolved> {
         let url = parse(&spec.webhook.url, "webhook.url")?;
         let (http, _) = self.way_out(namespace, spec.webhook.tls.as_ref(), "webhook").await?;
         let tokens = self.tokens(namespace, spec).await?;
@@ -83,7 +127,6 @@ impl Resolver {
             http,
             tokens,
             origin: self.origin.clone(),
-            max_in_flight: MAX_IN_FLIGHT,
         })
     }
 
@@ -91,7 +134,9 @@ impl Resolver {
         let service = &spec.token_service;
         let url = parse(&service.url, "tokenService.url")?;
         let ReadCredentials { credentials, uid, version } =
-            credentials(&self.client, namespace, &service.credentials_secret_ref).await?;
+            credentials(&self.client, namespace, &service.credentials_secret_ref)
+                .await
+                .map_err(Unresolved::of_credentials)?;
         let (http, trust) = self.way_out(namespace, service.tls.as_ref(), "tokenService").await?;
         check(&http, &url, "tokenService.url").await?;
         let authentication = match service.client_authentication {
@@ -102,11 +147,16 @@ impl Resolver {
             namespace: namespace.into(),
             secret_uid: uid,
             secret_version: version,
+            secret_keys: [
+                service.credentials_secret_ref.client_id_key.clone(),
+                service.credentials_secret_ref.client_secret_key.clone(),
+            ],
             url: url.as_str().into(),
             client_id: credentials.client_id.clone(),
             authentication,
             scopes: service.scopes.clone(),
             audience: service.audience.clone(),
+            timeout: seconds(service.timeout_seconds),
             trust,
         };
         Ok(self.tokens.source(key, || TokenRequest {
@@ -166,6 +216,7 @@ fn encoding(spec: &SubscriberSpec) -> Encoding {
     }
 }
 
-fn seconds(seconds: u32) -> Duration {
+/// A duration of the API; never zero.
+pub fn seconds(seconds: u32) -> Duration {
     Duration::from_secs(seconds.max(1).into())
 }

@@ -71,6 +71,13 @@ where
         + std::fmt::Debug
         + serde::de::DeserializeOwned,
 {
+    // The API server's schema says the same; a name with a slash would lead to another object.
+    if !is_object_name(name) {
+        return Err(Unresolved::permanent(
+            SubscriberReason::InvalidSpec,
+            format!("{kind} {name:.64}: not the name of an object"),
+        ));
+    }
     let api = Api::<K>::namespaced(client.clone(), namespace);
     let found = tokio::time::timeout(API_TIMEOUT, api.get_opt(name)).await.map_err(|_| Unresolved::ApiTimeout)?;
     found?.ok_or_else(|| {
@@ -79,6 +86,17 @@ where
             format!("{kind} {name} does not exist in this namespace: create it; delivery starts at once"),
         )
     })
+}
+
+/// A DNS subdomain (RFC 1123).
+fn is_object_name(name: &str) -> bool {
+    let label = |label: &str| {
+        !label.is_empty()
+            && label.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+    };
+    name.len() <= 253 && name.split('.').all(label)
 }
 
 /// A value that RFC 6749 (appendix A.1 and A.2) allows as a client id or secret: printable ASCII.
@@ -93,7 +111,7 @@ fn credential(secret: &Secret, name: &str, key: &str) -> Result<String, Unresolv
         .ok_or_else(|| invalid("there is no such key: add it, or name another in credentialsSecretRef"))?;
     let text = std::str::from_utf8(&bytes.0).map_err(|_| invalid("the value is not text"))?;
     if text.is_empty() {
-        return Err(invalid("the value is empty"));
+        return Err(invalid("the value is empty: put the client's there"));
     }
     if text.ends_with(['\n', '\r']) {
         return Err(invalid("the value ends with a line break: create it with printf, or kubectl --from-literal"));
@@ -102,4 +120,19 @@ fn credential(secret: &Secret, name: &str, key: &str) -> Result<String, Unresolv
         return Err(invalid("the value has characters other than printable ASCII (RFC 6749, appendix A)"));
     }
     Ok(text.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_that_would_lead_to_another_object_is_no_name() {
+        for name in ["acme-oauth", "a", "a.b-c.d1"] {
+            assert!(is_object_name(name), "{name}");
+        }
+        for name in ["", "a/b", "../../other/secrets/x", "..", "a%2Fb", "A", "-a", "a-", "a?x", "a#x", "a b"] {
+            assert!(!is_object_name(name), "{name}");
+        }
+    }
 }

@@ -1,6 +1,6 @@
 //! Writes a Notification's status: one guarded patch, repeated until the API server has taken or refused it.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use json_patch::Patch as JsonPatch;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
@@ -13,7 +13,7 @@ use tracing::warn;
 
 use super::{API_TIMEOUT, FIELD_MANAGER, Unfinished};
 use crate::{
-    api::{NotificationStatus, Phase},
+    api::{NotificationReason, NotificationStatus, Phase},
     dispatch::Backoff,
     metrics::Metrics,
 };
@@ -26,6 +26,18 @@ pub struct StatusWriter {
     pub client: Client,
     /// Counts the writes.
     pub metrics: Metrics,
+}
+
+/// A Notification that waits behind a gate.
+pub struct Waiting {
+    /// Its namespace.
+    pub namespace: Arc<str>,
+    /// Its name.
+    pub name: Box<str>,
+    /// Its uid.
+    pub uid: Arc<str>,
+    /// The attempts recorded.
+    pub attempts: u32,
 }
 
 /// What became of a write.
@@ -44,7 +56,7 @@ impl StatusWriter {
     /// Returns when the API server has spoken, however long that takes; the outcome is in hand until then, and nothing
     /// is sent again meanwhile. A 2xx outcome replaces Pending and Failed; nothing replaces Delivered.
     pub async fn record(&self, read: &Unfinished, status: &NotificationStatus) -> Written {
-        let mut expected = (Phase::Pending.as_str().to_owned(), read.status.attempts);
+        let mut expected = (read.status.phase.clone(), read.status.attempts);
         let mut failures = 0;
         loop {
             match self.patch(read, &expected, status).await {
@@ -60,11 +72,16 @@ impl StatusWriter {
                         if is_ours(&current, status) {
                             return Written::Recorded(current.version());
                         }
-                        let already_delivered = current.status.phase == Phase::Delivered.as_str();
-                        if status.phase != Phase::Delivered || already_delivered {
+                        if (&current.status.phase, current.status.attempts) == (&expected.0, expected.1) {
+                            // Nobody else wrote: the API server refuses the write itself, perhaps by a policy.
+                            self.failed(read, &kube::Error::Api(answer));
+                        } else if status.phase != Phase::Delivered || current.status.phase == Phase::Delivered.as_str()
+                        {
                             return Written::Superseded(Box::new(current));
+                        } else {
+                            expected = (current.status.phase, current.status.attempts);
+                            continue;
                         }
-                        expected = (current.status.phase, current.status.attempts);
                     }
                     Err(error) => self.failed(read, &error),
                 },
@@ -73,6 +90,24 @@ impl StatusWriter {
             failures += 1;
             tokio::time::sleep(BACKOFF.wait(failures, rand::random())).await;
         }
+    }
+
+    /// Says why a Notification waits, over what `read` holds alone and with a single try: a courtesy.
+    pub async fn tell(&self, at: &Waiting, reason: NotificationReason) -> Result<Unfinished, kube::Error> {
+        let message: String = reason.meaning().trim().trim_start_matches("Pending: ").chars().take(256).collect();
+        let patch = serde_json::from_value(json!([
+            { "op": "test", "path": "/metadata/uid", "value": &*at.uid },
+            { "op": "test", "path": "/status/phase", "value": Phase::Pending.as_str() },
+            { "op": "test", "path": "/status/attempts", "value": at.attempts },
+            { "op": "add", "path": "/status/reason", "value": reason },
+            { "op": "add", "path": "/status/message", "value": message },
+        ]))
+        .map_err(kube::Error::SerdeError)?;
+        let params = PatchParams { field_manager: Some(FIELD_MANAGER.into()), ..PatchParams::default() };
+        let api = Api::<Unfinished>::namespaced(self.client.clone(), &at.namespace);
+        let written = in_time(api.patch_status(&at.name, &params, &Patch::<()>::Json(patch))).await?;
+        self.metrics.status_write("courtesy");
+        Ok(written)
     }
 
     async fn patch(
@@ -114,7 +149,8 @@ fn name(read: &Unfinished) -> &str {
     read.metadata.name.as_deref().unwrap_or_default()
 }
 
-async fn in_time<T>(call: impl Future<Output = Result<T, kube::Error>>) -> Result<T, kube::Error> {
+/// An answer that takes too long is a failure.
+pub(super) async fn in_time<T>(call: impl Future<Output = Result<T, kube::Error>>) -> Result<T, kube::Error> {
     tokio::time::timeout(API_TIMEOUT, call).await.unwrap_or_else(|elapsed| Err(kube::Error::Service(elapsed.into())))
 }
 

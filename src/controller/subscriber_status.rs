@@ -48,7 +48,7 @@ pub fn status(old: &SubscriberStatus, finding: &Finding, generation: Option<i64>
         let is_abnormal = [ConditionType::Reconciling, ConditionType::Stalled].iter().any(|t| t.as_str() == type_);
         !is_abnormal || abnormal.is_some_and(|t| t.as_str() == type_)
     });
-    SubscriberStatus { observed_generation: generation, conditions }
+    SubscriberStatus { observed_generation: generation, conditions, ..old.clone() }
 }
 
 #[cfg(test)]

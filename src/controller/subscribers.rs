@@ -12,27 +12,30 @@ use kube::{
     api::{Patch, PatchParams},
     core::{NamespaceResourceScope, PartialObjectMeta},
     runtime::{
-        Controller, WatchStreamExt,
+        Controller, Predicate, WatchStreamExt,
         controller::Action,
         predicates, reflector,
         reflector::ObjectRef,
         watcher::{self, Event, watcher},
     },
 };
-use serde::de::DeserializeOwned;
+use serde::{Serialize, de::DeserializeOwned};
 use serde_json::json;
 use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
 use super::{
     API_TIMEOUT, FIELD_MANAGER, WATCH_SECONDS,
-    registry::{Gate, Reference, Registry},
-    resolve::{Resolver, Unresolved, references},
+    happenings::Pauses,
+    in_namespace,
+    listings::{Listing, Referents, lane_key, object_ref},
+    registry::{Passage, Reference, Registry, Spec},
+    resolve::{Resolver, Unresolved, references, seconds},
     subscriber_status::{Finding, status},
 };
 use crate::{
-    api::{Subscriber, SubscriberReason as Reason},
-    dispatch::LaneKey,
+    api::{REQUEST_ANNOTATION, Subscriber, SubscriberReason as Reason, SubscriberStatus},
+    dispatch::{Gate, LaneKey},
     oauth::{NoToken, TokenError},
 };
 
@@ -49,6 +52,8 @@ pub struct Subscribers {
     pub resolver: Resolver,
     /// Where answers go.
     pub registry: Arc<Registry>,
+    /// The pauses written.
+    pub pauses: Pauses,
 }
 
 /// Why a Subscriber could not be looked at; it is tried again.
@@ -76,7 +81,7 @@ impl Subscribers {
         let mut listing =
             Listing { registry: self.registry.clone(), namespace: namespace.clone(), shown: HashSet::new() };
         let mut synced = Some(synced);
-        let subscribers = watcher(api::<Subscriber>(&self.client, scope), watch_config())
+        let subscribers = watcher(in_namespace::<Subscriber>(&self.client, scope), watch_config())
             .default_backoff()
             .reflect(writer)
             .inspect_ok(move |event| {
@@ -89,7 +94,7 @@ impl Subscribers {
             })
             .inspect_err(|error| warn!(%error, "watching Subscribers"))
             .applied_objects()
-            .predicate_filter(predicates::generation, Default::default());
+            .predicate_filter(predicates::generation.combine(predicates::annotations), Default::default());
         let again = stream::unfold(self.registry.look_again_in(namespace.clone()), |mut again| async {
             again.recv().await.map(|key| (object_ref(&key), again))
         });
@@ -122,85 +127,166 @@ impl Subscribers {
             + 'static,
     {
         let registry = self.registry.clone();
-        watcher(api::<PartialObjectMeta<K>>(&self.client, namespace), watch_config())
+        let mut referents = Referents { namespace: namespace.map(str::to_owned), reference, shown: HashSet::new() };
+        watcher(in_namespace::<PartialObjectMeta<K>>(&self.client, namespace), watch_config())
             .default_backoff()
             .inspect_err(|error| warn!(%error, kind = %K::kind(&()), "watching"))
             .filter_map(|event| async { event.ok() })
-            .flat_map(move |event| {
-                stream::iter(match event {
-                    Event::Apply(object) | Event::InitApply(object) | Event::Delete(object) => {
-                        touched(&registry, &object, reference)
-                    }
-                    Event::Init | Event::InitDone => Vec::new(),
-                })
-            })
+            .flat_map(move |event| stream::iter(referents.observe(&registry, &event)))
     }
 
-    /// What is there to say about this Subscriber, and when to look again.
-    async fn look(
-        &self,
-        subscriber: &Subscriber,
-        key: &LaneKey,
-    ) -> Result<(Finding, Gate, Option<Duration>), Unresolved> {
-        let target = match self.resolver.target(&key.namespace, &subscriber.spec).await {
-            Ok(target) => target,
-            Err(Unresolved::Subscriber { reason, message }) => {
-                let token = matches!(reason, Reason::SecretNotFound | Reason::InvalidSecret)
-                    .then(|| (false, reason, message.clone()));
-                let ready = (false, reason, message);
-                return Ok((Finding { ready, token }, Gate::Closed, Some(LOOK_AGAIN)));
+    /// What is there to say about this Subscriber.
+    async fn look(&self, subscriber: &Subscriber, key: &LaneKey, requested: bool) -> Result<Look, Unresolved> {
+        let spec = spec_of(subscriber);
+        let expire_after = seconds(subscriber.spec.delivery.expire_after_seconds);
+        let closed = |gate| Passage::Closed(gate, expire_after);
+        if subscriber.spec.suspend {
+            let message = "spec.suspend is true: Notifications are held".to_owned();
+            return Ok(Look::new((true, Reason::Suspended, message), closed(Gate::Suspended)));
+        }
+        if self.registry.is_gone(key, &spec) {
+            let message = "webhook.url answered 410: change it, or annotate with tidings.dev/reconcile-requested-at";
+            return Ok(Look::new((false, Reason::EndpointGone, message.into()), closed(Gate::EndpointGone)));
+        }
+        let route = match self.resolver.route(&key.namespace, spec, &subscriber.spec).await {
+            Ok(route) => route,
+            Err(Unresolved::Subscriber { reason, message, of_credentials }) => {
+                let token = of_credentials.then(|| (false, reason, message.clone()));
+                let look = Look::new((false, reason, message), closed(Gate::SubscriberNotReady));
+                return Ok(Look { token, again: Some(LOOK_AGAIN), ..look });
             }
             Err(error) => return Err(error),
         };
-        if subscriber.spec.suspend {
-            let message = "spec.suspend is true: Notifications are held".to_owned();
-            let ready = (true, Reason::Suspended, message);
-            return Ok((Finding { ready, token: None }, Gate::Closed, None));
+        self.registry.holds(key, route.target.tokens.clone());
+        if requested {
+            route.target.tokens.forget_failure().await;
         }
-        Ok(match target.tokens.token().await {
-            Ok(_) => (
-                Finding {
-                    ready: (true, Reason::Operational, "Notifications are delivered".into()),
-                    token: Some((true, Reason::TokenIssued, "the token service issued a token".into())),
-                },
-                Gate::Open(Arc::new(target)),
-                None,
-            ),
-            Err(no_token) => {
-                let (finding, look_again) = without_token(subscriber, no_token);
-                (finding, Gate::Closed, Some(look_again))
+        Ok(match route.target.tokens.token().await {
+            Ok(_) => {
+                let pause = if requested { None } else { pause_of(subscriber, route.expire_after) };
+                let ready = (true, Reason::Operational, "Notifications are sent".into());
+                let token = Some((true, Reason::TokenIssued, "the token service issued a token".into()));
+                Look { token, ..Look::new(ready, Passage::Open(Arc::new(route), pause)) }
             }
+            Err(no_token) => without_token(subscriber, no_token, closed(Gate::SubscriberNotReady)),
         })
     }
 
-    async fn write(&self, subscriber: &Subscriber, finding: &Finding) -> Result<(), kube::Error> {
-        let old = subscriber.status.clone().unwrap_or_default();
-        let new = status(&old, finding, subscriber.metadata.generation, Timestamp::now());
+    async fn write(&self, subscriber: &Subscriber, look: &Look, requested: bool) -> Result<(), kube::Error> {
+        let old = self.status_of(subscriber);
+        let finding = Finding { ready: look.ready.clone(), token: look.token.clone() };
+        let mut new = status(&old, &finding, subscriber.metadata.generation, Timestamp::now());
+        if requested {
+            new.paused_until_time = None;
+            new.last_handled_request = request_of(subscriber);
+        }
         if new == old {
             return Ok(());
         }
-        let (ready, reason, message) = &finding.ready;
-        let name = subscriber.name_any();
-        let namespace = subscriber.namespace().unwrap_or_default();
-        info!(subscriber = %format_args!("{namespace}/{name}"), ready, %reason, %message, "Subscriber looked at");
-        let api = Api::<Subscriber>::namespaced(self.client.clone(), &namespace);
-        let patch = Patch::Merge(json!({ "status": new }));
-        let params = PatchParams { field_manager: Some(FIELD_MANAGER.into()), ..PatchParams::default() };
-        match tokio::time::timeout(API_TIMEOUT, api.patch_status(&name, &params, &patch)).await {
-            Ok(Err(kube::Error::Api(status))) if status.code == 404 => Ok(()),
-            Ok(result) => result.map(drop),
-            Err(_) => Ok(()), // the next look writes it
+        let (ready, reason, message) = &look.ready;
+        let key = lane_key(subscriber);
+        if *ready {
+            info!(subscriber = %key, %reason, why = message, "Subscriber is ready");
+        } else {
+            warn!(subscriber = %key, %reason, why = message, "Subscriber is not ready");
         }
+        let mut patch = json!({ "conditions": new.conditions, "observedGeneration": new.observed_generation });
+        if requested {
+            // In a merge patch null removes.
+            patch["pausedUntilTime"] = serde_json::Value::Null;
+            patch["lastHandledRequest"] = json!(new.last_handled_request);
+        }
+        self.patch_status(&key, &Patch::Merge(json!({ "status": patch }))).await?;
+        self.registry.wrote(&key, subscriber.uid().unwrap_or_default(), new);
+        Ok(())
+    }
+
+    /// The status as this process wrote it last: the watch may not have shown it yet.
+    fn status_of(&self, subscriber: &Subscriber) -> SubscriberStatus {
+        let shown = subscriber.status.clone().unwrap_or_default();
+        match self.registry.written(&lane_key(subscriber), &subscriber.uid().unwrap_or_default()) {
+            Some(written) => SubscriberStatus { paused_until_time: shown.paused_until_time, ..written },
+            None => shown,
+        }
+    }
+
+    /// Patches a Subscriber's status. One that is not there any more needs none.
+    pub(super) async fn patch_status<P>(&self, key: &LaneKey, patch: &Patch<P>) -> Result<(), kube::Error>
+    where
+        P: Serialize + Debug,
+    {
+        let api = Api::<Subscriber>::namespaced(self.client.clone(), &key.namespace);
+        let params = PatchParams { field_manager: Some(FIELD_MANAGER.into()), ..PatchParams::default() };
+        let patched = tokio::time::timeout(API_TIMEOUT, api.patch_status(&key.name, &params, patch)).await;
+        match patched.unwrap_or_else(|elapsed| Err(kube::Error::Service(elapsed.into()))) {
+            Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
+            result => result.map(drop),
+        }
+    }
+}
+
+/// What a look at a Subscriber found.
+struct Look {
+    ready: (bool, Reason, String),
+    token: Option<(bool, Reason, String)>,
+    passage: Passage,
+    again: Option<Duration>,
+}
+
+impl Look {
+    fn new(ready: (bool, Reason, String), passage: Passage) -> Self {
+        Self { ready, token: None, passage, again: None }
     }
 }
 
 async fn reconcile(subscriber: Arc<Subscriber>, context: Arc<Subscribers>) -> Result<Action, Error> {
     let key = lane_key(&subscriber);
+    let spec = spec_of(&subscriber);
+    let requested = is_requested(&subscriber, &context.status_of(&subscriber));
     context.registry.refers_to(&key, references(&subscriber.spec));
-    let (finding, gate, look_again) = context.look(&subscriber, &key).await?;
-    context.registry.publish(&key, &subscriber.uid().unwrap_or_default(), gate);
-    context.write(&subscriber, &finding).await.map_err(Error::Write)?;
-    Ok(look_again.map_or_else(Action::await_change, Action::requeue))
+    if requested {
+        context.registry.clear_gone(&key);
+        context.pauses.forget(&key).await;
+    } else if says_gone(&subscriber) {
+        context.registry.mark_gone(&key, spec.clone());
+    }
+    let look = context.look(&subscriber, &key, requested).await?;
+    context.registry.publish(&key, &spec, look.passage.clone(), requested);
+    context.write(&subscriber, &look, requested).await.map_err(Error::Write)?;
+    Ok(look.again.map_or_else(Action::await_change, Action::requeue))
+}
+
+/// Whether the spec, or the annotation that asks for a new look, is newer than what the status tells of.
+fn is_requested(subscriber: &Subscriber, status: &SubscriberStatus) -> bool {
+    let looked_before = status.observed_generation.is_some_and(|generation| generation >= 0);
+    let changed = looked_before && status.observed_generation != subscriber.metadata.generation;
+    let request = request_of(subscriber);
+    changed || (request.is_some() && request != status.last_handled_request)
+}
+
+fn request_of(subscriber: &Subscriber) -> Option<String> {
+    // As long as the status may hold.
+    subscriber.annotations().get(REQUEST_ANNOTATION).map(|value| value.chars().take(256).collect())
+}
+
+/// Whether the status tells that the webhook of this very spec is gone.
+fn says_gone(subscriber: &Subscriber) -> bool {
+    subscriber.status.as_ref().is_some_and(|status| {
+        status.observed_generation == subscriber.metadata.generation
+            && status.conditions.iter().any(|c| c.type_ == "Ready" && c.reason == Reason::EndpointGone.as_str())
+    })
+}
+
+/// The end of a pause that is still to come. A time written by a wrong clock is not trusted past the expiry.
+fn pause_of(subscriber: &Subscriber, longest: Duration) -> Option<std::time::Instant> {
+    let until = subscriber.status.as_ref()?.paused_until_time.as_ref()?.0;
+    let wait = Duration::try_from(until.duration_since(Timestamp::now())).ok()?;
+    (!wait.is_zero()).then(|| std::time::Instant::now() + wait.min(longest))
+}
+
+/// Which spec of which Subscriber this is.
+fn spec_of(subscriber: &Subscriber) -> Spec {
+    (subscriber.uid().unwrap_or_default(), subscriber.metadata.generation.unwrap_or_default())
 }
 
 fn on_error(subscriber: Arc<Subscriber>, error: &Error, _: Arc<Subscribers>) -> Action {
@@ -210,7 +296,7 @@ fn on_error(subscriber: Arc<Subscriber>, error: &Error, _: Arc<Subscribers>) -> 
 
 /// What a missing token means: until the first success the Subscriber is not ready; later only TokenAvailable says so,
 /// unless somebody must act.
-fn without_token(subscriber: &Subscriber, no_token: NoToken) -> (Finding, Duration) {
+fn without_token(subscriber: &Subscriber, no_token: NoToken, passage: Passage) -> Look {
     let NoToken { error, ask_again } = no_token;
     let (reason, hint) = match error {
         TokenError::Rejected("invalid_client") => (
@@ -233,65 +319,10 @@ fn without_token(subscriber: &Subscriber, no_token: NoToken) -> (Finding, Durati
     } else {
         (false, reason, message.clone())
     };
-    let token = Some((false, reason, message));
-    (Finding { ready, token }, ask_again.saturating_duration_since(Instant::now()).max(Duration::from_secs(1)))
-}
-
-/// Keeps the registry up to date with one watch, deletions included.
-struct Listing {
-    registry: Arc<Registry>,
-    namespace: Option<String>,
-    /// What the listing under way has shown.
-    shown: HashSet<LaneKey>,
-}
-
-impl Listing {
-    fn register(&mut self, event: &Event<Subscriber>) {
-        match event {
-            Event::Init => self.shown.clear(),
-            Event::InitApply(subscriber) => {
-                self.shown.insert(lane_key(subscriber));
-                self.exists(subscriber);
-            }
-            Event::InitDone => self.registry.only(self.namespace.as_deref(), &std::mem::take(&mut self.shown)),
-            Event::Apply(subscriber) => self.exists(subscriber),
-            Event::Delete(subscriber) => self.registry.gone(&lane_key(subscriber)),
-        }
-    }
-
-    fn exists(&self, subscriber: &Subscriber) {
-        self.registry.exists(lane_key(subscriber), subscriber.uid().unwrap_or_default());
-    }
-}
-
-fn api<K: Resource<DynamicType = (), Scope = NamespaceResourceScope>>(
-    client: &Client,
-    namespace: Option<&str>,
-) -> Api<K> {
-    match namespace {
-        Some(namespace) => Api::namespaced(client.clone(), namespace),
-        None => Api::all(client.clone()),
-    }
+    let again = ask_again.saturating_duration_since(Instant::now()).max(Duration::from_secs(1));
+    Look { ready, token: Some((false, reason, message)), passage, again: Some(again) }
 }
 
 fn watch_config() -> watcher::Config {
     watcher::Config::default().timeout(WATCH_SECONDS)
-}
-
-fn touched<K: Resource>(
-    registry: &Registry,
-    object: &PartialObjectMeta<K>,
-    reference: impl Fn(String) -> Reference,
-) -> Vec<ObjectRef<Subscriber>> {
-    let namespace = object.metadata.namespace.as_deref().unwrap_or_default();
-    let name = object.metadata.name.clone().unwrap_or_default();
-    registry.referrers(namespace, &reference(name)).iter().map(object_ref).collect()
-}
-
-fn lane_key(subscriber: &Subscriber) -> LaneKey {
-    LaneKey { namespace: subscriber.namespace().unwrap_or_default().into(), name: subscriber.name_any().into() }
-}
-
-fn object_ref(key: &LaneKey) -> ObjectRef<Subscriber> {
-    ObjectRef::new(&key.name).within(&key.namespace)
 }

@@ -1,11 +1,25 @@
 //! Who is sent next. Pure: time and chance are passed in, nothing here waits, reads a clock or does I/O.
 //!
-//! [`Scheduler`] holds one [`lane`] for each Subscriber and hands out what may start now; [`backoff`] says how long a
-//! failed attempt waits.
+//! [`Scheduler`] holds one `lane` for each Subscriber and hands out what may start now. A lane has its `queue`, its `rate`,
+//! its circuit `breaker` and its `gate`; lanes and their namespaces take `turns`; what waits long is told why by a
+//! `courtesy`; [`Backoff`] says how long a failed attempt waits.
 
 mod backoff;
+mod breaker;
+mod clockwork;
+mod courtesy;
+mod gate;
 mod lane;
+#[cfg(test)]
+mod properties;
+mod queue;
+mod rate;
 mod scheduler;
+mod subscriber;
+mod turns;
 
 pub use backoff::Backoff;
-pub use scheduler::{LaneKey, Scheduler};
+pub use breaker::Health;
+pub use gate::Gate;
+pub use lane::{LaneKey, Limits};
+pub use scheduler::Scheduler;

@@ -1,158 +1,200 @@
-//! All lanes, their turns, and what waits for its time.
+//! All lanes, and where each Notification is.
 
 use std::{
-    collections::{BTreeSet, HashMap, VecDeque},
-    fmt,
+    collections::{BTreeSet, HashMap},
     hash::Hash,
-    sync::Arc,
     time::Instant,
 };
 
-use super::lane::Lane;
+use super::{
+    breaker::Era,
+    courtesy::Courtesies,
+    gate::{Gate, Told},
+    lane::{Lane, LaneKey, Readiness},
+    queue::Turn,
+    turns::{LaneNo, Turns},
+};
 
-/// Names a Subscriber: each has a lane of its own.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct LaneKey {
-    /// The Subscriber's namespace.
-    pub namespace: Arc<str>,
-    /// The Subscriber's name.
-    pub name: Arc<str>,
-}
-
-impl fmt::Display for LaneKey {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.namespace, self.name)
-    }
-}
-
-/// Hands out what may start now. Lanes take turns, so a long queue delays no other lane.
+/// Hands out what may start now. Namespaces take turns, so do the lanes of each, and a lane's queue is first in, first
+/// out: whatever one of them holds back delays no other.
 ///
-/// Each id is at any moment in one [`Place`]; every method moves it from one place to another, and ids that are not
-/// held are ignored, so a late report does no harm.
+/// Each id is at any moment waiting for its time, queued in its lane, or in flight; every method moves it from one to
+/// another. Ids that are not held are ignored, so a late report does no harm. Time never goes back: an earlier `now`
+/// than the last one counts as the last one.
+///
+/// Whoever owns it calls [`Self::next`] after each change until it returns None, then [`Self::courtesy`] likewise, and
+/// sleeps until the earlier of [`Self::wake_at`] and [`Self::courtesy_at`]. A lane that is held back costs nothing
+/// meanwhile.
 #[derive(Debug)]
 pub struct Scheduler<Id> {
-    places: HashMap<Id, (LaneKey, Place)>,
-    lanes: HashMap<LaneKey, Lane<Id>>,
-    /// Lanes that may have something to start, in turn.
-    round: VecDeque<LaneKey>,
-    waiting: BTreeSet<(Instant, Id)>,
+    pub(super) tickets: HashMap<Id, Ticket>,
+    pub(super) names: HashMap<LaneKey, LaneNo>,
+    pub(super) lanes: HashMap<LaneNo, Lane<Id>>,
+    pub(super) next_lane: LaneNo,
+    pub(super) turns: Turns,
+    pub(super) courtesies: Courtesies,
+    /// When to look at which lane again.
+    pub(super) timers: BTreeSet<(Instant, LaneNo)>,
+    /// Lanes to look at before anything starts.
+    pub(super) changed: Vec<LaneNo>,
+    /// The latest time known.
+    pub(super) seen: Option<Instant>,
     in_flight: usize,
-    max_in_flight: usize,
+    pub(super) max_in_flight: usize,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Place {
+/// What is known of one id. There may be 100,000 of them: keep it small.
+#[derive(Debug)]
+pub(super) struct Ticket {
+    pub(super) lane: LaneNo,
+    pub(super) place: Place,
+    /// When its last attempt began.
+    pub(super) tried: Option<Instant>,
+    pub(super) told: Told,
+}
+
+#[derive(Debug)]
+pub(super) enum Place {
     /// Waits for its time.
     Waiting(Instant),
     /// Due, in its lane's queue.
-    Queued,
+    Queued { turn: Turn, since: Instant },
     /// Handed out, not yet reported back.
-    InFlight,
+    InFlight { began: Instant, era: Era, probe: bool },
 }
 
 impl<Id: Clone + Eq + Hash + Ord> Scheduler<Id> {
-    /// An empty scheduler that has at most `max_in_flight` under way at once.
+    /// An empty scheduler that has at most `max_in_flight` under way at once, of them at most a quarter in one
+    /// namespace and an eighth in one lane, but one at least.
     pub fn new(max_in_flight: usize) -> Self {
         Self {
-            places: HashMap::new(),
+            tickets: HashMap::new(),
+            names: HashMap::new(),
             lanes: HashMap::new(),
-            round: VecDeque::new(),
-            waiting: BTreeSet::new(),
+            next_lane: 0,
+            turns: Turns::new((max_in_flight / 4).max(1)),
+            courtesies: Courtesies::default(),
+            timers: BTreeSet::new(),
+            changed: Vec::new(),
+            seen: None,
             in_flight: 0,
             max_in_flight,
         }
     }
 
-    /// Takes `id` in, due now or at `due`. One that waits or is queued is moved; one in flight stays as it is.
-    pub fn add(&mut self, id: Id, lane: LaneKey, due: Option<Instant>) {
-        match self.places.get(&id) {
-            Some((_, Place::InFlight)) => return,
-            Some(_) => self.remove(&id),
-            None => {}
-        }
-        self.place(id, lane, due);
-    }
-
-    /// Forgets `id`, wherever it is. One in flight frees its slot only when it is reported back by [`Self::end`].
-    pub fn remove(&mut self, id: &Id) {
-        match self.places.get(id) {
-            Some((_, Place::InFlight)) | None => {}
-            Some(&(_, Place::Waiting(due))) => {
-                self.waiting.remove(&(due, id.clone()));
-                self.places.remove(id);
-            }
-            // Its lane's queue drops it when it comes up: no search through a long queue.
-            Some((_, Place::Queued)) => drop(self.places.remove(id)),
-        }
-    }
-
-    /// Opens the lane: up to `capacity` (at least one) may be under way at once.
-    pub fn open(&mut self, lane: &LaneKey, capacity: usize) {
-        self.lanes.entry(lane.clone()).or_default().set_capacity(capacity.max(1));
-        self.enter_round(lane);
-    }
-
-    /// Closes the lane: nothing starts in it until it is opened again; what is under way goes on.
-    pub fn close(&mut self, lane: &LaneKey) {
-        if let Some(held) = self.lanes.get_mut(lane) {
-            held.set_capacity(0);
-            self.forget_if_idle(lane);
-        }
-    }
-
-    /// The next attempt to start now, if any. It is in flight until [`Self::end`] or [`Self::retry`].
-    pub fn next(&mut self, now: Instant) -> Option<Id> {
-        self.wake(now);
-        while self.in_flight < self.max_in_flight {
-            let key = self.round.pop_front()?;
-            let Some(lane) = self.lanes.get_mut(&key) else {
-                continue;
-            };
-            lane.in_round = false;
-            let places = &self.places;
-            let started = lane.start(|id| matches!(places.get(id), Some((_, Place::Queued))));
-            self.enter_round(&key);
-            if let Some(id) = started {
-                if let Some((_, place)) = self.places.get_mut(&id) {
-                    *place = Place::InFlight;
+    /// Takes `id` in, due now or at `due`; `told` is the gate that it was told already. One that waits or is queued is
+    /// moved, but keeps its place if it is due before and after; one in flight stays as it is.
+    pub fn add(&mut self, id: Id, lane: LaneKey, due: Option<Instant>, told: Option<Gate>, now: Instant) {
+        let now = self.clock(now);
+        let no = self.lane_no(&lane);
+        // What became due meanwhile stands before it.
+        self.wake(no, now);
+        let mut ticket = match self.tickets.get_mut(&id) {
+            Some(Ticket { place: Place::InFlight { .. }, .. }) => return,
+            Some(ticket) => {
+                told.into_iter().for_each(|gate| ticket.told.insert(gate));
+                let due_already = matches!(ticket.place, Place::Queued { .. });
+                if due_already && ticket.lane == no && due.is_none_or(|due| due <= now) {
+                    return;
                 }
+                let (tried, told) = (ticket.tried, ticket.told);
+                self.remove(&id);
+                Ticket { lane: no, place: Place::Waiting(now), tried, told }
+            }
+            None => {
+                let mut ticket = Ticket { lane: no, place: Place::Waiting(now), tried: None, told: Told::default() };
+                told.into_iter().for_each(|gate| ticket.told.insert(gate));
+                ticket
+            }
+        };
+        if let Some(lane) = self.lanes.get_mut(&no) {
+            ticket.place = match due {
+                Some(due) if due > now => {
+                    lane.waiting.insert((due, id.clone()));
+                    Place::Waiting(due)
+                }
+                _ => Place::Queued { turn: lane.queue.push_back(id.clone(), ticket.tried), since: now },
+            };
+        }
+        self.tickets.insert(id, ticket);
+        self.touch(no);
+    }
+
+    /// Forgets `id`, wherever it is. One in flight stays until it is reported back by [`Self::end`].
+    pub fn remove(&mut self, id: &Id) {
+        if self.is_in_flight(id) {
+            return;
+        }
+        if let Some((id, ticket)) = self.tickets.remove_entry(id) {
+            if let Some(lane) = self.lanes.get_mut(&ticket.lane) {
+                match ticket.place {
+                    Place::Waiting(due) => drop(lane.waiting.remove(&(due, id))),
+                    Place::Queued { turn, .. } => lane.queue.remove(turn, ticket.tried),
+                    Place::InFlight { .. } => {}
+                }
+            }
+            self.touch(ticket.lane);
+        }
+    }
+
+    /// The next attempt to start now, if any. It is in flight until [`Self::end`], [`Self::retry`] or
+    /// [`Self::put_back`].
+    pub fn next(&mut self, now: Instant) -> Option<Id> {
+        let now = self.settle(now);
+        while self.in_flight < self.max_in_flight {
+            let no = self.turns.take()?;
+            if let Some(lane) = self.lanes.get_mut(&no) {
+                lane.marks.in_round = false;
+            }
+            if let Some(id) = self.start(no, now) {
                 self.in_flight += 1;
+                self.turns.started();
+                self.refresh(no, now);
                 return Some(id);
             }
-            self.forget_if_idle(&key);
         }
         None
     }
 
     /// The attempt at `id` ended and there will be no other.
     pub fn end(&mut self, id: &Id) {
-        self.leave_flight(id);
+        self.leave_flight(id, |lane, began| lane.rate.ended(began));
     }
 
     /// The attempt at `id` ended; the next is due at `due`.
     pub fn retry(&mut self, id: &Id, due: Instant) {
-        if let Some(lane) = self.leave_flight(id) {
-            self.place(id.clone(), lane, Some(due));
+        if let Some((began, mut ticket)) = self.leave_flight(id, |lane, began| lane.rate.ended(began)) {
+            if let Some(lane) = self.lanes.get_mut(&ticket.lane) {
+                lane.waiting.insert((due, id.clone()));
+            }
+            ticket.place = Place::Waiting(due);
+            ticket.tried = Some(began);
+            ticket.told = Told::default();
+            self.tickets.insert(id.clone(), ticket);
         }
     }
 
-    /// The attempt at `id` did not start after all: it is first in its lane again.
-    pub fn put_back(&mut self, id: &Id) {
-        if let Some(key) = self.leave_flight(id) {
-            self.places.insert(id.clone(), (key.clone(), Place::Queued));
-            self.lanes.entry(key.clone()).or_default().push_front(id.clone());
-            self.enter_round(&key);
+    /// The attempt at `id` did not start after all: it is first in its lane again, and counts neither for the lane's
+    /// rate nor as a probe; what it was told it was told.
+    pub fn put_back(&mut self, id: &Id, now: Instant) {
+        let now = self.clock(now);
+        if let Some((_, mut ticket)) = self.leave_flight(id, |lane, began| lane.rate.give_back(began))
+            && let Some(lane) = self.lanes.get_mut(&ticket.lane)
+        {
+            ticket.place = Place::Queued { turn: lane.queue.push_front(id.clone(), ticket.tried), since: now };
+            self.tickets.insert(id.clone(), ticket);
         }
     }
 
-    /// When the next waiting id is due.
+    /// The earliest moment at which time alone may let something start: call [`Self::next`] then. Until
+    /// [`Self::next`] has returned None this is in the past.
     pub fn wake_at(&self) -> Option<Instant> {
-        self.waiting.first().map(|(due, _)| *due)
+        if self.changed.is_empty() { self.timers.first().map(|(at, _)| *at) } else { self.seen }
     }
 
     /// Whether `id` is in flight.
     pub fn is_in_flight(&self, id: &Id) -> bool {
-        matches!(self.places.get(id), Some((_, Place::InFlight)))
+        matches!(self.tickets.get(id), Some(Ticket { place: Place::InFlight { .. }, .. }))
     }
 
     /// How many are in flight.
@@ -160,59 +202,38 @@ impl<Id: Clone + Eq + Hash + Ord> Scheduler<Id> {
         self.in_flight
     }
 
-    fn place(&mut self, id: Id, lane: LaneKey, due: Option<Instant>) {
-        match due {
-            Some(due) => {
-                self.waiting.insert((due, id.clone()));
-                self.places.insert(id, (lane, Place::Waiting(due)));
-            }
-            None => {
-                self.lanes.entry(lane.clone()).or_default().push(id.clone());
-                self.enter_round(&lane);
-                self.places.insert(id, (lane, Place::Queued));
-            }
-        }
-    }
-
-    fn leave_flight(&mut self, id: &Id) -> Option<LaneKey> {
-        if !self.is_in_flight(id) {
+    /// Starts the lane's next one, if the lane can.
+    fn start(&mut self, no: LaneNo, now: Instant) -> Option<Id> {
+        let lane = self.lanes.get_mut(&no)?;
+        if lane.readiness(now) != Readiness::Ready {
             return None;
         }
-        let (key, _) = self.places.remove(id)?;
+        let id = lane.candidate()?.clone();
+        let ticket = self.tickets.get_mut(&id)?;
+        if let Place::Queued { turn, .. } = ticket.place {
+            lane.queue.remove(turn, ticket.tried);
+        }
+        lane.in_flight += 1;
+        lane.rate.start(now);
+        ticket.place = Place::InFlight { began: now, probe: lane.breaker.start(), era: lane.breaker.era() };
+        Some(id)
+    }
+
+    /// Takes `id` out of flight. Returns when it began, and its ticket.
+    fn leave_flight(&mut self, id: &Id, rate: impl FnOnce(&mut Lane<Id>, Instant)) -> Option<(Instant, Ticket)> {
+        let Place::InFlight { began, era, probe } = self.tickets.get(id)?.place else { return None };
+        let ticket = self.tickets.remove(id)?;
         self.in_flight -= 1;
-        if let Some(lane) = self.lanes.get_mut(&key) {
-            lane.end();
-        }
-        self.enter_round(&key);
-        self.forget_if_idle(&key);
-        Some(key)
-    }
-
-    /// Moves what has become due into its lane.
-    fn wake(&mut self, now: Instant) {
-        while self.waiting.first().is_some_and(|(due, _)| *due <= now) {
-            if let Some((_, id)) = self.waiting.pop_first()
-                && let Some((lane, _)) = self.places.remove(&id)
-            {
-                self.place(id, lane, None);
+        if let Some(lane) = self.lanes.get_mut(&ticket.lane) {
+            lane.in_flight -= 1;
+            rate(lane, began);
+            if probe {
+                lane.breaker.probe_ended(era);
             }
+            self.turns.ended(&lane.key.namespace);
         }
-    }
-
-    fn enter_round(&mut self, key: &LaneKey) {
-        if let Some(lane) = self.lanes.get_mut(key)
-            && !lane.in_round
-            && lane.can_start()
-        {
-            lane.in_round = true;
-            self.round.push_back(key.clone());
-        }
-    }
-
-    fn forget_if_idle(&mut self, key: &LaneKey) {
-        if self.lanes.get(key).is_some_and(|lane| lane.is_idle() && !lane.in_round) {
-            self.lanes.remove(key);
-        }
+        self.touch(ticket.lane);
+        Some((began, ticket))
     }
 }
 
@@ -221,6 +242,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::dispatch::{Health, Limits};
 
     const SECOND: Duration = Duration::from_secs(1);
 
@@ -228,13 +250,21 @@ mod tests {
         LaneKey { namespace: "a".into(), name: name.into() }
     }
 
+    fn limits(max_in_flight: usize) -> Limits {
+        Limits { max_in_flight, rate_per_minute: None }
+    }
+
     /// A scheduler with an open lane for each name.
     fn open(max_in_flight: usize, lanes: &[(&str, usize)]) -> Scheduler<u32> {
         let mut scheduler = Scheduler::new(max_in_flight);
-        for (name, capacity) in lanes {
-            scheduler.open(&lane(name), *capacity);
+        for (name, max_in_flight) in lanes {
+            scheduler.open(&lane(name), limits(*max_in_flight));
         }
         scheduler
+    }
+
+    fn add(scheduler: &mut Scheduler<u32>, id: u32, name: &str, now: Instant) {
+        scheduler.add(id, lane(name), None, None, now);
     }
 
     fn start_all(scheduler: &mut Scheduler<u32>, now: Instant) -> Vec<u32> {
@@ -243,72 +273,84 @@ mod tests {
 
     #[test]
     fn lanes_take_turns_so_a_long_queue_delays_no_other() {
-        let mut scheduler = open(10, &[("busy", 8), ("quiet", 8)]);
-        for id in 0..100 {
-            scheduler.add(id, lane("busy"), None);
-        }
-        scheduler.add(100, lane("quiet"), None);
-        assert_eq!(start_all(&mut scheduler, Instant::now())[..3], [0, 100, 1]);
+        let (mut scheduler, now) = (open(64, &[("busy", 8), ("quiet", 8)]), Instant::now());
+        (0..100).for_each(|id| add(&mut scheduler, id, "busy", now));
+        add(&mut scheduler, 100, "quiet", now);
+        assert_eq!(start_all(&mut scheduler, now)[..3], [0, 100, 1]);
     }
 
     #[test]
-    fn neither_a_lane_nor_all_of_them_exceed_their_cap_and_a_freed_slot_is_used() {
-        let mut scheduler = open(3, &[("a", 2), ("b", 2)]);
-        for id in 0..4 {
-            scheduler.add(id, lane("a"), None);
-            scheduler.add(10 + id, lane("b"), None);
+    fn a_lane_holds_an_eighth_of_all_slots_and_a_namespace_a_quarter_whatever_their_limits() {
+        let (mut scheduler, now) = (open(16, &[("a", 100), ("b", 100), ("c", 100)]), Instant::now());
+        let other = LaneKey { namespace: "other".into(), name: "a".into() };
+        scheduler.open(&other, limits(1));
+        for id in 0..10 {
+            for (n, name) in ["a", "b", "c"].into_iter().enumerate() {
+                add(&mut scheduler, 10 * n as u32 + id, name, now);
+            }
+            scheduler.add(100 + id, other.clone(), None, None, now);
         }
-        let now = Instant::now();
-        assert_eq!(start_all(&mut scheduler, now), [0, 10, 1]);
-        scheduler.end(&10);
-        assert_eq!(start_all(&mut scheduler, now), [11]);
+        assert_eq!(start_all(&mut scheduler, now), [0, 100, 10, 20, 1]);
         scheduler.end(&0);
-        assert_eq!(start_all(&mut scheduler, now).len(), 1);
-        assert_eq!(scheduler.in_flight(), 3);
+        assert_eq!(start_all(&mut scheduler, now), [11], "the slot goes to the lane whose turn it is");
+        scheduler.end(&100);
+        assert_eq!(start_all(&mut scheduler, now), [101]);
+        assert_eq!(scheduler.in_flight(), 5);
+    }
+
+    #[test]
+    fn all_lanes_together_do_not_exceed_the_cap() {
+        let (mut scheduler, now) = (Scheduler::new(3), Instant::now());
+        for id in 0..5 {
+            let lane = LaneKey { namespace: id.to_string().into(), name: "a".into() };
+            scheduler.open(&lane, limits(4));
+            scheduler.add(id, lane, None, None, now);
+        }
+        assert_eq!(start_all(&mut scheduler, now), [0, 1, 2]);
+        scheduler.end(&1);
+        assert_eq!(start_all(&mut scheduler, now), [3]);
     }
 
     #[test]
     fn a_closed_lane_starts_nothing_and_loses_nothing() {
-        let mut scheduler = open(10, &[]);
-        let now = Instant::now();
-        scheduler.add(1, lane("a"), None);
-        scheduler.add(2, lane("a"), Some(now + SECOND));
+        let (mut scheduler, now) = (open(64, &[]), Instant::now());
+        add(&mut scheduler, 1, "a", now);
+        scheduler.add(2, lane("a"), Some(now + SECOND), None, now);
         assert!(start_all(&mut scheduler, now + SECOND).is_empty());
-        scheduler.open(&lane("a"), 4);
+        scheduler.open(&lane("a"), limits(4));
         assert_eq!(start_all(&mut scheduler, now + SECOND), [1, 2]);
-        scheduler.close(&lane("a"));
-        scheduler.put_back(&2);
+        scheduler.close(&lane("a"), Gate::Suspended);
+        scheduler.put_back(&2, now + SECOND);
         assert!(start_all(&mut scheduler, now + SECOND).is_empty());
-        scheduler.open(&lane("a"), 4);
+        scheduler.open(&lane("a"), limits(4));
         assert_eq!(start_all(&mut scheduler, now + SECOND), [2]);
     }
 
     #[test]
     fn nothing_starts_before_its_time() {
-        let mut scheduler = open(10, &[("a", 4)]);
-        let now = Instant::now();
-        scheduler.add(1, lane("a"), Some(now + SECOND));
+        let (mut scheduler, now) = (open(64, &[("a", 4)]), Instant::now());
+        scheduler.add(1, lane("a"), Some(now + SECOND), None, now);
         assert_eq!(scheduler.next(now), None);
         assert_eq!(scheduler.wake_at(), Some(now + SECOND));
         assert_eq!(scheduler.next(now + SECOND), Some(1));
         scheduler.retry(&1, now + 5 * SECOND);
         assert_eq!(scheduler.next(now + 4 * SECOND), None);
         assert_eq!(scheduler.next(now + 5 * SECOND), Some(1));
+        assert_eq!(scheduler.next(now + 5 * SECOND), None);
         assert_eq!(scheduler.wake_at(), None);
     }
 
     #[test]
     fn what_is_removed_never_starts_and_what_is_in_flight_is_never_started_twice() {
-        let mut scheduler = open(10, &[("a", 4)]);
-        let now = Instant::now();
-        scheduler.add(1, lane("a"), None);
-        scheduler.add(2, lane("a"), Some(now + SECOND));
+        let (mut scheduler, now) = (open(64, &[("a", 4)]), Instant::now());
+        add(&mut scheduler, 1, "a", now);
+        scheduler.add(2, lane("a"), Some(now + SECOND), None, now);
         scheduler.remove(&1);
         scheduler.remove(&2);
         assert!(start_all(&mut scheduler, now + SECOND).is_empty());
-        scheduler.add(3, lane("a"), None);
+        add(&mut scheduler, 3, "a", now);
         assert_eq!(scheduler.next(now), Some(3));
-        scheduler.add(3, lane("a"), None);
+        add(&mut scheduler, 3, "a", now);
         scheduler.remove(&3);
         assert_eq!(scheduler.next(now), None);
         assert!(scheduler.is_in_flight(&3));
@@ -318,22 +360,103 @@ mod tests {
     }
 
     #[test]
-    fn adding_a_queued_one_again_starts_it_once() {
-        let mut scheduler = open(10, &[("a", 4)]);
-        scheduler.add(1, lane("a"), None);
-        scheduler.add(1, lane("a"), None);
-        assert_eq!(start_all(&mut scheduler, Instant::now()), [1]);
-        scheduler.end(&1);
-        assert!(start_all(&mut scheduler, Instant::now()).is_empty());
+    fn one_that_is_queued_and_added_again_keeps_its_place_and_starts_once() {
+        let (mut scheduler, now) = (open(64, &[("a", 4)]), Instant::now());
+        add(&mut scheduler, 1, "a", now);
+        add(&mut scheduler, 2, "a", now);
+        add(&mut scheduler, 1, "a", now);
+        assert_eq!(start_all(&mut scheduler, now), [1, 2]);
     }
 
     #[test]
-    fn a_lane_that_is_done_is_forgotten() {
-        let mut scheduler = open(10, &[("a", 4)]);
-        scheduler.add(1, lane("a"), None);
-        assert_eq!(scheduler.next(Instant::now()), Some(1));
-        scheduler.close(&lane("a"));
+    fn one_that_is_added_again_with_another_time_or_lane_is_moved() {
+        let (mut scheduler, now) = (open(64, &[("a", 4), ("b", 4)]), Instant::now());
+        add(&mut scheduler, 1, "a", now);
+        scheduler.add(1, lane("a"), Some(now + SECOND), None, now);
+        assert_eq!(scheduler.next(now), None);
+        add(&mut scheduler, 1, "b", now);
+        scheduler.close(&lane("b"), Gate::Suspended);
+        assert_eq!(scheduler.next(now + SECOND), None);
+        assert_eq!((scheduler.ids_of(&lane("a")), scheduler.ids_of(&lane("b"))), (vec![], vec![1]));
+    }
+
+    #[test]
+    fn one_that_is_put_back_gives_its_place_in_the_rate_back() {
+        let (mut scheduler, now) = (open(64, &[]), Instant::now());
+        scheduler.open(&lane("a"), Limits { max_in_flight: 4, rate_per_minute: Some(1) });
+        add(&mut scheduler, 1, "a", now);
+        add(&mut scheduler, 2, "a", now);
+        assert_eq!(start_all(&mut scheduler, now), [1]);
+        assert!(scheduler.is_rate_limited(&lane("a"), now));
+        assert_eq!(scheduler.wake_at(), Some(now + 60 * SECOND));
+        scheduler.put_back(&1, now + SECOND);
+        assert_eq!(start_all(&mut scheduler, now + SECOND), [1]);
         scheduler.end(&1);
-        assert!(scheduler.lanes.is_empty() && scheduler.places.is_empty() && scheduler.round.is_empty());
+        scheduler.close(&lane("a"), Gate::Suspended);
+        scheduler.open(&lane("a"), Limits { max_in_flight: 4, rate_per_minute: Some(1) });
+        assert_eq!(scheduler.next(now + 60 * SECOND), None, "61 s after the first start that counts");
+        assert_eq!(scheduler.next(now + 61 * SECOND), Some(2));
+    }
+
+    #[test]
+    fn a_lane_that_is_done_is_forgotten_once_its_pause_is_over() {
+        let (mut scheduler, now) = (open(64, &[("a", 4)]), Instant::now());
+        add(&mut scheduler, 1, "a", now);
+        assert_eq!(scheduler.next(now), Some(1));
+        scheduler.pause(&lane("a"), now + SECOND);
+        scheduler.close(&lane("a"), Gate::SubscriberNotFound);
+        scheduler.end(&1);
+        assert_eq!(scheduler.next(now), None);
+        assert_eq!(scheduler.paused_until(&lane("a"), now), Some(now + SECOND));
+        assert_eq!(scheduler.wake_at(), Some(now + SECOND));
+        assert_eq!(scheduler.next(now + SECOND), None);
+        assert!(scheduler.lanes.is_empty() && scheduler.names.is_empty() && scheduler.tickets.is_empty());
+        assert!(scheduler.timers.is_empty() && scheduler.wake_at().is_none());
+    }
+
+    #[test]
+    fn a_probe_is_the_one_tried_longest_ago_and_a_failure_from_before_does_not_put_the_next_one_off() {
+        let (mut scheduler, now) = (open(64, &[("a", 8)]), Instant::now());
+        (0..7).for_each(|id| add(&mut scheduler, id, "a", now));
+        assert_eq!(start_all(&mut scheduler, now).len(), 7);
+        for id in 0..5 {
+            scheduler.report(&id, Health::Failure, now);
+            scheduler.retry(&id, now + SECOND);
+        }
+        assert_eq!(scheduler.gate(&lane("a"), now), Some(Gate::CircuitOpen));
+        add(&mut scheduler, 7, "a", now + 2 * SECOND);
+        assert_eq!(scheduler.next(now + 29 * SECOND), None);
+        assert_eq!(scheduler.wake_at(), Some(now + 30 * SECOND));
+        let probed = now + 30 * SECOND;
+        assert_eq!(start_all(&mut scheduler, probed), [7], "never tried");
+        scheduler.report(&5, Health::Failure, probed);
+        scheduler.retry(&5, probed + SECOND);
+        scheduler.report(&7, Health::Failure, probed);
+        scheduler.retry(&7, probed + SECOND);
+        assert_eq!(scheduler.next(probed + 59 * SECOND), None);
+        assert_eq!(start_all(&mut scheduler, probed + 60 * SECOND), [0], "tried longest ago, first in line");
+        scheduler.put_back(&0, probed + 60 * SECOND);
+        assert_eq!(start_all(&mut scheduler, probed + 60 * SECOND), [0]);
+        scheduler.report(&0, Health::Answered, probed + 60 * SECOND);
+        assert!(!scheduler.is_open_circuit(&lane("a")));
+        assert_eq!(start_all(&mut scheduler, probed + 60 * SECOND), [1, 2, 3, 4, 5, 7]);
+    }
+
+    #[test]
+    fn a_reset_ends_the_pause_and_closes_the_circuit() {
+        let (mut scheduler, now) = (open(64, &[("a", 8)]), Instant::now());
+        (0..6).for_each(|id| add(&mut scheduler, id, "a", now));
+        assert_eq!(start_all(&mut scheduler, now).len(), 6);
+        (0..5).for_each(|id| scheduler.report(&id, Health::Failure, now));
+        scheduler.pause(&lane("a"), now + SECOND);
+        scheduler.put_back(&5, now);
+        assert_eq!((scheduler.next(now), scheduler.wake_at()), (None, Some(now + SECOND)));
+        scheduler.reset(&lane("a"));
+        assert_eq!((scheduler.next(now), scheduler.gate(&lane("a"), now)), (Some(5), None));
+    }
+
+    #[test]
+    fn a_ticket_is_small() {
+        assert!(size_of::<Ticket>() <= 64, "{} bytes", size_of::<Ticket>());
     }
 }

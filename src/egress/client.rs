@@ -11,11 +11,15 @@ use std::{
 
 use http::{HeaderMap, StatusCode};
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
 use url::{Host, Url};
 
 use super::Policy;
 
+/// An answer with more headers than this is none.
+const HEADER_LIMIT: usize = 32 * 1024;
+/// A look-up that only tells whether an address is allowed gives up after this.
+const CHECK: Duration = Duration::from_secs(5);
 /// Idle connections kept for each host, and for how long.
 const IDLE_PER_HOST: usize = 16;
 const IDLE_FOR: Duration = Duration::from_secs(30);
@@ -63,14 +67,14 @@ pub struct Answer {
 pub enum SendError {
     /// The egress policy denies every address of the host; nothing was dialled.
     #[error(
-        "the operator's egress policy denies the address of this host; an administrator can open it with --egress-allow-cidr"
+        "the operator's egress policy denies the address of this host; an administrator can open its range with --egress-allow-cidr (the chart's egress.allowCIDRs)"
     )]
     Denied,
     /// The host name does not resolve.
-    #[error("the host name does not resolve")]
+    #[error("the host name does not resolve: check the URL and the DNS")]
     Dns,
     /// No connection: refused, reset or unreachable.
-    #[error("the connection failed")]
+    #[error("no connection: check the URL, the network between and that the other side is up")]
     Connection,
     /// The TLS handshake failed, most often for a certificate that is not trusted.
     #[error("the TLS handshake failed: check the certificate, and tls.caRef for a private certificate authority")]
@@ -142,6 +146,10 @@ impl Client {
         let deadline = Instant::now() + timeout;
         let mut response =
             timeout_at(deadline, self.http.execute(request)).await.map_err(|_| SendError::Timeout)?.map_err(sort)?;
+        let headers: usize = response.headers().iter().map(|(name, value)| name.as_str().len() + value.len()).sum();
+        if headers > HEADER_LIMIT {
+            return Err(SendError::Broken);
+        }
         let mut body = Vec::new();
         let complete = timeout_at(deadline, read(&mut response, &mut body, body_limit)).await.unwrap_or(false);
         Ok(Answer { status: response.status(), headers: std::mem::take(response.headers_mut()), body, complete })
@@ -151,8 +159,9 @@ impl Client {
     pub async fn check(&self, url: &Url) -> Result<(), SendError> {
         self.check_literal(url)?;
         match url.host() {
-            Some(Host::Domain(name)) => resolve(&self.policy, name)
+            Some(Host::Domain(name)) => timeout(CHECK, resolve(&self.policy, name))
                 .await
+                .unwrap_or_else(|_| Ok(Vec::new()))
                 .map(drop)
                 .map_err(|e| if is_denied(&e) { SendError::Denied } else { SendError::Dns }),
             _ => Ok(()),

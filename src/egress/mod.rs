@@ -5,6 +5,8 @@
 
 mod client;
 mod policy;
+mod retry_after;
 
 pub use client::{Answer, Client, Egress, SendError, TrustError};
 pub use policy::{Cidr, CidrError, Policy};
+pub use retry_after::retry_after;

@@ -30,6 +30,8 @@ pub struct TokenKey {
     pub secret_uid: String,
     /// The Secret's resourceVersion.
     pub secret_version: String,
+    /// The keys of client id and client secret in it.
+    pub secret_keys: [String; 2],
     /// The token endpoint.
     pub url: String,
     /// The client id.
@@ -40,6 +42,8 @@ pub struct TokenKey {
     pub scopes: Vec<String>,
     /// The audience.
     pub audience: Option<String>,
+    /// What one request may take.
+    pub timeout: Duration,
     /// The extra certificate authorities trusted at the endpoint, as PEM.
     pub trust: Option<Vec<u8>>,
 }
@@ -131,12 +135,28 @@ impl TokenSource {
         {
             return Some(Ok(token.authorization.clone()));
         }
-        if state.forced.is_some_and(|last| now < last + FORCED_RENEWAL) {
+        if !state.may_force(now) {
             return None;
         }
         state.forced = Some(now);
         state.token = None;
         Some(self.renew(&mut state).await)
+    }
+
+    /// The webhook refused what `refused` permits: the next attempt gets a fresh token, unless one was forced lately.
+    pub async fn renew_next(&self, refused: &HeaderValue) {
+        let mut state = self.state.lock().await;
+        let now = Instant::now();
+        let is_held = state.token.as_ref().is_some_and(|token| token.authorization == *refused);
+        if is_held && state.may_force(now) {
+            state.forced = Some(now);
+            state.token = None;
+        }
+    }
+
+    /// Forgets a failure, so that the service is asked again at once.
+    pub async fn forget_failure(&self) {
+        self.state.lock().await.failure = None;
     }
 
     async fn renew(&self, state: &mut State) -> Result<HeaderValue, NoToken> {
@@ -165,6 +185,10 @@ impl TokenSource {
 }
 
 impl State {
+    fn may_force(&self, now: Instant) -> bool {
+        self.forced.is_none_or(|last| now >= last + FORCED_RENEWAL)
+    }
+
     fn fall_back(&self, now: Instant, failure: Failure) -> Result<HeaderValue, NoToken> {
         match &self.token {
             Some(token) if now < token.ends_at => Ok(token.authorization.clone()),

@@ -1,9 +1,12 @@
 //! One token request.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use futures::FutureExt;
-use http::{HeaderValue, StatusCode, header::RETRY_AFTER};
+use http::{HeaderValue, StatusCode};
 use oauth2::{
     AuthType, ClientId, ClientSecret, HttpRequest, HttpResponse, RequestTokenError, Scope, TokenResponse, TokenUrl,
     basic::{BasicClient, BasicErrorResponseType, BasicTokenType},
@@ -11,7 +14,7 @@ use oauth2::{
 use secrecy::{ExposeSecret, SecretString};
 use url::Url;
 
-use crate::egress::{Client, SendError};
+use crate::egress::{Client, SendError, retry_after};
 
 /// A token answer may be this long; longer ones are refused.
 const ANSWER_LIMIT: usize = 64 * 1024;
@@ -119,7 +122,7 @@ async fn exchange(http: Arc<Client>, timeout: Duration, request: HttpRequest) ->
     let answer = http.send(request, ANSWER_LIMIT, timeout).await.map_err(TokenError::Unreachable)?;
     let status = answer.status;
     if status == StatusCode::TOO_MANY_REQUESTS || status.is_server_error() || status.is_redirection() {
-        let retry_after = answer.headers.get(RETRY_AFTER).and_then(seconds);
+        let retry_after = retry_after(&answer.headers, SystemTime::now()).map(|wait| wait.min(LONGEST));
         return Err(TokenError::Unavailable { status, retry_after });
     }
     if !answer.complete {
@@ -132,11 +135,6 @@ async fn exchange(http: Arc<Client>, timeout: Duration, request: HttpRequest) ->
     *response.status_mut() = status;
     *response.headers_mut() = answer.headers;
     Ok(response)
-}
-
-fn seconds(value: &HeaderValue) -> Option<Duration> {
-    let seconds = value.to_str().ok()?.trim().parse().ok()?;
-    Some(Duration::from_secs(seconds).min(LONGEST))
 }
 
 /// Sorts a failure without showing it: what the library holds may quote the answer, and that may hold the token.

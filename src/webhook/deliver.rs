@@ -1,17 +1,21 @@
 //! One delivery: token, POST, answer.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use http::{
     HeaderMap, HeaderValue, Method, Request, StatusCode,
     header::{AUTHORIZATION, CONTENT_TYPE},
 };
+use tokio::time::{Instant, timeout_at};
 use url::Url;
 
 use super::Outcome;
 use crate::{
     cloudevent::{Encoding, Event, InvalidEvent, encode},
-    egress::{Client, SendError},
+    egress::{Client, SendError, retry_after},
     oauth::{NoToken, TokenSource},
 };
 
@@ -32,8 +36,6 @@ pub struct Target {
     pub tokens: Arc<TokenSource>,
     /// The value of `WebHook-Request-Origin` (CloudEvents web hooks, section 4.1.1).
     pub origin: HeaderValue,
-    /// How many deliveries may be under way at once.
-    pub max_in_flight: usize,
 }
 
 /// An event encoded for a target: what is POSTed, but for the token.
@@ -68,22 +70,27 @@ impl Authorized<'_> {
     pub async fn send(self) -> Outcome {
         let Self { delivery, token } = self;
         let target = delivery.target;
-        let answer = match delivery.post(&token).await {
-            Ok(StatusCode::UNAUTHORIZED) => match target.tokens.token_other_than(&token).await {
-                Some(Ok(token)) => delivery.post(&token).await,
-                _ => Ok(StatusCode::UNAUTHORIZED),
-            },
-            answer => answer,
-        };
+        // One deadline for all of it.
+        let deadline = Instant::now() + target.timeout;
+        let mut answer = delivery.post(&token, deadline).await;
+        if matches!(answer, Ok((StatusCode::UNAUTHORIZED, _)))
+            && let Ok(Some(Ok(token))) = timeout_at(deadline, target.tokens.token_other_than(&token)).await
+        {
+            answer = delivery.post(&token, deadline).await;
+        }
         match answer {
-            Ok(status) => Outcome::of_answer(status, &delivery.describe()),
+            Ok((StatusCode::FORBIDDEN, _)) => {
+                target.tokens.renew_next(&token).await;
+                Outcome::of_answer(StatusCode::FORBIDDEN, None, &delivery.describe())
+            }
+            Ok((status, retry_after)) => Outcome::of_answer(status, retry_after, &delivery.describe()),
             Err(error) => Outcome::of_error(error),
         }
     }
 }
 
 impl Delivery<'_> {
-    async fn post(&self, token: &HeaderValue) -> Result<StatusCode, SendError> {
+    async fn post(&self, token: &HeaderValue, deadline: Instant) -> Result<(StatusCode, Option<Duration>), SendError> {
         let mut request = Request::new(self.body.clone());
         *request.method_mut() = Method::POST;
         *request.uri_mut() = self.target.url.as_str().parse().map_err(|_| SendError::Broken)?;
@@ -91,8 +98,9 @@ impl Delivery<'_> {
         headers.clone_from(&self.headers);
         headers.insert("webhook-request-origin", self.target.origin.clone());
         headers.insert(AUTHORIZATION, token.clone());
-        let answer = self.target.http.send(request, ANSWER_LIMIT, self.target.timeout).await?;
-        Ok(answer.status)
+        let answer =
+            self.target.http.send(request, ANSWER_LIMIT, deadline.saturating_duration_since(Instant::now())).await?;
+        Ok((answer.status, retry_after(&answer.headers, SystemTime::now())))
     }
 
     /// What was sent, for a person: content mode and media type.

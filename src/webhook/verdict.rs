@@ -1,5 +1,7 @@
 //! What an answer means (CloudEvents web hooks, section 2.2). Pure.
 
+use std::time::Duration;
+
 use http::StatusCode;
 
 use crate::{api::AttemptReason, egress::SendError};
@@ -13,6 +15,10 @@ pub enum Verdict {
     Failed,
     /// Try again later.
     Retry,
+    /// The webhook asks to be left alone, for this long (None: it did not say); then try again.
+    Pause(Option<Duration>),
+    /// The webhook is gone: nothing more is sent to it until somebody acts.
+    Gone,
 }
 
 /// How one attempt ended.
@@ -29,10 +35,11 @@ pub struct Outcome {
 }
 
 impl Outcome {
-    /// Judges an answer by its status code; `sent` says what was sent, for an answer that does not understand it.
-    pub fn of_answer(status: StatusCode, sent: &str) -> Self {
+    /// Judges an answer by its status code and what its Retry-After asks for; `sent` says what was sent, for an answer
+    /// that does not understand it.
+    pub fn of_answer(status: StatusCode, retry_after: Option<Duration>, sent: &str) -> Self {
         use AttemptReason as Reason;
-        use Verdict::{Delivered, Failed, Retry};
+        use Verdict::{Delivered, Failed, Gone, Pause, Retry};
         let code = status.as_u16();
         let (verdict, reason, message) = match code {
             202 => (Delivered, Reason::Accepted, "the webhook accepted the event".into()),
@@ -52,13 +59,26 @@ impl Outcome {
                 ),
             ),
             400 | 405 | 413 | 414 | 422 | 431 => {
-                (Failed, Reason::Rejected, format!("the webhook answered {code}: it does not take this event"))
+                (Failed, Reason::Rejected, format!("the webhook answered {code}: it does not take this event; compare the event with what the webhook expects, and create a corrected Notification"))
             }
-            401 => (Retry, Reason::Unauthorized, "the webhook answered 401: it does not accept the token".into()),
-            403 => (Retry, Reason::Forbidden, "the webhook answered 403: the token does not permit this".into()),
-            410 => (Retry, Reason::Gone, "the webhook answered 410: it is gone".into()),
-            429 => (Retry, Reason::Throttled, "the webhook answered 429: too many requests".into()),
+            401 => (Retry, Reason::Unauthorized, "the webhook answered 401: it does not accept the token; check tokenService.audience and tokenService.scopes".into()),
+            403 => (Retry, Reason::Forbidden, "the webhook answered 403: the token does not permit this; check what the client may do there".into()),
+            410 => (
+                Gone,
+                Reason::Gone,
+                "the webhook answered 410: it is gone; change webhook.url, or annotate the Subscriber to have it tried again"
+                    .into(),
+            ),
+            429 => (Pause(retry_after), Reason::Throttled, "the webhook answered 429: too many requests".into()),
+            503 if retry_after.is_some() => {
+                (Pause(retry_after), Reason::Throttled, "the webhook answered 503 and asks to be left alone".into())
+            }
             408 => (Retry, Reason::Timeout, "the webhook answered 408: it waited too long for the request".into()),
+            404 => (
+                Retry,
+                Reason::UnexpectedStatus,
+                "the webhook answered 404: check the path in webhook.url; it is tried again".into(),
+            ),
             500..=599 => (Retry, Reason::ServerError, format!("the webhook answered {code}")),
             _ => (Retry, Reason::UnexpectedStatus, format!("the webhook answered {code}")),
         };
@@ -80,27 +100,53 @@ impl Outcome {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use std::time::SystemTime;
 
-    fn verdict(code: u16) -> Verdict {
-        Outcome::of_answer(StatusCode::from_u16(code).unwrap(), "a test").verdict
-    }
+    use http::{HeaderMap, HeaderValue, header::RETRY_AFTER};
+
+    use super::*;
+    use crate::egress::retry_after;
 
     #[test]
-    fn every_status_has_its_verdict() {
+    fn every_status_with_every_form_of_retry_after_has_its_verdict() {
+        use Verdict::{Delivered, Failed, Gone, Pause, Retry};
+        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000_000);
+        let seconds = |seconds| Some(Duration::from_secs(seconds));
+        let forms = [
+            (None, None),
+            (Some("30"), seconds(30)),
+            (Some("Sun, 09 Sep 2001 01:47:40 GMT"), seconds(60)),
+            (Some("Sun, 09 Sep 2001 01:45:40 GMT"), None),
+            (Some("-30"), None),
+            (Some("99999999999999999999"), seconds(u64::from(u32::MAX))),
+            (Some("soon"), None),
+        ];
         for code in 200..=599 {
-            let expected = match code {
-                200..=299 => Verdict::Delivered,
-                300..=399 | 400 | 405 | 413 | 414 | 415 | 422 | 431 => Verdict::Failed,
-                _ => Verdict::Retry,
-            };
-            assert_eq!(verdict(code), expected, "{code}");
+            for (header, asked) in forms {
+                let mut headers = HeaderMap::new();
+                if let Some(header) = header {
+                    headers.insert(RETRY_AFTER, HeaderValue::from_static(header));
+                }
+                let expected = match code {
+                    200..=299 => Delivered,
+                    300..=399 | 400 | 405 | 413 | 414 | 415 | 422 | 431 => Failed,
+                    410 => Gone,
+                    429 => Pause(asked),
+                    503 if asked.is_some() => Pause(asked),
+                    _ => Retry,
+                };
+                let status = StatusCode::from_u16(code).unwrap();
+                let outcome = Outcome::of_answer(status, retry_after(&headers, now), "a test");
+                assert_eq!(outcome.verdict, expected, "{code} {header:?}");
+                assert_eq!(outcome.status, Some(status));
+                assert!(outcome.message.contains(&code.to_string()) || code < 300, "{}", outcome.message);
+            }
         }
     }
 
     #[test]
     fn accepted_is_told_from_acknowledged_and_415_names_what_was_sent() {
-        let outcome = |code| Outcome::of_answer(StatusCode::from_u16(code).unwrap(), "Binary text/plain");
+        let outcome = |code| Outcome::of_answer(StatusCode::from_u16(code).unwrap(), None, "Binary text/plain");
         assert_eq!(outcome(202).reason, AttemptReason::Accepted);
         assert_eq!(outcome(204).reason, AttemptReason::Acknowledged);
         assert!(outcome(415).message.contains("Binary text/plain"));

@@ -1,7 +1,7 @@
 //! The chart, rendered by Helm, is accepted by the API server and asks for no more than it should.
 
 use serde::Deserialize;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::cluster::{cluster, files, namespace, render_chart, root};
 
@@ -46,8 +46,12 @@ fn named_namespaces_need_no_cluster_role_and_get_one_role_each() {
     let namespaces: Vec<_> = roles.iter().map(|role| role["metadata"]["namespace"].as_str().unwrap()).collect();
     assert_eq!(namespaces, ["a", "b"]);
     for role in roles {
-        let text = role["rules"].to_string();
-        for forbidden in ["\"*\"", "delete", "create", "update"] {
+        let rules = role["rules"].as_array().unwrap();
+        let (deletes, others): (Vec<_>, Vec<_>) = rules.iter().partition(|rule| rule.to_string().contains("delete"));
+        let retention = json!({"apiGroups": ["tidings.dev"], "resources": ["notifications"], "verbs": ["delete"]});
+        assert_eq!(deletes, [&retention]);
+        let text = format!("{others:?}");
+        for forbidden in ["\"*\"", "create", "update"] {
             assert!(!text.contains(forbidden), "{forbidden} in {text}");
         }
     }
@@ -62,7 +66,7 @@ fn the_container_has_no_rights_it_does_not_need() {
     assert_eq!(pod["securityContext"]["seccompProfile"]["type"], "RuntimeDefault");
     assert_eq!(container["readOnlyRootFilesystem"], true);
     assert_eq!(container["allowPrivilegeEscalation"], false);
-    assert_eq!(container["capabilities"]["drop"], serde_json::json!(["ALL"]));
+    assert_eq!(container["capabilities"]["drop"], json!(["ALL"]));
 }
 
 #[test]
@@ -80,9 +84,12 @@ fn the_program_takes_the_arguments_that_the_chart_gives_it() {
 
 #[test]
 fn bad_values_are_refused_with_their_name() {
-    for (value, expected) in
-        [("watchNamespaces=shop", "watchNamespaces"), ("replicas=2", "replicas"), ("log.level=loud", "log")]
-    {
+    for (value, expected) in [
+        ("watchNamespaces=shop", "watchNamespaces"),
+        ("replicas=2", "replicas"),
+        ("log.level=loud", "log"),
+        ("generatedTTL=7d", "generatedTTL"),
+    ] {
         let refusal = render_chart("tidings", &["--set", value]).unwrap_err();
         assert!(refusal.contains(expected), "{value}: {refusal}");
     }

@@ -36,11 +36,13 @@ impl Exchange {
             namespace: "test".into(),
             secret_uid: "uid".into(),
             secret_version: "1".into(),
+            secret_keys: ["client_id".into(), "client_secret".into()],
             url: url.to_string(),
             client_id: "id".into(),
             authentication: ClientAuthentication::Basic,
             scopes: Vec::new(),
             audience: None,
+            timeout: Duration::from_secs(5),
             trust: None,
         };
         let source = TokenCache::default().source(key, || TokenRequest {
@@ -59,7 +61,6 @@ impl Exchange {
             http,
             tokens: source,
             origin: HeaderValue::from_static("events.example.com"),
-            max_in_flight: 1,
         };
         Self { receiver, tokens, target }
     }
@@ -181,6 +182,15 @@ async fn webhook_09_204_is_success() {
 }
 
 #[tokio::test]
+async fn webhook_11_429_is_over_the_rate() {
+    let (outcome, _) = answered(Behaviour::status(429)).await;
+    assert_eq!((outcome.verdict, outcome.reason), (Verdict::Pause(None), AttemptReason::Throttled));
+    let reply = Reply::status(429).header("retry-after", "17");
+    let (outcome, _) = answered(Behaviour::reply(reply)).await;
+    assert_eq!(outcome.verdict, Verdict::Pause(Some(Duration::from_secs(17))));
+}
+
+#[tokio::test]
 async fn webhook_13_415_fails_and_says_what_was_sent() {
     let (outcome, _) = answered(Behaviour::status(415)).await;
     assert_eq!((outcome.verdict, outcome.reason), (Verdict::Failed, AttemptReason::Rejected));
@@ -188,13 +198,21 @@ async fn webhook_13_415_fails_and_says_what_was_sent() {
 }
 
 #[tokio::test]
-async fn webhook_14_and_15_the_token_goes_in_the_authorization_header_and_nowhere_else() {
+async fn webhook_14_the_token_goes_in_the_authorization_header_with_the_scheme_bearer() {
     let received = sent(STRUCTURED, json!({"data": {}})).await;
     let authorization = received.header("authorization").unwrap();
-    let token = authorization.strip_prefix("Bearer ").unwrap();
-    assert!(token.len() > 10 && received.answered == Some(204), "the receiver knows the token");
+    assert!(authorization.strip_prefix("Bearer ").is_some_and(|token| token.len() > 10), "{authorization}");
+    assert_eq!(received.answered, Some(204), "the receiver knows the token");
+}
+
+#[tokio::test]
+async fn webhook_15_the_token_goes_nowhere_else() {
+    let received = sent(STRUCTURED, json!({"data": {}})).await;
+    let token = received.token().unwrap();
     let elsewhere = format!("{} {:?} {}", received.path, received.query, String::from_utf8_lossy(&received.body));
     assert!(!elsewhere.contains(token));
+    let holders = received.headers.values().filter(|value| value.to_str().is_ok_and(|value| value.contains(token)));
+    assert_eq!(holders.count(), 1);
 }
 
 #[tokio::test]
@@ -281,6 +299,46 @@ async fn binding_06_binary_sends_bytes_as_bytes_and_text_as_text() {
     assert_eq!(&text.body[..], b"say \"hi\"\n");
     let json_string = sent(Encoding::Binary, json!({"data": "quoted"})).await;
     assert_eq!(&json_string.body[..], b"\"quoted\"");
+}
+
+/// The fault that keeps an event from being sent.
+fn fault(more: Value) -> String {
+    let defaults = Defaults { id: "uid-1", time: "2026-10-01T10:02:00Z" };
+    Event::parse(&event(more).to_string(), defaults).unwrap_err().to_string()
+}
+
+#[tokio::test]
+async fn binding_07_attribute_names_and_values_are_those_of_cloudevents() {
+    let more = json!({"a1": "text", "b2": false, "c3": -2_147_483_648_i64});
+    let received =
+        sent(Encoding::Binary, json!({"data": 1, "a1": "text", "b2": false, "c3": -2_147_483_648_i64})).await;
+    for (name, value) in [("ce-a1", "text"), ("ce-b2", "false"), ("ce-c3", "-2147483648")] {
+        assert_eq!(received.header(name), Some(value));
+    }
+    assert_eq!(sent(STRUCTURED, more).await.json().unwrap()["c3"], -2_147_483_648_i64);
+    for (name, value) in [("Name", json!("x")), ("a_b", json!("x")), ("ext", json!(1.5)), ("ext", json!([1]))] {
+        let mut more = json!({});
+        more[name] = value;
+        assert!(fault(more).starts_with(&format!("event.{name}: ")));
+    }
+}
+
+#[tokio::test]
+async fn binding_08_required_attributes_are_there_and_each_has_its_form() {
+    for (name, value) in
+        [("id", ""), ("source", ""), ("type", ""), ("source", "no uri"), ("dataschema", "relative"), ("time", "10:02")]
+    {
+        let mut more = json!({});
+        more[name] = value.into();
+        assert!(fault(more).starts_with(&format!("event.{name}: ")), "{name}={value:?}");
+    }
+}
+
+#[tokio::test]
+async fn binding_09_specversion_is_1_0() {
+    assert_eq!(sent(STRUCTURED, json!({})).await.json().unwrap()["specversion"], "1.0");
+    assert_eq!(sent(Encoding::Binary, json!({"data": 1})).await.header("ce-specversion"), Some("1.0"));
+    assert!(fault(json!({"specversion": "0.3"})).starts_with("event.specversion: must be 1.0"));
 }
 
 #[tokio::test]

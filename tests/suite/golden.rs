@@ -26,6 +26,33 @@ fn golden_crds_are_what_the_program_prints() {
 }
 
 #[test]
+fn golden_reasons_are_what_the_catalogue_says() {
+    check("docs/reasons.md", &reference::reasons());
+}
+
+#[test]
+fn golden_conformance_lists_tests_that_exist() {
+    let page = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/conformance.md")).unwrap();
+    let tests = ["conformance", "gates", "outcomes"]
+        .map(|file| fs::read_to_string(format!("{}/tests/suite/{file}.rs", env!("CARGO_MANIFEST_DIR"))).unwrap())
+        .concat();
+    let named: Vec<_> =
+        page.split('`').filter(|word| word.starts_with("webhook_") || word.starts_with("binding_")).collect();
+    assert!(named.len() >= 26, "{named:?}");
+    for test in &named {
+        assert!(
+            tests.contains(&format!("async fn {test}(")) || tests.contains(&format!("fn {test}(")),
+            "no test {test}"
+        );
+    }
+    for line in tests.lines().filter_map(|line| line.trim_start().trim_start_matches("async ").strip_prefix("fn ")) {
+        let name = line.split('(').next().unwrap();
+        let is_row = name.starts_with("webhook_") || name.starts_with("binding_");
+        assert!(!is_row || named.contains(&name), "docs/conformance.md does not list {name}");
+    }
+}
+
+#[test]
 fn golden_api_reference_is_what_the_schemas_say() {
     check("docs/api.md", &reference::page());
 }

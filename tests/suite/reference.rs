@@ -5,16 +5,41 @@ use std::fmt::Write;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
     CustomResourceDefinition, JSONSchemaProps, JSONSchemaPropsOrArray,
 };
-use tidings::api::{notification_crd, subscriber_crd};
+use tidings::api::{
+    AttemptReason, ConditionType, NotificationReason, SubscriberReason, notification_crd, subscriber_crd,
+};
 
 /// The whole page.
 pub fn page() -> String {
     let mut page = String::from(
         "# API reference\n\n<!-- Generated from the schemas by `make generate`; do not edit. -->\n\n\
-         Group `tidings.dev`, version `v1alpha1`. `kubectl explain subscriber.spec --recursive` shows the same.\n",
+         Group `tidings.dev`, version `v1alpha1`. `kubectl explain notification.spec.event` and the like show the same texts.\n",
     );
     for crd in [subscriber_crd(), notification_crd()] {
         kind(&mut page, &crd);
+    }
+    page
+}
+
+/// `docs/reasons.md`: the catalogue.
+pub fn reasons() -> String {
+    let mut page = String::from(
+        "# Conditions and reasons\n\n<!-- Generated from the catalogue by `make generate`; do not edit. -->\n\n\
+         The words that Tidings publishes. Scripts and alerts may rely on them; new ones may come.\n",
+    );
+    macro_rules! table {
+        ($($title:literal: $catalogue:ident,)+) => {$(
+            writeln!(page, "\n## {}\n\n{}\n\n| word | meaning | what to do |\n|---|---|---|", $title, $catalogue::ABOUT.trim()).unwrap();
+            for word in $catalogue::ALL {
+                writeln!(page, "| `{word}` | {} | {} |", word.meaning().trim(), word.remedy()).unwrap();
+            }
+        )+};
+    }
+    table! {
+        "Condition types": ConditionType,
+        "Reasons of a Subscriber": SubscriberReason,
+        "Reasons of a Notification": NotificationReason,
+        "Reasons of an attempt": AttemptReason,
     }
     page
 }

@@ -73,7 +73,17 @@ async fn a_bad_subscriber_is_refused_with_the_fields_name_and_what_to_write() {
         (
             subscriber(|spec| spec["tokenService"]["scopes"] = json!(["a b"])),
             "spec.tokenService.scopes[0]",
-            "should match",
+            "must be one scope",
+        ),
+        (
+            subscriber(|spec| spec["tokenService"]["credentialsSecretRef"]["name"] = "../../other/secrets/x".into()),
+            "spec.tokenService.credentialsSecretRef.name",
+            "must be the name of an object",
+        ),
+        (
+            subscriber(|spec| spec["delivery"] = json!({"backoff": {"initialSeconds": 10, "maxSeconds": 5}})),
+            "spec.delivery.backoff",
+            "initialSeconds must not be more than maxSeconds",
         ),
         (subscriber(|spec| spec["webhok"] = json!({})), "spec.webhok", "unknown field"),
     ];
@@ -97,12 +107,18 @@ async fn a_bad_notification_is_refused_with_the_attributes_name_and_what_to_writ
         (notification(json!({"source": "/s"})), "spec.event.type", "Required value"),
         (event(json!({"source": ""})), "spec.event.source", "at least 1 chars"),
         (event(json!({"specversion": "0.3"})), "spec.event.specversion", "supported values: \"1.0\""),
-        (event(json!({"time": "yesterday"})), "spec.event.time", "date-time"),
+        (event(json!({"time": "yesterday"})), "spec.event.time", "must be an RFC 3339 time"),
         (event(json!({"data": 1, "data_base64": "AA=="})), "spec.event", "data and data_base64 exclude each other"),
         (event(json!({"data_base64": "?"})), "spec.event.data_base64", "should match"),
-        (event(json!({"Bad-Name": "x"})), "spec.event", "an attribute name has 1 to 20 lower-case letters and digits"),
+        (
+            event(json!({"Bad-Name": "x"})),
+            "spec.event.Bad-Name:",
+            "an attribute name has 1 to 20 lower-case letters and digits",
+        ),
+        (event(json!({"datacontenttype": "json"})), "spec.event.datacontenttype", "must be a media type"),
+        (event(json!({"dataschema": "schema"})), "spec.event.dataschema", "must be an absolute URI"),
         (event(json!({"averyveryverylongattributename": "x"})), "spec.event", "an attribute name has 1 to 20"),
-        (event(json!({"ext": 1.5})), "spec.event", "a string, a boolean or a 32-bit integer"),
+        (event(json!({"ext": 1.5})), "spec.event.ext:", "a string, a boolean or a 32-bit integer"),
         (event(json!({"ext": 4_294_967_296_u64})), "spec.event", "a string, a boolean or a 32-bit integer"),
         (event(json!({"ext": {"a": 1}})), "spec.event", "a string, a boolean or a 32-bit integer"),
     ];

@@ -3,9 +3,17 @@
 
 use std::{path::Path, path::PathBuf, time::Duration};
 
+use futures::StreamExt;
+use kube::{
+    Api, Config,
+    api::PostParams,
+    config::{KubeConfigOptions, Kubeconfig},
+};
 use serde_json::{Value, json};
 use testkit::{Authority, Client, ControlPlane, Operator, Receiver, TokenService};
 use tokio::time::{Instant, sleep};
+
+use tidings::api::Notification;
 
 use crate::cluster::{cluster, namespace, render_chart};
 
@@ -117,6 +125,21 @@ impl World {
             })
             .collect();
         self.apply(&json!({"apiVersion": "v1", "kind": "List", "items": items})).await;
+    }
+
+    /// Creates `count` Notifications as a controller would: many at once, through the API.
+    pub async fn create(&self, prefix: &str, subscriber: &str, count: usize) {
+        let kubeconfig = Kubeconfig::read_from(self.plane.admin_kubeconfig()).unwrap();
+        let config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await.unwrap();
+        let api = Api::<Notification>::namespaced(kube::Client::try_from(config).unwrap(), &self.namespace);
+        let make = |n| {
+            let name = format!("{prefix}-{n}");
+            let event = json!({"id": name, "source": "/test", "type": "test", "data": {}});
+            let object: Notification = serde_json::from_value(notification(&name, subscriber, event)).unwrap();
+            let api = api.clone();
+            async move { api.create(&PostParams::default(), &object).await.unwrap() }
+        };
+        futures::stream::iter((0..count).map(make)).buffer_unordered(32).for_each(async |_| ()).await;
     }
 
     /// One object.

@@ -47,7 +47,10 @@ impl Stage {
 
         let folder = Folder::new("demo")?;
         let ca_file = folder.write("ca.crt", authority.ca_pem())?.display().to_string();
-        say("tidings run --egress-allow-cidr 127.0.0.0/8  (a webhook on loopback is refused otherwise)");
+        say(format!(
+            "SSL_CERT_FILE=<that authority> tidings run --watch-namespace {NAMESPACE} --egress-allow-cidr 127.0.0.0/8"
+        ));
+        say("(without the last flag a webhook on loopback is refused; without the variable it would not be trusted)");
         // One namespace: in a cluster that others use, the demo keeps to its own.
         let args = ["--egress-allow-cidr", "127.0.0.0/8", "--watch-namespace", NAMESPACE];
         let operator = Operator::start(binary, cluster.kubeconfig(), &args, &[("SSL_CERT_FILE", &ca_file)]).await?;

@@ -1,0 +1,98 @@
+//! What time alone brings: Notifications expire, and those that wait are told why. Outcomes are written first; these
+//! writes take what is left.
+
+use std::time::{Duration, Instant};
+
+use k8s_openapi::jiff::Timestamp;
+use tracing::debug;
+
+use super::{Notifications, observe::GATES, settle::Done};
+use crate::{
+    controller::{expiry::Life, index::Uid, status::Waiting},
+    dispatch::Gate,
+};
+
+/// What lives under a Subscriber that is not known lives by the default of `delivery.expireAfterSeconds`.
+const DEFAULT_EXPIRY: Duration = Duration::from_secs(24 * 3600);
+/// At most so many expiries are written at once.
+const EXPIRIES: usize = 4;
+
+impl Notifications {
+    /// Writes what is due, once the Subscribers are known: before that, none of them would seem to exist.
+    pub(super) fn write_due(&mut self) {
+        if self.unlisted > 0 {
+            return;
+        }
+        let now = Instant::now();
+        while self.expiring.len() < EXPIRIES
+            && let Some(uid) = self.expiries.next(now)
+        {
+            self.disarm(&uid);
+            self.expire_or_rearm(uid);
+        }
+        while let Some((uid, gate)) = self.scheduler.courtesy(now) {
+            self.tell(uid, gate);
+        }
+    }
+
+    /// Sets when the Notification expires, by all that is known now.
+    pub(super) fn arm(&mut self, uid: &Uid) {
+        let at = self.ends(uid).map(|at| {
+            let wait = Duration::try_from(at.duration_since(Timestamp::now())).unwrap_or_default();
+            Instant::now() + wait
+        });
+        let old = self.index.expires(uid, at);
+        self.expiries.set(uid, old, at);
+    }
+
+    /// It does not expire for now.
+    pub(super) fn disarm(&mut self, uid: &Uid) {
+        let old = self.index.expires(uid, None);
+        self.expiries.set(uid, old, None);
+    }
+
+    fn ends(&self, uid: &Uid) -> Option<Timestamp> {
+        let entry = self.index.get(uid)?;
+        let life = Life { began: entry.began, own: entry.own_expiry, tried: entry.attempts > 0 };
+        let subscriber = self.lanes.get(&entry.lane).map_or(DEFAULT_EXPIRY, |lane| lane.expire_after);
+        life.ends(self.scheduler.gate(&entry.lane, Instant::now()), subscriber)
+    }
+
+    /// Its time has come by what was known when it was set; by what is known now it may be later, or never. One in
+    /// flight is looked at when its attempt ends.
+    fn expire_or_rearm(&mut self, uid: Uid) {
+        let has_ended = self.ends(&uid).is_some_and(|at| at <= Timestamp::now());
+        if self.scheduler.is_in_flight(&uid) {
+            return;
+        }
+        let Some(entry) = self.index.get(&uid).filter(|_| has_ended) else {
+            return self.arm(&uid);
+        };
+        let (lane, name, began) = (entry.lane.clone(), entry.name.clone(), entry.began);
+        self.scheduler.remove(&uid);
+        self.expiring.insert(uid.clone());
+        let attempts = self.attempts.clone();
+        self.running.spawn(async move {
+            let ended = attempts.expire(&lane, &name, &uid, began).await;
+            (uid, Done::Expiry(ended))
+        });
+    }
+
+    fn tell(&mut self, uid: Uid, gate: Gate) {
+        let (Some(entry), Some((_, reason))) = (self.index.get(&uid), GATES.iter().find(|(g, _)| *g == gate)) else {
+            return;
+        };
+        let waiting = Waiting {
+            namespace: entry.lane.namespace.clone(),
+            name: entry.name.clone(),
+            uid: uid.clone(),
+            attempts: entry.attempts,
+        };
+        let (attempts, reason) = (self.attempts.clone(), *reason);
+        self.running.spawn(async move {
+            let told = attempts.writer.tell(&waiting, reason).await;
+            let told = told.inspect_err(|error| debug!(%error, "a courtesy was not written"));
+            (uid, Done::Told(told.ok().map(Box::new)))
+        });
+    }
+}

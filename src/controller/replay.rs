@@ -1,0 +1,314 @@
+//! Replay: a Notification with a new value of the label `tidings.dev/replay` is set back to Pending, by one write.
+//!
+//! The label stays; the value that was handled is kept in the status, so a label that Git holds sends nothing twice. The
+//! queue then sees the Notification come back through its own watch and sends it with the same event id.
+//!
+//! An attempt that is in flight while a replay is asked for writes its outcome over what it read before, replay fields
+//! included. Either its tests fail, or it undoes the replay's write: then the label differs from the handled value
+//! again, this watch shows it, and the replay is done once more, now after the outcome. Both ways end with an attempt
+//! that began after the label was there. A crash at any point leaves a label that differs, which the next start finds.
+
+use std::{pin::pin, time::Duration};
+
+use futures::{StreamExt, future};
+use json_patch::Patch as JsonPatch;
+use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Time, jiff::Timestamp};
+use kube::{
+    Api, Client,
+    api::{Patch, PatchParams},
+    runtime::{WatchStreamExt, watcher},
+};
+use serde_json::{Value, json};
+use tokio::{sync::Notify, time::sleep};
+use tracing::{info, warn};
+
+use super::{
+    FIELD_MANAGER, WATCH_SECONDS, in_namespace, notification_status::conditions, status::in_time, stored::Stored,
+};
+use crate::{
+    api::{NotificationReason, NotificationStatus, Phase, REPLAY_LABEL},
+    dispatch::Backoff,
+    metrics::Metrics,
+};
+
+/// Replays under way at once.
+const AT_ONCE: usize = 8;
+/// Pages of this many objects, which may be large: they come with their events.
+const PAGE: u32 = 64;
+/// Tries to write one replay before it is left to the next listing.
+const TRIES: u32 = 8;
+/// The waits between them: 11 s in all.
+const BACKOFF: Backoff = Backoff { initial: Duration::from_millis(100), max: Duration::from_secs(5) };
+/// If one was left, all are listed anew after this.
+const LIST_AGAIN: Duration = Duration::from_secs(30);
+
+/// Watches for Notifications to replay.
+pub struct Replays {
+    /// Lists and watches.
+    pub client: Client,
+    /// Reads and writes; should not retry by itself.
+    pub writer: Client,
+    /// Counts the writes.
+    pub metrics: Metrics,
+}
+
+impl Replays {
+    /// Replays what is asked for in one namespace (None: in all) until `shutdown`.
+    pub async fn run(self, namespace: Option<String>, shutdown: impl Future<Output = ()>) {
+        let work = async {
+            loop {
+                self.watch(namespace.as_deref()).await;
+            }
+        };
+        future::select(pin!(work), pin!(shutdown)).await;
+    }
+
+    /// One listing and the watch that follows it. Ends a while after a replay was left undone.
+    async fn watch(&self, namespace: Option<&str>) {
+        let api: Api<Stored> = in_namespace(&self.client, namespace);
+        let config = watcher::Config::default().labels(REPLAY_LABEL).page_size(PAGE).timeout(WATCH_SECONDS);
+        let left = Notify::new();
+        let end = async {
+            left.notified().await;
+            sleep(LIST_AGAIN).await;
+        };
+        watcher::watcher(api, config)
+            .default_backoff()
+            .filter_map(|event| async {
+                match event {
+                    Ok(watcher::Event::InitApply(object) | watcher::Event::Apply(object)) => Some(object),
+                    Ok(_) => None,
+                    Err(error) => {
+                        warn!(%error, "watching for Notifications to replay; the watch begins anew");
+                        None
+                    }
+                }
+            })
+            .take_until(pin!(end))
+            .for_each_concurrent(AT_ONCE, |object| async {
+                if !self.handle(object).await {
+                    left.notify_one();
+                }
+            })
+            .await;
+    }
+
+    /// Replays `read` if that is asked for; false if it is asked for and could not be done.
+    ///
+    /// Decides again from what is stored after every failure: a write whose answer was lost is found to be handled.
+    async fn handle(&self, mut read: Stored) -> bool {
+        for tries in 1..=TRIES {
+            let Some(status) = replayed(&read, Timestamp::now()) else {
+                return true;
+            };
+            let error = match self.write(&read, &status).await {
+                Ok(()) => {
+                    self.succeeded(&read);
+                    return true;
+                }
+                Err(error) => error,
+            };
+            self.failed(&read, &error);
+            sleep(BACKOFF.wait(tries, rand::random())).await;
+            match in_time(self.api(&read).get_opt(read.name())).await {
+                Ok(Some(current)) if current.metadata.uid == read.metadata.uid => read = current,
+                Ok(_) => return true,
+                Err(error) => self.failed(&read, &error),
+            }
+        }
+        replayed(&read, Timestamp::now()).is_none()
+    }
+
+    async fn write(&self, read: &Stored, status: &NotificationStatus) -> Result<(), kube::Error> {
+        let params = PatchParams { field_manager: Some(FIELD_MANAGER.into()), ..PatchParams::default() };
+        let patch: JsonPatch = serde_json::from_value(patch(read, status)).map_err(kube::Error::SerdeError)?;
+        in_time(self.api(read).patch_status(read.name(), &params, &Patch::<()>::Json(patch))).await.map(drop)
+    }
+
+    fn succeeded(&self, read: &Stored) {
+        self.metrics.status_write("recorded");
+        if read.status.is_finished() {
+            self.metrics.finished_stored_changed(-1);
+        }
+        info!(notification = %format_args!("{}/{}", read.namespace(), read.name()), label = read.replay_label(), "replayed: it is sent again");
+    }
+
+    fn failed(&self, read: &Stored, error: &kube::Error) {
+        if matches!(error, kube::Error::Api(answer) if matches!(answer.code, 404 | 409 | 422)) {
+            self.metrics.status_write("conflict");
+        } else {
+            self.metrics.status_write("error");
+            warn!(notification = %format_args!("{}/{}", read.namespace(), read.name()), %error, "could not be replayed yet; it is tried again");
+        }
+    }
+
+    fn api(&self, read: &Stored) -> Api<Stored> {
+        Api::namespaced(self.writer.clone(), read.namespace())
+    }
+}
+
+/// The status that sends `read` again, unless the value of its label was handled already.
+fn replayed(read: &Stored, now: Timestamp) -> Option<NotificationStatus> {
+    let asked = read.replay_label()?;
+    if read.status.last_handled_replay.as_deref() == Some(asked) || read.is_being_deleted() {
+        return None;
+    }
+    let (phase, reason) = (Phase::Pending, NotificationReason::Queued);
+    let message = format!("to be sent again, as the label {REPLAY_LABEL}={asked} asks for");
+    let generation = read.metadata.generation;
+    Some(NotificationStatus {
+        observed_generation: generation,
+        phase,
+        reason,
+        conditions: conditions(&read.status, generation, phase, reason, &message, now),
+        message: Some(message),
+        event_id: read.status.event_id.clone(),
+        attempts: 0,
+        last_attempt: None,
+        next_attempt_time: None,
+        completion_time: None,
+        deferred_attempts: 0,
+        replay_time: Some(Time(now)),
+        last_handled_replay: Some(asked.to_owned()),
+    })
+}
+
+/// Writes `status` over what `read` holds, and only over that: stale news of a label replays nothing.
+fn patch(read: &Stored, status: &NotificationStatus) -> Value {
+    // A missing value cannot be tested for; before the first replay the version stands in for it.
+    let not_handled_since = match &read.status.last_handled_replay {
+        Some(handled) => json!({ "op": "test", "path": "/status/lastHandledReplay", "value": handled }),
+        None => json!({ "op": "test", "path": "/metadata/resourceVersion", "value": read.metadata.resource_version }),
+    };
+    let label = format!("/metadata/labels/{}", REPLAY_LABEL.replace('/', "~1"));
+    json!([
+        { "op": "test", "path": "/metadata/uid", "value": read.metadata.uid },
+        { "op": "test", "path": label, "value": status.last_handled_replay },
+        { "op": "test", "path": "/status/phase", "value": read.status.phase },
+        { "op": "test", "path": "/status/attempts", "value": read.status.attempts },
+        not_handled_since,
+        { "op": "add", "path": "/status", "value": status },
+    ])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::ConditionStatus;
+
+    fn stored(change: impl FnOnce(&mut Value)) -> Stored {
+        let condition = |type_, status| {
+            json!({"type": type_, "status": status, "reason": "Exhausted", "message": "m",
+                "lastTransitionTime": "2026-01-01T00:00:00Z"})
+        };
+        let mut object = json!({
+            "metadata": {
+                "name": "n", "namespace": "a", "uid": "u", "resourceVersion": "7", "generation": 1,
+                "labels": {"tidings.dev/replay": "1", "other": "x"},
+            },
+            "spec": {"subscriberRef": {"name": "s"}, "event": {"id": "e"}},
+            "status": {
+                "observedGeneration": 1, "phase": "Failed", "reason": "Exhausted", "message": "m", "attempts": 5,
+                "deferredAttempts": 2, "eventID": "e", "completionTime": "2026-01-01T00:00:00Z",
+                "nextAttemptTime": "2026-01-01T00:00:00Z",
+                "lastAttempt": {"time": "2026-01-01T00:00:00Z", "reason": "ServerError", "durationMilliseconds": 1},
+                "conditions": [condition("Ready", "False"), condition("Delivered", "False"), condition("Stalled", "True")],
+            },
+        });
+        change(&mut object);
+        serde_json::from_value(object).unwrap()
+    }
+
+    fn now() -> Timestamp {
+        "2026-02-01T00:00:00Z".parse().unwrap()
+    }
+
+    #[test]
+    fn a_new_value_sets_all_but_the_event_id_and_the_history_of_conditions_anew() {
+        let status = replayed(&stored(|_| ()), now()).unwrap();
+        let written = serde_json::to_value(&status).unwrap();
+        let fields: Vec<_> = written.as_object().unwrap().keys().map(String::as_str).collect();
+        let expected = [
+            "attempts",
+            "conditions",
+            "eventID",
+            "lastHandledReplay",
+            "message",
+            "observedGeneration",
+            "phase",
+            "reason",
+            "replayTime",
+        ];
+        assert_eq!(fields, expected);
+        assert_eq!((&written["phase"], &written["reason"]), (&json!("Pending"), &json!("Queued")));
+        assert_eq!((&written["attempts"], &written["eventID"]), (&json!(0), &json!("e")));
+        assert_eq!(written["lastHandledReplay"], "1");
+        assert_eq!(written["replayTime"], "2026-02-01T00:00:00Z");
+        let conditions: Vec<_> = status
+            .conditions
+            .iter()
+            .map(|c| (c.type_.as_str(), c.status, c.reason.as_str(), c.last_transition_time.0 == now()))
+            .collect();
+        let expected = [
+            ("Ready", ConditionStatus::False, "Queued", false),
+            ("Delivered", ConditionStatus::False, "Queued", false),
+            ("Reconciling", ConditionStatus::True, "Queued", true),
+        ];
+        assert_eq!(conditions, expected);
+    }
+
+    #[test]
+    fn every_phase_can_be_replayed() {
+        for phase in ["Pending", "Delivered", "Failed", "SomethingNew"] {
+            assert!(replayed(&stored(|n| n["status"]["phase"] = json!(phase)), now()).is_some(), "{phase}");
+        }
+    }
+
+    #[test]
+    fn no_label_a_handled_value_or_a_deletion_under_way_change_nothing() {
+        let unlabelled = stored(|n| n["metadata"]["labels"] = json!({"other": "1"}));
+        let handled = stored(|n| n["status"]["lastHandledReplay"] = json!("1"));
+        let deleted = stored(|n| n["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z"));
+        for (what, object) in [("unlabelled", unlabelled), ("handled", handled), ("deleted", deleted)] {
+            assert_eq!(replayed(&object, now()), None, "{what}");
+        }
+        assert!(replayed(&stored(|n| n["status"]["lastHandledReplay"] = json!("0")), now()).is_some());
+    }
+
+    #[test]
+    fn an_empty_value_is_a_value_too() {
+        let empty = stored(|n| n["metadata"]["labels"]["tidings.dev/replay"] = json!(""));
+        let status = replayed(&empty, now()).unwrap();
+        assert_eq!(status.last_handled_replay.as_deref(), Some(""));
+    }
+
+    #[test]
+    fn the_message_fits_with_the_longest_value() {
+        let longest = stored(|n| n["metadata"]["labels"]["tidings.dev/replay"] = json!("x".repeat(63)));
+        let message = replayed(&longest, now()).unwrap().message.unwrap();
+        assert!(message.chars().count() <= 256, "{message}");
+    }
+
+    #[test]
+    fn the_patch_tests_all_that_was_decided_from() {
+        let tested = |read: &Stored| {
+            let status = replayed(read, now()).unwrap();
+            let patch = patch(read, &status);
+            let (add, tests) = patch.as_array().unwrap().split_last().unwrap();
+            assert_eq!((&add["op"], &add["path"]), (&json!("add"), &json!("/status")));
+            assert!(tests.iter().all(|test| test["op"] == "test"), "{tests:?}");
+            let paths = tests.iter().map(|test| (test["path"].as_str().unwrap().to_owned(), test["value"].clone()));
+            paths.collect::<Vec<_>>()
+        };
+        let base = [
+            ("/metadata/uid".to_owned(), json!("u")),
+            ("/metadata/labels/tidings.dev~1replay".to_owned(), json!("1")),
+            ("/status/phase".to_owned(), json!("Failed")),
+            ("/status/attempts".to_owned(), json!(5)),
+        ];
+        let with = |path: &str, value| [&base[..], &[(path.to_owned(), json!(value))]].concat();
+        assert_eq!(tested(&stored(|_| ())), with("/metadata/resourceVersion", "7"));
+        let again = stored(|n| n["status"]["lastHandledReplay"] = json!("0"));
+        assert_eq!(tested(&again), with("/status/lastHandledReplay", "0"));
+    }
+}

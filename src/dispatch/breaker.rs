@@ -1,0 +1,201 @@
+//! When a failing webhook is left alone, and when it is tried again.
+
+use std::time::{Duration, Instant};
+
+const FAILURES_TO_OPEN: u32 = 5;
+const FIRST_PROBE: Duration = Duration::from_secs(30);
+const LONGEST_WAIT: Duration = Duration::from_secs(15 * 60);
+
+/// What an attempt says about its webhook. One that was told to pause says nothing: it is not reported.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Health {
+    /// The webhook took the event.
+    Success,
+    /// Network, TLS, time-out, 408, 5xx, repeated 401: five in a row open the circuit.
+    Failure,
+    /// Any other answer: the webhook lives; the count begins anew and the circuit closes.
+    Answered,
+}
+
+/// One Subscriber's circuit.
+#[derive(Debug, Default)]
+pub(super) struct Breaker {
+    failures: u32,
+    era: Era,
+    open: Option<Open>,
+}
+
+/// The time from one opening or reset of the circuit to the next. A failure of an attempt that began in an earlier era
+/// is old news.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Era(u32);
+
+#[derive(Debug)]
+struct Open {
+    wait: Duration,
+    probe_at: Instant,
+    probing: bool,
+}
+
+/// What a circuit lets start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Passage {
+    /// Whatever comes.
+    All,
+    /// One probe, at this time.
+    ProbeAt(Instant),
+    /// Nothing: a probe is under way.
+    Nothing,
+}
+
+impl Breaker {
+    pub(super) fn is_open(&self) -> bool {
+        self.open.is_some()
+    }
+
+    pub(super) fn era(&self) -> Era {
+        self.era
+    }
+
+    pub(super) fn passage(&self) -> Passage {
+        match &self.open {
+            None => Passage::All,
+            Some(open) if open.probing => Passage::Nothing,
+            Some(open) => Passage::ProbeAt(open.probe_at),
+        }
+    }
+
+    /// An attempt starts. Returns whether it is a probe.
+    pub(super) fn start(&mut self) -> bool {
+        if let Some(open) = &mut self.open {
+            open.probing = true;
+        }
+        self.is_open()
+    }
+
+    /// The probe that began in `era` is no longer under way.
+    pub(super) fn probe_ended(&mut self, era: Era) {
+        if era == self.era
+            && let Some(open) = &mut self.open
+        {
+            open.probing = false;
+        }
+    }
+
+    /// What an attempt that began in `era` found.
+    pub(super) fn report(&mut self, health: Health, era: Era, now: Instant) {
+        match (health, &mut self.open) {
+            (Health::Success | Health::Answered, _) => {
+                self.failures = 0;
+                self.open = None;
+            }
+            (Health::Failure, _) if era != self.era => {}
+            // Of this era: only a probe can be.
+            (Health::Failure, Some(open)) => {
+                open.wait = (open.wait * 2).min(LONGEST_WAIT);
+                open.probe_at = now + open.wait;
+            }
+            (Health::Failure, None) => {
+                self.failures += 1;
+                if self.failures >= FAILURES_TO_OPEN {
+                    self.begin_era();
+                    self.open = Some(Open { wait: FIRST_PROBE, probe_at: now + FIRST_PROBE, probing: false });
+                }
+            }
+        }
+    }
+
+    /// Closes the circuit; what is under way cannot open it again.
+    pub(super) fn reset(&mut self) {
+        self.open = None;
+        self.begin_era();
+    }
+
+    fn begin_era(&mut self) {
+        self.failures = 0;
+        self.era = Era(self.era.0.wrapping_add(1));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn fail(breaker: &mut Breaker, times: u32, now: Instant) {
+        (0..times).for_each(|_| breaker.report(Health::Failure, breaker.era(), now));
+    }
+
+    #[test]
+    fn five_failures_in_a_row_open_it_and_any_answer_between_them_does_not() {
+        for health in [Health::Success, Health::Answered] {
+            let (mut breaker, now) = (Breaker::default(), Instant::now());
+            fail(&mut breaker, 4, now);
+            breaker.report(health, breaker.era(), now);
+            fail(&mut breaker, 4, now);
+            assert_eq!(breaker.passage(), Passage::All);
+            fail(&mut breaker, 1, now);
+            assert_eq!(breaker.passage(), Passage::ProbeAt(now + 30 * SECOND));
+            breaker.report(health, breaker.era(), now);
+            assert_eq!(breaker.passage(), Passage::All);
+        }
+    }
+
+    #[test]
+    fn each_probe_that_fails_doubles_the_wait_up_to_a_quarter_of_an_hour() {
+        let (mut breaker, now) = (Breaker::default(), Instant::now());
+        fail(&mut breaker, 5, now);
+        for wait in [60, 120, 240, 480, 900, 900] {
+            assert!(breaker.start());
+            assert_eq!(breaker.passage(), Passage::Nothing);
+            fail(&mut breaker, 1, now);
+            breaker.probe_ended(breaker.era());
+            assert_eq!(breaker.passage(), Passage::ProbeAt(now + wait * SECOND));
+        }
+    }
+
+    #[test]
+    fn failures_of_attempts_that_began_before_it_opened_count_nothing_even_once_it_closed() {
+        let (mut breaker, now) = (Breaker::default(), Instant::now());
+        let before = breaker.era();
+        fail(&mut breaker, 5, now);
+        breaker.report(Health::Failure, before, now + SECOND);
+        assert_eq!(breaker.passage(), Passage::ProbeAt(now + 30 * SECOND));
+        breaker.report(Health::Success, breaker.era(), now);
+        (0..5).for_each(|_| breaker.report(Health::Failure, before, now));
+        assert_eq!(breaker.passage(), Passage::All);
+    }
+
+    #[test]
+    fn a_probe_that_ends_without_a_report_lets_another_go_at_once() {
+        let (mut breaker, now) = (Breaker::default(), Instant::now());
+        fail(&mut breaker, 5, now);
+        breaker.start();
+        breaker.probe_ended(breaker.era());
+        assert_eq!(breaker.passage(), Passage::ProbeAt(now + 30 * SECOND));
+    }
+
+    #[test]
+    fn a_probe_of_an_earlier_opening_does_not_free_the_place_of_this_ones() {
+        let (mut breaker, now) = (Breaker::default(), Instant::now());
+        fail(&mut breaker, 5, now);
+        breaker.start();
+        let earlier = breaker.era();
+        breaker.report(Health::Success, earlier, now);
+        fail(&mut breaker, 5, now);
+        breaker.start();
+        breaker.probe_ended(earlier);
+        assert_eq!(breaker.passage(), Passage::Nothing);
+    }
+
+    #[test]
+    fn a_reset_closes_it_and_what_was_under_way_cannot_open_it_again() {
+        let (mut breaker, now) = (Breaker::default(), Instant::now());
+        fail(&mut breaker, 5, now);
+        let before = breaker.era();
+        breaker.reset();
+        (0..5).for_each(|_| breaker.report(Health::Failure, before, now));
+        assert!(!breaker.is_open());
+    }
+}

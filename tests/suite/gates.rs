@@ -1,0 +1,216 @@
+//! What holds a Subscriber's Notifications, how it is told, and how it opens again.
+
+use std::time::{Duration, SystemTime};
+
+use serde_json::{Value, json};
+use testkit::{Behaviour, exchange::Reply};
+use tokio::time::{Instant, sleep};
+
+use crate::world::{CLIENT, PATIENCE, World, condition, path};
+
+/// A world with its Secret and a Subscriber `shop` with this `delivery`.
+async fn shop(name: &str, delivery: Value) -> World {
+    let world = World::new(name).await;
+    world.secret(CLIENT.1).await;
+    world.subscriber("shop", |spec| spec["delivery"] = delivery).await;
+    world
+}
+
+fn event() -> Value {
+    json!({"source": "/s", "type": "t"})
+}
+
+/// The instant that a time of the API names.
+fn instant(time: &Value) -> SystemTime {
+    httpdate_of(time.as_str().unwrap())
+}
+
+fn httpdate_of(rfc3339: &str) -> SystemTime {
+    let timestamp: k8s_openapi::jiff::Timestamp = rfc3339.parse().unwrap();
+    timestamp.into()
+}
+
+#[tokio::test]
+async fn webhook_12_retry_after_silences_the_whole_subscriber_over_a_restart() {
+    let world = shop("pause", json!({})).await;
+    let mut operator = world.operator().await;
+    world.until_reason("shop", "Operational").await;
+    world.receiver.answer_next(&path("shop"), 1, &Behaviour::reply(Reply::status(429).header("retry-after", "8")));
+    world.notification("first", "shop", event()).await;
+    let paused = world.until("notification", "first", |n| n["status"]["attempts"] == 1).await;
+    assert_eq!((&paused["status"]["phase"], &paused["status"]["reason"]), (&json!("Pending"), &json!("Paused")));
+    assert_eq!(paused["status"]["deferredAttempts"], 1);
+    let until = instant(&world.get("subscriber", "shop").await["status"]["pausedUntilTime"]);
+    world.notification("second", "shop", event()).await;
+    operator.kill().await.unwrap();
+    operator.restart().await.unwrap();
+    operator.ready(PATIENCE).await.unwrap();
+    world.until_delivered(2).await;
+    let posts = world.receiver.requests_for(&path("shop"));
+    assert_eq!(posts.len(), 3);
+    assert!(posts[1..].iter().all(|post| post.arrived_at >= until), "a POST inside the pause");
+}
+
+#[tokio::test]
+async fn a_requested_reconcile_ends_a_pause_once() {
+    let world = shop("request", json!({})).await;
+    let _operator = world.operator().await;
+    world.until_reason("shop", "Operational").await;
+    world.receiver.answer_next(&path("shop"), 1, &Behaviour::reply(Reply::status(503).header("retry-after", "3600")));
+    world.notification("n", "shop", event()).await;
+    world.until("notification", "n", |n| n["status"]["reason"] == "Paused").await;
+    world.until("subscriber", "shop", |s| s["status"]["pausedUntilTime"].is_string()).await;
+    world.notification("other", "shop", event()).await;
+    let annotate = ["annotate", "subr", "shop", "tidings.dev/reconcile-requested-at=1", "--overwrite"];
+    world.kubectl(&annotate).await.ok().unwrap();
+    world.until_phase("other", "Delivered").await;
+    let subscriber = world.get("subscriber", "shop").await;
+    assert_eq!(subscriber["status"]["lastHandledRequest"], "1");
+    assert!(subscriber["status"]["pausedUntilTime"].is_null());
+}
+
+#[tokio::test]
+async fn webhook_10_a_410_stops_all_sending_until_the_spec_changes_restarts_included() {
+    let world = shop("gone", json!({"expireAfterSeconds": 3600})).await;
+    let mut operator = world.operator().await;
+    world.receiver.answer_always(&path("shop"), Behaviour::status(410));
+    world.notification("first", "shop", event()).await;
+    let gone = world.until_reason("shop", "EndpointGone").await;
+    assert_eq!(condition(&gone, "Stalled")["status"], "True");
+    let held = world.until("notification", "first", |n| n["status"]["attempts"] == 1).await;
+    assert_eq!((&held["status"]["phase"], &held["status"]["reason"]), (&json!("Pending"), &json!("EndpointGone")));
+    world.notification("second", "shop", event()).await;
+    operator.restart().await.unwrap();
+    operator.ready(PATIENCE).await.unwrap();
+    world.until("notification", "second", |n| n["status"]["reason"] == "EndpointGone").await;
+    assert_eq!(world.receiver.requests_for(&path("shop")).len(), 1, "nothing was sent to a webhook that is gone");
+    world.receiver.behave(&path("shop"));
+    world.subscriber("shop", |spec| spec["webhook"]["timeoutSeconds"] = 14.into()).await;
+    world.until_phase("second", "Delivered").await;
+    world.until_reason("shop", "Operational").await;
+}
+
+#[tokio::test]
+async fn what_waits_behind_a_gate_is_told_which() {
+    let world = World::new("courtesy").await;
+    world.secret("wrong").await;
+    world.subscriber("refused", |_| ()).await;
+    world.subscriber("held", |spec| spec["suspend"] = true.into()).await;
+    for (name, subscriber) in [("a", "missing"), ("b", "refused"), ("c", "held")] {
+        world.notification(name, subscriber, event()).await;
+    }
+    let mut operator = world.operator().await;
+    for (name, reason) in [("a", "SubscriberNotFound"), ("b", "SubscriberNotReady"), ("c", "Suspended")] {
+        let told = world.until("notification", name, |n| n["status"]["reason"] == reason).await;
+        let status = &told["status"];
+        assert_eq!((&status["phase"], &status["attempts"]), (&json!("Pending"), &json!(0)), "{name}");
+        assert!(!status["message"].as_str().unwrap().is_empty());
+    }
+    let versions = async || {
+        let all = world.list("notifications").await;
+        all.iter().map(|n| n["metadata"]["resourceVersion"].clone()).collect::<Vec<_>>()
+    };
+    let before = versions().await;
+    operator.restart().await.unwrap();
+    operator.ready(PATIENCE).await.unwrap();
+    sleep(Duration::from_secs(8)).await; // longer than the five seconds after which they are told
+    assert_eq!(versions().await, before, "told already: nothing is written on a restart");
+}
+
+#[tokio::test]
+async fn a_thousand_behind_an_open_circuit_cost_their_courtesies_and_probes_alone() {
+    let world = shop("circuit", json!({"backoff": {"initialSeconds": 2, "maxSeconds": 3600}})).await;
+    world.receiver.answer_always(&path("shop"), Behaviour::status(500));
+    world.create("n", "shop", 1000).await;
+    let mut operator = world.operator().await;
+    let begun = Instant::now();
+    world.receiver.wait_for(&path("shop"), 5, PATIENCE).await.unwrap();
+    sleep(Duration::from_secs(60).saturating_sub(begun.elapsed())).await;
+    let posts = world.receiver.requests_for(&path("shop")).len();
+    // Sixteen may be under way when the fifth failure opens the circuit; one probe follows after 30 s, the next after 60 s.
+    assert!((16..=18).contains(&posts), "{posts} POSTs");
+    let all = world.list("notifications").await;
+    let told = all.iter().filter(|n| n["status"]["reason"] == "CircuitOpen").count();
+    let attempts: u64 = all.iter().map(|n| n["status"]["attempts"].as_u64().unwrap()).sum();
+    assert_eq!(attempts, posts as u64);
+    assert!((100..=300).contains(&told), "{told} were told, five a second at most");
+    let writes = || async {
+        let audit = world.plane.audit().await.unwrap();
+        audit.iter().filter(|event| event.is_write_to("notifications", "status", &world.namespace)).count()
+    };
+    let before = writes().await;
+    assert!(before <= posts + 300, "{before} writes for {posts} POSTs and {told} courtesies");
+
+    // A suspension shows the restart alone: no circuit, no probe.
+    world.subscriber("shop", |spec| spec["suspend"] = true.into()).await;
+    world.until_reason("shop", "Suspended").await;
+    operator.kill().await.unwrap();
+    let before = writes().await;
+    operator.restart().await.unwrap();
+    operator.ready(PATIENCE).await.unwrap();
+    assert_eq!(writes().await, before, "a restart writes nothing");
+    world.receiver.behave(&path("shop"));
+    world.subscriber("shop", |_| ()).await;
+    world.until_delivered(1000).await;
+}
+
+#[tokio::test]
+async fn a_rate_limit_spaces_what_is_sent_and_max_in_flight_bounds_what_is_under_way() {
+    let world = shop("pace", json!({"rateLimitPerMinute": 600})).await;
+    world.subscriber("slow", |spec| spec["delivery"] = json!({"maxInFlight": 2})).await;
+    let delay = Duration::from_millis(200);
+    world.receiver.answer_always(&path("slow"), Behaviour::status(204).after(delay));
+    world.create("a", "shop", 30).await;
+    world.create("b", "slow", 12).await;
+    let _operator = world.operator().await;
+    world.until_delivered(42).await;
+    let paced: Vec<_> = world.receiver.requests_for(&path("shop")).iter().map(|r| r.arrived).collect();
+    let took = paced[29] - paced[0];
+    assert!(took >= Duration::from_millis(2800), "30 at 600 a minute took {took:?}");
+    let slow: Vec<_> = world.receiver.requests_for(&path("slow")).iter().map(|r| r.arrived).collect();
+    for three in slow.windows(3) {
+        // The third cannot begin before one of the two others was answered.
+        assert!(three[2] - three[0] >= delay - Duration::from_millis(20), "three under way at once");
+    }
+}
+
+#[tokio::test]
+async fn max_attempts_exhaust_and_expiry_spares_what_was_never_tried() {
+    let quick = json!({"initialSeconds": 1, "maxSeconds": 1});
+    let world = shop("limits", json!({"maxAttempts": 2, "backoff": quick})).await;
+    world.subscriber("brief", |spec| spec["delivery"] = json!({"expireAfterSeconds": 3, "backoff": quick})).await;
+    world
+        .subscriber("held", |spec| {
+            spec["suspend"] = true.into();
+            spec["delivery"] = json!({"expireAfterSeconds": 1});
+        })
+        .await;
+    for name in ["shop", "brief"] {
+        world.receiver.answer_always(&path(name), Behaviour::status(500));
+    }
+    let _operator = world.operator().await;
+    for name in ["shop", "brief", "held"] {
+        world.notification(name, name, event()).await;
+    }
+    let mut own = json!({"apiVersion": "tidings.dev/v1alpha1", "kind": "Notification", "metadata": {"name": "own"},
+        "spec": {"subscriberRef": {"name": "held"}, "event": event(), "expireAfterSeconds": 2}});
+    world.apply(&own).await;
+    own["metadata"]["name"] = "orphan".into();
+    own["spec"]["subscriberRef"]["name"] = "missing".into();
+    world.apply(&own).await;
+
+    let exhausted = world.until_phase("shop", "Failed").await;
+    assert_eq!((&exhausted["status"]["reason"], &exhausted["status"]["attempts"]), (&json!("Exhausted"), &json!(2)));
+    assert_eq!(world.receiver.requests_for(&path("shop")).len(), 2);
+    for name in ["brief", "own", "orphan"] {
+        let expired = world.until_phase(name, "Failed").await;
+        let status = &expired["status"];
+        assert_eq!(status["reason"], "Expired", "{name}");
+        assert!(status["completionTime"].is_string() && status["nextAttemptTime"].is_null());
+        assert_eq!(condition(&expired, "Stalled")["reason"], "Expired");
+        let lifetime = if name == "brief" { 3 } else { 2 };
+        let created = instant(&expired["metadata"]["creationTimestamp"]);
+        assert!(instant(&status["completionTime"]) >= created + Duration::from_secs(lifetime), "{name}: too early");
+    }
+    assert_eq!(world.get("notification", "held").await["status"]["phase"], "Pending", "never tried, only suspended");
+}

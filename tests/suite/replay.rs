@@ -1,0 +1,259 @@
+//! The label `tidings.dev/replay`: sends again what it is asked to, once, over restarts and crashes.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use testkit::{Behaviour, ControlPlane, Part};
+use tokio::time::sleep;
+
+use crate::{
+    cluster::install_crds,
+    world::{CLIENT, PATIENCE, World, condition, path},
+};
+
+/// A world with its Secret and a Subscriber `shop`.
+async fn shop(name: &str) -> World {
+    let world = World::new(name).await;
+    world.secret(CLIENT.1).await;
+    world.subscriber("shop", |_| ()).await;
+    world
+}
+
+fn event(id: &str) -> Value {
+    json!({"id": id, "source": "/shop", "type": "order.paid"})
+}
+
+/// A Notification for `shop` as Git holds it, with the label.
+fn labelled(name: &str, value: &str) -> Value {
+    json!({
+        "apiVersion": "tidings.dev/v1alpha1", "kind": "Notification",
+        "metadata": {"name": name, "labels": {"tidings.dev/replay": value}},
+        "spec": {"subscriberRef": {"name": "shop"}, "event": event(name)},
+    })
+}
+
+async fn label(world: &World, name: &str, value: &str) {
+    let label = format!("tidings.dev/replay={value}");
+    world.kubectl(&["label", "ntf", name, &label, "--overwrite"]).await.ok().unwrap();
+}
+
+/// Waits until the value was handled and what it asked for is Delivered.
+async fn until_replayed(world: &World, name: &str, value: &str) -> Value {
+    let replayed = |n: &Value| n["status"]["lastHandledReplay"] == value && n["status"]["phase"] == "Delivered";
+    world.until("notification", name, replayed).await
+}
+
+/// The event ids that arrived at `shop`, in order.
+fn arrived(world: &World) -> Vec<String> {
+    world.receiver.requests_for(&path("shop")).iter().map(|request| request.event_id().unwrap()).collect()
+}
+
+/// Sends another Notification through everything: what was asked for before has happened by then.
+async fn send_marker(world: &World, name: &str) {
+    world.notification(name, "shop", event(name)).await;
+    world.until_phase(name, "Delivered").await;
+}
+
+/// The writes to `notifications/status` that the API server took.
+async fn status_writes(world: &World) -> usize {
+    let audit = world.plane.audit().await.unwrap();
+    let ours = audit.iter().filter(|event| event.is_write_to("notifications", "status", &world.namespace));
+    ours.filter(|event| event.code == 200).count()
+}
+
+#[tokio::test]
+async fn a_delivered_one_is_sent_again_with_the_same_id_and_a_handled_value_sends_nothing() {
+    let world = shop("replay").await;
+    let mut operator = world.operator().await;
+    world.notification("n", "shop", event("n")).await;
+    let first = world.until_phase("n", "Delivered").await;
+    assert!(first["status"]["replayTime"].is_null());
+    world.apply(&labelled("n", "1")).await;
+    let second = until_replayed(&world, "n", "1").await;
+    let status = &second["status"];
+    assert_eq!((&status["attempts"], &status["eventID"]), (&json!(1), &json!("n")));
+    assert!(status["replayTime"].is_string() && status["completionTime"].is_string());
+    assert_eq!(condition(&second, "Ready")["status"], "True");
+    assert!(condition(&second, "Reconciling").is_null());
+    assert_eq!(arrived(&world), ["n", "n"]);
+
+    world.apply(&labelled("n", "1")).await;
+    label(&world, "n", "1").await;
+    send_marker(&world, "marker-1").await;
+    operator.restart().await.unwrap();
+    operator.ready(PATIENCE).await.unwrap();
+    send_marker(&world, "marker-2").await;
+    assert_eq!(
+        world.get("notification", "n").await["metadata"]["resourceVersion"],
+        second["metadata"]["resourceVersion"]
+    );
+    assert_eq!(arrived(&world), ["n", "n", "marker-1", "marker-2"]);
+    assert_eq!(status_writes(&world).await, 5, "one for each delivery and one for the replay");
+
+    label(&world, "n", "2").await;
+    until_replayed(&world, "n", "2").await;
+    assert_eq!(arrived(&world).len(), 5);
+}
+
+#[tokio::test]
+async fn a_failed_one_is_sent_again_and_says_so_meanwhile() {
+    let world = shop("replay-failed").await;
+    world.receiver.answer_next(&path("shop"), 1, &Behaviour::status(422));
+    let _operator = world.operator().await;
+    world.notification("n", "shop", event("n")).await;
+    let failed = world.until_phase("n", "Failed").await;
+    assert_eq!(condition(&failed, "Stalled")["status"], "True");
+    world.subscriber("shop", |spec| spec["suspend"] = true.into()).await;
+    world.until_reason("shop", "Suspended").await;
+    label(&world, "n", "again").await;
+    let pending = world.until_phase("n", "Pending").await;
+    let status = &pending["status"];
+    assert_eq!((&status["attempts"], &status["eventID"]), (&json!(0), &json!("n")));
+    assert!(status["lastAttempt"].is_null() && status["completionTime"].is_null());
+    assert!(status["message"].as_str().unwrap().contains("tidings.dev/replay=again"), "{status}");
+    assert_eq!(condition(&pending, "Reconciling")["status"], "True");
+    assert!(condition(&pending, "Stalled").is_null());
+    world.subscriber("shop", |_| ()).await;
+    let delivered = until_replayed(&world, "n", "again").await;
+    assert_eq!(delivered["status"]["attempts"], 1);
+    assert_eq!(arrived(&world), ["n", "n"]);
+}
+
+#[tokio::test]
+async fn a_replay_asked_for_while_no_operator_runs_is_done_at_the_next_start() {
+    let world = shop("replay-away").await;
+    let mut operator = world.operator().await;
+    world.notification("n", "shop", event("n")).await;
+    world.until_phase("n", "Delivered").await;
+    operator.kill().await.unwrap();
+    label(&world, "n", "1").await;
+    operator.restart().await.unwrap();
+    until_replayed(&world, "n", "1").await;
+    assert_eq!(arrived(&world), ["n", "n"]);
+}
+
+#[tokio::test]
+async fn an_operator_killed_between_the_replays_write_and_its_send_neither_loses_nor_doubles_it() {
+    let world = shop("replay-kill").await;
+    let mut operator = world.operator().await;
+    world.notification("n", "shop", event("n")).await;
+    world.until_phase("n", "Delivered").await;
+    world.subscriber("shop", |spec| spec["suspend"] = true.into()).await;
+    world.until_reason("shop", "Suspended").await;
+    label(&world, "n", "1").await;
+    world.until("notification", "n", |n| n["status"]["lastHandledReplay"] == "1").await;
+    operator.kill().await.unwrap();
+    assert_eq!(world.get("notification", "n").await["status"]["phase"], "Pending");
+    world.subscriber("shop", |_| ()).await;
+    operator.restart().await.unwrap();
+    until_replayed(&world, "n", "1").await;
+    send_marker(&world, "marker").await;
+    assert_eq!(arrived(&world), ["n", "n", "marker"]);
+}
+
+#[tokio::test]
+async fn a_replay_asked_for_during_an_attempt_has_one_more_follow() {
+    let world = shop("replay-flight").await;
+    let _operator = world.operator().await;
+    world.receiver.answer_next(&path("shop"), 1, &Behaviour::status(204).after(Duration::from_secs(1)));
+    world.notification("n", "shop", event("n")).await;
+    world.receiver.wait_for(&path("shop"), 1, PATIENCE).await.unwrap();
+    label(&world, "n", "1").await;
+    // The replay is written, undone by the outcome of the attempt, and written again.
+    world.receiver.wait_for(&path("shop"), 2, PATIENCE).await.unwrap();
+    until_replayed(&world, "n", "1").await;
+    send_marker(&world, "marker").await;
+    assert_eq!(arrived(&world), ["n", "n", "marker"]);
+}
+
+#[tokio::test]
+async fn one_created_with_the_label_is_sent_once() {
+    let world = shop("replay-created").await;
+    let _operator = world.operator().await;
+    world.until_reason("shop", "Operational").await;
+    let names: Vec<_> = (0..20).map(|n| format!("n-{n}")).collect();
+    let items: Vec<_> = names.iter().map(|name| labelled(name, "1")).collect();
+    world.apply(&json!({"apiVersion": "v1", "kind": "List", "items": items})).await;
+    for name in &names {
+        until_replayed(&world, name, "1").await;
+    }
+    send_marker(&world, "marker").await;
+    let mut ids = arrived(&world);
+    ids.sort();
+    let mut expected = [names, vec!["marker".into()]].concat();
+    expected.sort();
+    assert_eq!(ids, expected);
+}
+
+#[tokio::test]
+async fn one_that_gets_the_label_while_it_waits_for_its_first_attempt_is_sent_once() {
+    let world = shop("replay-waiting").await;
+    world.subscriber("shop", |spec| spec["suspend"] = true.into()).await;
+    let _operator = world.operator().await;
+    world.until_reason("shop", "Suspended").await;
+    world.notification("n", "shop", event("n")).await;
+    label(&world, "n", "1").await;
+    world.until("notification", "n", |n| n["status"]["lastHandledReplay"] == "1").await;
+    world.subscriber("shop", |_| ()).await;
+    until_replayed(&world, "n", "1").await;
+    send_marker(&world, "marker").await;
+    assert_eq!(arrived(&world), ["n", "marker"]);
+}
+
+#[tokio::test]
+async fn fifty_asked_for_at_once_and_an_operator_killed_meanwhile_are_all_sent_again() {
+    let world = shop("replay-many").await;
+    let mut operator = world.operator().await;
+    world.notifications("n", "shop", 50).await;
+    world.until_delivered(50).await;
+    world.kubectl(&["label", "ntf", "--all", "tidings.dev/replay=1"]).await.ok().unwrap();
+    operator.restart().await.unwrap();
+    operator.ready(PATIENCE).await.unwrap();
+    for n in 0..50 {
+        until_replayed(&world, &format!("n-{n}"), "1").await;
+    }
+    send_marker(&world, "marker").await;
+    let ids = arrived(&world);
+    for n in 0..50 {
+        let times = ids.iter().filter(|id| **id == format!("n-{n}")).count();
+        assert!((2..=3).contains(&times), "n-{n} was sent {times} times");
+    }
+    assert!(ids.len() - 101 <= 16, "{} repeats, more than were in flight at the kill", ids.len() - 101);
+}
+
+#[tokio::test]
+async fn replays_outlast_an_api_server_that_goes_away_and_others_who_write_all_the_time() {
+    // A control plane of its own: it is killed.
+    let plane: &'static ControlPlane = Box::leak(Box::new(ControlPlane::start().await.unwrap()));
+    install_crds(plane).await;
+    let world = World::on(plane, "replay-outage").await;
+    world.secret(CLIENT.1).await;
+    world.subscriber("shop", |_| ()).await;
+    let _operator = world.operator().await;
+    world.notifications("n", "shop", 20).await;
+    world.until_delivered(20).await;
+    world.kubectl(&["label", "ntf", "--all", "tidings.dev/replay=1"]).await.ok().unwrap();
+    plane.signal(Part::ApiServer, "KILL").await.unwrap();
+    sleep(Duration::from_secs(2)).await; // replays and outcomes are under way while nobody takes them
+    plane.restart_api_server().await.unwrap();
+    let annotate = async {
+        for round in 0.. {
+            let _ =
+                world.kubectl(&["annotate", "ntf", "--all", "--overwrite", &format!("example.com/n={round}")]).await;
+        }
+    };
+    let all_replayed = async {
+        for n in 0..20 {
+            until_replayed(&world, &format!("n-{n}"), "1").await;
+        }
+    };
+    tokio::select! {
+        () = annotate => {}
+        () = all_replayed => {}
+    }
+    send_marker(&world, "marker").await;
+    let ids = arrived(&world);
+    for n in 0..20 {
+        assert_eq!(ids.iter().filter(|id| **id == format!("n-{n}")).count(), 2, "n-{n}");
+    }
+}

@@ -1,0 +1,200 @@
+//! Finished Notifications go when their time is over, not before, and only those that have one.
+
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+use serde_json::{Value, json};
+use testkit::{Behaviour, Operator};
+use tokio::time::{Instant, sleep};
+
+use crate::world::{CLIENT, PATIENCE, World, path};
+
+/// A world with its Secret and a Subscriber `shop`.
+async fn shop(name: &str) -> World {
+    let world = World::new(name).await;
+    world.secret(CLIENT.1).await;
+    world.subscriber("shop", |_| ()).await;
+    world
+}
+
+async fn operator_with(world: &World, flags: &[&str]) -> Operator {
+    let operator = world.start(&[&["--egress-allow-cidr", "127.0.0.0/8"], flags].concat()).await;
+    operator.ready(PATIENCE).await.unwrap();
+    operator
+}
+
+/// A Notification for `shop`.
+fn notification(metadata: Value, ttl: Option<u32>) -> Value {
+    let mut notification = json!({
+        "apiVersion": "tidings.dev/v1alpha1", "kind": "Notification", "metadata": metadata,
+        "spec": {"subscriberRef": {"name": "shop"}, "event": {"source": "/s", "type": "t"}},
+    });
+    if let Some(ttl) = ttl {
+        notification["spec"]["ttlSecondsAfterFinished"] = ttl.into();
+    }
+    notification
+}
+
+async fn with_ttl(world: &World, name: &str, ttl: u32) {
+    world.apply(&notification(json!({"name": name}), Some(ttl))).await;
+}
+
+/// Creates one with generateName and returns its name.
+async fn generated(world: &World, ttl: Option<u32>) -> String {
+    let manifest = notification(json!({"generateName": "generated-"}), ttl).to_string();
+    let create = ["-n", &world.namespace, "create", "-f", "-", "-o", "name"];
+    let output = world.plane.admin().run_with_input(&create, &manifest).await.unwrap().ok().unwrap();
+    output.trim().rsplit('/').next().unwrap().to_owned()
+}
+
+/// One, if it is there.
+async fn find(world: &World, name: &str) -> Option<Value> {
+    let text = world.kubectl(&["get", "ntf", name, "--ignore-not-found", "-o", "json"]).await.ok().unwrap();
+    (!text.is_empty()).then(|| serde_json::from_str(&text).unwrap())
+}
+
+/// Waits until it is gone and returns what it was, as last seen, and when it was seen to be gone.
+async fn until_gone(world: &World, name: &str) -> (Option<Value>, Timestamp) {
+    let end = Instant::now() + PATIENCE;
+    let mut last = None;
+    loop {
+        match find(world, name).await {
+            None => return (last, Timestamp::now()),
+            seen => last = seen,
+        }
+        assert!(Instant::now() < end, "{name} is still there after {PATIENCE:?}: {last:?}");
+        sleep(Duration::from_millis(50)).await;
+    }
+}
+
+fn completed(notification: &Value) -> Timestamp {
+    notification["status"]["completionTime"].as_str().unwrap().parse().unwrap()
+}
+
+fn seconds(seconds: i64) -> SignedDuration {
+    SignedDuration::from_secs(seconds)
+}
+
+#[tokio::test]
+async fn a_finished_one_goes_at_its_time_and_not_before_and_one_without_a_time_stays() {
+    let world = shop("ttl").await;
+    world.receiver.answer_next(&path("shop"), 1, &Behaviour::status(422));
+    let operator = world.operator().await;
+    with_ttl(&world, "failed", 2).await;
+    let failed = world.until_phase("failed", "Failed").await;
+    with_ttl(&world, "delivered", 2).await;
+    world.apply(&notification(json!({"name": "kept"}), None)).await;
+    let kept = world.until_phase("kept", "Delivered").await;
+    let delivered = world.until_phase("delivered", "Delivered").await;
+    for notification in [failed, delivered] {
+        let (_, gone) = until_gone(&world, notification["metadata"]["name"].as_str().unwrap()).await;
+        assert!(gone >= completed(&notification) + seconds(2), "gone at {gone}: {notification:#}");
+        assert!(gone < completed(&notification) + seconds(10), "gone at {gone}: {notification:#}");
+    }
+    let still = find(&world, "kept").await.unwrap();
+    assert_eq!(still["metadata"]["resourceVersion"], kept["metadata"]["resourceVersion"]);
+    let metrics = operator.metrics().await.unwrap();
+    assert!(metrics.contains("tidings_notifications_finished_stored 1\n"), "{metrics}");
+}
+
+#[tokio::test]
+async fn a_time_of_nothing_deletes_at_once() {
+    let world = shop("ttl-0").await;
+    let _operator = world.operator().await;
+    with_ttl(&world, "n", 0).await;
+    until_gone(&world, "n").await;
+    assert_eq!(world.receiver.requests_for(&path("shop")).len(), 1);
+}
+
+#[tokio::test]
+async fn after_a_restart_those_go_that_are_due_and_the_others_at_their_time() {
+    let world = shop("ttl-restart").await;
+    let mut operator = world.operator().await;
+    for (name, ttl) in [("overdue", 2), ("later", 8)] {
+        with_ttl(&world, name, ttl).await;
+    }
+    let overdue = world.until_phase("overdue", "Delivered").await;
+    let later = world.until_phase("later", "Delivered").await;
+    operator.kill().await.unwrap();
+    let wait = (completed(&overdue) + seconds(2)).duration_since(Timestamp::now());
+    sleep(Duration::try_from(wait).unwrap_or_default()).await; // it becomes due while nobody is there
+    assert!(find(&world, "overdue").await.is_some());
+    operator.restart().await.unwrap();
+    let (_, gone) = until_gone(&world, "overdue").await;
+    assert!(gone < completed(&later) + seconds(8), "it went right after the start: {gone}");
+    assert!(find(&world, "later").await.is_some());
+    let (_, gone) = until_gone(&world, "later").await;
+    assert!(gone >= completed(&later) + seconds(8), "gone at {gone}: {later:#}");
+}
+
+#[tokio::test]
+async fn generated_ones_go_by_the_flag_unless_they_say_otherwise() {
+    let world = shop("generated").await;
+    let mut operator = operator_with(&world, &["--generated-ttl", "0"]).await;
+    let (by_flag, own) = (generated(&world, None).await, generated(&world, Some(3600)).await);
+    world.apply(&notification(json!({"name": "named"}), None)).await;
+    world.until_delivered(3).await;
+    with_ttl(&world, "marker", 0).await;
+    until_gone(&world, "marker").await;
+    assert!(find(&world, &by_flag).await.is_some(), "0 keeps it");
+
+    operator.kill().await.unwrap();
+    operator = operator_with(&world, &["--generated-ttl", "1"]).await;
+    until_gone(&world, &by_flag).await;
+    let told = generated(&world, None).await;
+    until_gone(&world, &told).await;
+    for kept in [&own, "named"] {
+        assert!(find(&world, kept).await.is_some(), "{kept}");
+    }
+    let metrics = operator.metrics().await.unwrap();
+    assert!(metrics.contains("tidings_notifications_finished_stored 2\n"), "{metrics}");
+}
+
+#[tokio::test]
+async fn one_that_is_to_be_sent_again_is_not_deleted_and_its_time_begins_anew() {
+    let world = shop("ttl-replay").await;
+    let _operator = world.operator().await;
+    with_ttl(&world, "n", 3).await;
+    world.until_phase("n", "Delivered").await;
+    world.subscriber("shop", |spec| spec["suspend"] = true.into()).await;
+    world.kubectl(&["label", "ntf", "n", "tidings.dev/replay=1"]).await.ok().unwrap();
+    let pending = world.until_phase("n", "Pending").await;
+    let replayed: Timestamp = pending["status"]["replayTime"].as_str().unwrap().parse().unwrap();
+    let wait = (replayed + seconds(4)).duration_since(Timestamp::now());
+    sleep(Duration::try_from(wait).unwrap_or_default()).await; // past its first deadline
+    assert_eq!(find(&world, "n").await.unwrap()["status"]["phase"], "Pending");
+    world.subscriber("shop", |_| ()).await;
+    let delivered = world.until_phase("n", "Delivered").await;
+    let (_, gone) = until_gone(&world, "n").await;
+    assert!(gone >= completed(&delivered) + seconds(3), "gone at {gone}: {delivered:#}");
+}
+
+#[tokio::test]
+async fn the_count_of_finished_ones_is_there_after_a_restart_and_a_replay_takes_one_off() {
+    let world = shop("stored").await;
+    let mut operator = world.operator().await;
+    world.notifications("n", "shop", 5).await;
+    world.until_delivered(5).await;
+    operator.restart().await.unwrap();
+    operator.ready(PATIENCE).await.unwrap();
+    until_stored(&operator, 5).await;
+    world.subscriber("shop", |spec| spec["suspend"] = true.into()).await;
+    world.until_reason("shop", "Suspended").await;
+    world.kubectl(&["label", "ntf", "n-0", "tidings.dev/replay=1"]).await.ok().unwrap();
+    until_stored(&operator, 4).await;
+    world.subscriber("shop", |_| ()).await;
+    until_stored(&operator, 5).await;
+}
+
+/// Waits until the operator says that so many finished ones are stored.
+async fn until_stored(operator: &Operator, count: usize) {
+    let end = Instant::now() + PATIENCE;
+    loop {
+        let metrics = operator.metrics().await.unwrap();
+        if metrics.contains(&format!("tidings_notifications_finished_stored {count}\n")) {
+            return;
+        }
+        assert!(Instant::now() < end, "not {count} stored: {metrics}");
+        sleep(Duration::from_millis(50)).await;
+    }
+}
