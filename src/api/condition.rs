@@ -1,9 +1,11 @@
 //! Conditions in the form of `metav1.Condition` (Kubernetes API conventions).
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Time, jiff::Timestamp};
 use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize, de::DeserializeOwned};
 use serde_json::Value;
+
+use super::ConditionType;
 
 /// One aspect of an object's state, as `metav1.Condition` has it.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
@@ -56,42 +58,80 @@ where
     Ok(serde_json::from_value(value).unwrap_or_default())
 }
 
-/// Puts `new` into `conditions`, keeping the transition time of the one it replaces unless the status flips.
-pub fn set_condition(conditions: &mut Vec<Condition>, mut new: Condition) {
-    match conditions.iter_mut().find(|c| c.type_ == new.type_) {
-        Some(old) => {
-            if old.status == new.status {
-                new.last_transition_time = old.last_transition_time.clone();
+/// Conditions being brought up to date, by the API conventions and the kstatus rules.
+pub struct Conditions {
+    conditions: Vec<Condition>,
+    generation: Option<i64>,
+    now: Timestamp,
+}
+
+impl Conditions {
+    /// Begins with what was read; what is set describes `generation`, as seen at `now`.
+    pub fn from(read: &[Condition], generation: Option<i64>, now: Timestamp) -> Self {
+        Self { conditions: read.to_vec(), generation, now }
+    }
+
+    /// Sets one. Its transition time stays unless its status flips. The message is cut to what the schema allows.
+    pub fn set(mut self, type_: ConditionType, holds: bool, reason: &str, message: &str) -> Self {
+        let mut new = Condition {
+            type_: type_.to_string(),
+            status: ConditionStatus::from(holds),
+            observed_generation: self.generation,
+            last_transition_time: Time(self.now),
+            reason: reason.to_owned(),
+            message: message.chars().take(1024).collect(),
+        };
+        match self.conditions.iter_mut().find(|c| c.type_ == new.type_) {
+            Some(old) => {
+                if old.status == new.status {
+                    new.last_transition_time = old.last_transition_time.clone();
+                }
+                *old = new;
             }
-            *old = new;
+            None => self.conditions.push(new),
         }
-        None => conditions.push(new),
+        self
+    }
+
+    /// Ends with Reconciling or Stalled, whichever is true; neither is there while it is not (kstatus).
+    pub fn finish(self, abnormal: Option<ConditionType>, reason: &str, message: &str) -> Vec<Condition> {
+        let mut conditions = match abnormal {
+            Some(type_) => self.set(type_, true, reason, message).conditions,
+            None => self.conditions,
+        };
+        conditions.retain(|c| {
+            [ConditionType::Reconciling, ConditionType::Stalled]
+                .iter()
+                .all(|type_| c.type_ != type_.as_str() || abnormal == Some(*type_))
+        });
+        conditions
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use k8s_openapi::jiff::Timestamp;
-
     use super::*;
-
-    fn ready(status: ConditionStatus, second: i64) -> Condition {
-        Condition {
-            type_: "Ready".into(),
-            status,
-            observed_generation: None,
-            last_transition_time: Time(Timestamp::from_second(second).unwrap()),
-            reason: "Test".into(),
-            message: String::new(),
-        }
-    }
 
     #[test]
     fn the_transition_time_moves_only_when_the_status_flips() {
-        let mut conditions = vec![ready(ConditionStatus::True, 1)];
-        set_condition(&mut conditions, ready(ConditionStatus::True, 2));
-        assert_eq!(conditions, [ready(ConditionStatus::True, 1)]);
-        set_condition(&mut conditions, ready(ConditionStatus::False, 3));
-        assert_eq!(conditions, [ready(ConditionStatus::False, 3)]);
+        let at = |second| Timestamp::from_second(second).unwrap();
+        let set = |read: &[Condition], holds, second| {
+            Conditions::from(read, None, at(second)).set(ConditionType::Ready, holds, "Test", "").finish(None, "", "")
+        };
+        let first = set(&[], true, 1);
+        assert_eq!(set(&first, true, 2), first);
+        assert_eq!(set(&first, false, 3)[0].last_transition_time, Time(at(3)));
+    }
+
+    #[test]
+    fn reconciling_and_stalled_exclude_each_other_and_go_when_neither_holds() {
+        let finish = |read: &[Condition], abnormal| {
+            let conditions = Conditions::from(read, None, Timestamp::UNIX_EPOCH).finish(abnormal, "Test", "");
+            conditions.into_iter().map(|c| c.type_).collect::<Vec<_>>()
+        };
+        let waits =
+            Conditions::from(&[], None, Timestamp::UNIX_EPOCH).finish(Some(ConditionType::Reconciling), "Test", "");
+        assert_eq!(finish(&waits, Some(ConditionType::Stalled)), ["Stalled"]);
+        assert!(finish(&waits, None).is_empty());
     }
 }

@@ -15,7 +15,7 @@ mod subscriber;
 
 pub use admission::admission_policy;
 pub(crate) use condition::if_readable;
-pub use condition::{Condition, ConditionStatus, set_condition};
+pub use condition::{Condition, ConditionStatus, Conditions};
 pub use crds::{manifests, notification_crd, subscriber_crd};
 pub use event::Event;
 pub use notification::{LastAttempt, Notification, NotificationSpec, NotificationStatus, Phase, SubscriberRef};

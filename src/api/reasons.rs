@@ -47,7 +47,7 @@ macro_rules! catalogue {
 catalogue! {
     /// The condition types of both kinds.
     ConditionType {
-        /// Subscriber: Notifications can be delivered. Notification: it was delivered.
+        /// Subscriber: Notifications can be sent, or are held on purpose. Notification: it was delivered.
         Ready: "Wait for it: `kubectl wait --for=condition=Ready`.",
         /// Subscriber: the token service issues tokens.
         TokenAvailable: "False tells token trouble from webhook trouble.",
@@ -61,7 +61,7 @@ catalogue! {
 
     /// Why a Subscriber's condition has its status.
     SubscriberReason {
-        /// All is well: Notifications are delivered.
+        /// All is well: Notifications are sent.
         Operational: "Nothing.",
         /// `spec.suspend` is true: its Notifications are held.
         Suspended: "Set `spec.suspend` to false.",
@@ -95,8 +95,8 @@ catalogue! {
         Retrying: "Wait, or look after the webhook; the message says how the attempt failed.",
         /// Pending: there is no Subscriber of that name in this namespace.
         SubscriberNotFound: "Create the Subscriber; delivery starts at once. Otherwise it expires.",
-        /// Pending: the Subscriber is not ready.
-        SubscriberNotReady: "Look at the Subscriber's Ready condition.",
+        /// Pending: the Subscriber is not ready, or its token service issues no token.
+        SubscriberNotReady: "Look at the Subscriber's conditions Ready and TokenAvailable.",
         /// Pending: the Subscriber is suspended.
         Suspended: "Set the Subscriber's `spec.suspend` to false.",
         /// Pending: the webhook asked (Retry-After) to be left alone.

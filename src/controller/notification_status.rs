@@ -7,8 +7,7 @@ use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Time, jiff::Timestamp};
 use super::unfinished::{Status, Unfinished};
 use crate::{
     api::{
-        AttemptReason, Condition, ConditionStatus, ConditionType, LastAttempt, NotificationReason, NotificationStatus,
-        Phase, set_condition,
+        AttemptReason, Condition, ConditionType, Conditions, LastAttempt, NotificationReason, NotificationStatus, Phase,
     },
     webhook::{Outcome, Verdict},
 };
@@ -120,34 +119,16 @@ pub fn conditions(
     message: &str,
     now: Timestamp,
 ) -> Vec<Condition> {
-    let mut conditions = read.conditions.clone();
     let abnormal = match phase {
         Phase::Delivered => None,
         Phase::Pending => Some(ConditionType::Reconciling),
         Phase::Failed => Some(ConditionType::Stalled),
     };
     let is_delivered = phase == Phase::Delivered;
-    let states = [(ConditionType::Ready, is_delivered), (ConditionType::Delivered, is_delivered)];
-    for (type_, holds) in states.into_iter().chain(abnormal.map(|type_| (type_, true))) {
-        set_condition(
-            &mut conditions,
-            Condition {
-                type_: type_.to_string(),
-                status: ConditionStatus::from(holds),
-                observed_generation: generation,
-                last_transition_time: Time(now),
-                reason: reason.to_string(),
-                message: message.to_owned(),
-            },
-        );
-    }
-    // kstatus: Reconciling and Stalled are there only while they are true.
-    conditions.retain(|c| {
-        [ConditionType::Reconciling, ConditionType::Stalled]
-            .iter()
-            .all(|type_| c.type_ != type_.as_str() || abnormal == Some(*type_))
-    });
-    conditions
+    Conditions::from(&read.conditions, generation, now)
+        .set(ConditionType::Ready, is_delivered, reason.as_str(), message)
+        .set(ConditionType::Delivered, is_delivered, reason.as_str(), message)
+        .finish(abnormal, reason.as_str(), message)
 }
 
 fn failed(reason: AttemptReason) -> NotificationReason {
@@ -164,7 +145,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::api::REPLAY_LABEL;
+    use crate::api::{ConditionStatus, REPLAY_LABEL};
 
     fn unfinished(attempts: u32) -> Unfinished {
         serde_json::from_value(json!({

@@ -1,8 +1,8 @@
 //! What a Subscriber's status says. Pure.
 
-use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Time, jiff::Timestamp};
+use k8s_openapi::jiff::Timestamp;
 
-use crate::api::{Condition, ConditionStatus, ConditionType, SubscriberReason, SubscriberStatus, set_condition};
+use crate::api::{ConditionType, Conditions, SubscriberReason, SubscriberStatus};
 
 /// What one look at a Subscriber found.
 #[derive(Clone, Debug)]
@@ -15,39 +15,18 @@ pub struct Finding {
 
 /// The new status: `old` with the finding put in. Equal to `old` when nothing changed.
 pub fn status(old: &SubscriberStatus, finding: &Finding, generation: Option<i64>, now: Timestamp) -> SubscriberStatus {
-    let mut conditions = old.conditions.clone();
-    let mut set = |type_: ConditionType, (holds, reason, message): (bool, SubscriberReason, String)| {
-        set_condition(
-            &mut conditions,
-            Condition {
-                type_: type_.to_string(),
-                status: ConditionStatus::from(holds),
-                observed_generation: generation,
-                last_transition_time: Time(now),
-                reason: reason.to_string(),
-                message: message.chars().take(1024).collect(),
-            },
-        );
-    };
-    let (ready, reason, message) = finding.ready.clone();
-    set(ConditionType::Ready, (ready, reason, message.clone()));
-    if let Some(token) = finding.token.clone() {
-        set(ConditionType::TokenAvailable, token);
-    }
+    let (ready, reason, message) = &finding.ready;
     let abnormal = match (ready, reason.needs_action()) {
         (true, _) => None,
         (false, true) => Some(ConditionType::Stalled),
         (false, false) => Some(ConditionType::Reconciling),
     };
-    if let Some(type_) = abnormal {
-        set(type_, (true, reason, message));
+    let mut conditions =
+        Conditions::from(&old.conditions, generation, now).set(ConditionType::Ready, *ready, reason.as_str(), message);
+    if let Some((available, reason, message)) = &finding.token {
+        conditions = conditions.set(ConditionType::TokenAvailable, *available, reason.as_str(), message);
     }
-    // kstatus: Reconciling and Stalled are there only while they are true.
-    conditions.retain(|condition| {
-        let type_ = condition.type_.as_str();
-        let is_abnormal = [ConditionType::Reconciling, ConditionType::Stalled].iter().any(|t| t.as_str() == type_);
-        !is_abnormal || abnormal.is_some_and(|t| t.as_str() == type_)
-    });
+    let conditions = conditions.finish(abnormal, reason.as_str(), message);
     SubscriberStatus { observed_generation: generation, conditions, ..old.clone() }
 }
 

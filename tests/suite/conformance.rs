@@ -9,9 +9,11 @@ use tidings::{
     api::AttemptReason,
     cloudevent::{Defaults, Encoding, Event},
     egress::{Egress, Policy},
-    oauth::{ClientAuthentication, Credentials, TokenCache, TokenKey, TokenRequest},
+    oauth::ClientAuthentication,
     webhook::{Delivery, Outcome, Target, Verdict},
 };
+
+use crate::tokens::source_of;
 
 const STRUCTURED: Encoding = Encoding::Structured(Encoding::CLOUDEVENTS_JSON);
 const PATH: &str = "/hook";
@@ -31,29 +33,7 @@ impl Exchange {
         let receiver = Receiver::start(&authority, tokens.tokens()).await.unwrap();
         let egress = Egress::new(Policy::allowing(vec!["127.0.0.0/8".parse().unwrap()]));
         let http = egress.client(Some(authority.ca_pem().as_bytes())).unwrap();
-        let url = tokens.url().parse::<url::Url>().unwrap();
-        let key = TokenKey {
-            namespace: "test".into(),
-            secret_uid: "uid".into(),
-            secret_version: "1".into(),
-            secret_keys: ["client_id".into(), "client_secret".into()],
-            url: url.to_string(),
-            client_id: "id".into(),
-            authentication: ClientAuthentication::Basic,
-            scopes: Vec::new(),
-            audience: None,
-            timeout: Duration::from_secs(5),
-            trust: None,
-        };
-        let source = TokenCache::default().source(key, || TokenRequest {
-            url,
-            credentials: Credentials { client_id: "id".into(), client_secret: "secret".into() },
-            authentication: ClientAuthentication::Basic,
-            scopes: Vec::new(),
-            audience: None,
-            timeout: Duration::from_secs(5),
-            http: http.clone(),
-        });
+        let source = source_of(&tokens, http.clone(), ClientAuthentication::Basic);
         let target = Target {
             url: receiver.url(PATH).parse().unwrap(),
             encoding,

@@ -9,13 +9,12 @@ use tidings::{
 };
 use tokio::time::sleep;
 
-async fn source(life: Option<Duration>) -> (TokenService, Arc<TokenSource>) {
-    let authority = Authority::new();
-    let service = TokenService::start(&authority).await.unwrap();
-    service.register(Client::new("id", "secret"));
-    service.set_expires_in(life);
-    let egress = Egress::new(Policy::allowing(vec!["127.0.0.0/8".parse().unwrap()]));
-    let http = egress.client(Some(authority.ca_pem().as_bytes())).unwrap();
+/// A source of the service's tokens for the client `id`, whose secret is `secret`.
+pub fn source_of(
+    service: &TokenService,
+    http: Arc<tidings::egress::Client>,
+    authentication: ClientAuthentication,
+) -> Arc<TokenSource> {
     let url = service.url().parse::<url::Url>().unwrap();
     let timeout = Duration::from_secs(5);
     let key = TokenKey {
@@ -25,21 +24,31 @@ async fn source(life: Option<Duration>) -> (TokenService, Arc<TokenSource>) {
         secret_keys: ["client_id".into(), "client_secret".into()],
         url: url.to_string(),
         client_id: "id".into(),
-        authentication: ClientAuthentication::Post,
+        authentication,
         scopes: Vec::new(),
         audience: None,
         timeout,
         trust: None,
     };
-    let source = TokenCache::default().source(key, || TokenRequest {
+    TokenCache::default().source(key, || TokenRequest {
         url,
         credentials: Credentials { client_id: "id".into(), client_secret: "secret".into() },
-        authentication: ClientAuthentication::Post,
+        authentication,
         scopes: Vec::new(),
         audience: None,
         timeout,
         http,
-    });
+    })
+}
+
+async fn source(life: Option<Duration>) -> (TokenService, Arc<TokenSource>) {
+    let authority = Authority::new();
+    let service = TokenService::start(&authority).await.unwrap();
+    service.register(Client::new("id", "secret"));
+    service.set_expires_in(life);
+    let egress = Egress::new(Policy::allowing(vec!["127.0.0.0/8".parse().unwrap()]));
+    let http = egress.client(Some(authority.ca_pem().as_bytes())).unwrap();
+    let source = source_of(&service, http, ClientAuthentication::Post);
     (service, source)
 }
 
