@@ -1,7 +1,7 @@
 //! What is known of each unfinished Notification, and which news about it is old.
 
 use std::{
-    collections::{HashMap, hash_map},
+    collections::{HashMap, HashSet, hash_map},
     sync::Arc,
     time::Instant,
 };
@@ -47,6 +47,8 @@ pub struct Entry {
 pub struct Index {
     entries: HashMap<Uid, Entry>,
     tombstones: HashMap<Uid, Tombstone>,
+    /// Each lane's names once, for all of its entries.
+    lanes: HashSet<LaneKey>,
     budget: usize,
     used: usize,
     listing: u64,
@@ -81,7 +83,7 @@ impl Entry {
 impl Index {
     /// An empty index that keeps at most `budget` bytes of events.
     pub fn new(budget: usize) -> Self {
-        Self { entries: HashMap::new(), tombstones: HashMap::new(), budget, used: 0, listing: 0 }
+        Self { entries: HashMap::new(), tombstones: HashMap::new(), lanes: HashSet::new(), budget, used: 0, listing: 0 }
     }
 
     /// How many are unfinished.
@@ -103,6 +105,7 @@ impl Index {
         };
         let uid: Uid = uid.as_str().into();
         let version = object.version();
+        let lane = self.lane(namespace, &object.spec.subscriber_ref.name);
         if let Some(tombstone) = self.tombstones.get_mut(&uid) {
             if version <= tombstone.version {
                 tombstone.listing = self.listing;
@@ -130,10 +133,6 @@ impl Index {
                 }
             }
             hash_map::Entry::Vacant(vacant) => {
-                let lane = LaneKey {
-                    namespace: namespace.as_str().into(),
-                    name: object.spec.subscriber_ref.name.as_str().into(),
-                };
                 let name = name.as_str().into();
                 let kept = object.status.attempts == 0 && self.used + size(&object) <= self.budget;
                 self.used += if kept { size(&object) } else { 0 };
@@ -153,6 +152,19 @@ impl Index {
             }
         }
         News::Changed(uid)
+    }
+
+    /// The lane of these names, without new copies of them where it is known.
+    fn lane(&mut self, namespace: &str, name: &str) -> LaneKey {
+        let lane = LaneKey { namespace: namespace.into(), name: name.into() };
+        if let Some(known) = self.lanes.get(&lane) {
+            return known.clone();
+        }
+        if self.lanes.len() > self.entries.len() + 1000 {
+            self.lanes.retain(|lane| Arc::strong_count(&lane.name) > 1);
+        }
+        self.lanes.insert(lane.clone());
+        lane
     }
 
     /// The watch shows that `uid` left the selector at `version`: finished, or deleted.
@@ -393,6 +405,22 @@ mod tests {
         let begun = index.begin_listing();
         index.end_listing(begun, None, |_| false);
         assert!(index.tombstones.is_empty());
+    }
+
+    #[test]
+    fn a_lanes_names_are_kept_once_and_not_for_ever() {
+        let mut index = Index::new(0);
+        index.observe(object("a", 1));
+        index.observe(object("b", 2));
+        let names = |index: &Index, uid| Arc::as_ptr(&index.get(uid).unwrap().lane.name);
+        assert_eq!(names(&index, "a"), names(&index, "b"));
+        for n in 0..3000 {
+            let mut other = object("c", n + 3);
+            other.spec.subscriber_ref.name = n.to_string();
+            index.observe(other);
+            index.forget("c");
+        }
+        assert!(index.lanes.len() < 1100, "{}", index.lanes.len());
     }
 
     #[test]
