@@ -45,7 +45,8 @@ pub struct Entry {
 /// After a finishing write the uid stays as a tombstone until the watch has passed that write: older events of it are
 /// ignored, so a stale event never causes a second POST.
 pub struct Index {
-    entries: HashMap<Uid, Entry>,
+    /// In boxes, so that the room a map keeps for more costs little.
+    entries: HashMap<Uid, Box<Entry>>,
     tombstones: HashMap<Uid, Tombstone>,
     /// Each lane's names once, for all of its entries.
     lanes: HashSet<LaneKey>,
@@ -93,7 +94,7 @@ impl Index {
 
     /// What is known of one.
     pub fn get(&self, uid: &str) -> Option<&Entry> {
-        self.entries.get(uid)
+        self.entries.get(uid).map(Box::as_ref)
     }
 
     /// The watch shows `object` unfinished.
@@ -136,7 +137,7 @@ impl Index {
                 let name = name.as_str().into();
                 let kept = object.status.attempts == 0 && self.used + size(&object) <= self.budget;
                 self.used += if kept { size(&object) } else { 0 };
-                vacant.insert(Entry {
+                vacant.insert(Box::new(Entry {
                     lane,
                     name,
                     version,
@@ -148,7 +149,7 @@ impl Index {
                     object: kept.then(|| Box::new(object)),
                     listing: self.listing,
                     left: None,
-                });
+                }));
             }
         }
         News::Changed(uid)
