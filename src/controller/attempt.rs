@@ -18,6 +18,7 @@ use tracing::{debug, error, info, warn};
 use super::{
     API_TIMEOUT, RetentionHandle, Route, StatusWriter, Subscribers, Unfinished,
     notification_status::{Attempt, after, expired},
+    registry::Spec,
     status::Written,
 };
 use crate::{
@@ -34,11 +35,23 @@ pub struct Attempts {
     /// Keeps what an answer says of the Subscriber as a whole.
     pub subscribers: Arc<Subscribers>,
     /// Tells the queue the same at once.
-    pub signals: mpsc::UnboundedSender<(Arc<str>, LaneKey, Signal)>,
+    pub signals: mpsc::UnboundedSender<Signalled>,
     /// Set when the operator ends: what has no token by then is not sent any more.
     pub stopping: AtomicBool,
     /// Deletes what is finished when its time is over.
     pub retention: RetentionHandle,
+}
+
+/// What an answer says of a Subscriber, and of which of its specs.
+pub struct Signalled {
+    /// The Notification whose attempt was answered.
+    pub uid: Arc<str>,
+    /// The Subscriber.
+    pub lane: LaneKey,
+    /// Its spec when the attempt began.
+    pub spec: Spec,
+    /// What the answer says.
+    pub signal: Signal,
 }
 
 /// What an answer says of the Subscriber as a whole.
@@ -70,8 +83,8 @@ pub struct Job {
 pub enum Ended {
     /// Its final status is written, as of this resourceVersion.
     Finished(u64),
-    /// Its status is written, as of this resourceVersion, with so many attempts; it is due again after this.
-    Retry(u64, u32, Duration),
+    /// Its status is written; it is due again later.
+    Retry(Recorded),
     /// Nothing was sent and no attempt was spent: there is no token, or no permitted way to the webhook.
     NotStarted(Box<Unfinished>, NotStarted),
     /// It could not be read; try again soon.
@@ -80,6 +93,20 @@ pub enum Ended {
     Gone,
     /// Somebody else wrote its status: go on from there.
     Superseded(Box<Unfinished>),
+}
+
+/// What was written of an attempt that another one follows.
+pub struct Recorded {
+    /// The resourceVersion of the write.
+    pub version: u64,
+    /// How many attempts it tells of.
+    pub attempts: u32,
+    /// When the life began that it tells of: creation, or replay.
+    pub began: Timestamp,
+    /// When the next attempt is due, as it tells.
+    pub next: Option<Timestamp>,
+    /// The same as a wait.
+    pub wait: Duration,
 }
 
 /// Why nothing was sent.
@@ -144,9 +171,13 @@ impl Attempts {
             info!(notification = %job, subscriber = %job.lane.name, %reason, status_code, attempts = status.attempts, why = outcome.message, "not delivered");
         }
         match written {
-            Written::Recorded(version) if status.completion_time.is_none() => {
-                Ended::Retry(version, status.attempts, retry_after)
-            }
+            Written::Recorded(version) if status.completion_time.is_none() => Ended::Retry(Recorded {
+                version,
+                attempts: status.attempts,
+                began: object.began(),
+                next: status.next_attempt_time.as_ref().map(|time| time.0),
+                wait: retry_after,
+            }),
             Written::Recorded(version) => {
                 self.writer.metrics.finished(status.phase.as_str());
                 self.retention.finished(&object, &status);
@@ -161,7 +192,10 @@ impl Attempts {
     /// Notification's own outcome is written. Returns how long the Notification waits for its next attempt.
     async fn tell_subscriber(&self, job: &Job, outcome: &Outcome, backoff: Duration) -> Duration {
         let route = &job.route;
-        let tell = |signal| drop(self.signals.send((job.uid.clone(), job.lane.clone(), signal)));
+        let tell = |signal| {
+            let (uid, lane, spec) = (job.uid.clone(), job.lane.clone(), route.spec.clone());
+            drop(self.signals.send(Signalled { uid, lane, spec, signal }));
+        };
         match outcome.verdict {
             Verdict::Pause(asked) => {
                 let (until, wait) = pause(asked.unwrap_or(backoff).min(route.expire_after), Timestamp::now());

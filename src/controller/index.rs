@@ -8,7 +8,7 @@ use std::{
 
 use k8s_openapi::jiff::Timestamp;
 
-use super::unfinished::Unfinished;
+use super::{attempt::Recorded, unfinished::Unfinished};
 use crate::dispatch::LaneKey;
 
 /// A Notification's uid.
@@ -31,7 +31,7 @@ pub struct Entry {
     /// When it expires, as far as is known.
     pub expires: Option<Instant>,
     /// When the next attempt was said to be due.
-    next: Option<Timestamp>,
+    pub next: Option<Timestamp>,
     /// The object itself, kept while it is untried and the budget allows.
     pub object: Option<Box<Unfinished>>,
     /// The number of the newest listing when it was last seen.
@@ -242,7 +242,7 @@ impl Index {
     /// This process read `current` while it worked on it: the watch's news up to it are old.
     pub fn read(&mut self, uid: &str, current: &Unfinished) {
         if let Some(entry) = self.entries.get_mut(uid)
-            && entry.version < current.version()
+            && entry.version <= current.version()
         {
             entry.take_over(current);
             self.used -= entry.object.take().as_deref().map_or(0, size);
@@ -254,16 +254,17 @@ impl Index {
         self.entries.get(uid).is_some_and(|entry| entry.left.is_none() && entry.version > version)
     }
 
-    /// This process recorded so many attempts in `version`: the watch's news up to it are old. False if the watch has
-    /// shown a replay since, which began anew.
-    pub fn wrote(&mut self, uid: &str, version: u64, attempts: u32) -> bool {
+    /// This process recorded an attempt: the watch's news up to it are old. False if the watch has shown a replay since,
+    /// which began anew.
+    pub fn wrote(&mut self, uid: &str, recorded: &Recorded) -> bool {
         let Some(entry) = self.entries.get_mut(uid) else {
             return true;
         };
-        if entry.version > version {
-            return entry.attempts >= attempts;
+        if entry.version > recorded.version {
+            return entry.attempts >= recorded.attempts;
         }
-        (entry.version, entry.attempts) = (version, attempts);
+        entry.version = recorded.version;
+        (entry.attempts, entry.next, entry.began) = (recorded.attempts, recorded.next, recorded.began);
         self.used -= entry.object.take().as_deref().map_or(0, size);
         true
     }
@@ -315,6 +316,24 @@ mod tests {
         .unwrap()
     }
 
+    fn recorded(version: u64, attempts: u32) -> Recorded {
+        let wait = std::time::Duration::ZERO;
+        Recorded { version, attempts, began: Timestamp::UNIX_EPOCH, next: None, wait }
+    }
+
+    #[test]
+    fn a_recorded_attempt_that_undid_a_replay_puts_its_beginning_back() {
+        let mut index = Index::new(1000);
+        index.observe(object("u", 5));
+        let mut replayed = object("u", 6);
+        let time: Timestamp = "2026-10-01T10:02:00Z".parse().unwrap();
+        replayed.status.replay_time = Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(time));
+        index.observe(replayed);
+        assert_eq!(index.get("u").unwrap().began, time);
+        assert!(index.wrote("u", &recorded(7, 1)));
+        assert_eq!(index.get("u").unwrap().began, Timestamp::UNIX_EPOCH);
+    }
+
     fn changed(uid: &str) -> News {
         News::Changed(uid.into())
     }
@@ -345,10 +364,10 @@ mod tests {
     fn a_recorded_attempt_drops_the_untried_object_unless_a_replay_followed() {
         let mut index = Index::new(1000);
         index.observe(object("u", 5));
-        assert!(index.wrote("u", 6, 1));
+        assert!(index.wrote("u", &recorded(6, 1)));
         assert!(index.get("u").unwrap().object.is_none() && index.used == 0);
         assert_eq!(index.observe(object("u", 9)), changed("u"), "replayed");
-        assert!(!index.wrote("u", 8, 1));
+        assert!(!index.wrote("u", &recorded(8, 1)));
         assert!(index.get("u").unwrap().object.is_some() && index.get("u").unwrap().attempts == 0);
     }
 

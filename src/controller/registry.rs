@@ -29,8 +29,8 @@ pub enum Change {
         /// Whether pause and open circuit end: its spec changed, or somebody asked for it.
         reset: bool,
     },
-    /// All Subscribers of one more watch are known: from now on one that is not there does not exist.
-    Listed,
+    /// All Subscribers of a namespace (None: of all) are known: one that is not there does not exist.
+    Listed(Option<String>),
 }
 
 /// Whether a Subscriber's Notifications may go, and where.
@@ -110,7 +110,7 @@ impl Registry {
         for key in missing {
             self.deleted(&key);
         }
-        self.send(Change::Listed);
+        self.send(Change::Listed(namespace.map(str::to_owned)));
     }
 
     /// The reconciler's answer for a spec; dropped when the Subscriber was deleted meanwhile, closed when its webhook

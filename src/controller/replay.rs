@@ -34,7 +34,7 @@ use crate::{
 /// Replays under way at once.
 const AT_ONCE: usize = 8;
 /// Pages of this many objects, which may be large: they come with their events.
-const PAGE: u32 = 64;
+const PAGE: u32 = 32;
 /// Tries to write one replay before it is left to the next listing.
 const TRIES: u32 = 8;
 /// The waits between them: 11 s in all.

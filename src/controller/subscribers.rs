@@ -163,7 +163,7 @@ impl Subscribers {
         }
         Ok(match route.target.tokens.token().await {
             Ok(_) => {
-                let pause = if requested { None } else { pause_of(subscriber, route.expire_after) };
+                let pause = if requested { None } else { pause_of(&self.status_of(subscriber), route.expire_after) };
                 let ready = (true, Reason::Operational, "Notifications are sent".into());
                 let token = Some((true, Reason::TokenIssued, "the token service issued a token".into()));
                 Look { token, ..Look::new(ready, Passage::Open(Arc::new(route), pause)) }
@@ -205,7 +205,13 @@ impl Subscribers {
     fn status_of(&self, subscriber: &Subscriber) -> SubscriberStatus {
         let shown = subscriber.status.clone().unwrap_or_default();
         match self.registry.written(&lane_key(subscriber), &subscriber.uid().unwrap_or_default()) {
-            Some(written) => SubscriberStatus { paused_until_time: shown.paused_until_time, ..written },
+            // A pause that is shown beside an older status was ended since.
+            Some(written) => {
+                let is_old = shown.observed_generation != written.observed_generation
+                    || shown.last_handled_request != written.last_handled_request;
+                let paused_until_time = if is_old { None } else { shown.paused_until_time };
+                SubscriberStatus { paused_until_time, ..written }
+            }
             None => shown,
         }
     }
@@ -246,8 +252,8 @@ async fn reconcile(subscriber: Arc<Subscriber>, context: Arc<Subscribers>) -> Re
     context.registry.refers_to(&key, references(&subscriber.spec));
     if requested {
         context.registry.clear_gone(&key);
-        context.pauses.forget(&key).await;
-    } else if says_gone(&subscriber) {
+        context.pauses.forget(&key);
+    } else if says_gone(&subscriber, &context.status_of(&subscriber)) {
         context.registry.mark_gone(&key, spec.clone());
     }
     let look = context.look(&subscriber, &key, requested).await?;
@@ -270,16 +276,14 @@ fn request_of(subscriber: &Subscriber) -> Option<String> {
 }
 
 /// Whether the status tells that the webhook of this very spec is gone.
-fn says_gone(subscriber: &Subscriber) -> bool {
-    subscriber.status.as_ref().is_some_and(|status| {
-        status.observed_generation == subscriber.metadata.generation
-            && status.conditions.iter().any(|c| c.type_ == "Ready" && c.reason == Reason::EndpointGone.as_str())
-    })
+fn says_gone(subscriber: &Subscriber, status: &SubscriberStatus) -> bool {
+    status.observed_generation == subscriber.metadata.generation
+        && status.conditions.iter().any(|c| c.type_ == "Ready" && c.reason == Reason::EndpointGone.as_str())
 }
 
 /// The end of a pause that is still to come. A time written by a wrong clock is not trusted past the expiry.
-fn pause_of(subscriber: &Subscriber, longest: Duration) -> Option<std::time::Instant> {
-    let until = subscriber.status.as_ref()?.paused_until_time.as_ref()?.0;
+fn pause_of(status: &SubscriberStatus, longest: Duration) -> Option<std::time::Instant> {
+    let until = status.paused_until_time.as_ref()?.0;
     let wait = Duration::try_from(until.duration_since(Timestamp::now())).ok()?;
     (!wait.is_zero()).then(|| std::time::Instant::now() + wait.min(longest))
 }

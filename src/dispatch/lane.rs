@@ -108,8 +108,11 @@ impl<Id: Clone> Lane<Id> {
         }
     }
 
-    /// A pause counts as a gate anew: whether the one before was over meanwhile is not known here.
+    /// The latest end wins. A pause counts as a gate anew: whether the one before was over meanwhile is not known here.
     pub(super) fn pause(&mut self, until: Instant) {
+        if self.paused_until.is_some_and(|latest| latest >= until) {
+            return;
+        }
         self.paused_until = Some(until);
         if self.closed.is_none() {
             self.behind = None;

@@ -1,6 +1,9 @@
 //! What holds a Subscriber's Notifications, how it is told, and how it opens again.
 
-use std::time::{Duration, SystemTime};
+use std::{
+    collections::HashMap,
+    time::{Duration, SystemTime},
+};
 
 use serde_json::{Value, json};
 use testkit::{Behaviour, exchange::Reply};
@@ -134,24 +137,73 @@ async fn a_thousand_behind_an_open_circuit_cost_their_courtesies_and_probes_alon
     let attempts: u64 = all.iter().map(|n| n["status"]["attempts"].as_u64().unwrap()).sum();
     assert_eq!(attempts, posts as u64);
     assert!((100..=300).contains(&told), "{told} were told, five a second at most");
-    let writes = || async {
-        let audit = world.plane.audit().await.unwrap();
-        audit.iter().filter(|event| event.is_write_to("notifications", "status", &world.namespace)).count()
-    };
-    let before = writes().await;
-    assert!(before <= posts + 300, "{before} writes for {posts} POSTs and {told} courtesies");
+    for (name, writes) in writes(&world).await {
+        let notification = all.iter().find(|n| n["metadata"]["name"] == name.as_str()).unwrap();
+        let attempts = notification["status"]["attempts"].as_u64().unwrap();
+        assert!(writes <= attempts + 1, "{name}: {writes} writes for {attempts} attempts and one courtesy");
+    }
 
-    // A suspension shows the restart alone: no circuit, no probe.
-    world.subscriber("shop", |spec| spec["suspend"] = true.into()).await;
-    world.until_reason("shop", "Suspended").await;
     operator.kill().await.unwrap();
-    let before = writes().await;
+    let (posts_before, writes_before) = (sent(&world), writes(&world).await.values().sum::<u64>());
     operator.restart().await.unwrap();
     operator.ready(PATIENCE).await.unwrap();
-    assert_eq!(writes().await, before, "a restart writes nothing");
+    sleep(Duration::from_secs(4)).await; // courtesies for what was never told begin after five
+    let (posts, writes) = (sent(&world) - posts_before, writes(&world).await.values().sum::<u64>() - writes_before);
+    assert_eq!(writes, posts, "a restart writes nothing: each write is an attempt's");
     world.receiver.behave(&path("shop"));
-    world.subscriber("shop", |_| ()).await;
+    let annotate = ["annotate", "subr", "shop", "tidings.dev/reconcile-requested-at=1"];
+    world.kubectl(&annotate).await.ok().unwrap();
     world.until_delivered(1000).await;
+}
+
+fn sent(world: &World) -> u64 {
+    world.receiver.requests_for(&path("shop")).len() as u64
+}
+
+/// The writes to the status of each Notification.
+async fn writes(world: &World) -> HashMap<String, u64> {
+    let mut writes = HashMap::new();
+    for event in world.plane.audit().await.unwrap() {
+        if event.is_write_to("notifications", "status", &world.namespace) {
+            *writes.entry(event.name).or_default() += 1;
+        }
+    }
+    writes
+}
+
+#[tokio::test]
+async fn the_latest_end_of_a_pause_wins_over_an_earlier_one() {
+    let world = shop("pauses", json!({})).await;
+    let _operator = world.operator().await;
+    world.until_reason("shop", "Operational").await;
+    let slow = |reply: Reply| Behaviour::reply(reply).after(Duration::from_secs(1));
+    world.receiver.answer_next(&path("shop"), 1, &Behaviour::reply(Reply::status(429).header("retry-after", "12")));
+    world.receiver.answer_next(&path("shop"), 3, &slow(Reply::status(429).header("retry-after", "1")));
+    world.create("n", "shop", 4).await;
+    world.until_delivered(4).await;
+    let posts = world.receiver.requests_for(&path("shop"));
+    assert_eq!(posts.len(), 8);
+    let long = posts.iter().find(|post| post.answered == Some(429)).unwrap().arrived;
+    assert!(posts[4..].iter().all(|post| post.arrived >= long + Duration::from_secs(12)), "a POST inside the pause");
+}
+
+#[tokio::test]
+async fn what_expires_while_its_attempt_waits_for_a_token_is_not_sent_afterwards() {
+    let world = World::new("late-token").await;
+    world.secret(CLIENT.1).await;
+    world.tokens.set_expires_in(Some(Duration::from_secs(2)));
+    world.subscriber("shop", |_| ()).await;
+    let _operator = world.operator().await;
+    world.until_reason("shop", "Operational").await;
+    sleep(Duration::from_secs(3)).await; // the token ends
+    world.tokens.answer_next(1, &Behaviour::status(503).after(Duration::from_secs(6)));
+    world
+        .apply(&json!({"apiVersion": "tidings.dev/v1alpha1", "kind": "Notification", "metadata": {"name": "n"},
+        "spec": {"subscriberRef": {"name": "shop"}, "event": event(), "expireAfterSeconds": 3}}))
+        .await;
+    let expired = world.until_phase("n", "Failed").await;
+    assert_eq!(expired["status"]["reason"], "Expired");
+    assert!(world.receiver.requests_for(&path("shop")).is_empty());
 }
 
 #[tokio::test]

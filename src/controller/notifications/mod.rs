@@ -24,7 +24,7 @@ use self::{
     settle::Done,
 };
 use super::{
-    attempt::{Attempts, Job, Signal},
+    attempt::{Attempts, Job, Signalled},
     expiry::Expiries,
     index::{Index, Uid},
     registry::{Change, Registry},
@@ -46,8 +46,8 @@ pub struct Notifications {
     expiries: Expiries,
     /// Those whose expiry is being written.
     expiring: HashSet<Uid>,
-    /// Watches whose Subscribers are not all known yet.
-    unlisted: usize,
+    /// The namespaces (None: all) whose Subscribers are not all known yet.
+    unlisted: HashSet<Option<String>>,
     running: JoinSet<(Uid, Done)>,
 }
 
@@ -64,7 +64,7 @@ pub struct Inputs {
     /// From the registry.
     pub changes: mpsc::UnboundedReceiver<Change>,
     /// From attempts.
-    pub signals: mpsc::UnboundedReceiver<(Uid, LaneKey, Signal)>,
+    pub signals: mpsc::UnboundedReceiver<Signalled>,
 }
 
 impl Notifications {
@@ -86,7 +86,7 @@ impl Notifications {
             lanes: HashMap::new(),
             expiries: Expiries::default(),
             expiring: HashSet::new(),
-            unlisted: 0,
+            unlisted: HashSet::new(),
             running: JoinSet::new(),
         }
     }
@@ -103,7 +103,7 @@ impl Notifications {
     ) {
         let mut scopes: Vec<_> = namespaces.iter().cloned().map(Scope::new).collect();
         let mut events = stream::select_all(scopes.iter().enumerate().map(|(n, scope)| watch(client, scope, n)));
-        self.unlisted = scopes.len();
+        self.unlisted = namespaces.iter().cloned().collect();
         let mut synced = Some(synced);
         let mut shutdown = pin!(shutdown);
         loop {
@@ -120,11 +120,11 @@ impl Notifications {
                     }
                 }
                 Some(change) = inputs.changes.recv() => self.change(change),
-                Some((uid, lane, signal)) = inputs.signals.recv() => self.signal(&uid, &lane, signal),
+                Some(signalled) = inputs.signals.recv() => self.signal(&signalled),
                 Some(done) = self.running.join_next() => {
                     // What an attempt signalled comes before its end.
-                    while let Ok((uid, lane, signal)) = inputs.signals.try_recv() {
-                        self.signal(&uid, &lane, signal);
+                    while let Ok(signalled) = inputs.signals.try_recv() {
+                        self.signal(&signalled);
                     }
                     self.settle(done);
                 }
@@ -159,7 +159,7 @@ impl Notifications {
 
     fn wake_at(&self) -> Option<Instant> {
         let timers =
-            if self.unlisted == 0 { [self.expiries.wake_at(), self.scheduler.courtesy_at()] } else { [None; 2] };
+            if self.unlisted.is_empty() { [self.next_expiry(), self.scheduler.courtesy_at()] } else { [None; 2] };
         self.scheduler.wake_at().into_iter().chain(timers.into_iter().flatten()).min()
     }
 }

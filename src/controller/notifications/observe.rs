@@ -18,7 +18,7 @@ use crate::{
     api::NotificationReason,
     controller::{
         WATCH_SECONDS,
-        attempt::Signal,
+        attempt::{Signal, Signalled},
         in_namespace,
         index::{News, Uid},
         registry::{Change, Passage},
@@ -30,8 +30,8 @@ use crate::{
 /// Pages of this many objects; each is put to work as it arrives. An object may be more than a mebibyte, and a page is
 /// held in memory twice while it is read.
 const PAGE: u32 = 64;
-/// No `nextAttemptTime` is believed beyond this while its Subscriber is not known: 1.2 × the default of maxSeconds.
-const LONGEST_WAIT: Duration = Duration::from_secs(4320);
+/// No `nextAttemptTime` is believed beyond this while its Subscriber is not known: 1.2 × the most that maxSeconds may be.
+const LONGEST_WAIT: Duration = Duration::from_secs(86_400 * 12 / 10);
 
 /// One watch: of a namespace, or of all.
 pub(super) struct Scope {
@@ -119,8 +119,8 @@ impl Notifications {
     pub(super) fn change(&mut self, change: Change) {
         let (lane, passage, reset) = match change {
             Change::Passage { lane, passage, reset } => (lane, passage, reset),
-            Change::Listed => {
-                self.unlisted = self.unlisted.saturating_sub(1);
+            Change::Listed(namespace) => {
+                self.unlisted.remove(&namespace);
                 return;
             }
         };
@@ -141,6 +141,9 @@ impl Notifications {
             }
         };
         let old = self.lanes.insert(lane.clone(), known);
+        if old.as_ref().is_none_or(|old| old.route.is_none()) {
+            self.shorten_waits(&lane);
+        }
         let lifetime_changed = old.is_none_or(|old| old.expire_after != self.lanes[&lane].expire_after);
         if lifetime_changed || matches!(gate, Some(Gate::EndpointGone | Gate::SubscriberNotFound)) {
             for uid in self.scheduler.ids_of(&lane) {
@@ -152,9 +155,31 @@ impl Notifications {
         }
     }
 
-    /// What an attempt learned of its Subscriber.
-    pub(super) fn signal(&mut self, uid: &Uid, lane: &LaneKey, signal: Signal) {
-        match signal {
+    /// Now that the backoff is known, no wait read before is longer than it allows, whatever clock wrote it.
+    fn shorten_waits(&mut self, lane: &LaneKey) {
+        let Some(longest) = self.lanes.get(lane).and_then(|lane| lane.route.as_ref()).map(|r| r.backoff.longest())
+        else {
+            return;
+        };
+        for uid in self.scheduler.ids_of(lane) {
+            let next = self.index.get(&uid).and_then(|entry| entry.next);
+            if next.is_some_and(|next| next.duration_since(Timestamp::now()).unsigned_abs() > longest)
+                && next > Some(Timestamp::now())
+            {
+                let now = Instant::now();
+                self.scheduler.add(uid, lane.clone(), Some(now + longest), None, now);
+            }
+        }
+    }
+
+    /// What an attempt learned of its Subscriber; of another spec than the present one it says nothing.
+    pub(super) fn signal(&mut self, signalled: &Signalled) {
+        let Signalled { uid, lane, spec, signal } = signalled;
+        let route = self.lanes.get(lane).and_then(|lane| lane.route.as_ref());
+        if route.is_some_and(|route| route.spec != *spec) {
+            return;
+        }
+        match *signal {
             Signal::Health(health) => self.scheduler.report(uid, health, Instant::now()),
             Signal::Pause(until) => self.scheduler.pause(lane, until),
             Signal::Gone => self.close(lane, Gate::EndpointGone),

@@ -61,28 +61,37 @@ impl Notifications {
                 self.scheduler.end(uid);
                 self.index.finished(uid, version);
             }
-            Ended::Superseded(current) if current.is_finished() && !left => {
+            Ended::Superseded(current)
+                if current.is_finished() && !left && !self.index.is_newer(uid, current.version()) =>
+            {
                 self.disarm(uid);
                 self.scheduler.end(uid);
                 self.index.finished(uid, current.version());
             }
             Ended::Gone => self.forget(uid),
             _ if left => self.forget(uid),
-            Ended::Retry(version, attempts, wait) => {
-                let is_newest = self.index.wrote(uid, version, attempts);
-                self.scheduler.retry(uid, Instant::now() + if is_newest { wait } else { Duration::ZERO });
+            Ended::Retry(recorded) => {
+                let is_newest = self.index.wrote(uid, &recorded);
+                self.scheduler.retry(uid, Instant::now() + if is_newest { recorded.wait } else { Duration::ZERO });
                 self.arm(uid);
             }
-            Ended::Unread => self.again(uid, Instant::now() + AFTER_UNREAD),
+            Ended::Unread => {
+                let later = Instant::now() + AFTER_UNREAD;
+                self.again(uid, later);
+                self.arm_after(uid, later);
+            }
             Ended::Superseded(current) if current.is_being_deleted() => self.forget(uid),
             Ended::Superseded(current) => {
                 self.index.read(uid, &current);
-                // Never at once: whoever writes the status against us must not make a storm of POSTs.
-                let due = self.due(&current).unwrap_or_else(|| Instant::now() + AFTER_SUPERSEDED);
-                self.again(uid, due);
+                // Never at once: whoever writes the status against us must not make a storm.
+                let later = Instant::now() + AFTER_SUPERSEDED;
+                self.again(uid, self.due(&current).unwrap_or(later));
+                self.arm_after(uid, later);
+            }
+            Ended::NotStarted(object, why) => {
+                self.not_started(uid, object, why);
                 self.arm(uid);
             }
-            Ended::NotStarted(object, why) => self.not_started(uid, object, why),
         }
     }
 

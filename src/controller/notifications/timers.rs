@@ -20,7 +20,7 @@ const EXPIRIES: usize = 4;
 impl Notifications {
     /// Writes what is due, once the Subscribers are known: before that, none of them would seem to exist.
     pub(super) fn write_due(&mut self) {
-        if self.unlisted > 0 {
+        if !self.unlisted.is_empty() {
             return;
         }
         let now = Instant::now();
@@ -37,12 +37,22 @@ impl Notifications {
 
     /// Sets when the Notification expires, by all that is known now.
     pub(super) fn arm(&mut self, uid: &Uid) {
+        self.arm_after(uid, Instant::now());
+    }
+
+    /// The same, but not to be looked at before `earliest`.
+    pub(super) fn arm_after(&mut self, uid: &Uid, earliest: Instant) {
         let at = self.ends(uid).map(|at| {
             let wait = Duration::try_from(at.duration_since(Timestamp::now())).unwrap_or_default();
-            Instant::now() + wait
+            (Instant::now() + wait).max(earliest)
         });
         let old = self.index.expires(uid, at);
         self.expiries.set(uid, old, at);
+    }
+
+    /// When the next expiry can be written: not before one of those under way is.
+    pub(super) fn next_expiry(&self) -> Option<Instant> {
+        self.expiries.wake_at().filter(|_| self.expiring.len() < EXPIRIES)
     }
 
     /// It does not expire for now.

@@ -18,7 +18,7 @@ const EVERY: Duration = Duration::from_secs(3600);
 /// The waits after a listing that broke off.
 const BACKOFF: Backoff = Backoff { initial: Duration::from_secs(1), max: Duration::from_secs(60) };
 /// Pages of this many objects, which may be large: they come with their events.
-const PAGE: u32 = 64;
+const PAGE: u32 = 32;
 
 /// News of a listing.
 pub enum Listed {

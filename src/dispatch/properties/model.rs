@@ -162,6 +162,9 @@ impl Model {
 
     pub fn pause(&mut self, lane: usize, until: Instant) {
         let lane = &mut self.lanes[lane];
+        if lane.paused_until.is_some_and(|latest| latest >= until) {
+            return;
+        }
         lane.paused_until = Some(until);
         lane.noticed = lane.noticed.filter(|_| lane.closed.is_some());
     }
