@@ -1,5 +1,6 @@
 //! Whatever is done to a scheduler in whatever order, the rules hold: it is compared with a [`model`] after each step.
 
+mod crashes;
 mod model;
 
 use std::{
