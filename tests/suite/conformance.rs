@@ -368,6 +368,19 @@ async fn an_untrusted_certificate_a_refused_connection_a_reset_and_silence_are_t
 }
 
 #[tokio::test]
+async fn what_an_answer_says_is_bounded_and_not_unpacked() {
+    let long = Reply::status(200).header("x-long", &"x".repeat(40_000));
+    let (outcome, _) = answered(Behaviour::reply(long)).await;
+    assert_eq!((outcome.verdict, outcome.status), (Verdict::Retry, None), "more than 32 KiB of headers are no answer");
+    let broken = Reply::status(200).header("content-encoding", "gzip").body("not gzip");
+    let endless = Reply::status(200).body("x".repeat(5_000_000));
+    for reply in [broken, endless] {
+        let (outcome, _) = answered(Behaviour::reply(reply)).await;
+        assert_eq!(outcome.verdict, Verdict::Delivered, "the body of a success is ignored");
+    }
+}
+
+#[tokio::test]
 async fn the_egress_policy_guards_literal_addresses_and_names_alike() {
     let exchange = Exchange::new(STRUCTURED).await;
     let closed = Egress::new(Policy::default());
