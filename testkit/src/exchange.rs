@@ -70,6 +70,25 @@ impl Reply {
         self
     }
 
+    /// Adds a `WebHook-Allowed-Origin`: a receiver's consent to deliveries from this origin, or from all by `*`
+    /// (CloudEvents web hooks, section 4.2.1).
+    ///
+    /// # Panics
+    /// When it cannot be a header's value.
+    #[must_use]
+    pub fn allow_origin(self, origin: &str) -> Self {
+        self.header("webhook-allowed-origin", origin)
+    }
+
+    /// Adds a `WebHook-Allowed-Rate`: how many requests a minute the receiver grants, or `*` (section 4.2.2).
+    ///
+    /// # Panics
+    /// When it cannot be a header's value.
+    #[must_use]
+    pub fn allow_rate(self, rate: &str) -> Self {
+        self.header("webhook-allowed-rate", rate)
+    }
+
     /// Sets the body.
     #[must_use]
     pub fn body(mut self, body: impl Into<Bytes>) -> Self {

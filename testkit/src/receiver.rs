@@ -49,6 +49,7 @@ pub struct Received {
 struct Webhook {
     tokens: TokenBook,
     scripts: Scripts,
+    handshakes: Scripts,
     log: Mutex<Log>,
     arrivals: watch::Sender<usize>,
 }
@@ -56,7 +57,7 @@ struct Webhook {
 #[derive(Default)]
 struct Log {
     requests: Vec<Received>,
-    posts: HashMap<String, usize>,
+    counts: HashMap<(Method, String), usize>,
 }
 
 impl Received {
@@ -100,8 +101,9 @@ impl Receiver {
     /// # Errors
     /// When there is no free port.
     pub async fn start(authority: &Authority, tokens: &TokenBook) -> Result<Self> {
-        let (tokens, scripts, log) = (tokens.clone(), Scripts::default(), Mutex::default());
-        let webhook = Webhook { tokens, scripts, log, arrivals: watch::Sender::new(0) };
+        let (scripts, handshakes) = (Scripts::default(), Scripts::default());
+        let (tokens, log, arrivals) = (tokens.clone(), Mutex::default(), watch::Sender::new(0));
+        let webhook = Webhook { tokens, scripts, handshakes, log, arrivals };
         Ok(Self(HttpsServer::start(Arc::new(webhook), authority.server_config(&[])).await?))
     }
 
@@ -121,9 +123,21 @@ impl Receiver {
         self.webhook().scripts.always(path, behaviour);
     }
 
-    /// From now on POSTs to `path` are answered with 204 again.
+    /// The next `count` OPTIONS to `path`, the web hook handshake, are met by `behaviour`, in place of a 204 that says
+    /// nothing about consent.
+    pub fn answer_next_options(&self, path: &str, count: usize, behaviour: &Behaviour) {
+        self.webhook().handshakes.next(path, count, behaviour);
+    }
+
+    /// All OPTIONS to `path` are met by `behaviour`, until [`Receiver::behave`].
+    pub fn answer_options(&self, path: &str, behaviour: Behaviour) {
+        self.webhook().handshakes.always(path, behaviour);
+    }
+
+    /// From now on POSTs to `path` are answered with 204 again, and OPTIONS without a word about consent.
     pub fn behave(&self, path: &str) {
         self.webhook().scripts.forget(path);
+        self.webhook().handshakes.forget(path);
     }
 
     /// Every request so far, in the order of arrival.
@@ -144,16 +158,36 @@ impl Receiver {
     /// # Errors
     /// When there are fewer after `limit`: it tells what did arrive, at this path and at others.
     pub async fn wait_for(&self, path: &str, count: usize, limit: Duration) -> Result<Vec<Received>> {
+        self.wait_for_method(Method::POST, path, count, limit).await
+    }
+
+    /// Waits until `count` OPTIONS have arrived at `path`, whatever their answer, and returns all requests to it.
+    ///
+    /// # Errors
+    /// As [`Receiver::wait_for`].
+    pub async fn wait_for_options(&self, path: &str, count: usize, limit: Duration) -> Result<Vec<Received>> {
+        self.wait_for_method(Method::OPTIONS, path, count, limit).await
+    }
+
+    async fn wait_for_method(
+        &self,
+        method: Method,
+        path: &str,
+        count: usize,
+        limit: Duration,
+    ) -> Result<Vec<Received>> {
         let webhook = self.webhook();
-        let posts = || webhook.log.lock().unwrap().posts.get(path).copied().unwrap_or_default();
+        let wanted = (method, path.to_owned());
+        let arrived = || webhook.log.lock().unwrap().counts.get(&wanted).copied().unwrap_or_default();
         let mut arrivals = webhook.arrivals.subscribe();
-        if timeout(limit, arrivals.wait_for(|_| posts() >= count)).await.is_ok() {
+        if timeout(limit, arrivals.wait_for(|_| arrived() >= count)).await.is_ok() {
             return Ok(self.requests_for(path));
         }
         let all = self.requests();
         let told = all.iter().map(|r| format!("  {} {} {:?} {:?}\n", r.method, r.path, r.event_id(), r.answered));
-        let told: String = told.collect();
-        Err(Error::new(format!("{} of {count} POSTs to {path} after {limit:?}; all requests:\n{told}", posts())))
+        let (told, arrived, method): (String, _, _) = (told.collect(), arrived(), &wanted.0);
+        let what = format!("{arrived} of {count} {method} to {path} after {limit:?}; all requests:\n{told}");
+        Err(Error::new(what))
     }
 
     /// Stops listening: connections are refused until [`Receiver::resume`].
@@ -189,8 +223,10 @@ impl Webhook {
                 Behaviour::reply(Reply::status(401).header("www-authenticate", r#"Bearer error="invalid_token""#))
             }
             Method::POST => self.scripts.take(&request.path).unwrap_or_else(|| Behaviour::status(204)),
-            // The web hook handshake: heard, neither agreed to nor refused.
-            Method::OPTIONS => Behaviour::reply(Reply::status(204).header("allow", "OPTIONS, POST")),
+            Method::OPTIONS => self.handshakes.take(&request.path).unwrap_or_else(|| {
+                // Heard, neither agreed to nor refused.
+                Behaviour::reply(Reply::status(204).header("allow", "OPTIONS, POST"))
+            }),
             _ => Behaviour::reply(Reply::status(405).header("allow", "OPTIONS, POST")),
         }
     }
@@ -198,9 +234,7 @@ impl Webhook {
     fn record(&self, request: Request, answered: Option<u16>) -> usize {
         let Request { arrived, arrived_at, peer, method, path, query, headers, body } = request;
         let mut log = self.log.lock().unwrap();
-        if method == Method::POST {
-            *log.posts.entry(path.clone()).or_default() += 1;
-        }
+        *log.counts.entry((method.clone(), path.clone())).or_default() += 1;
         log.requests.push(Received { arrived, arrived_at, peer, method, path, query, headers, body, answered });
         let count = log.requests.len();
         drop(log);

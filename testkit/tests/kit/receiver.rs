@@ -68,8 +68,51 @@ async fn options_is_recorded_and_counts_as_no_delivery() {
     assert_eq!(answer.status, 204);
     assert_eq!(fixture.receiver.requests()[0].method, "OPTIONS");
     let error = fixture.receiver.wait_for("/", 1, Duration::from_millis(20)).await.unwrap_err();
-    assert!(error.to_string().contains("0 of 1 POSTs to /"), "{error}");
+    assert!(error.to_string().contains("0 of 1 POST to /"), "{error}");
     assert!(error.to_string().contains("OPTIONS / None Some(204)"), "{error}");
+}
+
+#[tokio::test]
+async fn it_consents_to_a_handshake_as_told_and_is_silent_again_when_it_behaves() {
+    let fixture = Fixture::start().await;
+    let options = async |path| {
+        let url = fixture.receiver.url(path);
+        let headers = [("webhook-request-origin", "events.example.com"), ("webhook-request-rate", "600")];
+        send(&fixture.authority, "OPTIONS", &url, &headers, "").await.unwrap()
+    };
+    let all = Reply::status(200).allow_origin("a.example").allow_origin("events.example.com").allow_rate("120");
+    fixture.receiver.answer_options("/", Behaviour::reply(all.allow_rate("60")));
+    fixture.receiver.answer_next_options("/", 1, &Behaviour::status(404));
+    assert_eq!(options("/").await.status, 404);
+    for _ in 0..2 {
+        let answer = options("/").await;
+        assert_eq!(answer.status, 200);
+        for header in ["origin: a.example", "origin: events.example.com", "rate: 120", "rate: 60"] {
+            assert!(answer.head.contains(&format!("\r\nwebhook-allowed-{header}")), "{header}: {}", answer.head);
+        }
+    }
+    assert!(!options("/other").await.head.contains("webhook-"), "consent is for one path");
+    assert_eq!(fixture.post("/", &[], "").await.unwrap().status, 204, "and for OPTIONS alone");
+    fixture.receiver.behave("/");
+    let answer = options("/").await;
+    assert_eq!(answer.status, 204);
+    assert!(!answer.head.contains("webhook-"), "{}", answer.head);
+    let request = &fixture.receiver.requests_for("/")[0];
+    assert_eq!(request.header("webhook-request-origin"), Some("events.example.com"));
+    assert_eq!(request.header("webhook-request-rate"), Some("600"));
+}
+
+#[tokio::test]
+async fn handshakes_are_waited_for_apart_from_deliveries() {
+    let fixture = Fixture::start().await;
+    fixture.post("/", &[], "").await.unwrap();
+    let url = fixture.receiver.url("/");
+    let error = fixture.receiver.wait_for_options("/", 1, Duration::from_millis(20)).await.unwrap_err();
+    assert!(error.to_string().contains("0 of 1 OPTIONS to /"), "{error}");
+    let handshake = send(&fixture.authority, "OPTIONS", &url, &[], "");
+    let (answer, requests) = tokio::join!(handshake, fixture.receiver.wait_for_options("/", 1, LIMIT));
+    assert_eq!(answer.unwrap().status, 204);
+    assert_eq!(requests.unwrap().iter().map(|r| r.method.as_str()).collect::<Vec<_>>(), ["POST", "OPTIONS"]);
 }
 
 #[tokio::test]
