@@ -12,6 +12,7 @@ K8S_VERSION := $(shell awk '$$1 == "k8s.io/kubernetes" { print substr($$2, 2) }'
 
 bin := $(abspath $(or $(CARGO_TARGET_DIR),target))/debug
 helm := .tools/bin/helm
+hydra := .tools/bin/hydra
 cargo_deny := .tools/cargo-deny-$(CARGO_DENY_VERSION)/bin/cargo-deny
 
 # The control plane that the demo and the tests run against: yours if KUBEBUILDER_ASSETS names a folder that holds one.
@@ -26,6 +27,7 @@ KUBEBUILDER_ASSETS := $(CURDIR)/$(assets)
 endif
 export KUBEBUILDER_ASSETS
 export TIDINGS_HELM := $(CURDIR)/$(helm)
+export TIDINGS_HYDRA := $(CURDIR)/$(hydra)
 
 # A cluster that the shell happens to point at is left alone: only `make demo KUBECONFIG=…` uses one.
 ifneq ($(origin KUBECONFIG),command line)
@@ -62,7 +64,7 @@ bins:
 ##### Check
 
 .PHONY: test
-test: $(control_plane) $(helm) ## run all tests; TEST=word runs those whose name holds the word
+test: $(control_plane) $(helm) $(hydra) ## run all tests; TEST=word runs those whose name holds the word
 	@echo "==> Tests (a few minutes to build the first time)"
 	cargo test --workspace --locked $(TEST)
 
@@ -118,14 +120,14 @@ generate: ## write the generated files anew: crds/, docs/api.md and the chart's 
 controlplane: $(control_plane) ## build the control plane that demo and tests run against, into .tools/
 
 .PHONY: tools
-tools: $(control_plane) $(helm) $(cargo_deny) ## build the tools that the other targets need, into .tools/
+tools: $(control_plane) $(helm) $(hydra) $(cargo_deny) ## build the tools that the other targets need, into .tools/
 
 .PHONY: clean
 clean: ## remove what cargo built
 	cargo clean
 
 .PHONY: clean-tools
-clean-tools: ## remove .tools/ (about ten minutes to build again)
+clean-tools: ## remove .tools/ (about twelve minutes to build again)
 	rm -rf .tools
 
 ##### Tools
@@ -151,6 +153,13 @@ $(helm): tools/helm/go.mod tools/helm/go.sum
 	@echo "==> helm, from source (up to 3 minutes on two cores, the first time)"
 	@mkdir -p $(@D)
 	@cd tools/helm && CGO_ENABLED=0 go build -trimpath -ldflags "-s -w" -o $(abspath $@) helm.sh/helm/v4/cmd/helm
+	@touch $@
+
+# With SQLite, which keeps its data in memory and is C.
+$(hydra): tools/hydra/go.mod tools/hydra/go.sum
+	@echo "==> hydra, from source (up to 3 minutes on two cores, the first time)"
+	@mkdir -p $(@D)
+	@cd tools/hydra && CGO_ENABLED=1 go build -trimpath -tags sqlite -ldflags "-s -w" -o $(abspath $@) github.com/ory/hydra/v2
 	@touch $@
 
 # Built to be ready soon, not to be fast.

@@ -1,4 +1,4 @@
-//! Where the programs of the control plane are.
+//! Where the programs are that the kit starts.
 
 use std::env::consts::{ARCH, OS};
 use std::path::{Path, PathBuf};
@@ -8,6 +8,9 @@ use crate::error::{Error, Result};
 
 /// Where `make controlplane` puts what it builds: a folder for each version and platform.
 const BUILT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../.tools/k8s");
+
+/// Where `make tools` puts the other tools.
+const TOOLS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../.tools/bin");
 
 /// The path of `kube-apiserver`, `etcd` or `kubectl`: in `KUBEBUILDER_ASSETS` where that is set (the convention of
 /// envtest), else where `make controlplane` puts them.
@@ -20,6 +23,16 @@ pub(crate) fn find(name: &str) -> Result<PathBuf> {
     match path.is_file() {
         true => Ok(path.canonicalize()?),
         false => Err(Error::new(format!("there is no {}: {remedy}", path.display()))),
+    }
+}
+
+/// The path of a tool that `make tools` builds: what the environment variable names, else its usual place.
+pub(crate) fn tool(name: &str, variable: &str) -> Result<PathBuf> {
+    let named = env::var_os(variable).filter(|path| !path.is_empty()).map(PathBuf::from);
+    let path = named.unwrap_or_else(|| Path::new(TOOLS).join(name));
+    match path.is_file() {
+        true => Ok(path.canonicalize()?),
+        false => Err(Error::new(format!("there is no {}: run `make tools`", path.display()))),
     }
 }
 

@@ -13,6 +13,7 @@ pub mod error;
 pub mod exchange;
 pub mod folder;
 pub mod https;
+pub mod hydra;
 pub mod kubectl;
 pub mod loopback;
 pub mod operator;
@@ -30,6 +31,7 @@ mod token_request;
 
 pub use control_plane::{ControlPlane, Part};
 pub use error::{Error, Result};
+pub use hydra::Hydra;
 pub use operator::Operator;
 pub use pki::Authority;
 pub use receiver::Receiver;

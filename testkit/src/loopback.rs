@@ -22,10 +22,29 @@ pub fn free_address() -> Result<SocketAddr> {
 /// # Errors
 /// When there is no complete answer within `limit`.
 pub async fn get(address: SocketAddr, path: &str, limit: Duration) -> Result<(u16, String)> {
+    send(address, &format!("GET {path}"), "\r\n", limit).await
+}
+
+/// A POST over plain HTTP: status and body. Meant for the administration of a server that the kit has started.
+///
+/// # Errors
+/// When there is no complete answer within `limit`.
+pub async fn post(
+    address: SocketAddr,
+    path: &str,
+    content_type: &str,
+    body: &str,
+    limit: Duration,
+) -> Result<(u16, String)> {
+    let headers = format!("Content-Type: {content_type}\r\nContent-Length: {}\r\n\r\n{body}", body.len());
+    send(address, &format!("POST {path}"), &headers, limit).await
+}
+
+async fn send(address: SocketAddr, line: &str, rest: &str, limit: Duration) -> Result<(u16, String)> {
     let exchange = async {
         let mut stream = TcpStream::connect(address).await?;
         // HTTP/1.0 so that the answer ends with the connection and is never chunked.
-        stream.write_all(format!("GET {path} HTTP/1.0\r\nHost: {address}\r\n\r\n").as_bytes()).await?;
+        stream.write_all(format!("{line} HTTP/1.0\r\nHost: {address}\r\n{rest}").as_bytes()).await?;
         let mut answer = Vec::new();
         stream.read_to_end(&mut answer).await?;
         std::io::Result::Ok(String::from_utf8_lossy(&answer).into_owned())

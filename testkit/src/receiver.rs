@@ -1,7 +1,9 @@
 //! The webhook endpoint of a subscriber.
 
 use std::collections::HashMap;
+use std::future::ready;
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -19,6 +21,9 @@ use crate::https::{Endpoint, HttpsServer};
 use crate::pki::Authority;
 use crate::script::{Behaviour, Scripts};
 use crate::token_book::TokenBook;
+
+/// Whether a bearer token is valid.
+type Check = Box<dyn Fn(String) -> Pin<Box<dyn Future<Output = bool> + Send>> + Send + Sync>;
 
 /// A receiver over HTTPS. Tests that share one keep apart by path. Dropping it closes its port.
 pub struct Receiver(HttpsServer<Webhook>);
@@ -47,7 +52,7 @@ pub struct Received {
 }
 
 struct Webhook {
-    tokens: TokenBook,
+    check: Check,
     scripts: Scripts,
     handshakes: Scripts,
     log: Mutex<Log>,
@@ -101,9 +106,25 @@ impl Receiver {
     /// # Errors
     /// When there is no free port.
     pub async fn start(authority: &Authority, tokens: &TokenBook) -> Result<Self> {
+        let tokens = tokens.clone();
+        Self::start_with_check(authority, move |token| ready(tokens.check(&token).is_some())).await
+    }
+
+    /// The same, accepting the tokens that `check` says are valid: it is asked for each POST.
+    ///
+    /// # Errors
+    /// When there is no free port.
+    pub async fn start_with_check<F>(
+        authority: &Authority,
+        check: impl Fn(String) -> F + Send + Sync + 'static,
+    ) -> Result<Self>
+    where
+        F: Future<Output = bool> + Send + 'static,
+    {
         let (scripts, handshakes) = (Scripts::default(), Scripts::default());
-        let (tokens, log, arrivals) = (tokens.clone(), Mutex::default(), watch::Sender::new(0));
-        let webhook = Webhook { tokens, scripts, handshakes, log, arrivals };
+        let check: Check = Box::new(move |token| Box::pin(check(token)));
+        let (log, arrivals) = (Mutex::default(), watch::Sender::new(0));
+        let webhook = Webhook { check, scripts, handshakes, log, arrivals };
         Ok(Self(HttpsServer::start(Arc::new(webhook), authority.server_config(&[])).await?))
     }
 
@@ -210,16 +231,16 @@ impl Receiver {
 
 impl Endpoint for Webhook {
     async fn answer(&self, request: Request) -> Answer {
-        let behaviour = self.behaviour(&request);
+        let behaviour = self.behaviour(&request).await;
         let number = self.record(request, behaviour.immediate_status());
         behaviour.perform(|status| self.log.lock().unwrap().requests[number].answered = status).await
     }
 }
 
 impl Webhook {
-    fn behaviour(&self, request: &Request) -> Behaviour {
+    async fn behaviour(&self, request: &Request) -> Behaviour {
         match request.method {
-            Method::POST if bearer(&request.headers).and_then(|token| self.tokens.check(token)).is_none() => {
+            Method::POST if !self.is_authorized(request).await => {
                 Behaviour::reply(Reply::status(401).header("www-authenticate", r#"Bearer error="invalid_token""#))
             }
             Method::POST => self.scripts.take(&request.path).unwrap_or_else(|| Behaviour::status(204)),
@@ -228,6 +249,13 @@ impl Webhook {
                 Behaviour::reply(Reply::status(204).header("allow", "OPTIONS, POST"))
             }),
             _ => Behaviour::reply(Reply::status(405).header("allow", "OPTIONS, POST")),
+        }
+    }
+
+    async fn is_authorized(&self, request: &Request) -> bool {
+        match bearer(&request.headers) {
+            Some(token) => (self.check)(token.to_owned()).await,
+            None => false,
         }
     }
 

@@ -5,6 +5,7 @@
 
 mod client;
 mod control_plane;
+mod hydra;
 mod operator;
 mod process;
 mod receiver;
