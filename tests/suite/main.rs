@@ -10,6 +10,7 @@ mod cluster;
 mod conformance;
 mod examples;
 mod faults;
+mod foreign_token_server;
 mod gates;
 mod golden;
 mod lifecycle;

@@ -1,0 +1,121 @@
+//! A token server that this project did not write: Ory Hydra, which holds a client to what RFC 6749 says.
+
+use serde_json::{Value, json};
+use testkit::{Authority, Client, Hydra, Receiver, token_service::ClientAuthentication};
+
+use crate::world::{PATIENCE, World, condition, path};
+
+/// What section 2.3.1 wants form-encoded; decoded twice, or not at all, it would be another one.
+const SECRET: &str = r#"p@ss:w+rd/=%41&~ "2"#;
+const AUDIENCE: &str = "https://hooks.example.com/events?a=b&c";
+
+/// A world whose tokens come from Hydra, and whose receiver asks Hydra about each of them.
+struct Foreign {
+    world: World,
+    hydra: Hydra,
+    receiver: Receiver,
+}
+
+impl Foreign {
+    async fn new(name: &str) -> Self {
+        let world = World::new(name).await;
+        let hydra = Hydra::start(&world.authority).await.unwrap();
+        let receiver = receiver(&world.authority, &hydra).await;
+        Self { world, hydra, receiver }
+    }
+
+    /// Registers a client with this way of authentication, and a Subscriber `name` that uses it.
+    async fn subscriber(&self, name: &str, client_id: &str, authentication: ClientAuthentication) {
+        let client = Client::new(client_id, SECRET).scopes(["events.write", "events.read"]);
+        self.hydra.register(&client, authentication, &[AUDIENCE]).await.unwrap();
+        self.secret(name, client_id, SECRET).await;
+        self.apply(name, |service| service["clientAuthentication"] = format!("{authentication:?}").into()).await;
+    }
+
+    async fn apply(&self, name: &str, change: impl FnOnce(&mut Value)) {
+        let change = |spec: &mut Value| {
+            spec["webhook"]["url"] = self.receiver.url(&path(name)).into();
+            let service = &mut spec["tokenService"];
+            service["url"] = self.hydra.url().into();
+            service["credentialsSecretRef"]["name"] = name.into();
+            service["audience"] = AUDIENCE.into();
+            change(service);
+        };
+        self.world.subscriber(name, change).await;
+    }
+
+    async fn secret(&self, name: &str, client_id: &str, client_secret: &str) {
+        let data = json!({"client_id": client_id, "client_secret": client_secret});
+        let secret = json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": name}, "stringData": data});
+        self.world.apply(&secret).await;
+    }
+
+    async fn notification(&self, name: &str, subscriber: &str) {
+        self.world.notification(name, subscriber, json!({"source": "/test", "type": "test"})).await;
+    }
+
+    /// What Hydra says about the token that a Subscriber's only Notification came with.
+    async fn token_of(&self, subscriber: &str) -> Value {
+        let requests = self.receiver.wait_for(&path(subscriber), 1, PATIENCE).await.unwrap();
+        let posts: Vec<_> = requests.iter().filter(|request| request.method == "POST").collect();
+        assert_eq!(posts.len(), 1);
+        self.hydra.introspection().introspect(posts[0].token().unwrap()).await.unwrap().expect("an active token")
+    }
+}
+
+async fn receiver(authority: &Authority, hydra: &Hydra) -> Receiver {
+    let introspection = hydra.introspection();
+    let check = move |token: String| async move {
+        let known = introspection.introspect(&token).await.unwrap_or_default();
+        known.is_some_and(|known| known["scope"] == "events.write" && known["aud"] == json!([AUDIENCE]))
+    };
+    Receiver::start_with_check(authority, check).await.unwrap()
+}
+
+#[tokio::test]
+async fn events_arrive_with_tokens_that_a_foreign_server_vouches_for_by_basic_and_by_post() {
+    let foreign = Foreign::new("foreign").await;
+    let _operator = foreign.world.operator().await;
+    let clients =
+        [("basic", "shop:1 %41", ClientAuthentication::Basic), ("post", "shop&2=%41", ClientAuthentication::Post)];
+    for (subscriber, client_id, authentication) in clients {
+        foreign.subscriber(subscriber, client_id, authentication).await;
+        foreign.notification(subscriber, subscriber).await;
+    }
+    for (subscriber, client_id, _) in clients {
+        foreign.world.until_phase(subscriber, "Delivered").await;
+        let token = foreign.token_of(subscriber).await;
+        assert_eq!(token["client_id"], client_id);
+        assert_eq!(token["scope"], "events.write", "what was asked for, not all that the client may have");
+        foreign.world.until_reason(subscriber, "Operational").await;
+    }
+}
+
+#[tokio::test]
+async fn what_a_foreign_server_refuses_is_told_and_heals_without_a_restart() {
+    let foreign = Foreign::new("foreign-refusals").await;
+    let _operator = foreign.world.operator().await;
+    foreign.subscriber("shop", "shop", ClientAuthentication::Basic).await;
+    foreign.world.until_reason("shop", "Operational").await;
+    let rejected = async |error: &'static str| {
+        let says = |s: &Value| condition(s, "Ready")["message"].as_str().is_some_and(|m| m.contains(error));
+        let subscriber = foreign.world.until("subscriber", "shop", says).await;
+        assert_eq!(condition(&subscriber, "Ready")["reason"], "TokenRejected", "{error}");
+        assert_eq!(condition(&subscriber, "Stalled")["status"], "True", "{error}");
+    };
+    foreign.secret("shop", "shop", "wrong").await;
+    rejected("invalid_client").await;
+    foreign.notification("n", "shop").await;
+    foreign.secret("shop", "shop", SECRET).await;
+    foreign.world.until_phase("n", "Delivered").await;
+    assert_eq!(foreign.token_of("shop").await["client_id"], "shop");
+
+    foreign.apply("shop", |service| service["clientAuthentication"] = "Post".into()).await;
+    rejected("invalid_client").await;
+    foreign.apply("shop", |service| service["scopes"] = json!(["admin"])).await;
+    rejected("invalid_scope").await;
+    foreign.apply("shop", |service| service["audience"] = "https://elsewhere.example.com/".into()).await;
+    rejected("invalid_request").await;
+    foreign.apply("shop", |_| ()).await;
+    foreign.world.until_reason("shop", "Operational").await;
+}
