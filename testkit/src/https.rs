@@ -3,8 +3,7 @@
 use std::convert::Infallible;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
-use std::thread::{self, JoinHandle};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Instant, SystemTime};
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
@@ -12,13 +11,13 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Notify, oneshot};
-use tokio::time::sleep;
+use tokio::net::TcpStream;
+use tokio::sync::Notify;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::ServerConfig;
 
-use crate::error::{Error, Result};
+use crate::background::Background;
+use crate::error::Result;
 use crate::exchange::{Answer, Reply, Request};
 
 /// What a server does with the requests that arrive.
@@ -32,12 +31,7 @@ pub struct HttpsServer<E> {
     endpoint: Arc<E>,
     tls: Arc<ServerConfig>,
     address: SocketAddr,
-    running: Option<Running>,
-}
-
-struct Running {
-    stop: oneshot::Sender<()>,
-    thread: JoinHandle<()>,
+    running: Option<Background>,
 }
 
 impl<E: Endpoint> HttpsServer<E> {
@@ -71,22 +65,10 @@ impl<E: Endpoint> HttpsServer<E> {
         if self.running.is_some() {
             return Ok(());
         }
-        let (stop, stopped) = oneshot::channel();
-        let (bound_to, bound) = oneshot::channel();
-        let (endpoint, tls, address) = (Arc::clone(&self.endpoint), Arc::clone(&self.tls), self.address);
-        // A thread with a runtime of its own: the server may outlive the runtime of the test that started it, and a
-        // busy test does not slow it down.
-        let thread = thread::spawn(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-            runtime.block_on(async {
-                tokio::select! {
-                    () = listen(address, bound_to, endpoint, tls) => {}
-                    _ = stopped => {}
-                }
-            });
-        });
-        self.address = bound.await.map_err(|_| Error::new("the server thread ended"))??;
-        self.running = Some(Running { stop, thread });
+        let (endpoint, tls) = (Arc::clone(&self.endpoint), TlsAcceptor::from(Arc::clone(&self.tls)));
+        let serve = move |stream, peer| serve(stream, peer, Arc::clone(&endpoint), tls.clone());
+        let (running, address) = Background::listen(self.address, serve).await?;
+        (self.running, self.address) = (Some(running), address);
         Ok(())
     }
 }
@@ -94,45 +76,7 @@ impl<E: Endpoint> HttpsServer<E> {
 impl<E> HttpsServer<E> {
     /// Stops listening and closes all connections: from now on a connection is refused.
     pub fn stop(&mut self) {
-        if let Some(running) = self.running.take() {
-            // The thread is gone already if its runtime failed; nothing to stop then.
-            let _ = running.stop.send(());
-            let _ = running.thread.join();
-        }
-    }
-}
-
-impl<E> Drop for HttpsServer<E> {
-    fn drop(&mut self) {
-        self.stop();
-    }
-}
-
-async fn listen<E: Endpoint>(
-    address: SocketAddr,
-    bound_to: oneshot::Sender<Result<SocketAddr>>,
-    endpoint: Arc<E>,
-    tls: Arc<ServerConfig>,
-) {
-    let bound = TcpListener::bind(address).await.and_then(|listener| Ok((listener.local_addr()?, listener)));
-    let listener = match bound {
-        Ok((address, listener)) => {
-            let _ = bound_to.send(Ok(address));
-            listener
-        }
-        Err(error) => {
-            let _ = bound_to.send(Err(Error::new(format!("cannot listen on {address}: {error}"))));
-            return;
-        }
-    };
-    loop {
-        match listener.accept().await {
-            Ok((stream, peer)) => {
-                tokio::spawn(serve(stream, peer, Arc::clone(&endpoint), TlsAcceptor::from(Arc::clone(&tls))));
-            }
-            // Out of file descriptors, or a client that is gone already: the next one may do better.
-            Err(_) => sleep(Duration::from_millis(10)).await,
-        }
+        self.running = None;
     }
 }
 

@@ -2,11 +2,14 @@
 
 use std::sync::Arc;
 
+pub use rcgen;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair};
 use rcgen::{KeyUsagePurpose, PKCS_ECDSA_P256_SHA256};
-use tokio_rustls::rustls::ServerConfig;
-use tokio_rustls::rustls::crypto::aws_lc_rs;
+use tokio_rustls::rustls::crypto::{CryptoProvider, aws_lc_rs};
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, pem::PemObject};
+use tokio_rustls::rustls::server::WebPkiClientVerifier;
+use tokio_rustls::rustls::server::danger::ClientCertVerifier;
+use tokio_rustls::rustls::{ALL_VERSIONS, RootCertStore, ServerConfig, SupportedProtocolVersion};
 
 /// A private CA. Nothing trusts it until a test says so, and it is gone with the process.
 pub struct Authority {
@@ -44,20 +47,45 @@ impl Authority {
     /// A server certificate for `127.0.0.1`, `localhost` and the given further names (IP addresses or DNS names).
     #[must_use]
     pub fn server_identity(&self, further_names: &[&str]) -> Identity {
-        let names = ["127.0.0.1", "localhost"].iter().chain(further_names);
-        let mut params = CertificateParams::new(names.map(ToString::to_string).collect::<Vec<_>>()).unwrap();
-        params.distinguished_name.push(DnType::CommonName, "Tidings test server");
-        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+        self.sign(&server_params(further_names))
+    }
+
+    /// A server certificate for `127.0.0.1` and `localhost`, changed by `change` before it is signed: one that is
+    /// expired, or for another host.
+    #[must_use]
+    pub fn server_identity_with(&self, change: impl FnOnce(&mut CertificateParams)) -> Identity {
+        let mut params = server_params(&[]);
+        change(&mut params);
+        self.sign(&params)
+    }
+
+    /// A client certificate for mTLS, with `name` as its common name.
+    #[must_use]
+    pub fn client_identity(&self, name: &str) -> Identity {
+        let mut params = CertificateParams::default();
+        params.distinguished_name.push(DnType::CommonName, name);
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
         params.use_authority_key_identifier_extension = true;
-        let key = new_key();
-        let certificate = params.signed_by(&key, &self.issuer).unwrap();
-        Identity { certificate_pem: certificate.pem(), key_pem: key.serialize_pem() }
+        self.sign(&params)
     }
 
     /// TLS 1.2 and 1.3 with such a server certificate, offering `http/1.1`.
     #[must_use]
     pub fn server_config(&self, further_names: &[&str]) -> Arc<ServerConfig> {
         self.server_identity(further_names).server_config()
+    }
+
+    /// Lets in clients with a certificate of this authority.
+    fn verifier(&self) -> Arc<dyn ClientCertVerifier> {
+        let mut roots = RootCertStore::empty();
+        roots.add(self.issuer.der().clone()).unwrap();
+        WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider()).build().unwrap()
+    }
+
+    fn sign(&self, params: &CertificateParams) -> Identity {
+        let key = new_key();
+        let certificate = params.signed_by(&key, &self.issuer).unwrap();
+        Identity { certificate_pem: certificate.pem(), key_pem: key.serialize_pem() }
     }
 }
 
@@ -68,21 +96,58 @@ impl Default for Authority {
 }
 
 impl Identity {
+    /// A server certificate for `127.0.0.1` and `localhost` that is signed by its own key.
+    #[must_use]
+    pub fn self_signed() -> Self {
+        let key = new_key();
+        let certificate = server_params(&[]).self_signed(&key).unwrap();
+        Self { certificate_pem: certificate.pem(), key_pem: key.serialize_pem() }
+    }
+
     /// TLS 1.2 and 1.3 with this certificate, offering `http/1.1`.
     #[must_use]
     pub fn server_config(&self) -> Arc<ServerConfig> {
+        self.server_config_with(None, ALL_VERSIONS)
+    }
+
+    /// The same, for clients with a certificate of this authority alone (mTLS).
+    #[must_use]
+    pub fn server_config_for_clients_of(&self, clients: &Authority) -> Arc<ServerConfig> {
+        self.server_config_with(Some(clients), ALL_VERSIONS)
+    }
+
+    /// The same with all of it chosen: whose clients are let in, and which versions of TLS are spoken.
+    #[must_use]
+    pub fn server_config_with(
+        &self,
+        clients: Option<&Authority>,
+        versions: &[&'static SupportedProtocolVersion],
+    ) -> Arc<ServerConfig> {
         let certificate = CertificateDer::from_pem_slice(self.certificate_pem.as_bytes()).unwrap();
         let key = PrivatePkcs8KeyDer::from_pem_slice(self.key_pem.as_bytes()).unwrap();
-        // The provider is named: a process that also links ring has no default one.
-        let mut config = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
-            .with_safe_default_protocol_versions()
+        let mut config = ServerConfig::builder_with_provider(provider())
+            .with_protocol_versions(versions)
             .unwrap()
-            .with_no_client_auth()
+            .with_client_cert_verifier(clients.map_or_else(WebPkiClientVerifier::no_client_auth, Authority::verifier))
             .with_single_cert(vec![certificate], PrivateKeyDer::Pkcs8(key))
             .unwrap();
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
         Arc::new(config)
     }
+}
+
+fn server_params(further_names: &[&str]) -> CertificateParams {
+    let names = ["127.0.0.1", "localhost"].iter().chain(further_names);
+    let mut params = CertificateParams::new(names.map(ToString::to_string).collect::<Vec<_>>()).unwrap();
+    params.distinguished_name.push(DnType::CommonName, "Tidings test server");
+    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+    params.use_authority_key_identifier_extension = true;
+    params
+}
+
+/// Named: a process that also links ring has no default provider.
+fn provider() -> Arc<CryptoProvider> {
+    Arc::new(aws_lc_rs::default_provider())
 }
 
 /// A new P-256 key.

@@ -14,6 +14,7 @@ use percent_encoding::percent_decode_str;
 use serde_json::Value;
 use tokio::sync::watch;
 use tokio::time::timeout;
+use tokio_rustls::rustls::ServerConfig;
 
 use crate::error::{Error, Result};
 use crate::exchange::{Answer, Reply, Request};
@@ -106,11 +107,19 @@ impl Receiver {
     /// # Errors
     /// When there is no free port.
     pub async fn start(authority: &Authority, tokens: &TokenBook) -> Result<Self> {
-        let tokens = tokens.clone();
-        Self::start_with_check(authority, move |token| ready(tokens.check(&token).is_some())).await
+        Self::start_with(authority.server_config(&[]), tokens).await
     }
 
-    /// The same, accepting the tokens that `check` says are valid: it is asked for each POST.
+    /// The same with a TLS side of the test's own, such as one that demands client certificates.
+    ///
+    /// # Errors
+    /// When there is no free port.
+    pub async fn start_with(tls: Arc<ServerConfig>, tokens: &TokenBook) -> Result<Self> {
+        let tokens = tokens.clone();
+        Self::serve(tls, Box::new(move |token| Box::pin(ready(tokens.check(&token).is_some())))).await
+    }
+
+    /// A receiver that accepts the tokens that `check` says are valid: it is asked for each POST.
     ///
     /// # Errors
     /// When there is no free port.
@@ -121,11 +130,14 @@ impl Receiver {
     where
         F: Future<Output = bool> + Send + 'static,
     {
+        Self::serve(authority.server_config(&[]), Box::new(move |token| Box::pin(check(token)))).await
+    }
+
+    async fn serve(tls: Arc<ServerConfig>, check: Check) -> Result<Self> {
         let (scripts, handshakes) = (Scripts::default(), Scripts::default());
-        let check: Check = Box::new(move |token| Box::pin(check(token)));
         let (log, arrivals) = (Mutex::default(), watch::Sender::new(0));
         let webhook = Webhook { check, scripts, handshakes, log, arrivals };
-        Ok(Self(HttpsServer::start(Arc::new(webhook), authority.server_config(&[])).await?))
+        Ok(Self(HttpsServer::start(Arc::new(webhook), tls).await?))
     }
 
     /// The URL of a path, which starts with a slash.

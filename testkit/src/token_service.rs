@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
+use tokio_rustls::rustls::ServerConfig;
+
 use crate::error::Result;
 use crate::https::HttpsServer;
 use crate::pki::Authority;
@@ -100,7 +102,15 @@ impl TokenService {
     /// # Errors
     /// When there is no free port.
     pub async fn start(authority: &Authority) -> Result<Self> {
-        let service = Self(HttpsServer::start(Arc::default(), authority.server_config(&[])).await?);
+        Self::start_with(authority.server_config(&[])).await
+    }
+
+    /// The same with a TLS side of the test's own, such as one that demands client certificates.
+    ///
+    /// # Errors
+    /// When there is no free port.
+    pub async fn start_with(tls: Arc<ServerConfig>) -> Result<Self> {
+        let service = Self(HttpsServer::start(Arc::default(), tls).await?);
         service.set_expires_in(Some(Duration::from_secs(3600)));
         Ok(service)
     }

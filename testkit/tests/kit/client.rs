@@ -2,13 +2,13 @@
 
 use std::sync::Arc;
 
-use tidings_testkit::Authority;
+use tidings_testkit::{Authority, Identity};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use tokio_rustls::rustls::crypto::aws_lc_rs;
-use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName, pem::PemObject};
+use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject};
 use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 
 pub struct Answer {
@@ -25,13 +25,29 @@ impl Answer {
 
 /// Opens a connection to the server of `url`.
 pub async fn connect(authority: &Authority, url: &str) -> std::io::Result<TlsStream<TcpStream>> {
+    connect_as(None, authority, url).await
+}
+
+/// The same, showing a certificate to a server that demands one.
+pub async fn connect_as(
+    identity: Option<&Identity>,
+    authority: &Authority,
+    url: &str,
+) -> std::io::Result<TlsStream<TcpStream>> {
     let mut roots = RootCertStore::empty();
     roots.add(CertificateDer::from_pem_slice(authority.ca_pem().as_bytes()).unwrap()).unwrap();
     let config = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
         .with_safe_default_protocol_versions()
         .unwrap()
-        .with_root_certificates(roots)
-        .with_no_client_auth();
+        .with_root_certificates(roots);
+    let config = match identity {
+        Some(Identity { certificate_pem, key_pem }) => {
+            let certificate = CertificateDer::from_pem_slice(certificate_pem.as_bytes()).unwrap();
+            let key = PrivateKeyDer::from_pem_slice(key_pem.as_bytes()).unwrap();
+            config.with_client_auth_cert(vec![certificate], key).unwrap()
+        }
+        None => config.with_no_client_auth(),
+    };
     let stream = TcpStream::connect(authority_of(url)).await?;
     TlsConnector::from(Arc::new(config)).connect(ServerName::try_from("127.0.0.1").unwrap(), stream).await
 }

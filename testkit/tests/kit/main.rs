@@ -8,5 +8,6 @@ mod control_plane;
 mod hydra;
 mod operator;
 mod process;
+mod raw;
 mod receiver;
 mod token_service;

@@ -4,8 +4,9 @@ use std::time::{Duration, Instant};
 use tidings_testkit::exchange::Reply;
 use tidings_testkit::token_book::TokenBook;
 use tidings_testkit::{Authority, Behaviour, Receiver};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use crate::client::{Answer, connect, send};
+use crate::client::{Answer, connect, connect_as, send};
 
 const LIMIT: Duration = Duration::from_secs(10);
 
@@ -188,4 +189,24 @@ fn it_outlives_the_runtime_that_started_it() {
     let fixture = runtime().block_on(Fixture::start());
     let answer = runtime().block_on(fixture.post("/", &[], "")).unwrap();
     assert_eq!(answer.status, 204);
+}
+
+#[tokio::test]
+async fn a_receiver_that_demands_client_certificates_hears_nobody_else() {
+    let (authority, tokens) = (Authority::new(), TokenBook::default());
+    let tls = authority.server_identity(&[]).server_config_for_clients_of(&authority);
+    let receiver = Receiver::start_with(tls, &tokens).await.unwrap();
+    let strangers = Authority::new().client_identity("acme");
+    for (identity, is_let_in) in
+        [(None, false), (Some(&strangers), false), (Some(&authority.client_identity("acme")), true)]
+    {
+        // The server's verdict comes after the client's side of the handshake.
+        let exchange = async {
+            let mut stream = connect_as(identity, &authority, &receiver.url("/")).await?;
+            stream.write_all(b"POST / HTTP/1.0\r\n\r\n").await?;
+            stream.read(&mut [0]).await
+        };
+        assert_eq!(exchange.await.is_ok_and(|read| read == 1), is_let_in);
+        assert_eq!(receiver.requests().len(), usize::from(is_let_in));
+    }
 }

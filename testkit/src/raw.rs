@@ -1,0 +1,94 @@
+//! A server that says to each client what a script says, be it HTTP or not.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use tokio::net::TcpStream;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::rustls::ServerConfig;
+use tokio_rustls::server::TlsStream;
+
+use crate::background::Background;
+use crate::error::Result;
+
+/// A server on a loopback port whose script has each connection to itself; a connection is closed when its script
+/// ends. Dropping the server closes its port and all connections.
+pub struct RawServer {
+    address: SocketAddr,
+    connections: Arc<AtomicUsize>,
+    _running: Background,
+}
+
+impl RawServer {
+    /// Hands over each connection once TLS is up. A handshake that fails ends the connection.
+    ///
+    /// # Errors
+    /// When there is no free port.
+    pub async fn tls<S, F>(tls: Arc<ServerConfig>, script: S) -> Result<Self>
+    where
+        S: Fn(TlsStream<TcpStream>) -> F + Send + Sync + 'static,
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let (tls, script) = (TlsAcceptor::from(tls), Arc::new(script));
+        Self::tcp(move |stream| {
+            let (tls, script) = (tls.clone(), Arc::clone(&script));
+            async move {
+                if let Ok(stream) = tls.accept(stream).await {
+                    script(stream).await;
+                }
+            }
+        })
+        .await
+    }
+
+    /// Hands over each connection as it is: the script speaks TLS itself, or does not.
+    ///
+    /// # Errors
+    /// When there is no free port.
+    pub async fn tcp<S, F>(script: S) -> Result<Self>
+    where
+        S: Fn(TcpStream) -> F + Send + 'static,
+        F: Future<Output = ()> + Send + 'static,
+    {
+        Self::tcp_at((Ipv4Addr::LOCALHOST, 0).into(), script).await
+    }
+
+    /// The same on an address of the test's own choice; port 0 means a free one.
+    ///
+    /// # Errors
+    /// When somebody else has taken the port.
+    pub async fn tcp_at<S, F>(address: SocketAddr, script: S) -> Result<Self>
+    where
+        S: Fn(TcpStream) -> F + Send + 'static,
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let connections = Arc::new(AtomicUsize::new(0));
+        let counter = Arc::clone(&connections);
+        let serve = move |stream: TcpStream, _| {
+            counter.fetch_add(1, Ordering::Relaxed);
+            let _ = stream.set_nodelay(true);
+            script(stream)
+        };
+        let (running, address) = Background::listen(address, serve).await?;
+        Ok(Self { address, connections, _running: running })
+    }
+
+    /// Where it listens.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// The URL of a path, which starts with a slash.
+    #[must_use]
+    pub fn url(&self, path: &str) -> String {
+        format!("https://{}{path}", self.address)
+    }
+
+    /// How many TCP connections it has accepted.
+    #[must_use]
+    pub fn connections(&self) -> usize {
+        self.connections.load(Ordering::Relaxed)
+    }
+}
