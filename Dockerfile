@@ -1,4 +1,4 @@
-# One static binary and the public certificate authorities. The Rust version is the one in rust-toolchain.toml.
+# One static binary, with the public certificate authorities compiled in. The Rust version is the one in rust-toolchain.toml.
 FROM rust:1.95.0-bookworm AS build
 WORKDIR /tidings
 COPY . .
@@ -8,7 +8,6 @@ RUN RUSTFLAGS="-C target-feature=+crt-static" \
  && cp target/*/release/tidings /usr/local/bin/tidings
 
 FROM scratch
-COPY --from=build /etc/ssl/certs/ca-certificates.crt /etc/ssl/certs/ca-certificates.crt
 COPY --from=build /usr/local/bin/tidings /tidings
 USER 65532:65532
 ENTRYPOINT ["/tidings"]

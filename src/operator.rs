@@ -22,7 +22,7 @@ use crate::{
         Attempts, Inputs, Notifications, Pauses, Registry, Replays, Resolver, Retention, SELECTOR, StatusWriter,
         Subscribers, Unfinished, in_namespace,
     },
-    egress::{Cidr, Egress, Policy},
+    egress::{Cidr, Egress, NoRoots, Policy, load_public_roots},
     metrics::Metrics,
     oauth::TokenCache,
 };
@@ -64,6 +64,9 @@ pub enum Error {
         /// What the API server said.
         source: kube::Error,
     },
+    /// The certificate authorities that an administrator named cannot be read.
+    #[error(transparent)]
+    Roots(#[from] NoRoots),
     /// The admin address cannot be used.
     #[error("--admin-addr {address}: {source}")]
     Admin {
@@ -87,6 +90,7 @@ pub async fn run(settings: Settings) -> Result<(), Error> {
     let listener = admin::bind(settings.admin_addr)
         .await
         .map_err(|source| Error::Admin { address: settings.admin_addr, source })?;
+    load_public_roots()?;
     let mut config = Config::infer().await?;
     // A watch ends after 45 s at the latest; a connection that is silent for longer is dead.
     config.connect_timeout = Some(Duration::from_secs(10));
@@ -109,11 +113,12 @@ pub async fn run(settings: Settings) -> Result<(), Error> {
     let (changes_to, changes) = mpsc::unbounded_channel();
     let (signals_to, signals) = mpsc::unbounded_channel();
     let registry = Arc::new(Registry::new(changes_to));
+    let policy = Policy::allowing(settings.egress_allow_cidrs);
     let subscribers = Arc::new(Subscribers {
         client: client.clone(),
         resolver: Resolver {
             client: client.clone(),
-            egress: Egress::new(Policy::allowing(settings.egress_allow_cidrs)),
+            egress: Egress::new(policy),
             tokens: TokenCache::default(),
             origin: settings.origin,
         },

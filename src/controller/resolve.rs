@@ -14,7 +14,7 @@ use crate::{
     api::{CaKind, ClientAuthentication, ContentMode, ContentType, HttpsUrl, SubscriberReason, SubscriberSpec, Tls},
     cloudevent::Encoding,
     dispatch::{Backoff, Limits},
-    egress::{self, Egress, SendError},
+    egress::{self, Egress, Fingerprint, SendError, Trust},
     oauth::{self, TokenCache, TokenKey, TokenRequest},
     webhook::Target,
 };
@@ -170,21 +170,22 @@ impl Resolver {
         }))
     }
 
-    /// The client for one endpoint, and the bundle it trusts besides the system's.
+    /// The client for one endpoint, and what tells its trust from others.
     async fn way_out(
         &self,
         namespace: &str,
         tls: Option<&Tls>,
         field: &str,
-    ) -> Result<(Arc<egress::Client>, Option<Vec<u8>>), Unresolved> {
-        let bundle = match tls.and_then(|tls| tls.ca_ref.as_ref()) {
+    ) -> Result<(Arc<egress::Client>, Fingerprint), Unresolved> {
+        let roots_pem = match tls.and_then(|tls| tls.ca_ref.as_ref()) {
             Some(reference) => Some(ca_bundle(&self.client, namespace, reference).await?),
             None => None,
         };
-        let client = self.egress.client(bundle.as_deref()).map_err(|error| {
+        let trust = Trust { roots_pem, identity: None };
+        let client = self.egress.client(&trust).map_err(|error| {
             Unresolved::permanent(SubscriberReason::InvalidTrustBundle, format!("{field}.tls.caRef: {error}"))
         })?;
-        Ok((client, bundle))
+        Ok((client, trust.fingerprint()))
     }
 }
 

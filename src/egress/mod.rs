@@ -1,12 +1,21 @@
 //! The only way out: every outbound HTTP request of the operator goes through a client made here.
 //!
-//! [`policy`] decides whether an address may be dialled; [`client`] applies it to the address that is really dialled,
-//! bounds what is read of an answer, and sorts failures.
+//! [`policy`] decides which addresses may be dialled; [`resolver`] applies it to the addresses that are really dialled;
+//! [`trust`] and [`roots`] say who is believed at the other end; [`client`] sends and bounds what is read of an answer;
+//! [`error`] sorts failures.
 
 mod client;
+mod error;
 mod policy;
+mod resolver;
 mod retry_after;
+mod roots;
+mod trust;
 
-pub use client::{Answer, Client, Egress, SendError, TrustError};
+pub use client::{Answer, Client, Egress};
+pub use error::SendError;
 pub use policy::{Cidr, CidrError, Policy};
+pub use resolver::Lookup;
 pub use retry_after::retry_after;
+pub use roots::{NoRoots, load_public_roots};
+pub use trust::{ClientIdentity, Fingerprint, IdentityFault, RootsFault, Trust, TrustError};

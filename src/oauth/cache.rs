@@ -10,6 +10,7 @@ use http::HeaderValue;
 use tokio::{sync::Mutex as AsyncMutex, time::Instant};
 
 use super::{ClientAuthentication, Token, TokenError, TokenRequest};
+use crate::egress::Fingerprint;
 
 /// A token is renewed this long before it ends, or a tenth of its life before, whichever is longer.
 const RENEW_BEFORE: Duration = Duration::from_secs(60);
@@ -44,8 +45,8 @@ pub struct TokenKey {
     pub audience: Option<String>,
     /// What one request may take.
     pub timeout: Duration,
-    /// The extra certificate authorities trusted at the endpoint, as PEM.
-    pub trust: Option<Vec<u8>>,
+    /// Who is trusted at the endpoint, and the client certificate shown there.
+    pub trust: Fingerprint,
 }
 
 /// One source of tokens for each key that somebody still holds.

@@ -8,12 +8,12 @@ use testkit::{Authority, Behaviour, Client, Receiver, TokenService, exchange::Re
 use tidings::{
     api::AttemptReason,
     cloudevent::{Defaults, Encoding, Event},
-    egress::{Egress, Policy},
+    egress::{Egress, Policy, Trust},
     oauth::ClientAuthentication,
     webhook::{Delivery, Outcome, Target, Verdict},
 };
 
-use crate::tokens::source_of;
+use crate::tokens::{source_of, trusting};
 
 const STRUCTURED: Encoding = Encoding::Structured(Encoding::CLOUDEVENTS_JSON);
 const PATH: &str = "/hook";
@@ -32,7 +32,7 @@ impl Exchange {
         tokens.register(Client::new("id", "secret"));
         let receiver = Receiver::start(&authority, tokens.tokens()).await.unwrap();
         let egress = Egress::new(Policy::allowing(vec!["127.0.0.0/8".parse().unwrap()]));
-        let http = egress.client(Some(authority.ca_pem().as_bytes())).unwrap();
+        let http = egress.client(&trusting(&authority)).unwrap();
         let source = source_of(&tokens, http.clone(), ClientAuthentication::Basic);
         let target = Target {
             url: receiver.url(PATH).parse().unwrap(),
@@ -387,7 +387,7 @@ async fn the_egress_policy_guards_literal_addresses_and_names_alike() {
     for host in ["127.0.0.1", "localhost", "[::1]", "[::ffff:127.0.0.1]", "0.0.0.0", "169.254.169.254"] {
         let mut other = Exchange::new(STRUCTURED).await;
         other.target.url.set_host(Some(host)).unwrap();
-        other.target.http = closed.client(None).unwrap();
+        other.target.http = closed.client(&Trust::default()).unwrap();
         other.target.tokens = exchange.target.tokens.clone();
         let outcome = other.deliver(&event(json!({}))).await;
         assert_eq!(outcome.reason, AttemptReason::EgressDenied, "{host}: {outcome:?}");

@@ -4,10 +4,15 @@ use std::{sync::Arc, time::Duration};
 
 use testkit::{Authority, Behaviour, Client, TokenService, exchange::Reply};
 use tidings::{
-    egress::{Egress, Policy},
+    egress::{Egress, Policy, Trust},
     oauth::{ClientAuthentication, Credentials, TokenCache, TokenError, TokenKey, TokenRequest, TokenSource},
 };
 use tokio::time::sleep;
+
+/// Trust in an authority's certificates.
+pub fn trusting(authority: &Authority) -> Trust {
+    Trust { roots_pem: Some(authority.ca_pem().into()), identity: None }
+}
 
 /// A source of the service's tokens for the client `id`, whose secret is `secret`.
 pub fn source_of(
@@ -28,7 +33,7 @@ pub fn source_of(
         scopes: Vec::new(),
         audience: None,
         timeout,
-        trust: None,
+        trust: Trust::default().fingerprint(),
     };
     TokenCache::default().source(key, || TokenRequest {
         url,
@@ -47,7 +52,7 @@ async fn source(life: Option<Duration>) -> (TokenService, Arc<TokenSource>) {
     service.register(Client::new("id", "secret"));
     service.set_expires_in(life);
     let egress = Egress::new(Policy::allowing(vec!["127.0.0.0/8".parse().unwrap()]));
-    let http = egress.client(Some(authority.ca_pem().as_bytes())).unwrap();
+    let http = egress.client(&trusting(&authority)).unwrap();
     let source = source_of(&service, http, ClientAuthentication::Post);
     (service, source)
 }

@@ -1,0 +1,75 @@
+//! Why no answer came, sorted.
+
+use std::{error::Error as StdError, io};
+
+/// Why no answer came. None of these carries an address or anything the other side sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SendError {
+    /// The egress policy denies every address of the host; nothing was dialled.
+    #[error(
+        "the operator's egress policy denies the address of this host; an administrator can open its range with --egress-allow-cidr (the chart's egress.allowCIDRs)"
+    )]
+    Denied,
+    /// The host name does not resolve.
+    #[error("the host name does not resolve: check the URL and the DNS")]
+    Dns,
+    /// No connection: refused, reset or unreachable.
+    #[error("no connection: check the URL, the network between and that the other side is up")]
+    Connection,
+    /// The TLS handshake failed, most often for a certificate that is not trusted.
+    #[error(
+        "the TLS handshake failed: check the server's certificate, tls.caRef for a private certificate authority, and tls.clientCertificateSecretRef if the server asks for a client certificate"
+    )]
+    Tls,
+    /// The exchange took longer than it may.
+    #[error("no complete answer in time")]
+    Timeout,
+    /// The connection broke, or what came is not HTTP.
+    #[error("the connection broke before a complete answer")]
+    Broken,
+}
+
+/// The policy allows none of a name's addresses.
+#[derive(Debug, thiserror::Error)]
+#[error("denied by the egress policy")]
+pub(super) struct Denied;
+
+/// A name has no address.
+#[derive(Debug, thiserror::Error)]
+#[error("the host name does not resolve")]
+pub(super) struct Unresolved(#[source] pub(super) io::Error);
+
+/// Sorts a failure by the types in its chain of causes, never by their texts.
+pub(super) fn sort(error: &reqwest::Error) -> SendError {
+    if has_cause::<Denied>(error) {
+        SendError::Denied
+    } else if has_cause::<Unresolved>(error) {
+        SendError::Dns
+    } else if error.is_timeout() {
+        SendError::Timeout
+    } else if has_cause::<rustls::Error>(error) {
+        SendError::Tls
+    } else if error.is_connect() {
+        SendError::Connection
+    } else {
+        SendError::Broken
+    }
+}
+
+/// Whether an error of type `T` is in the chain.
+pub(super) fn has_cause<T: StdError + 'static>(error: &(dyn StdError + 'static)) -> bool {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        if error.is::<T>() {
+            return true;
+        }
+        // An io::Error's source() is the source of what it wraps: look at the wrapped error itself first.
+        if let Some(inner) = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref)
+            && has_cause::<T>(inner)
+        {
+            return true;
+        }
+        next = error.source();
+    }
+    false
+}

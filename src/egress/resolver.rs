@@ -1,0 +1,63 @@
+//! Host names into the addresses that may be dialled.
+
+use std::{
+    fmt, io,
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+};
+
+use futures::future::BoxFuture;
+use reqwest::dns::{Addrs, Name, Resolve, Resolving};
+
+use super::{
+    Policy,
+    error::{Denied, Unresolved},
+};
+
+/// Where the addresses of host names come from.
+pub trait Lookup: fmt::Debug + Send + Sync {
+    /// All addresses of `name`, in the order in which to try them.
+    fn lookup(&self, name: &str) -> BoxFuture<'static, io::Result<Vec<IpAddr>>>;
+}
+
+/// Names as the system resolves them.
+#[derive(Debug)]
+pub(super) struct System;
+
+impl Lookup for System {
+    fn lookup(&self, name: &str) -> BoxFuture<'static, io::Result<Vec<IpAddr>>> {
+        let name = name.to_owned();
+        Box::pin(async move { Ok(tokio::net::lookup_host((name, 0)).await?.map(|address| address.ip()).collect()) })
+    }
+}
+
+/// Resolves a name once and hands on only the addresses that the policy allows, so those are what is dialled.
+#[derive(Clone, Debug)]
+pub(super) struct Resolver {
+    pub(super) policy: Arc<Policy>,
+    pub(super) names: Arc<dyn Lookup>,
+}
+
+impl Resolver {
+    /// The addresses of `name` that may be dialled; [`Denied`] when it has some and none of them may.
+    pub(super) async fn addresses(&self, name: &str) -> io::Result<Vec<IpAddr>> {
+        let mut addresses = self.names.lookup(name).await.map_err(|e| io::Error::other(Unresolved(e)))?;
+        let found = addresses.len();
+        addresses.retain(|address| self.policy.allows(*address));
+        if addresses.is_empty() && found > 0 {
+            return Err(io::Error::other(Denied));
+        }
+        Ok(addresses)
+    }
+}
+
+impl Resolve for Resolver {
+    fn resolve(&self, name: Name) -> Resolving {
+        let resolver = self.clone();
+        Box::pin(async move {
+            let addresses = resolver.addresses(name.as_str()).await?;
+            // The HTTP client puts the URL's port in place of 0.
+            Ok(Box::new(addresses.into_iter().map(|address| SocketAddr::new(address, 0))) as Addrs)
+        })
+    }
+}

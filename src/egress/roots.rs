@@ -1,0 +1,98 @@
+//! The public certificate authorities: the system's, or those compiled in where the system has none.
+
+use std::{env, sync::OnceLock};
+
+use rustls::{
+    RootCertStore,
+    pki_types::{CertificateDer, Der, TrustAnchor},
+};
+use tracing::{info, warn};
+
+/// The variables that name authorities to trust in place of the system's.
+const VARIABLES: [&str; 2] = ["SSL_CERT_FILE", "SSL_CERT_DIR"];
+
+/// `SSL_CERT_FILE` or `SSL_CERT_DIR` is set, and there is no certificate authority in it.
+///
+/// Then none is trusted at all: whoever sets them wants to trust fewer authorities, not all of them after a typing error.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "SSL_CERT_FILE or SSL_CERT_DIR is set, but no certificate can be read there: correct it, or unset it to trust the system's certificate authorities"
+)]
+pub struct NoRoots;
+
+/// Reads the public authorities, if that was not done yet.
+///
+/// They are read once for the life of the process; this is to have a fault come to light at the start.
+pub fn load_public_roots() -> Result<(), NoRoots> {
+    anchors().as_ref().map(drop).map_err(|error| *error)
+}
+
+/// The public authorities, none of them copied.
+pub(super) fn public_roots() -> RootCertStore {
+    let anchors = anchors().as_deref().unwrap_or_default();
+    RootCertStore { roots: anchors.iter().map(borrowed).collect() }
+}
+
+fn anchors() -> &'static Result<Vec<TrustAnchor<'static>>, NoRoots> {
+    static ANCHORS: OnceLock<Result<Vec<TrustAnchor<'static>>, NoRoots>> = OnceLock::new();
+    ANCHORS.get_or_init(|| {
+        let found = rustls_native_certs::load_native_certs();
+        for error in found.errors {
+            warn!(%error, "certificate authorities that cannot be read are not trusted");
+        }
+        let named = VARIABLES.iter().any(|name| env::var_os(name).is_some_and(|value| !value.is_empty()));
+        choose(found.certs, named)
+    })
+}
+
+/// The authorities to trust of those `found`; `named` says whether an administrator said where to look.
+fn choose(found: Vec<CertificateDer<'static>>, named: bool) -> Result<Vec<TrustAnchor<'static>>, NoRoots> {
+    let mut store = RootCertStore::empty();
+    store.add_parsable_certificates(found);
+    let source = match (store.is_empty(), named) {
+        (false, _) => "the system",
+        (true, true) => return Err(NoRoots),
+        (true, false) => {
+            store.extend(webpki_roots::TLS_SERVER_ROOTS.iter().map(borrowed));
+            "this program"
+        }
+    };
+    info!(count = store.len(), "certificate authorities of {source} are trusted");
+    Ok(store.roots)
+}
+
+fn borrowed(anchor: &'static TrustAnchor<'static>) -> TrustAnchor<'static> {
+    TrustAnchor {
+        subject: Der::from_slice(&anchor.subject),
+        subject_public_key_info: Der::from_slice(&anchor.subject_public_key_info),
+        name_constraints: anchor.name_constraints.as_deref().map(Der::from_slice),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rustls::pki_types::pem::PemObject;
+
+    use super::*;
+
+    #[test]
+    fn a_system_without_authorities_falls_back_on_those_compiled_in() {
+        let anchors = choose(Vec::new(), false).unwrap();
+        assert!(anchors.len() > 100, "{}", anchors.len());
+    }
+
+    #[test]
+    fn authorities_that_are_found_are_trusted_alone() {
+        let authority = testkit::Authority::new();
+        let certificate = CertificateDer::from_pem_slice(authority.ca_pem().as_bytes()).unwrap();
+        for named in [true, false] {
+            assert_eq!(choose(vec![certificate.clone()], named).unwrap().len(), 1);
+        }
+    }
+
+    #[test]
+    fn a_place_that_was_named_and_holds_no_authority_is_an_error_and_no_reason_to_trust_others() {
+        assert_eq!(choose(Vec::new(), true), Err(NoRoots));
+        assert_eq!(choose(vec![CertificateDer::from(b"no certificate".to_vec())], true), Err(NoRoots));
+    }
+}

@@ -1,0 +1,253 @@
+//! Who is trusted at the other end, and who we say we are there.
+
+use std::{fmt, sync::Arc};
+
+use rustls::{
+    ClientConfig, Error as TlsError, RootCertStore,
+    crypto::aws_lc_rs,
+    pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
+    version::{TLS12, TLS13},
+};
+use secrecy::{ExposeSecret, SecretSlice};
+use sha2::{Digest, Sha256};
+
+/// What distinguishes one TLS client from another. The default trusts the public authorities and shows no certificate.
+#[derive(Clone, Default)]
+pub struct Trust {
+    /// Certificate authorities that are trusted besides the public ones, as PEM.
+    pub roots_pem: Option<Vec<u8>>,
+    /// The certificate that is shown to a server that asks for one (mTLS).
+    pub identity: Option<ClientIdentity>,
+}
+
+/// A client certificate with its key.
+#[derive(Clone)]
+pub struct ClientIdentity {
+    /// The certificate, followed by those between it and the server's authority, as PEM.
+    pub certificate_pem: Vec<u8>,
+    /// Its private key as PEM: PKCS #8, PKCS #1 or SEC 1, without a passphrase.
+    pub key_pem: SecretSlice<u8>,
+}
+
+/// Equal for equal trust: a SHA-256 over all of it.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Fingerprint([u8; 32]);
+
+/// Why there is no client for a trust. None of these carries anything of what was read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum TrustError {
+    /// The certificate authorities cannot be used.
+    #[error(transparent)]
+    Roots(#[from] RootsFault),
+    /// The client certificate cannot be used.
+    #[error(transparent)]
+    Identity(#[from] IdentityFault),
+    /// The operator's own settings do not fit the TLS library: a bug, whatever the trust.
+    #[error("the TLS library refuses the operator's own settings: please report this")]
+    Unsupported,
+}
+
+/// What is wrong with a bundle of certificate authorities.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum RootsFault {
+    /// There is no certificate in the text.
+    #[error("no PEM certificate in it: put those of the certificate authority there")]
+    Empty,
+    /// A certificate is malformed.
+    #[error("certificate {number} in it is not a valid PEM certificate: replace it or take it out")]
+    Invalid {
+        /// Which one, from 1.
+        number: usize,
+    },
+}
+
+/// What is wrong with a client certificate or its key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum IdentityFault {
+    /// There is no certificate in the text.
+    #[error("no PEM certificate in tls.crt: put the client's there")]
+    NoCertificate,
+    /// A certificate is malformed.
+    #[error("a certificate in tls.crt is not a valid PEM certificate: replace it")]
+    InvalidCertificate,
+    /// There is no private key in the text.
+    #[error("no PEM private key in tls.key: put the client's there, without a passphrase")]
+    NoKey,
+    /// The key is malformed or of a kind that is not supported.
+    #[error("the private key in tls.key cannot be used: it must be RSA of 2048 bits or more, ECDSA or Ed25519")]
+    InvalidKey,
+    /// The key belongs to another certificate.
+    #[error("the private key in tls.key is not that of the first certificate in tls.crt: put a pair there")]
+    KeyMismatch,
+}
+
+impl Trust {
+    /// Tells this trust from others.
+    pub fn fingerprint(&self) -> Fingerprint {
+        let identity = self.identity.as_ref();
+        let parts = [
+            self.roots_pem.as_deref(),
+            identity.map(|identity| identity.certificate_pem.as_slice()),
+            identity.map(|identity| identity.key_pem.expose_secret()),
+        ];
+        let mut hash = Sha256::new();
+        for part in parts {
+            // Each part goes in behind its presence and its length, so that no two trusts run together into one text.
+            hash.update([u8::from(part.is_some())]);
+            let part = part.unwrap_or_default();
+            hash.update(u64::try_from(part.len()).unwrap_or(u64::MAX).to_be_bytes());
+            hash.update(part);
+        }
+        Fingerprint(hash.finalize().into())
+    }
+
+    /// The TLS side of a client: TLS 1.2 and 1.3, certificates verified by WebPKI rules against `public` and the
+    /// authorities of its own.
+    pub(super) fn config(&self, public: RootCertStore) -> Result<ClientConfig, TrustError> {
+        let mut roots = public;
+        if let Some(pem) = &self.roots_pem {
+            add(&mut roots, pem)?;
+        }
+        let config = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+            .with_protocol_versions(&[&TLS13, &TLS12])
+            .map_err(|_| TrustError::Unsupported)?
+            .with_root_certificates(roots);
+        let mut config = match &self.identity {
+            Some(identity) => {
+                let (chain, key) = identity.parse()?;
+                config.with_client_auth_cert(chain, key).map_err(|error| match error {
+                    TlsError::InconsistentKeys(_) => IdentityFault::KeyMismatch,
+                    TlsError::InvalidCertificate(_) => IdentityFault::InvalidCertificate,
+                    _ => IdentityFault::InvalidKey,
+                })?
+            }
+            None => config.with_no_client_auth(),
+        };
+        config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        Ok(config)
+    }
+}
+
+fn add(roots: &mut RootCertStore, pem: &[u8]) -> Result<(), RootsFault> {
+    let mut count = 0;
+    for certificate in CertificateDer::pem_slice_iter(pem) {
+        count += 1;
+        let invalid = RootsFault::Invalid { number: count };
+        roots.add(certificate.map_err(|_| invalid)?).map_err(|_| invalid)?;
+    }
+    if count == 0 { Err(RootsFault::Empty) } else { Ok(()) }
+}
+
+impl ClientIdentity {
+    fn parse(&self) -> Result<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>), IdentityFault> {
+        use rustls::pki_types::pem::Error;
+        let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&self.certificate_pem).collect();
+        let chain = chain.map_err(|_| IdentityFault::InvalidCertificate)?;
+        if chain.is_empty() {
+            return Err(IdentityFault::NoCertificate);
+        }
+        let key = PrivateKeyDer::from_pem_slice(self.key_pem.expose_secret()).map_err(|error| match error {
+            Error::NoItemsFound => IdentityFault::NoKey,
+            _ => IdentityFault::InvalidKey,
+        })?;
+        Ok((chain, key))
+    }
+}
+
+/// Enough of it to tell one from another in a log.
+impl fmt::Debug for Fingerprint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [a, b, c, d, ..] = self.0;
+        write!(f, "{a:02x}{b:02x}{c:02x}{d:02x}")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use testkit::Authority;
+
+    use super::*;
+
+    fn identity(certificate_pem: &str, key_pem: &str) -> Option<ClientIdentity> {
+        Some(ClientIdentity { certificate_pem: certificate_pem.into(), key_pem: key_pem.as_bytes().to_vec().into() })
+    }
+
+    fn roots(pem: &str) -> Trust {
+        Trust { roots_pem: Some(pem.into()), identity: None }
+    }
+
+    fn fault(trust: &Trust) -> TrustError {
+        trust.config(RootCertStore::empty()).map(drop).unwrap_err()
+    }
+
+    #[test]
+    fn equal_trust_has_one_fingerprint_and_any_difference_another() {
+        let all = |roots_pem: Option<&str>, identity| Trust { roots_pem: roots_pem.map(Into::into), identity };
+        let different = [
+            all(None, None),
+            all(Some(""), None),
+            all(Some("ab"), None),
+            all(None, identity("ab", "")),
+            all(None, identity("a", "b")),
+            all(None, identity("", "ab")),
+            all(Some("a"), identity("b", "")),
+            all(Some(""), identity("", "")),
+            all(None, identity("", "")),
+        ];
+        let fingerprints: HashSet<_> = different.iter().map(Trust::fingerprint).collect();
+        assert_eq!(fingerprints.len(), different.len());
+        for trust in &different {
+            assert_eq!(trust.clone().fingerprint(), trust.fingerprint());
+        }
+        let secret = all(None, identity("", "canary"));
+        assert!(!format!("{:?}", secret.fingerprint()).contains("canary"));
+    }
+
+    #[test]
+    fn a_bundle_says_which_of_its_certificates_is_wrong() {
+        let authority = Authority::new();
+        let (good, broken) = (authority.ca_pem(), authority.ca_pem().replace("MII", "MIJ"));
+        let cut = "-----BEGIN CERTIFICATE-----\nMII";
+        let cases = [
+            (String::new(), RootsFault::Empty),
+            ("no certificate".into(), RootsFault::Empty),
+            (authority.client_identity("acme").key_pem, RootsFault::Empty),
+            (broken.clone(), RootsFault::Invalid { number: 1 }),
+            (format!("# a comment\n{good}{broken}"), RootsFault::Invalid { number: 2 }),
+            (format!("{good}{cut}"), RootsFault::Invalid { number: 2 }),
+        ];
+        for (pem, expected) in cases {
+            assert_eq!(fault(&roots(&pem)), TrustError::Roots(expected), "{pem}");
+        }
+        let two = format!("# text before\n{good}\n# and between\n{}", Authority::new().ca_pem());
+        assert!(roots(&two).config(RootCertStore::empty()).is_ok());
+    }
+
+    #[test]
+    fn a_client_certificate_says_which_half_of_it_is_wrong() {
+        let authority = Authority::new();
+        let (one, other) = (authority.client_identity("one"), authority.client_identity("other"));
+        let (certificate, key) = (one.certificate_pem.as_str(), one.key_pem.as_str());
+        let locked = key.replace("PRIVATE", "ENCRYPTED PRIVATE");
+        let cases = [
+            (identity("", key), IdentityFault::NoCertificate),
+            (identity(key, key), IdentityFault::NoCertificate),
+            (identity(&certificate.replace("MII", "MIJ"), key), IdentityFault::InvalidCertificate),
+            (identity("-----BEGIN CERTIFICATE-----\nMII", key), IdentityFault::InvalidCertificate),
+            (identity(certificate, ""), IdentityFault::NoKey),
+            (identity(certificate, certificate), IdentityFault::NoKey),
+            (identity(certificate, &locked), IdentityFault::NoKey),
+            (identity(certificate, &key.replace("MIG", "MIH")), IdentityFault::InvalidKey),
+            (identity(certificate, "-----BEGIN PRIVATE KEY-----\nMIG"), IdentityFault::InvalidKey),
+            (identity(certificate, &other.key_pem), IdentityFault::KeyMismatch),
+        ];
+        for (identity, expected) in cases {
+            assert_eq!(fault(&Trust { roots_pem: None, identity }), TrustError::Identity(expected));
+        }
+        let chain = format!("{certificate}{}", authority.ca_pem());
+        let trust = Trust { roots_pem: None, identity: identity(&chain, key) };
+        assert!(trust.config(RootCertStore::empty()).is_ok());
+    }
+}
