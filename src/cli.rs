@@ -6,7 +6,11 @@ use clap::{Args, Parser, Subcommand};
 use http::HeaderValue;
 use tracing::level_filters::LevelFilter;
 
-use crate::{egress::Cidr, operator::Settings, telemetry::LogFormat};
+use crate::{
+    egress::{Cidr, HostPattern},
+    operator::Settings,
+    telemetry::LogFormat,
+};
 
 /// Delivers events to webhooks: a Kubernetes operator.
 #[derive(Debug, Parser)]
@@ -36,6 +40,11 @@ pub struct Run {
     /// Also allow webhooks and token services at these addresses; repeatable. Default: public addresses only.
     #[arg(long = "egress-allow-cidr", value_name = "CIDR", env = "TIDINGS_EGRESS_ALLOW_CIDR", value_delimiter = ',')]
     pub egress_allow_cidrs: Vec<Cidr>,
+
+    /// Also allow webhooks and token services at this DNS name, or below it (*.example.com), wherever the name leads;
+    /// repeatable.
+    #[arg(long = "egress-allow-host", value_name = "HOST", env = "TIDINGS_EGRESS_ALLOW_HOST", value_delimiter = ',')]
+    pub egress_allow_hosts: Vec<HostPattern>,
 
     /// The DNS name that this system gives as its own in WebHook-Request-Origin.
     #[arg(long, value_name = "NAME", env = "TIDINGS_ORIGIN", default_value = "tidings.dev", value_parser = origin)]
@@ -73,6 +82,7 @@ impl From<Run> for Settings {
             // An empty variable names none.
             watch_namespaces: run.watch_namespaces.into_iter().filter(|name| !name.is_empty()).collect(),
             egress_allow_cidrs: run.egress_allow_cidrs,
+            egress_allow_hosts: run.egress_allow_hosts,
             origin: run.origin,
             generated_ttl: run.generated_ttl,
             admin_addr: run.admin_addr,
@@ -130,9 +140,17 @@ mod tests {
             panic!("not run");
         };
         assert_eq!(flags.watch_namespaces, ["a", "b", "c"]);
+        let hosts = ["--egress-allow-host", "a.example,*.b.example", "--egress-allow-host", "c.example"];
+        let Command::Run(flags) = run(&hosts).unwrap().command else {
+            panic!("not run");
+        };
+        let expected = ["a.example", "*.b.example", "c.example"].map(|host| host.parse().unwrap());
+        assert_eq!(Settings::from(*flags).egress_allow_hosts, expected);
         for bad in [
             ["--watch-namespace", "A"],
             ["--egress-allow-cidr", "10.0.0.0/40"],
+            ["--egress-allow-host", "10.0.0.1"],
+            ["--egress-allow-host", "https://example.com"],
             ["--origin", "a b"],
             ["--generated-ttl", "7d"],
             ["--log-level", "loud"],

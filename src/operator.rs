@@ -22,7 +22,7 @@ use crate::{
         Attempts, Inputs, Notifications, Pauses, Registry, Replays, Resolver, Retention, SELECTOR, StatusWriter,
         Subscribers, Unfinished, in_namespace,
     },
-    egress::{Cidr, Egress, NoRoots, Policy, load_public_roots},
+    egress::{Cidr, Egress, HostPattern, NoRoots, Policy, load_public_roots},
     metrics::Metrics,
     oauth::TokenCache,
 };
@@ -34,6 +34,8 @@ pub struct Settings {
     pub watch_namespaces: Vec<String>,
     /// Ranges of addresses that may be dialled besides the public ones.
     pub egress_allow_cidrs: Vec<Cidr>,
+    /// Hosts that may be dialled wherever their names lead.
+    pub egress_allow_hosts: Vec<HostPattern>,
     /// The value of `WebHook-Request-Origin`.
     pub origin: HeaderValue,
     /// Seconds that finished Notifications made with generateName are kept for; 0: for good.
@@ -113,7 +115,7 @@ pub async fn run(settings: Settings) -> Result<(), Error> {
     let (changes_to, changes) = mpsc::unbounded_channel();
     let (signals_to, signals) = mpsc::unbounded_channel();
     let registry = Arc::new(Registry::new(changes_to));
-    let policy = Policy::allowing(settings.egress_allow_cidrs);
+    let policy = Policy::allowing(settings.egress_allow_cidrs).allowing_hosts(settings.egress_allow_hosts);
     let subscribers = Arc::new(Subscribers {
         client: client.clone(),
         resolver: Resolver {

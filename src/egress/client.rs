@@ -141,7 +141,7 @@ impl Client {
             Some(Host::Ipv6(v6)) => IpAddr::V6(v6),
             _ => return Ok(()),
         };
-        if self.resolver.policy.allows(address) { Ok(()) } else { Err(SendError::Denied) }
+        if self.resolver.policy.allows(None, address) { Ok(()) } else { Err(SendError::Denied) }
     }
 }
 

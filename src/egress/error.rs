@@ -7,7 +7,7 @@ use std::{error::Error as StdError, io};
 pub enum SendError {
     /// The egress policy denies every address of the host; nothing was dialled.
     #[error(
-        "the operator's egress policy denies the address of this host; an administrator can open its range with --egress-allow-cidr (the chart's egress.allowCIDRs)"
+        "the operator's egress policy denies this host; an administrator can allow its range of addresses with --egress-allow-cidr (chart: egress.allowCIDRs) or its name with --egress-allow-host (egress.allowHosts)"
     )]
     Denied,
     /// The host name does not resolve.

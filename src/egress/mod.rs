@@ -1,11 +1,12 @@
 //! The only way out: every outbound HTTP request of the operator goes through a client made here.
 //!
-//! [`policy`] decides which addresses may be dialled; [`resolver`] applies it to the addresses that are really dialled;
-//! [`trust`] and [`roots`] say who is believed at the other end; [`client`] sends and bounds what is read of an answer;
-//! [`error`] sorts failures.
+//! [`policy`] decides which addresses may be dialled, for [`host`]s that are allowed by name too; [`resolver`] applies it
+//! to the addresses that are really dialled; [`trust`] and [`roots`] say who is believed at the other end; [`client`] sends
+//! and bounds what is read of an answer; [`error`] sorts failures.
 
 mod client;
 mod error;
+mod host;
 mod policy;
 mod resolver;
 mod retry_after;
@@ -14,6 +15,7 @@ mod trust;
 
 pub use client::{Answer, Client, Egress};
 pub use error::SendError;
+pub use host::{HostPattern, HostPatternError};
 pub use policy::{Cidr, CidrError, Policy};
 pub use resolver::Lookup;
 pub use retry_after::retry_after;

@@ -5,25 +5,37 @@ use std::{
     str::FromStr,
 };
 
+use super::HostPattern;
+
 /// Which addresses may be dialled: public ones, and what the operator's flags add.
 ///
 /// Everything that is not a public unicast address is denied (RFC 6890 and its registry): loopback, private,
 /// link-local, carrier-grade NAT, unique local, multicast, reserved, unspecified.
 #[derive(Clone, Debug, Default)]
 pub struct Policy {
-    allowed: Vec<Cidr>,
+    ranges: Vec<Cidr>,
+    hosts: Vec<HostPattern>,
 }
 
 impl Policy {
     /// A policy that also allows these ranges.
-    pub fn allowing(allowed: Vec<Cidr>) -> Self {
-        Self { allowed }
+    pub fn allowing(ranges: Vec<Cidr>) -> Self {
+        Self { ranges, hosts: Vec::new() }
     }
 
-    /// Whether `address` may be dialled, judged by the IPv4 address that an IPv6 form may hide.
-    pub fn allows(&self, address: IpAddr) -> bool {
+    /// The same policy that also allows these hosts, wherever their names lead.
+    pub fn allowing_hosts(self, hosts: Vec<HostPattern>) -> Self {
+        Self { hosts, ..self }
+    }
+
+    /// Whether `address` may be dialled, judged by the IPv4 address that an IPv6 form may hide. `host` is the name in the
+    /// URL that resolved to it; None when the URL holds the address itself.
+    pub fn allows(&self, host: Option<&str>, address: IpAddr) -> bool {
         let address = canonical(address);
-        is_public(address) || self.allowed.iter().any(|range| range.contains(address))
+        is_public(address)
+            || self.ranges.iter().any(|range| range.contains(address))
+            || (is_of_one_host(address)
+                && host.is_some_and(|host| self.hosts.iter().any(|allowed| allowed.matches(host))))
     }
 }
 
@@ -76,13 +88,16 @@ impl Cidr {
     }
 }
 
-/// The address that would be reached: the IPv4 address inside a mapped, compatible, NAT64, 6to4 or Teredo form.
+/// The address that would be reached: the IPv4 address inside a mapped, translated, compatible, NAT64, 6to4 or Teredo
+/// form (RFC 4291 section 2.5.5, RFC 2765, RFC 6052, RFC 3056, RFC 4380).
 fn canonical(address: IpAddr) -> IpAddr {
     let IpAddr::V6(v6) = address else {
         return address;
     };
     match v6.segments() {
-        [0, 0, 0, 0, 0, 0 | 0xffff, high, low] if high != 0 || low > 1 => embedded(high, low),
+        // All but the unspecified address and loopback, which are no IPv4 addresses.
+        [0, 0, 0, 0, 0, 0, high, low] if high != 0 || low > 1 => embedded(high, low),
+        [0, 0, 0, 0, 0, 0xffff, high, low] | [0, 0, 0, 0, 0xffff, 0, high, low] => embedded(high, low),
         [0x64, 0xff9b, 0, 0, 0, 0, high, low] => embedded(high, low),
         [0x2002, high, low, ..] => embedded(high, low),
         [0x2001, 0, .., high, low] => embedded(!high, !low),
@@ -92,6 +107,12 @@ fn canonical(address: IpAddr) -> IpAddr {
 
 fn embedded(high: u16, low: u16) -> IpAddr {
     IpAddr::V4(Ipv4Addr::from_bits(u32::from(high) << 16 | u32::from(low)))
+}
+
+/// Not unspecified (which reaches this very machine), multicast or broadcast: no name of another host leads there.
+fn is_of_one_host(address: IpAddr) -> bool {
+    let is_broadcast = matches!(address, IpAddr::V4(v4) if v4.is_broadcast());
+    !(address.is_unspecified() || address.is_multicast() || is_broadcast)
 }
 
 fn is_public(address: IpAddr) -> bool {
@@ -125,10 +146,33 @@ fn is_public_v6(v6: Ipv6Addr) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn allows(policy: &Policy, address: &str) -> bool {
-        policy.allows(address.parse().unwrap())
+        policy.allows(None, address.parse().unwrap())
+    }
+
+    fn allowing(range: &str) -> Policy {
+        Policy::allowing(vec![range.parse().unwrap()])
+    }
+
+    /// An IPv4 address in every IPv6 form that may lead to it.
+    fn disguises(v4: Ipv4Addr) -> Vec<Ipv6Addr> {
+        let (high, low) = ((v4.to_bits() >> 16) as u16, v4.to_bits() as u16);
+        let form = |segments: [u16; 8]| Ipv6Addr::from(segments);
+        let mut forms = vec![
+            v4.to_ipv6_mapped(),
+            form([0, 0, 0, 0, 0xffff, 0, high, low]),
+            form([0x64, 0xff9b, 0, 0, 0, 0, high, low]),
+            form([0x2002, high, low, 0, 0, 0, 0, 0]),
+            form([0x2002, high, low, 1, 2, 3, 4, 5]),
+            form([0x2001, 0, 0x4136, 0xe378, 0x8000, 63_540, !high, !low]),
+        ];
+        // ::0.0.0.0 and ::0.0.0.1 are the unspecified address and loopback of IPv6 itself.
+        forms.extend((v4.to_bits() > 1).then(|| form([0, 0, 0, 0, 0, 0, high, low])));
+        forms
     }
 
     #[test]
@@ -173,22 +217,49 @@ mod tests {
     }
 
     #[test]
-    fn an_ipv4_address_hidden_in_an_ipv6_one_is_judged_as_itself() {
+    fn s02_an_ipv4_address_hidden_in_an_ipv6_one_is_judged_as_itself() {
         let policy = Policy::default();
         for hidden in [
             "::ffff:127.0.0.1",
+            "::ffff:10.0.0.1",
+            "::ffff:0:127.0.0.1",
             "::127.0.0.1",
             "64:ff9b::169.254.169.254",
             "2002:7f00:1::",
             "2002:a00:1::1",
             "2001:0:1:2:3:4:80ff:fffe",
-            "::ffff:10.0.0.1",
         ] {
             assert!(!allows(&policy, hidden), "{hidden}");
+            assert!(!allows(&allowing("2000::/3"), hidden), "{hidden}");
         }
-        assert!(allows(&policy, "::ffff:1.1.1.1"));
-        let loopback = Policy::allowing(vec!["127.0.0.0/8".parse().unwrap()]);
-        assert!(allows(&loopback, "::ffff:127.0.0.1"));
+        for hidden in ["::ffff:1.1.1.1", "::1.1.1.1", "64:ff9b::1.1.1.1", "2002:101:101::", "2001:0:1:2:3:4:fefe:fefe"]
+        {
+            assert!(allows(&policy, hidden), "{hidden}");
+        }
+        assert!(allows(&allowing("127.0.0.0/8"), "::ffff:127.0.0.1"));
+    }
+
+    proptest! {
+        #[test]
+        fn s02_every_disguise_of_an_ipv4_address_has_its_verdict(
+            bits: u32,
+            // Near the edges of what is special, where a mistake would be.
+            special in prop::sample::select(vec!["0.0.0.0", "10.0.0.0", "100.64.0.0", "127.0.0.1", "169.254.169.254",
+                "172.16.0.0", "192.168.0.0", "198.18.0.0", "224.0.0.0", "255.255.255.255"]),
+            offset in 0u32..3,
+            range in (any::<u32>(), 0u8..=32),
+        ) {
+            let range = format!("{}/{}", Ipv4Addr::from_bits(range.0), range.1);
+            let edge = special.parse::<Ipv4Addr>().unwrap().to_bits().wrapping_add(offset).wrapping_sub(1);
+            for v4 in [bits, edge].map(Ipv4Addr::from_bits) {
+                for policy in [Policy::default(), allowing(&range), allowing("2000::/3")] {
+                    let verdict = policy.allows(None, v4.into());
+                    for v6 in disguises(v4) {
+                        prop_assert_eq!(policy.allows(None, v6.into()), verdict, "{} as {} with {}", v4, v6, range);
+                    }
+                }
+            }
+        }
     }
 
     #[test]
@@ -198,7 +269,22 @@ mod tests {
         assert!(!allows(&policy, "127.0.0.2"));
         assert!(allows(&policy, "fd00:1::2"));
         assert!(!allows(&policy, "fd01::1"));
-        assert!(allows(&Policy::allowing(vec!["0.0.0.0/0".parse().unwrap()]), "10.0.0.1"));
+        assert!(allows(&allowing("0.0.0.0/0"), "10.0.0.1"));
+    }
+
+    #[test]
+    fn a_host_is_allowed_by_the_name_in_the_url_alone_and_leads_to_one_host() {
+        let policy = Policy::default().allowing_hosts(vec!["*.svc.example".parse().unwrap()]);
+        let verdict = |host, address: &str| policy.allows(host, address.parse().unwrap());
+        for address in ["10.0.0.1", "127.0.0.1", "169.254.169.254", "fd00::1", "::ffff:10.0.0.1"] {
+            assert!(verdict(Some("hooks.svc.example"), address), "{address}");
+            assert!(!verdict(Some("svc.example"), address) && !verdict(None, address), "{address}");
+        }
+        for address in
+            ["0.0.0.0", "::", "::ffff:0.0.0.0", "224.0.0.1", "255.255.255.255", "ff02::1", "64:ff9b::224.0.0.1"]
+        {
+            assert!(!verdict(Some("hooks.svc.example"), address), "{address}");
+        }
     }
 
     #[test]

@@ -43,7 +43,7 @@ impl Resolver {
     pub(super) async fn addresses(&self, name: &str) -> io::Result<Vec<IpAddr>> {
         let mut addresses = self.names.lookup(name).await.map_err(|e| io::Error::other(Unresolved(e)))?;
         let found = addresses.len();
-        addresses.retain(|address| self.policy.allows(*address));
+        addresses.retain(|address| self.policy.allows(Some(name), *address));
         if addresses.is_empty() && found > 0 {
             return Err(io::Error::other(Denied));
         }

@@ -89,6 +89,8 @@ fn bad_values_are_refused_with_their_name() {
         ("replicas=2", "replicas"),
         ("log.level=loud", "log"),
         ("generatedTTL=7d", "generatedTTL"),
+        ("egress.allowHosts={10.0.0.1}", "allowHosts"),
+        ("egress.allowHosts={https://example.com}", "allowHosts"),
     ] {
         let refusal = render_chart("tidings", &["--set", value]).unwrap_err();
         assert!(refusal.contains(expected), "{value}: {refusal}");

@@ -1,0 +1,120 @@
+//! The name of a host that may be dialled wherever it leads.
+
+use std::str::FromStr;
+
+use url::Host;
+
+/// One DNS name, such as `hooks.example.com`, or every name below one: `*.example.com`. Compared without case.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HostPattern {
+    name: String,
+    is_suffix: bool,
+}
+
+/// Why a text is no pattern for host names.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "not a DNS name: write it like hooks.example.com, or *.example.com for every name below it; an IP address or a range goes into --egress-allow-cidr"
+)]
+pub struct HostPatternError;
+
+impl FromStr for HostPattern {
+    type Err = HostPatternError;
+
+    fn from_str(text: &str) -> Result<Self, HostPatternError> {
+        let (name, is_suffix) = match text.strip_prefix("*.") {
+            Some(suffix) => (suffix, true),
+            None => (text, false),
+        };
+        // The parser of URLs decides what is an IP address: it knows `0x7f.1` and the like.
+        let Ok(Host::Domain(name)) = Host::parse(without_root(name)) else {
+            return Err(HostPatternError);
+        };
+        let fits = |b: u8| b.is_ascii_alphanumeric() || b == b'-' || b == b'_';
+        let is_label = |label: &str| (1..=63).contains(&label.len()) && label.bytes().all(fits);
+        if name.len() <= 253 && name.split('.').all(is_label) {
+            Ok(Self { name, is_suffix })
+        } else {
+            Err(HostPatternError)
+        }
+    }
+}
+
+impl HostPattern {
+    /// Whether it names `host`, the host of a URL.
+    pub fn matches(&self, host: &str) -> bool {
+        let host = without_root(host).to_ascii_lowercase();
+        if self.is_suffix {
+            let below = host.strip_suffix(&self.name).and_then(|rest| rest.strip_suffix('.'));
+            below.is_some_and(|labels| !labels.is_empty())
+        } else {
+            host == self.name
+        }
+    }
+}
+
+/// A name without the dot that stands for the root of the DNS.
+fn without_root(name: &str) -> &str {
+    name.strip_suffix('.').unwrap_or(name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_matches_itself_and_a_suffix_what_is_below_it() {
+        let cases = [
+            ("hooks.example.com", "hooks.example.com", true),
+            ("Hooks.Example.COM", "hooks.EXAMPLE.com.", true),
+            ("hooks.example.com.", "hooks.example.com", true),
+            ("localhost", "localhost", true),
+            ("bücher.example", "xn--bcher-kva.example", true),
+            ("hooks.example.com", "x.hooks.example.com", false),
+            ("hooks.example.com", "hooks.example.com.evil.example", false),
+            ("hooks.example.com", "hooksxexample.com", false),
+            ("*.example.com", "a.example.com", true),
+            ("*.example.com", "a.b.EXAMPLE.com.", true),
+            ("*.example.com", "example.com", false),
+            ("*.example.com", ".example.com", false),
+            ("*.example.com", "evilexample.com", false),
+            ("*.example.com", "example.com.evil.example", false),
+        ];
+        for (pattern, host, expected) in cases {
+            assert_eq!(pattern.parse::<HostPattern>().unwrap().matches(host), expected, "{pattern} {host}");
+        }
+    }
+
+    #[test]
+    fn an_address_and_whatever_is_no_name_are_refused_with_the_way_to_allow_addresses() {
+        for text in [
+            "",
+            ".",
+            "*",
+            "*.",
+            "*.*.example.com",
+            "a.*.example.com",
+            "*example.com",
+            "a..b",
+            ".a",
+            "a b",
+            "https://example.com",
+            "example.com:443",
+            "example.com/x",
+            "user@example.com",
+            "127.0.0.1",
+            "*.127.0.0.1",
+            "2130706433",
+            "0x7f.1",
+            "1.2",
+            "::1",
+            "[::1]",
+            "10.0.0.0/8",
+        ] {
+            let error = text.parse::<HostPattern>().unwrap_err().to_string();
+            assert!(error.contains("--egress-allow-cidr"), "{text:?}");
+        }
+        let long = format!("{}.example", "x".repeat(64));
+        assert!(long.parse::<HostPattern>().is_err());
+    }
+}
