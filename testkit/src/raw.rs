@@ -4,6 +4,8 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use bytes::Bytes;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::ServerConfig;
@@ -40,6 +42,24 @@ impl RawServer {
             }
         })
         .await
+    }
+
+    /// Answers one request on each connection with these bytes, whatever it asks for, and closes the connection.
+    ///
+    /// # Errors
+    /// When there is no free port.
+    pub async fn answering(tls: Arc<ServerConfig>, answer: impl Into<Bytes>) -> Result<Self> {
+        let answer = answer.into();
+        let script = move |mut stream: TlsStream<TcpStream>| {
+            let answer = answer.clone();
+            async move {
+                read_request(&mut stream).await;
+                // A client that is gone does not want it.
+                let _ = stream.write_all(&answer).await;
+                let _ = stream.shutdown().await;
+            }
+        };
+        Self::tls(tls, script).await
     }
 
     /// Hands over each connection as it is: the script speaks TLS itself, or does not.
@@ -91,4 +111,25 @@ impl RawServer {
     pub fn connections(&self) -> usize {
         self.connections.load(Ordering::Relaxed)
     }
+}
+
+/// Reads one HTTP request, head and body, and returns it as it came; less when the client sends no more.
+pub async fn read_request(stream: &mut (impl AsyncRead + Unpin)) -> Vec<u8> {
+    let mut request = Vec::new();
+    while request.len() < length(&request) {
+        if !stream.read_buf(&mut request).await.is_ok_and(|read| read > 0) {
+            break;
+        }
+    }
+    request
+}
+
+/// How long the request is that begins like this: more than there is while its head is not complete.
+fn length(request: &[u8]) -> usize {
+    let Some(head) = request.windows(4).position(|window| window == b"\r\n\r\n") else {
+        return usize::MAX;
+    };
+    let lines = String::from_utf8_lossy(&request[..head]).to_ascii_lowercase();
+    let body = lines.lines().find_map(|line| line.strip_prefix("content-length:")?.trim().parse().ok());
+    head + 4 + body.unwrap_or(0)
 }

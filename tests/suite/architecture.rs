@@ -21,12 +21,29 @@ const ROOMS: &[(&str, &[&str])] = &[
 
 /// Crates that only these rooms may name.
 const CRATES: &[(&str, &[&str])] = &[
-    ("reqwest", &["egress"]),
+    ("rustls", &["egress"]),
     ("oauth2", &["oauth"]),
     ("kube", &["api", "controller", "operator"]),
     ("k8s_openapi", &["api", "controller", "operator"]),
     ("clap", &["main", "cli", "telemetry"]),
 ];
+
+/// What opens connections, and may be named in `egress` alone (S5): names, wherever they stand, and paths.
+const WAYS_OUT: (&[&str], &[&str]) = (
+    &[
+        "reqwest",
+        "TcpStream",
+        "UdpSocket",
+        "TcpSocket",
+        "TlsConnector",
+        "ureq",
+        "isahc",
+        "curl",
+        "attohttpc",
+        "hyper_rustls",
+    ],
+    &["hyper::client", "hyper_util::client"],
+);
 
 /// What is wrong with `text`, a file of `room`.
 fn faults(room: &str, text: &str) -> Vec<String> {
@@ -46,24 +63,58 @@ fn faults(room: &str, text: &str) -> Vec<String> {
             faults.push(format!("{room} must not use the crate {name}"));
         }
     }
+    if room != "egress" {
+        faults.extend(ways_out(&code).into_iter().map(|way| format!("{room} must not open connections with {way}")));
+    }
     faults
+}
+
+/// What `code` names of [`WAYS_OUT`].
+fn ways_out(code: &str) -> Vec<&'static str> {
+    let (names, paths) = WAYS_OUT;
+    let names = names.iter().filter(|name| words(code).any(|word| word == **name));
+    let paths = paths.iter().filter(|path| {
+        let (root, part) = path.split_once("::").unwrap();
+        // A crate under another name could hide what it is used for.
+        names_below(code, root).iter().any(|name| name == part || name == "*" || name == "self")
+            || words(code).collect::<Vec<_>>().windows(2).any(|pair| pair == [root, "as"])
+    });
+    names.chain(paths).copied().collect()
+}
+
+fn words(code: &str) -> impl Iterator<Item = &str> {
+    code.split(|c: char| !c.is_ascii_alphanumeric() && c != '_').filter(|word| !word.is_empty())
 }
 
 /// The rooms after `crate::` or `tidings::`, also inside braces.
 fn rooms_named(code: &str) -> Vec<String> {
+    let mut found = [names_below(code, "crate"), names_below(code, "tidings")].concat();
+    found.retain(|name| !name.is_empty() && name != "*");
+    found
+}
+
+/// The names right after `root::`, also inside braces.
+fn names_below(code: &str, root: &str) -> Vec<String> {
     let mut found = Vec::new();
-    for (at, root) in code.match_indices("crate::").chain(code.match_indices("tidings::")) {
+    let root = format!("{root}::");
+    for (at, _) in code.match_indices(&root).filter(|(at, _)| !continues(&code[..*at])) {
         let rest = &code[at + root.len()..];
         let paths = match rest.strip_prefix('{') {
             Some(group) => top_level(&group[..closing(group)]),
             None => vec![rest],
         };
         found.extend(paths.iter().map(|path| {
-            path.trim_start().chars().take_while(|c| c.is_ascii_alphanumeric() || *c == '_').collect::<String>()
+            let is_of_name = |c: &char| c.is_ascii_alphanumeric() || matches!(c, '_' | '*');
+            path.trim_start().chars().take_while(is_of_name).collect::<String>()
         }));
     }
-    found.retain(|name| !name.is_empty());
     found
+}
+
+/// Whether what follows `code` is the rest of a longer path or name.
+fn continues(code: &str) -> bool {
+    // A path may begin with `::` itself.
+    code.strip_suffix("::").unwrap_or(code).ends_with(|c: char| c.is_ascii_alphanumeric() || c == '_')
 }
 
 fn closing(group: &str) -> usize {
@@ -99,8 +150,7 @@ fn top_level(group: &str) -> Vec<&str> {
 }
 
 fn names_crate(code: &str, name: &str) -> bool {
-    code.match_indices(&format!("{name}::"))
-        .any(|(at, _)| !code[..at].ends_with(|c: char| c.is_ascii_alphanumeric() || c == '_' || c == ':'))
+    code.match_indices(&format!("{name}::")).any(|(at, _)| !continues(&code[..at]))
 }
 
 fn files(folder: &Path) -> Vec<std::path::PathBuf> {
@@ -146,4 +196,36 @@ fn the_reader_of_imports_sees_groups_and_paths() {
         ["oauth must not know api", "oauth must not know webhook", "oauth must not use the crate kube"]
     );
     assert!(faults("oauth", "// crate::api and kube::x in a comment\nuse my_kube::a;").is_empty());
+}
+
+#[test]
+fn s05_a_room_that_opens_connections_of_its_own_is_found_however_it_writes_that() {
+    for code in [
+        "let client = reqwest::Client::new();",
+        "use reqwest as http;",
+        "use oauth2::{basic::BasicClient, reqwest};",
+        "use hyper::client::conn::http1;",
+        "use hyper::{body::Incoming, client::conn::http1, server};",
+        "use hyper_util::{\n    client::legacy::Client,\n    rt::TokioExecutor,\n};",
+        "let client = ::hyper_util::client::legacy::Client::builder(x);",
+        "use hyper::*;",
+        "use hyper::{self as h};",
+        "use hyper_util as util;",
+        "use tokio::net::{TcpListener, TcpStream};",
+        "std::net::TcpStream::connect(address)",
+        "let socket = TcpSocket::new_v4();",
+    ] {
+        for room in ["oauth", "webhook", "controller", "operator", "admin"] {
+            let faults = faults(room, code);
+            assert!(
+                faults.iter().any(|fault| fault.contains("must not open connections")),
+                "{room}: {code}: {faults:?}"
+            );
+        }
+        assert!(!faults("egress", code).iter().any(|fault| fault.contains("open connections")), "{code}");
+    }
+    let server =
+        "use hyper::{body::Incoming, server::conn::http1};\nuse hyper_util::rt::TokioIo;\nmy_hyper::client::x();";
+    assert_eq!(faults("admin", server), [""; 0]);
+    assert_eq!(faults("webhook", "// not with reqwest or a TcpStream\nlet client = x;"), [""; 0]);
 }

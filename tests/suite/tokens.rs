@@ -20,8 +20,17 @@ pub fn source_of(
     http: Arc<tidings::egress::Client>,
     authentication: ClientAuthentication,
 ) -> Arc<TokenSource> {
-    let url = service.url().parse::<url::Url>().unwrap();
-    let timeout = Duration::from_secs(5);
+    source_at(&service.url(), Duration::from_secs(5), http, authentication)
+}
+
+/// The same for whatever is at `url`.
+pub fn source_at(
+    url: &str,
+    timeout: Duration,
+    http: Arc<tidings::egress::Client>,
+    authentication: ClientAuthentication,
+) -> Arc<TokenSource> {
+    let url = url.parse::<url::Url>().unwrap();
     let key = TokenKey {
         namespace: "test".into(),
         secret_uid: "uid".into(),

@@ -1,6 +1,9 @@
+use std::time::Duration;
+
 use tidings_testkit::{Authority, RawServer};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::time::timeout;
 
 use crate::client::connect;
 
@@ -24,4 +27,22 @@ async fn a_script_has_each_connection_to_itself_with_tls_or_without() {
     let address = plain.address();
     drop(plain);
     assert!(TcpStream::connect(address).await.is_err(), "the port is closed");
+}
+
+#[tokio::test]
+async fn whatever_is_asked_is_answered_with_the_same_bytes_once_it_is_read_to_its_end() {
+    let authority = Authority::new();
+    let server = RawServer::answering(authority.server_config(&[]), "any bytes").await.unwrap();
+    for request in ["GET / HTTP/1.1\r\n\r\n", "POST / HTTP/1.1\r\nContent-Length: 4\r\n\r\nbody"] {
+        let mut stream = connect(&authority, &server.url("/")).await.unwrap();
+        let (all_but_the_last, last) = request.split_at(request.len() - 1);
+        stream.write_all(all_but_the_last.as_bytes()).await.unwrap();
+        stream.flush().await.unwrap();
+        let early = timeout(Duration::from_millis(50), stream.read_u8()).await;
+        assert!(early.is_err(), "an answer to half of {request:?}");
+        stream.write_all(last.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        assert_eq!(answer, "any bytes");
+    }
 }

@@ -1,0 +1,112 @@
+//! The three ways in which the operator sends something to an address that a Subscriber names.
+
+use std::{sync::Arc, time::Duration};
+
+use http::{HeaderValue, Method, Request};
+use testkit::{Authority, Client, TokenService};
+use tidings::{
+    api::AttemptReason,
+    cloudevent::{Defaults, Encoding, Event},
+    egress::{self, Answer, Egress, Policy, SendError, Trust},
+    oauth::{ClientAuthentication, TokenError, TokenSource},
+    webhook::{Delivery, Outcome, Target},
+};
+
+use crate::tokens::{source_at, source_of, trusting};
+
+/// Nothing takes longer, unless a test wants it to.
+pub const PATIENCE: Duration = Duration::from_secs(20);
+/// How much of an answer is read where a test reads it.
+pub const BODY_LIMIT: usize = 16 * 1024;
+
+/// A way out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Way {
+    /// The delivery of an event.
+    Post,
+    /// The request for consent before it.
+    Options,
+    /// The request for a token.
+    Token,
+}
+
+/// All of them.
+pub const WAYS: [Way; 3] = [Way::Post, Way::Options, Way::Token];
+
+/// A client, with what a delivery needs besides: a token service of its own.
+pub struct Sender {
+    pub http: Arc<egress::Client>,
+    tokens: Arc<TokenSource>,
+    _service: TokenService,
+}
+
+impl Sender {
+    /// A sender over `http`.
+    pub async fn over(http: Arc<egress::Client>) -> Self {
+        let authority = Authority::new();
+        let service = TokenService::start(&authority).await.unwrap();
+        service.register(Client::new("id", "secret"));
+        let way = Egress::new(allowing("127.0.0.1")).client(&trusting(&authority)).unwrap();
+        let tokens = source_of(&service, way, ClientAuthentication::Basic);
+        Self { http, tokens, _service: service }
+    }
+
+    /// A sender that may go where `policy` says and trusts whom `trust` says.
+    pub async fn new(policy: Policy, trust: &Trust) -> Self {
+        Self::over(Egress::new(policy).client(trust).unwrap()).await
+    }
+
+    /// Whether something that answers is at `url`, or why nothing is.
+    pub async fn answer(&self, way: Way, url: &str) -> Result<(), AttemptReason> {
+        match way {
+            Way::Post => match self.post(url, PATIENCE).await {
+                Outcome { status: None, reason, .. } => Err(reason),
+                Outcome { .. } => Ok(()),
+            },
+            Way::Options => self.options(url, PATIENCE).await.map(drop).map_err(reason),
+            Way::Token => match self.token(url, PATIENCE).await {
+                Some(TokenError::Unreachable(error)) => Err(reason(error)),
+                _ => Ok(()),
+            },
+        }
+    }
+
+    /// How the delivery of an event to `url` ends.
+    pub async fn post(&self, url: &str, timeout: Duration) -> Outcome {
+        let target = Target {
+            url: url.parse().unwrap(),
+            encoding: Encoding::Structured(Encoding::CLOUDEVENTS_JSON),
+            timeout,
+            http: self.http.clone(),
+            tokens: self.tokens.clone(),
+            origin: HeaderValue::from_static("events.example.com"),
+        };
+        let defaults = Defaults { id: "1", time: "2026-10-01T10:02:00Z" };
+        let event = Event::parse(r#"{"source": "/s", "type": "t", "data": {}}"#, defaults).unwrap();
+        Delivery::prepare(&target, &event).unwrap().authorize().await.unwrap().send().await
+    }
+
+    /// What comes back for an OPTIONS to `url`, which goes out as it is written where that is possible.
+    pub async fn options(&self, url: &str, timeout: Duration) -> Result<Answer, SendError> {
+        let normal = || url.parse::<url::Url>().unwrap().as_str().parse().unwrap();
+        let mut request = Request::new(Vec::new());
+        *request.method_mut() = Method::OPTIONS;
+        *request.uri_mut() = url.parse().unwrap_or_else(|_| normal());
+        self.http.send(request, BODY_LIMIT, timeout).await
+    }
+
+    /// Why no token comes from `url`; None if one does.
+    pub async fn token(&self, url: &str, timeout: Duration) -> Option<TokenError> {
+        let source = source_at(url, timeout, self.http.clone(), ClientAuthentication::Basic);
+        source.token().await.err().map(|error| error.error)
+    }
+}
+
+/// A policy that allows these addresses besides the public ones.
+pub fn allowing(range: &str) -> Policy {
+    Policy::allowing(vec![range.parse().unwrap()])
+}
+
+fn reason(error: SendError) -> AttemptReason {
+    Outcome::of_error(error).reason
+}
