@@ -14,6 +14,7 @@ mod faults;
 mod foreign_token_server;
 mod gates;
 mod golden;
+mod hostile;
 mod lifecycle;
 mod outcomes;
 mod reference;
