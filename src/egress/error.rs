@@ -40,6 +40,9 @@ pub(super) struct Denied;
 pub(super) struct Unresolved(#[source] pub(super) io::Error);
 
 /// Sorts a failure by the types in its chain of causes, never by their texts.
+///
+/// Under TLS 1.3 a server says after the handshake that it does not take the client's certificate. Its alert is what is
+/// read in place of an answer; only while a long body is being written, the broken pipe may come to light before it.
 pub(super) fn sort(error: &reqwest::Error) -> SendError {
     if has_cause::<Denied>(error) {
         SendError::Denied

@@ -1,0 +1,178 @@
+//! Who is believed at the other end, and what is shown there (S15).
+
+use std::sync::Arc;
+
+use testkit::{
+    Authority, Client, Identity, RawServer, Receiver, TokenService,
+    pki::rcgen::{BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, SanType, date_time_ymd},
+};
+use tidings::{
+    api::AttemptReason,
+    egress::{ClientIdentity, Egress, Trust},
+};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+    sync::mpsc,
+};
+
+use crate::{
+    sending::{Sender, WAYS, Way, allowing},
+    tokens::trusting,
+};
+
+use AttemptReason::TLSFailed;
+
+/// A webhook and a token service with one TLS side.
+struct Servers {
+    receiver: Receiver,
+    tokens: TokenService,
+}
+
+impl Servers {
+    async fn start(tls: Arc<rustls::ServerConfig>) -> Self {
+        let tokens = TokenService::start_with(tls.clone()).await.unwrap();
+        tokens.register(Client::new("id", "secret"));
+        Self { receiver: Receiver::start_with(tls, tokens.tokens()).await.unwrap(), tokens }
+    }
+
+    fn url(&self, way: Way) -> String {
+        match way {
+            Way::Post | Way::Options => self.receiver.url("/"),
+            Way::Token => self.tokens.url(),
+        }
+    }
+
+    /// Asserts that a client with this trust gets the same answer every way, and whether a request arrives.
+    async fn give(&self, name: &str, trust: &Trust, expected: Result<(), AttemptReason>) {
+        let before = self.requests();
+        let sender = Sender::new(allowing("127.0.0.1"), trust).await;
+        for way in WAYS {
+            assert_eq!(sender.answer(way, &self.url(way)).await, expected, "{name}: {way:?}");
+        }
+        assert_eq!(self.requests() > before, expected.is_ok(), "{name}: requests that arrive");
+    }
+
+    fn requests(&self) -> usize {
+        self.receiver.requests().len() + self.tokens.requests().len()
+    }
+}
+
+#[tokio::test]
+async fn s15_each_bad_certificate_ends_the_exchange_before_anything_is_sent() {
+    let authority = Authority::new();
+    let changed = |change: fn(&mut CertificateParams)| authority.server_identity_with(change);
+    let cases = [
+        ("expired", changed(|params| params.not_after = date_time_ymd(2020, 1, 1))),
+        ("not valid yet", changed(|params| params.not_before = date_time_ymd(4000, 1, 1))),
+        ("for another host", changed(|params| params.subject_alt_names = vec![name("other.example")])),
+        ("for another address", changed(|params| params.subject_alt_names = vec![address("127.0.0.2")])),
+        ("with the address as a name", changed(|params| params.subject_alt_names = vec![name("127.0.0.1")])),
+        ("for localhost and no address", changed(|params| params.subject_alt_names = vec![name("localhost")])),
+        ("with a wildcard", changed(|params| params.subject_alt_names = vec![name("*.0.0.1")])),
+        (
+            "with the host in its common name alone",
+            changed(|params| {
+                params.subject_alt_names.clear();
+                params.distinguished_name.push(DnType::CommonName, "127.0.0.1");
+            }),
+        ),
+        ("for clients", changed(|params| params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth])),
+        ("of an authority", changed(|params| params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained))),
+        ("of an unknown authority with the same name", Authority::new().server_identity(&[])),
+        ("signed by itself", Identity::self_signed()),
+    ];
+    for (flaw, identity) in cases {
+        let servers = Servers::start(identity.server_config()).await;
+        servers.give(flaw, &trusting(&authority), Err(TLSFailed)).await;
+    }
+}
+
+fn name(name: &str) -> SanType {
+    SanType::DnsName(name.try_into().unwrap())
+}
+
+fn address(address: &str) -> SanType {
+    SanType::IpAddress(address.parse().unwrap())
+}
+
+#[tokio::test]
+async fn s15_a_private_authority_is_believed_by_those_who_name_it_alone() {
+    let (authority, other) = (Authority::new(), Authority::new());
+    let servers = Servers::start(authority.server_config(&[])).await;
+    servers.give("named", &trusting(&authority), Ok(())).await;
+    let both = [other.ca_pem(), authority.ca_pem()].concat();
+    servers.give("named with another", &Trust { roots_pem: Some(both.into()), identity: None }, Ok(())).await;
+    servers.give("another named", &trusting(&other), Err(TLSFailed)).await;
+    servers.give("none named", &Trust::default(), Err(TLSFailed)).await;
+    // One egress for all of them: what one believes is not what another one does.
+    let egress = Egress::new(allowing("127.0.0.1"));
+    for (trust, expected) in [(trusting(&authority), Ok(())), (Trust::default(), Err(TLSFailed))] {
+        let sender = Sender::over(egress.client(&trust).unwrap()).await;
+        assert_eq!(sender.answer(Way::Options, &servers.url(Way::Options)).await, expected);
+    }
+}
+
+#[tokio::test]
+async fn s15_tls_1_2_and_1_3_are_spoken_and_nothing_older() {
+    let authority = Authority::new();
+    for version in [&rustls::version::TLS12, &rustls::version::TLS13] {
+        let tls = authority.server_identity(&[]).server_config_with(None, &[version]);
+        let servers = Servers::start(tls).await;
+        servers.give(&format!("{version:?}"), &trusting(&authority), Ok(())).await;
+    }
+    // TLS 1.1 (RFC 4346): a ServerHello of its own, and the alert of a server that knows no newer version.
+    let hello = [&[2, 0, 0, 38, 3, 2][..], &[7; 32], &[0, 0xc0, 0x13, 0]].concat();
+    let old = [&[22, 3, 2, 0, 42][..], &hello].concat();
+    let alert = vec![21, 3, 2, 0, 2, 2, 70];
+    for answer in [old, alert] {
+        let (tell, mut told) = mpsc::unbounded_channel();
+        let server = RawServer::tcp(move |mut stream: TcpStream| {
+            let (answer, tell) = (answer.clone(), tell.clone());
+            async move {
+                let _ = stream.read(&mut [0; 16 * 1024]).await;
+                let _ = stream.write_all(&answer).await;
+                let mut rest = Vec::new();
+                let _ = stream.read_to_end(&mut rest).await;
+                let _ = tell.send(rest);
+            }
+        });
+        let server = server.await.unwrap();
+        let sender = Sender::new(allowing("127.0.0.1"), &trusting(&authority)).await;
+        for way in WAYS {
+            assert_eq!(sender.answer(way, &server.url("/")).await, Err(TLSFailed), "{way:?}");
+            let rest = told.recv().await.unwrap();
+            assert!(rest.first().is_none_or(|kind| *kind == 21), "no more than an alert comes back: {rest:?}");
+        }
+        assert_eq!(server.connections(), WAYS.len(), "no second try with less");
+    }
+}
+
+/// Trust in `authority`, and a client certificate to show.
+fn showing(identity: &Identity, authority: &Authority) -> Trust {
+    let identity = ClientIdentity {
+        certificate_pem: identity.certificate_pem.clone().into(),
+        key_pem: identity.key_pem.clone().into_bytes().into(),
+    };
+    Trust { identity: Some(identity), ..trusting(authority) }
+}
+
+#[tokio::test]
+async fn s15_a_server_that_demands_a_client_certificate_gets_the_right_one_or_no_request() {
+    let authority = Authority::new();
+    let (right, strange) = (authority.client_identity("acme"), Authority::new().client_identity("acme"));
+    let wrong_use = authority.server_identity(&[]);
+    for version in [&rustls::version::TLS12, &rustls::version::TLS13] {
+        let tls = authority.server_identity(&[]).server_config_with(Some(&authority), &[version]);
+        let servers = Servers::start(tls).await;
+        for round in 0..20 {
+            let case = |name| format!("{name}, {version:?}, round {round}");
+            servers.give(&case("the right one"), &showing(&right, &authority), Ok(())).await;
+            servers.give(&case("none"), &trusting(&authority), Err(TLSFailed)).await;
+            servers.give(&case("a stranger's"), &showing(&strange, &authority), Err(TLSFailed)).await;
+            servers.give(&case("a server's"), &showing(&wrong_use, &authority), Err(TLSFailed)).await;
+        }
+    }
+    let open = Servers::start(authority.server_config(&[])).await;
+    open.give("nobody asked", &showing(&right, &authority), Ok(())).await;
+}
