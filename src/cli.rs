@@ -1,6 +1,6 @@
 //! The command line: each flag has an environment variable.
 
-use std::net::SocketAddr;
+use std::{net::SocketAddr, str::FromStr};
 
 use clap::{Args, Parser, Subcommand};
 use http::HeaderValue;
@@ -38,13 +38,13 @@ pub struct Run {
     pub watch_namespaces: Vec<String>,
 
     /// Also allow webhooks and token services at these addresses; repeatable. Default: public addresses only.
-    #[arg(long = "egress-allow-cidr", value_name = "CIDR", env = "TIDINGS_EGRESS_ALLOW_CIDR", value_delimiter = ',')]
-    pub egress_allow_cidrs: Vec<Cidr>,
+    #[arg(long = "egress-allow-cidr", value_name = "CIDR", env = "TIDINGS_EGRESS_ALLOW_CIDR", value_delimiter = ',', value_parser = unless_empty::<Cidr>)]
+    pub egress_allow_cidrs: Vec<Option<Cidr>>,
 
     /// Also allow webhooks and token services at this DNS name, or below it (*.example.com), wherever the name leads;
     /// repeatable.
-    #[arg(long = "egress-allow-host", value_name = "HOST", env = "TIDINGS_EGRESS_ALLOW_HOST", value_delimiter = ',')]
-    pub egress_allow_hosts: Vec<HostPattern>,
+    #[arg(long = "egress-allow-host", value_name = "HOST", env = "TIDINGS_EGRESS_ALLOW_HOST", value_delimiter = ',', value_parser = unless_empty::<HostPattern>)]
+    pub egress_allow_hosts: Vec<Option<HostPattern>>,
 
     /// The DNS name that this system gives as its own in WebHook-Request-Origin.
     #[arg(long, value_name = "NAME", env = "TIDINGS_ORIGIN", default_value = "tidings.dev", value_parser = origin)]
@@ -79,10 +79,10 @@ pub struct Run {
 impl From<Run> for Settings {
     fn from(run: Run) -> Self {
         Self {
-            // An empty variable names none.
+            // An empty variable names none, here and in the other lists.
             watch_namespaces: run.watch_namespaces.into_iter().filter(|name| !name.is_empty()).collect(),
-            egress_allow_cidrs: run.egress_allow_cidrs,
-            egress_allow_hosts: run.egress_allow_hosts,
+            egress_allow_cidrs: run.egress_allow_cidrs.into_iter().flatten().collect(),
+            egress_allow_hosts: run.egress_allow_hosts.into_iter().flatten().collect(),
             origin: run.origin,
             generated_ttl: run.generated_ttl,
             admin_addr: run.admin_addr,
@@ -90,6 +90,10 @@ impl From<Run> for Settings {
             event_bytes: (run.event_memory as usize) << 20,
         }
     }
+}
+
+fn unless_empty<T: FromStr>(text: &str) -> Result<Option<T>, T::Err> {
+    if text.is_empty() { Ok(None) } else { text.parse().map(Some) }
 }
 
 /// A namespace name is a DNS label (RFC 1123).
@@ -136,16 +140,18 @@ mod tests {
     #[test]
     fn lists_may_repeat_the_flag_and_bad_values_are_refused_with_the_flags_name() {
         let run = |arguments: &[&str]| Cli::try_parse_from(["tidings", "run"].iter().chain(arguments));
-        let Command::Run(flags) = run(&["--watch-namespace", "a", "--watch-namespace", "b,c"]).unwrap().command else {
-            panic!("not run");
+        let settings = |arguments: &[&str]| match run(arguments).unwrap().command {
+            Command::Run(flags) => Settings::from(*flags),
+            Command::Crds => panic!("not run"),
         };
-        assert_eq!(flags.watch_namespaces, ["a", "b", "c"]);
+        let names = settings(&["--watch-namespace", "a", "--watch-namespace", "b,c"]).watch_namespaces;
+        assert_eq!(names, ["a", "b", "c"]);
         let hosts = ["--egress-allow-host", "a.example,*.b.example", "--egress-allow-host", "c.example"];
-        let Command::Run(flags) = run(&hosts).unwrap().command else {
-            panic!("not run");
-        };
         let expected = ["a.example", "*.b.example", "c.example"].map(|host| host.parse().unwrap());
-        assert_eq!(Settings::from(*flags).egress_allow_hosts, expected);
+        assert_eq!(settings(&hosts).egress_allow_hosts, expected);
+        let empty = settings(&["--watch-namespace", "", "--egress-allow-cidr", "", "--egress-allow-host", ""]);
+        assert!(empty.watch_namespaces.is_empty(), "an empty variable names none");
+        assert!(empty.egress_allow_cidrs.is_empty() && empty.egress_allow_hosts.is_empty());
         for bad in [
             ["--watch-namespace", "A"],
             ["--egress-allow-cidr", "10.0.0.0/40"],
