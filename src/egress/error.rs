@@ -18,7 +18,7 @@ pub enum SendError {
     Connection,
     /// The TLS handshake failed, most often for a certificate that is not trusted.
     #[error(
-        "the TLS handshake failed: check the server's certificate, tls.caRef for a private certificate authority, and tls.clientCertificateSecretRef if the server asks for a client certificate"
+        "the TLS handshake failed: check the server's certificate, tls.caRef if its authority is private, and tls.clientCertificateSecretRef if it wants a client certificate"
     )]
     Tls,
     /// The exchange took longer than it may.

@@ -26,6 +26,7 @@ use tokio::{
 use crate::{
     sending::{PATIENCE, Sender, WAYS, Way, allowing},
     tokens::trusting,
+    world::{CLIENT, World, condition},
 };
 
 const PERMITTED: IpAddr = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
@@ -320,4 +321,27 @@ async fn s04_no_proxy_of_the_environment_is_used() {
     let said = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success() && said.contains("1 passed"), "{said}");
     assert_eq!(victim.connections().await, 0, "{said}");
+}
+
+#[tokio::test]
+async fn s01_the_flags_of_the_operator_open_what_they_name_and_the_message_names_them() {
+    let world = World::new("hosts").await;
+    let operator = world.start(&["--egress-allow-host", "localhost"]).await;
+    operator.ready(PATIENCE).await.unwrap();
+    world.secret(CLIENT.1).await;
+    let by_name = |url: &mut serde_json::Value| *url = url.as_str().unwrap().replace("127.0.0.1", "localhost").into();
+    world
+        .subscriber("named", |spec| {
+            by_name(&mut spec["webhook"]["url"]);
+            by_name(&mut spec["tokenService"]["url"]);
+        })
+        .await;
+    world.until_reason("named", "Operational").await;
+    world.subscriber("literal", |spec| by_name(&mut spec["tokenService"]["url"])).await;
+    let denied = world.until_reason("literal", "EgressDenied").await;
+    let message = condition(&denied, "Ready")["message"].as_str().unwrap().to_owned();
+    for setting in ["--egress-allow-cidr", "egress.allowCIDRs", "--egress-allow-host", "egress.allowHosts"] {
+        assert!(message.contains(setting), "{setting}: {message}");
+    }
+    assert!(!message.contains("127.0.0.1"), "{message}");
 }
