@@ -8,6 +8,7 @@ mod crds;
 mod event;
 #[allow(clippy::duplicated_attributes, reason = "each printcolumn has its own type_")]
 mod notification;
+mod parameters;
 mod reasons;
 mod schema;
 #[allow(clippy::duplicated_attributes, reason = "each printcolumn has its own type_")]
@@ -19,6 +20,7 @@ pub use condition::{Condition, ConditionStatus, Conditions};
 pub use crds::{manifests, notification_crd, subscriber_crd};
 pub use event::Event;
 pub use notification::{LastAttempt, Notification, NotificationSpec, NotificationStatus, Phase, SubscriberRef};
+pub use parameters::{RESERVED_TOKEN_PARAMETERS, Reserved, token_parameter_fault};
 pub use reasons::{AttemptReason, ConditionType, NotificationReason, SubscriberReason};
 pub use schema::HttpsUrl;
 pub use subscriber::{

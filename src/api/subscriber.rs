@@ -1,5 +1,7 @@
 //! `Subscriber`: where events go, and which token service guards that place.
 
+use std::collections::BTreeMap;
+
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
@@ -8,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     Condition, HttpsUrl,
     condition::if_readable,
+    parameters::token_parameters,
     schema::{object_name, scopes},
 };
 
@@ -133,6 +136,11 @@ pub struct TokenService {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 1024))]
     pub audience: Option<String>,
+    /// Further form parameters of the token request, for example resource: "urn:acme" (RFC 8707). They are no place for
+    /// secrets, and names that OAuth gives a meaning of its own are refused.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(schema_with = "token_parameters")]
+    pub parameters: BTreeMap<String, String>,
     /// Seconds that one token request may take.
     #[serde(default = "default_token_timeout")]
     #[schemars(range(min = 1, max = 60))]

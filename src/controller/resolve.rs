@@ -11,7 +11,10 @@ use super::{
     secrets::{ReadCredentials, ca_bundle, credentials},
 };
 use crate::{
-    api::{CaKind, ClientAuthentication, ContentMode, ContentType, HttpsUrl, SubscriberReason, SubscriberSpec, Tls},
+    api::{
+        CaKind, ClientAuthentication, ContentMode, ContentType, HttpsUrl, SubscriberReason, SubscriberSpec, Tls,
+        token_parameter_fault,
+    },
     cloudevent::Encoding,
     dispatch::{Backoff, Limits},
     egress::{self, Egress, Fingerprint, SendError, Trust},
@@ -133,6 +136,7 @@ impl Resolver {
     async fn tokens(&self, namespace: &str, spec: &SubscriberSpec) -> Result<Arc<oauth::TokenSource>, Unresolved> {
         let service = &spec.token_service;
         let url = parse(&service.url, "tokenService.url")?;
+        check_parameters(service.parameters.keys())?;
         let ReadCredentials { credentials, uid, version } =
             credentials(&self.client, namespace, &service.credentials_secret_ref)
                 .await
@@ -156,6 +160,7 @@ impl Resolver {
             authentication,
             scopes: service.scopes.clone(),
             audience: service.audience.clone(),
+            parameters: service.parameters.clone(),
             timeout: seconds(service.timeout_seconds),
             trust,
         };
@@ -165,6 +170,7 @@ impl Resolver {
             authentication,
             scopes: service.scopes.clone(),
             audience: service.audience.clone(),
+            parameters: service.parameters.clone(),
             timeout: seconds(service.timeout_seconds),
             http,
         }))
@@ -207,6 +213,14 @@ fn parse(url: &HttpsUrl, field: &str) -> Result<Url, Unresolved> {
         return Err(invalid("must be an https URL without user name, password or fragment"));
     }
     Ok(url)
+}
+
+/// The API server has checked the names; nothing else keeps a reserved one from being sent beside the operator's own.
+fn check_parameters<'a>(mut names: impl Iterator<Item = &'a String>) -> Result<(), Unresolved> {
+    let fault = names.find_map(|name| token_parameter_fault(name));
+    fault.map_or(Ok(()), |fault| {
+        Err(Unresolved::permanent(SubscriberReason::InvalidSpec, format!("tokenService.parameters: {fault}")))
+    })
 }
 
 fn encoding(spec: &SubscriberSpec) -> Encoding {

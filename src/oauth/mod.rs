@@ -1,9 +1,19 @@
 //! Access tokens by the OAuth 2.0 client credentials grant (RFC 6749, section 4.4).
 //!
-//! [`client`] asks the token endpoint once; [`cache`] keeps what it answered, good or bad, and asks again in time.
+//! [`client`] asks the token endpoint once: [`form`] is what it sends, [`answer`] how it reads what comes back (both
+//! pure). [`policy`] says when to ask, to serve and to refuse (pure); [`source`] does so for one key, with one request
+//! under way at most; [`cache`] keeps one source for each key.
 
+mod answer;
 mod cache;
 mod client;
+mod error;
+mod form;
+mod policy;
+mod secret_header;
+mod source;
 
-pub use cache::{NoToken, TokenCache, TokenKey, TokenSource};
-pub use client::{ClientAuthentication, Credentials, Token, TokenError, TokenRequest};
+pub use cache::{TokenCache, TokenKey};
+pub use client::{ClientAuthentication, Credentials, TokenRequest};
+pub use error::{NoToken, TokenError};
+pub use source::TokenSource;

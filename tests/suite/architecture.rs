@@ -22,7 +22,6 @@ const ROOMS: &[(&str, &[&str])] = &[
 /// Crates that only these rooms may name.
 const CRATES: &[(&str, &[&str])] = &[
     ("rustls", &["egress"]),
-    ("oauth2", &["oauth"]),
     ("kube", &["api", "controller", "operator"]),
     ("k8s_openapi", &["api", "controller", "operator"]),
     ("clap", &["main", "cli", "telemetry"]),
@@ -153,7 +152,8 @@ fn names_crate(code: &str, name: &str) -> bool {
     code.match_indices(&format!("{name}::")).any(|(at, _)| !continues(&code[..at]))
 }
 
-fn files(folder: &Path) -> Vec<std::path::PathBuf> {
+/// All Rust files in a folder and below it.
+pub fn files(folder: &Path) -> Vec<std::path::PathBuf> {
     let mut files = Vec::new();
     for entry in fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();

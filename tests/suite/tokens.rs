@@ -1,13 +1,28 @@
-//! The token source: early renewal, serving on through an outage, failures remembered, hostile answers refused.
+//! The token source against a real token service: what is asked and how often, what is read of the answers, what is shown.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 
-use testkit::{Authority, Behaviour, Client, TokenService, exchange::Reply};
+use futures::future::join_all;
+use http::HeaderValue;
+use testkit::{
+    Authority, Behaviour, Client, TokenService,
+    exchange::Reply,
+    token_service::{ClientAuthentication as Method, TokenRequest as Received},
+};
 use tidings::{
-    egress::{Egress, Policy, Trust},
+    egress::{Egress, Policy, SendError, Trust},
     oauth::{ClientAuthentication, Credentials, TokenCache, TokenError, TokenKey, TokenRequest, TokenSource},
 };
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
+
+use crate::world::PATIENCE;
 
 /// Trust in an authority's certificates.
 pub fn trusting(authority: &Authority) -> Trust {
@@ -30,105 +45,422 @@ pub fn source_at(
     http: Arc<tidings::egress::Client>,
     authentication: ClientAuthentication,
 ) -> Arc<TokenSource> {
-    let url = url.parse::<url::Url>().unwrap();
-    let key = TokenKey {
+    source_in(&TokenCache::default(), url, http, |key| (key.timeout, key.authentication) = (timeout, authentication))
+}
+
+/// The source in `cache` for the client `id`, by its key, which `change` may alter.
+fn source_in(
+    cache: &TokenCache,
+    url: &str,
+    http: Arc<tidings::egress::Client>,
+    change: impl FnOnce(&mut TokenKey),
+) -> Arc<TokenSource> {
+    let mut key = TokenKey {
         namespace: "test".into(),
         secret_uid: "uid".into(),
         secret_version: "1".into(),
         secret_keys: ["client_id".into(), "client_secret".into()],
-        url: url.to_string(),
+        url: url.into(),
         client_id: "id".into(),
-        authentication,
+        authentication: ClientAuthentication::Post,
         scopes: Vec::new(),
         audience: None,
-        timeout,
+        parameters: BTreeMap::new(),
+        timeout: Duration::from_secs(5),
         trust: Trust::default().fingerprint(),
     };
-    TokenCache::default().source(key, || TokenRequest {
-        url,
-        credentials: Credentials { client_id: "id".into(), client_secret: "secret".into() },
-        authentication,
-        scopes: Vec::new(),
-        audience: None,
-        timeout,
+    change(&mut key);
+    let request = TokenRequest {
+        url: key.url.parse().unwrap(),
+        credentials: Credentials { client_id: key.client_id.clone(), client_secret: "secret".into() },
+        authentication: key.authentication,
+        scopes: key.scopes.clone(),
+        audience: key.audience.clone(),
+        parameters: key.parameters.clone(),
+        timeout: key.timeout,
         http,
-    })
+    };
+    cache.source(key, || request)
 }
 
-async fn source(life: Option<Duration>) -> (TokenService, Arc<TokenSource>) {
-    let authority = Authority::new();
-    let service = TokenService::start(&authority).await.unwrap();
-    service.register(Client::new("id", "secret"));
-    service.set_expires_in(life);
-    let egress = Egress::new(Policy::allowing(vec!["127.0.0.0/8".parse().unwrap()]));
-    let http = egress.client(&trusting(&authority)).unwrap();
-    let source = source_of(&service, http, ClientAuthentication::Post);
-    (service, source)
+/// A token service, and sources of its tokens.
+struct Field {
+    service: TokenService,
+    http: Arc<tidings::egress::Client>,
+    cache: TokenCache,
+    paths: AtomicUsize,
 }
 
-/// The error for an answer of 200 with this body.
-async fn refusal(body: String) -> TokenError {
-    let (service, source) = source(None).await;
-    let reply = Reply::status(200).header("content-type", "application/json").body(body);
-    service.answer_always(Behaviour::reply(reply));
-    source.token().await.unwrap_err().error
+impl Field {
+    async fn new() -> Self {
+        let authority = Authority::new();
+        let service = TokenService::start(&authority).await.unwrap();
+        service.register(Client::new("id", "secret").scopes(["a", "b"]));
+        let egress = Egress::new(Policy::allowing(vec!["127.0.0.0/8".parse().unwrap()]));
+        let http = egress.client(&trusting(&authority)).unwrap();
+        Self { service, http, cache: TokenCache::default(), paths: AtomicUsize::new(0) }
+    }
+
+    /// The source for the usual path.
+    fn source(&self) -> Arc<TokenSource> {
+        self.source_with(|_| ())
+    }
+
+    fn source_with(&self, change: impl FnOnce(&mut TokenKey)) -> Arc<TokenSource> {
+        source_in(&self.cache, &self.service.url(), self.http.clone(), change)
+    }
+
+    /// A path of its own, and the source for it.
+    fn elsewhere(&self) -> (String, Arc<TokenSource>) {
+        let path = format!("/{}", self.paths.fetch_add(1, Ordering::Relaxed));
+        let url = self.service.url_of(&path);
+        (path, self.source_with(|key| key.url = url))
+    }
+
+    /// What comes of an answer.
+    async fn outcome(&self, reply: Reply) -> Result<HeaderValue, TokenError> {
+        let (path, source) = self.elsewhere();
+        self.service.answer_always_at(&path, Behaviour::reply(reply));
+        source.token().await.map_err(|no_token| no_token.error)
+    }
+
+    fn requests_at(&self, path: &str) -> Vec<Received> {
+        let mut requests = self.service.requests();
+        requests.retain(|request| request.path == path);
+        requests
+    }
+
+    /// Waits until so many requests have arrived.
+    async fn until_requests(&self, count: usize) {
+        let end = Instant::now() + PATIENCE;
+        while self.service.requests().len() < count {
+            assert!(Instant::now() < end, "{} requests", self.service.requests().len());
+            sleep(Duration::from_millis(5)).await;
+        }
+    }
+}
+
+fn json(status: u16, body: impl Into<String>) -> Reply {
+    Reply::status(status).header("content-type", "application/json").body(body.into())
+}
+
+/// A proper answer with this token.
+fn token(token: &str) -> Reply {
+    json(200, format!(r#"{{"access_token":"{token}","token_type":"Bearer","expires_in":3600}}"#))
 }
 
 #[tokio::test]
 async fn a_token_is_asked_for_once_and_marked_sensitive() {
-    let (service, source) = source(Some(Duration::from_secs(3600))).await;
-    let (first, second) = tokio::join!(source.token(), source.token());
-    let (first, second) = (first.unwrap(), second.unwrap());
-    assert_eq!(first, second);
-    assert!(first.is_sensitive() && !format!("{first:?}").contains("Bearer"));
-    assert_eq!(service.requests().len(), 1);
-}
-
-#[tokio::test]
-async fn a_token_is_renewed_before_it_ends_and_serves_on_while_the_service_is_in_trouble() {
-    let (service, source) = source(Some(Duration::from_secs(4))).await;
+    let field = Field::new().await;
+    let source = field.source();
     let first = source.token().await.unwrap();
-    sleep(Duration::from_millis(2200)).await; // past the half of its life, which is when so short a token is renewed
-    service.answer_always(Behaviour::status(503));
-    assert_eq!(source.token().await.unwrap(), first, "it lives on");
     assert_eq!(source.token().await.unwrap(), first);
-    assert_eq!(service.requests().len(), 2, "the failure is remembered");
-    sleep(Duration::from_millis(2000)).await;
-    assert!(matches!(source.token().await.unwrap_err().error, TokenError::Unavailable { .. }), "it has ended");
-    service.behave();
-    source.forget_failure().await;
-    assert_ne!(source.token().await.unwrap(), first);
+    assert!(first.is_sensitive() && !format!("{first:?}").contains("Bearer"));
+    assert_eq!(field.service.requests().len(), 1);
 }
 
 #[tokio::test]
-async fn a_failure_is_not_asked_about_again_before_its_time() {
-    let (service, source) = source(None).await;
-    service.answer_always(Behaviour::reply(Reply::status(503).header("retry-after", "600")));
-    let asked = tokio::time::Instant::now();
-    for _ in 0..100 {
-        let error = source.token().await.unwrap_err();
-        assert!(error.ask_again >= asked + Duration::from_secs(599));
+async fn a_hundred_callers_at_once_make_one_request() {
+    let field = Field::new().await;
+    field.service.answer_always(Behaviour::reply(token("t")).after(Duration::from_millis(100)));
+    let source = field.source();
+    let tokens = join_all((0..100).map(|_| source.token())).await;
+    assert!(tokens.into_iter().all(|token| token.unwrap() == "Bearer t"));
+    assert_eq!(field.service.requests().len(), 1);
+
+    let fresh = Behaviour::reply(token("u")).after(Duration::from_millis(100));
+    field.service.answer_always(fresh);
+    let refused = HeaderValue::from_static("Bearer t");
+    let tokens = join_all((0..100).map(|_| source.token_other_than(&refused))).await;
+    assert!(tokens.into_iter().all(|token| token.unwrap().unwrap() == "Bearer u"));
+    assert_eq!(field.service.requests().len(), 2);
+}
+
+#[tokio::test]
+async fn a_caller_that_goes_away_does_not_take_the_request_along() {
+    let field = Field::new().await;
+    let source = field.source();
+    for (number, text) in [(1, "first"), (2, "second")] {
+        field.service.answer_next(1, &Behaviour::reply(token(text)).after(Duration::from_millis(300)));
+        let caller = tokio::spawn({
+            let source = source.clone();
+            async move {
+                match number {
+                    1 => drop(source.token().await),
+                    _ => drop(source.token_other_than(&HeaderValue::from_static("Bearer first")).await),
+                }
+            }
+        });
+        field.until_requests(number).await;
+        caller.abort();
+        assert!(caller.await.unwrap_err().is_cancelled(), "it went away while the request was under way");
+        assert_eq!(source.token().await.unwrap(), format!("Bearer {text}"));
+        assert_eq!(field.service.requests().len(), number);
     }
-    assert_eq!(service.requests().len(), 1);
 }
 
 #[tokio::test]
-async fn an_answer_that_is_no_token_is_refused_and_never_shown() {
-    let cases = [
-        (r#"{"access_token":"canary","token_type":"mac"}"#.to_owned(), "token_type"),
-        (r#"{"access_token":"can\nary","token_type":"bearer"}"#.to_owned(), "characters"),
-        (r#"{"token_type":"bearer","canary":1}"#.to_owned(), "a field is missing"),
-        (format!(r#"{{"access_token":"canary","token_type":"bearer","pad":"{}"}}"#, "x".repeat(70_000)), "too long"),
-        ("canary".to_owned(), "a field is missing"),
+async fn a_token_is_renewed_before_it_ends() {
+    let field = Field::new().await;
+    field.service.set_expires_in(Some(Duration::from_secs(2)));
+    let source = field.source();
+    let asked = Instant::now();
+    let first = source.token().await.unwrap();
+    while source.token().await.unwrap() == first {
+        sleep(Duration::from_millis(10)).await;
+    }
+    assert!(asked.elapsed() < Duration::from_secs(2), "the next one was there before the first one ended");
+    let requests = field.service.requests();
+    assert!(requests[1].arrived - requests[0].arrived > Duration::from_millis(400), "not before a quarter of its life");
+}
+
+#[tokio::test]
+async fn expires_in_may_be_a_numeric_string_and_where_it_says_nothing_the_token_serves_on() {
+    let field = Field::new().await;
+    let watched = Duration::from_secs(5);
+    // How long a token serves whose service is in trouble from then on, and how often that is asked.
+    let life = async |expires_in: &str| {
+        let (path, source) = field.elsewhere();
+        let body = format!(r#"{{"access_token":"t","token_type":"Bearer"{expires_in}}}"#);
+        field.service.answer_next_at(&path, 1, &Behaviour::reply(json(200, body)));
+        field.service.answer_always_at(&path, Behaviour::status(503));
+        let asked = Instant::now();
+        while asked.elapsed() < watched && source.token().await.is_ok() {
+            sleep(Duration::from_millis(20)).await;
+        }
+        (asked.elapsed(), field.requests_at(&path).len())
+    };
+    let short = [r#","expires_in":2"#, r#","expires_in":"2""#, r#","expires_in":2.0"#, r#","expires_in":" 2 ""#];
+    let unsaid = ["0", "-1", r#""-3600""#, r#""soon""#, "null", "{}"].map(|value| format!(r#","expires_in":{value}"#));
+    let huge = [r#","expires_in":99999999999999999999"#, r#","expires_in":"1e999""#];
+    let long: Vec<_> = unsaid.iter().map(String::as_str).chain(huge).chain([""]).collect();
+    let (short_lives, long_lives) =
+        tokio::join!(join_all(short.iter().map(|value| life(value))), join_all(long.iter().map(|value| life(value))));
+    for (value, (life, requests)) in short.iter().zip(short_lives) {
+        assert!((Duration::from_secs(2)..watched).contains(&life), "{value}: {life:?}");
+        assert_eq!(requests, 2, "{value}: one renewal failed, is remembered, and the token served on to its end");
+    }
+    for (value, (life, requests)) in long.iter().zip(long_lives) {
+        assert!(life >= watched && requests == 1, "{value}: {life:?}, {requests} requests");
+    }
+}
+
+#[tokio::test]
+async fn parameters_arrive_as_form_fields_beside_those_of_the_grant() {
+    let field = Field::new().await;
+    for (authentication, method) in
+        [(ClientAuthentication::Post, Method::Post), (ClientAuthentication::Basic, Method::Basic)]
+    {
+        let source = field.source_with(|key| {
+            key.authentication = authentication;
+            key.scopes = vec!["a".into(), "b".into()];
+            key.audience = Some("https://hooks.example.com/?a=b&c".into());
+            key.parameters = BTreeMap::from([
+                ("resource".into(), "urn:acme:hooks".into()),
+                ("authorization_details".into(), r#"[{"type":"events"}]"#.into()),
+                ("odd name&=+%".into(), "ü + & = %41".into()),
+            ]);
+        });
+        source.token().await.unwrap();
+        let requests = field.service.requests();
+        let request = requests.last().unwrap();
+        assert_eq!(request.authentication, Some(method));
+        let mut expected = vec![
+            ("grant_type", "client_credentials"),
+            ("scope", "a b"),
+            ("audience", "https://hooks.example.com/?a=b&c"),
+            ("authorization_details", r#"[{"type":"events"}]"#),
+            ("odd name&=+%", "ü + & = %41"),
+            ("resource", "urn:acme:hooks"),
+        ];
+        if method == Method::Post {
+            expected.extend([("client_id", "id"), ("client_secret", "secret")]);
+        }
+        let sent: Vec<_> = request.fields.0.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+        assert_eq!(sent, expected);
+    }
+}
+
+#[tokio::test]
+async fn a_token_counts_under_any_content_type_any_success_and_any_case_of_bearer() {
+    let field = Field::new().await;
+    let body = |token_type: &str| format!(r#"{{"access_token":"t","token_type":"{token_type}","expires_in":60}}"#);
+    let types = [
+        Some("application/json; charset=utf-8"),
+        Some("application/json;charset=UTF-8"),
+        Some("APPLICATION/JSON"),
+        Some("text/html"),
+        Some("text/plain; charset=iso-8859-1"),
+        Some("?"),
+        None,
     ];
-    for (body, expected) in cases {
-        let error = refusal(body).await;
-        let shown = format!("{error} {error:?}");
-        assert!(shown.contains(expected) && !shown.contains("canary"), "{expected}: {shown}");
+    for (content_type, status) in types.into_iter().flat_map(|of_type| [200, 201, 203].map(|status| (of_type, status)))
+    {
+        let reply = Reply::status(status).body(body("Bearer"));
+        let reply = content_type.into_iter().fold(reply, |reply, value| reply.header("content-type", value));
+        assert_eq!(field.outcome(reply).await.unwrap(), "Bearer t", "{content_type:?} {status}");
     }
-    let (service, source) = source(None).await;
-    let typed = r#"{"access_token":"t","token_type":"BEARER","expires_in":60}"#;
-    let reply = Reply::status(200).header("content-type", "application/json").body(typed);
-    service.answer_always(Behaviour::reply(reply));
-    assert_eq!(source.token().await.unwrap(), "Bearer t", "the type is compared without case");
+    for token_type in ["bearer", "BEARER", "bEaReR"] {
+        assert_eq!(field.outcome(json(200, body(token_type))).await.unwrap(), "Bearer t", "{token_type}");
+    }
+    for token_type in ["mac", "DPoP", ""] {
+        let refused = field.outcome(json(200, body(token_type))).await.unwrap_err();
+        assert_eq!(refused, TokenError::Malformed("token_type is not Bearer"), "{token_type}");
+    }
+}
+
+#[tokio::test]
+async fn a_standard_code_tells_a_refusal_from_trouble_whatever_status_and_content_type_it_comes_with() {
+    let field = Field::new().await;
+    let refusals = [
+        "invalid_request",
+        "invalid_client",
+        "invalid_grant",
+        "unauthorized_client",
+        "unsupported_grant_type",
+        "invalid_scope",
+        "access_denied",
+        "invalid_target",
+    ];
+    let troubles = ["server_error", "temporarily_unavailable", "slow_down"];
+    for code in refusals.into_iter().chain(troubles) {
+        let body =
+            format!(r#"{{"error":"{code}","error_description":"canary","error_uri":"https://canary.example/"}}"#);
+        for status in [200, 400, 401, 403, 404] {
+            for content_type in ["application/json;charset=UTF-8", "text/html", "application/problem+json"] {
+                let reply = Reply::status(status).header("content-type", content_type).body(body.clone());
+                let error = field.outcome(reply).await.unwrap_err();
+                let expected = match error {
+                    TokenError::Rejected(shown) => refusals.contains(&code) && shown == code,
+                    TokenError::Unavailable { code: shown, .. } => troubles.contains(&code) && shown == Some(code),
+                    _ => false,
+                };
+                assert!(expected, "{code} {status} {content_type}: {error:?}");
+                assert!(error.to_string().contains(code), "{error}");
+                assert!(!format!("{error} {error:?}").contains("canary"), "{error:?}");
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_status_of_trouble_and_a_lost_connection_are_trouble_whatever_the_body_says() {
+    let field = Field::new().await;
+    for status in [301, 302, 307, 404, 418, 429, 500, 502, 503, 504, 599] {
+        let body = if matches!(status, 404 | 418) { r#"{"error":"canary"}"# } else { r#"{"error":"invalid_client"}"# };
+        let reply = json(status, body).header("location", "https://canary.example/");
+        let error = field.outcome(reply).await.unwrap_err();
+        assert!(matches!(error, TokenError::Unavailable { code: None, .. }), "{status}: {error:?}");
+        assert!(!format!("{error} {error:?}").contains("canary"), "{error:?}");
+    }
+    let (path, source) = field.elsewhere();
+    field.service.answer_always_at(&path, Behaviour::reset());
+    assert_eq!(source.token().await.unwrap_err().error, TokenError::Unreachable(SendError::Broken));
+    assert_eq!(field.requests_at(&path).len(), 1, "nothing repeats a request unseen");
+}
+
+#[tokio::test]
+async fn s10_an_answer_that_is_no_token_is_refused_and_never_shown() {
+    let field = Field::new().await;
+    let long = "canary".repeat(20_000);
+    let cases = [
+        (200, r#"{"access_token":"canary","token_type":"mac"}"#.to_owned(), "token_type is not Bearer"),
+        (200, r#"{"access_token":"can\nary","token_type":"bearer"}"#.to_owned(), "cannot stand in a header"),
+        (200, r#"{"access_token":"","token_type":"bearer"}"#.to_owned(), "access_token is empty"),
+        (200, r#"{"access_token":["canary"],"token_type":"bearer"}"#.to_owned(), "access_token is not a string"),
+        (200, r#"{"token_type":"bearer","canary":1}"#.to_owned(), "there is no access_token"),
+        (200, r#"{"access_token":"canary","error":"canary"}"#.to_owned(), "an error code that OAuth 2.0 does not know"),
+        (200, "canary".to_owned(), "not a JSON object"),
+        (200, r#"{"access_token":"canary""#.to_owned(), "not a JSON object"),
+        (200, format!(r#"{{"access_token":"canary","token_type":"bearer","pad":"{long}"}}"#), "too long"),
+        (400, long.clone(), "answered 400 Bad Request"),
+        (400, format!(r#"{{"error":"{long}"}}"#), "answered 400 Bad Request"),
+        (401, long.clone(), "refuses: invalid_client"),
+        (403, r#"{"error":"canary","error_description":"canary"}"#.to_owned(), "answered 403 Forbidden"),
+    ];
+    for (status, body, expected) in cases {
+        let error = field.outcome(json(status, body)).await.unwrap_err();
+        let shown = format!("{error} {error:?}");
+        assert!(
+            shown.contains(expected) && !shown.contains("canary") && !shown.contains("nary"),
+            "{expected}: {shown}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_failure_is_not_asked_about_again_before_its_time_also_when_the_source_is_made_again() {
+    let field = Field::new().await;
+    field.service.answer_always(Behaviour::reply(Reply::status(503).header("retry-after", "600")));
+    let asked = Instant::now();
+    let first = field.source().token().await.unwrap_err();
+    assert!(first.ask_again >= asked + Duration::from_secs(600));
+    assert!(first.ask_again <= Instant::now() + Duration::from_secs(720));
+    for _ in 0..100 {
+        assert_eq!(field.source().token().await.unwrap_err(), first, "made again each time");
+    }
+    assert_eq!(field.service.requests().len(), 1);
+}
+
+#[tokio::test]
+async fn a_renewal_is_forced_at_most_once_a_minute_also_when_the_source_is_made_again() {
+    let field = Field::new().await;
+    let first = field.source().token().await.unwrap();
+    let second = field.source().token_other_than(&first).await.unwrap().unwrap();
+    assert_ne!(first, second);
+    for _ in 0..100 {
+        assert!(field.source().token_other_than(&second).await.is_none());
+        field.source().renew_next(&second).await;
+        assert_eq!(field.source().token().await.unwrap(), second);
+        assert_eq!(field.source().token_other_than(&first).await.unwrap().unwrap(), second, "it came meanwhile");
+    }
+    assert_eq!(field.service.requests().len(), 2);
+    // Each key has a minute of its own.
+    let neighbour = field.source_with(|key| key.namespace = "neighbour".into());
+    let token = neighbour.token().await.unwrap();
+    neighbour.renew_next(&token).await;
+    assert_ne!(neighbour.token().await.unwrap(), token, "the attempt after a 403 has a fresh one");
+    assert_eq!(field.service.requests().len(), 4);
+}
+
+#[tokio::test]
+async fn s11_a_changed_secret_and_another_namespace_get_tokens_of_their_own() {
+    let field = Field::new().await;
+    let first = field.source();
+    let changed = field.source_with(|key| key.secret_version = "2".into());
+    let recreated = field.source_with(|key| key.secret_uid = "other".into());
+    let tenant = field.source_with(|key| key.namespace = "tenant".into());
+    let mut tokens = Vec::new();
+    for source in [&first, &changed, &recreated, &tenant] {
+        let token = source.token().await.unwrap();
+        assert!(!tokens.contains(&token), "another one's token");
+        tokens.push(token);
+        assert_eq!(field.service.requests().len(), tokens.len(), "a fetch of its own");
+    }
+    assert_eq!(first.token().await.unwrap(), tokens[0]);
+    assert_eq!(field.service.requests().len(), 4);
+}
+
+#[tokio::test]
+async fn s11_all_that_a_token_is_asked_for_with_tells_its_source_from_others() {
+    let field = Field::new().await;
+    let changes: [fn(&mut TokenKey); 12] = [
+        |key| key.namespace = "other".into(),
+        |key| key.secret_uid = "other".into(),
+        |key| key.secret_version = "other".into(),
+        |key| key.secret_keys[0] = "other".into(),
+        |key| key.url += "?other",
+        |key| key.client_id = "other".into(),
+        |key| key.authentication = ClientAuthentication::Basic,
+        |key| key.scopes = vec!["other".into()],
+        |key| key.audience = Some("other".into()),
+        |key| key.parameters = BTreeMap::from([("resource".into(), "other".into())]),
+        |key| key.timeout = Duration::from_secs(6),
+        |key| key.trust = trusting(&Authority::new()).fingerprint(),
+    ];
+    let sources: Vec<_> = [field.source()].into_iter().chain(changes.map(|change| field.source_with(change))).collect();
+    for (number, source) in sources.iter().enumerate() {
+        assert!(sources[..number].iter().all(|other| !Arc::ptr_eq(source, other)), "{number}");
+    }
+    assert!(Arc::ptr_eq(&sources[0], &field.source()), "and nothing else does");
 }

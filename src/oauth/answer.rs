@@ -1,0 +1,364 @@
+//! What a token endpoint answers (RFC 6749, section 5). Pure.
+
+use std::time::{Duration, SystemTime};
+
+use http::{HeaderValue, StatusCode};
+use secrecy::zeroize::Zeroizing;
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use super::{TokenError, secret_header::secret_header};
+use crate::egress::{Answer, retry_after};
+
+/// What a token lives that does not say so (RFC 6749, section 5.1 leaves it open).
+const DEFAULT_LIFETIME: Duration = Duration::from_secs(300);
+/// No lifetime is believed to be shorter, or every delivery would ask for a token of its own.
+const SHORTEST_LIFETIME: Duration = Duration::from_secs(1);
+/// No lifetime is believed beyond this, nor any Retry-After.
+const LONGEST: Duration = Duration::from_secs(24 * 3600);
+
+/// Standard codes of refusals: only another spec, Secret or registration can heal them.
+const REFUSALS: &[&str] = &[
+    // RFC 6749, section 5.2.
+    "invalid_request",
+    "invalid_client",
+    "invalid_grant",
+    "unauthorized_client",
+    "unsupported_grant_type",
+    "invalid_scope",
+    // RFC 6749, section 4.1.2.1, and RFC 8628, section 3.5: a decision of the service.
+    "access_denied",
+    // RFC 8707, section 2: the parameter `resource`. RFC 9396, section 5: `authorization_details`.
+    "invalid_target",
+    "invalid_authorization_details",
+    // RFC 9449, sections 5 and 8: the service insists on proofs of possession, which are not made here.
+    "invalid_dpop_proof",
+    "use_dpop_nonce",
+];
+
+/// Standard codes of trouble that may pass: RFC 6749, section 4.1.2.1, and RFC 8628, section 3.5.
+const TROUBLES: &[&str] = &["server_error", "temporarily_unavailable", "slow_down"];
+
+/// A token, ready for the Authorization header.
+pub(super) struct Token {
+    /// `Bearer …` (RFC 6750, section 2.1), marked sensitive.
+    pub(super) authorization: HeaderValue,
+    /// How long it lives from the moment it was asked for.
+    pub(super) lifetime: Duration,
+}
+
+/// The fields that matter, each still as its JSON text, so that a wrong type is a finding and not the end.
+#[derive(Deserialize)]
+struct Fields<'a> {
+    #[serde(borrow)]
+    access_token: Option<&'a RawValue>,
+    #[serde(borrow)]
+    token_type: Option<&'a RawValue>,
+    #[serde(borrow)]
+    expires_in: Option<&'a RawValue>,
+    #[serde(borrow)]
+    error: Option<&'a RawValue>,
+}
+
+/// Reads an answer.
+///
+/// The body counts, not its Content-Type, which real services get wrong; nor need success be 200, or failure anything
+/// else. A status that speaks of trouble is believed whatever the body says, and a 401 means `invalid_client`, for
+/// which alone section 5.2 has it, unless a standard code says otherwise.
+pub(super) fn read(answer: Answer, now: SystemTime) -> Result<Token, TokenError> {
+    let Answer { status, headers, body, complete } = answer;
+    let body = Zeroizing::new(body);
+    let unavailable = |code| {
+        let retry_after = retry_after(&headers, now).map(|wait| wait.min(LONGEST));
+        TokenError::Unavailable { status, code, retry_after }
+    };
+    if status == StatusCode::TOO_MANY_REQUESTS || status.is_server_error() || status.is_redirection() {
+        return Err(unavailable(None));
+    }
+    let fields = fields(&body);
+    let code = fields.as_ref().and_then(|fields| fields.error).map(|error| text(error).unwrap_or_default());
+    if let Some(code) = &code {
+        let of = |codes: &[&'static str]| codes.iter().copied().find(|known| *known == code.as_str());
+        if let Some(code) = of(REFUSALS) {
+            return Err(TokenError::Rejected(code));
+        }
+        if let Some(code) = of(TROUBLES) {
+            return Err(unavailable(Some(code)));
+        }
+    }
+    match fields {
+        _ if status == StatusCode::UNAUTHORIZED => Err(TokenError::Rejected("invalid_client")),
+        _ if !status.is_success() => Err(unavailable(None)),
+        _ if !complete => Err(TokenError::Malformed("it is too long, or broke off")),
+        None => Err(TokenError::Malformed("it is not a JSON object, or has a field twice")),
+        Some(_) if code.is_some_and(|code| !code.is_empty()) => {
+            Err(TokenError::Malformed("it holds an error code that OAuth 2.0 does not know"))
+        }
+        Some(fields) => token(&fields),
+    }
+}
+
+fn token(fields: &Fields<'_>) -> Result<Token, TokenError> {
+    // One that does not name its type can only be meant as what everybody issues.
+    if let Some(token_type) = fields.token_type
+        && !text(token_type).is_some_and(|token_type| token_type.eq_ignore_ascii_case("bearer"))
+    {
+        return Err(TokenError::Malformed("token_type is not Bearer"));
+    }
+    let token = fields.access_token.ok_or(TokenError::Malformed("there is no access_token"))?;
+    let token = text(token).ok_or(TokenError::Malformed("access_token is not a string"))?;
+    let unfit = TokenError::Malformed("access_token is empty, or has characters that cannot stand in a header");
+    if token.is_empty() || !token.bytes().all(|byte| byte.is_ascii_graphic()) {
+        return Err(unfit);
+    }
+    let authorization = secret_header(Zeroizing::new(format!("Bearer {}", *token))).map_err(|_| unfit)?;
+    Ok(Token { authorization, lifetime: fields.expires_in.map_or(DEFAULT_LIFETIME, lifetime) })
+}
+
+/// A number of seconds, or a string that holds one. What is zero, negative or no number says nothing about the lifetime.
+fn lifetime(expires_in: &RawValue) -> Duration {
+    let number = expires_in.get().trim_matches('"').trim();
+    match number.parse::<f64>() {
+        Ok(seconds) if seconds > 0.0 => {
+            Duration::from_secs_f64(seconds.min(LONGEST.as_secs_f64())).max(SHORTEST_LIFETIME)
+        }
+        _ => DEFAULT_LIFETIME,
+    }
+}
+
+/// The body's fields, if it is a JSON object. Some services put a byte order mark before it.
+fn fields(body: &[u8]) -> Option<Fields<'_>> {
+    let body = body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body).trim_ascii_start();
+    if body.first() != Some(&b'{') {
+        return None;
+    }
+    serde_json::from_slice(body).ok()
+}
+
+/// The text of a JSON string.
+fn text(value: &RawValue) -> Option<Zeroizing<String>> {
+    serde_json::from_str(value.get()).ok().map(Zeroizing::new)
+}
+
+#[cfg(test)]
+mod tests {
+    use http::{
+        HeaderMap,
+        header::{CONTENT_TYPE, RETRY_AFTER},
+    };
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn answer(status: u16, body: impl Into<Vec<u8>>) -> Answer {
+        Answer {
+            status: StatusCode::from_u16(status).unwrap(),
+            headers: HeaderMap::new(),
+            body: body.into(),
+            complete: true,
+        }
+    }
+
+    /// What is read of an answer: the header and the seconds of life, or the error.
+    fn outcome(answer: Answer) -> Result<(String, f64), TokenError> {
+        let token = read(answer, SystemTime::UNIX_EPOCH)?;
+        Ok((token.authorization.to_str().unwrap().to_owned(), token.lifetime.as_secs_f64()))
+    }
+
+    fn error(status: u16, body: &str) -> TokenError {
+        outcome(answer(status, body)).unwrap_err()
+    }
+
+    fn unavailable(status: u16, code: Option<&'static str>) -> TokenError {
+        TokenError::Unavailable { status: StatusCode::from_u16(status).unwrap(), code, retry_after: None }
+    }
+
+    #[test]
+    fn expires_in_may_be_a_number_a_numeric_string_or_absent() {
+        let cases = [
+            ("3600", 3600.0),
+            ("\"3600\"", 3600.0),
+            ("\" 3600 \"", 3600.0),
+            ("3599.5", 3599.5),
+            ("\"3599.5\"", 3599.5),
+            ("3.6e3", 3600.0),
+            ("0.001", 1.0),
+            ("86401", 86400.0),
+            ("99999999999999999999999999", 86400.0),
+            ("1e999", 86400.0),
+            ("\"inf\"", 86400.0),
+            // None of these says how long it lives.
+            ("null", 300.0),
+            ("0", 300.0),
+            ("-1", 300.0),
+            ("\"-3600\"", 300.0),
+            ("\"\"", 300.0),
+            ("\"soon\"", 300.0),
+            ("\"NaN\"", 300.0),
+            ("true", 300.0),
+            ("[3600]", 300.0),
+            ("{\"seconds\":3600}", 300.0),
+        ];
+        for (expires_in, seconds) in cases {
+            let body = format!(r#"{{"access_token":"t","token_type":"Bearer","expires_in":{expires_in}}}"#);
+            assert_eq!(outcome(answer(200, body)), Ok(("Bearer t".into(), seconds)), "{expires_in}");
+        }
+        assert_eq!(outcome(answer(200, r#"{"access_token":"t","token_type":"Bearer"}"#)).unwrap().1, 300.0);
+    }
+
+    #[test]
+    fn token_type_is_compared_without_case_and_another_one_is_refused() {
+        for token_type in ["\"Bearer\"", "\"bearer\"", "\"BEARER\"", "null"] {
+            let body = format!(r#"{{"token_type":{token_type},"access_token":"t"}}"#);
+            assert_eq!(outcome(answer(200, body)).unwrap().0, "Bearer t", "{token_type}");
+        }
+        assert_eq!(outcome(answer(200, r#"{"access_token":"t"}"#)).unwrap().0, "Bearer t");
+        for token_type in ["\"mac\"", "\"DPoP\"", "\"\"", "1"] {
+            let refused = error(200, &format!(r#"{{"token_type":{token_type},"access_token":"t"}}"#));
+            assert_eq!(refused, TokenError::Malformed("token_type is not Bearer"), "{token_type}");
+        }
+    }
+
+    #[test]
+    fn a_token_with_characters_that_cannot_stand_in_a_header_is_refused() {
+        for token in [r"a\nb", r"a\r\nX-Injected: 1", "a b", "", r"\u0000", "tökén", r"a\u007f", " a"] {
+            let refused = error(200, &format!(r#"{{"access_token":"{token}","token_type":"Bearer"}}"#));
+            assert!(matches!(refused, TokenError::Malformed(why) if why.contains("characters")), "{token}: {refused}");
+        }
+        for token in ["a-b._~+/=", "1|abc:{x}", r"\u0041"] {
+            let body = format!(r#"{{"access_token":"{token}","token_type":"Bearer"}}"#);
+            assert!(outcome(answer(200, body)).is_ok(), "{token}");
+        }
+    }
+
+    #[test]
+    fn the_content_type_does_not_matter_nor_which_success_it_is() {
+        let body = r#"{"access_token":"t","token_type":"Bearer","scope":"a","refresh_token":"r","more":{"x":[1]}}"#;
+        let types =
+            ["application/json", "application/json;charset=UTF-8", "APPLICATION/JSON; charset=utf-8", "text/html"];
+        for content_type in types {
+            let mut typed = answer(200, body);
+            typed.headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+            assert!(outcome(typed).is_ok(), "{content_type}");
+        }
+        for status in [200, 201, 203] {
+            assert!(outcome(answer(status, body)).is_ok(), "{status}");
+        }
+        assert!(outcome(answer(200, [b"\xef\xbb\xbf\r\n ", body.as_bytes()].concat())).is_ok(), "a byte order mark");
+    }
+
+    #[test]
+    fn what_is_no_token_response_is_refused_and_says_why() {
+        let cases = [
+            ("", "not a JSON object"),
+            ("canary", "not a JSON object"),
+            (r#""canary""#, "not a JSON object"),
+            (r#"["canary","Bearer"]"#, "not a JSON object"),
+            (r#"{"access_token":"canary""#, "not a JSON object"),
+            (r#"{"access_token":"canary"} canary"#, "not a JSON object"),
+            (r#"{"access_token":"canary","access_token":"other"}"#, "has a field twice"),
+            (r#"{"token_type":"Bearer"}"#, "there is no access_token"),
+            (r#"{"access_token":null}"#, "there is no access_token"),
+            (r#"{"access_token":1}"#, "access_token is not a string"),
+            (r#"{"access_token":{"canary":1}}"#, "access_token is not a string"),
+            (r#"{"access_token":"t","error":"canary"}"#, "an error code that OAuth 2.0 does not know"),
+        ];
+        for (body, expected) in cases {
+            let error = error(200, body);
+            let shown = format!("{error} {error:?}");
+            assert!(shown.contains(expected) && !shown.contains("canary"), "{body}: {shown}");
+        }
+        let nested = format!(r#"{{"access_token":"t","pad":{}1{}}}"#, "[".repeat(30_000), "]".repeat(30_000));
+        assert!(outcome(answer(200, nested)).is_ok(), "depth costs no stack");
+        let cut = Answer { complete: false, ..answer(200, r#"{"access_token":"t"}"#) };
+        assert_eq!(outcome(cut), Err(TokenError::Malformed("it is too long, or broke off")));
+        assert!(outcome(answer(200, r#"{"access_token":"t","error":null}"#)).is_ok());
+        assert!(outcome(answer(200, r#"{"access_token":"t","error":""}"#)).is_ok());
+    }
+
+    #[test]
+    fn a_standard_code_that_only_somebody_can_heal_is_a_refusal_whatever_the_status() {
+        let codes = "invalid_request invalid_client invalid_grant unauthorized_client unsupported_grant_type invalid_scope \
+                     access_denied invalid_target";
+        for code in codes.split_whitespace() {
+            let body = format!(r#"{{"error":"{code}","error_description":"canary","error_uri":"https://canary/"}}"#);
+            for status in [200, 400, 401, 403] {
+                let error = error(status, &body);
+                assert!(matches!(error, TokenError::Rejected(known) if known == code), "{status} {code}: {error}");
+                assert!(!format!("{error} {error:?}").contains("canary"));
+            }
+        }
+        assert_eq!(
+            error(200, r#"{"error":"invalid_scope","access_token":"t"}"#),
+            TokenError::Rejected("invalid_scope")
+        );
+    }
+
+    #[test]
+    fn a_code_that_may_heal_by_itself_or_that_nobody_knows_is_trouble() {
+        for code in ["server_error", "temporarily_unavailable", "slow_down"] {
+            for status in [200, 400, 401] {
+                assert_eq!(error(status, &format!(r#"{{"error":"{code}"}}"#)), unavailable(status, Some(code)));
+            }
+        }
+        for body in [r#"{"error":"canary"}"#, r#"{"error":{"code":"invalid_client"}}"#, r#"{"error":7}"#, "<html>", ""]
+        {
+            assert_eq!(error(400, body), unavailable(400, None), "{body}");
+            assert_eq!(error(404, body), unavailable(404, None), "{body}");
+        }
+    }
+
+    #[test]
+    fn a_401_is_invalid_client_even_where_its_body_does_not_say_so() {
+        for body in ["", "<html>", r#"{"error":"canary"}"#, r#"{"message":"wrong secret"}"#] {
+            assert_eq!(error(401, body), TokenError::Rejected("invalid_client"), "{body}");
+        }
+        let cut = Answer { complete: false, ..answer(401, "x".repeat(100)) };
+        assert_eq!(outcome(cut), Err(TokenError::Rejected("invalid_client")));
+    }
+
+    #[test]
+    fn a_status_that_speaks_of_trouble_is_believed_and_retry_after_read_within_a_day() {
+        for status in [301, 302, 303, 307, 308, 429, 500, 502, 503, 599] {
+            assert_eq!(error(status, r#"{"error":"invalid_client","access_token":"t"}"#), unavailable(status, None));
+        }
+        for (value, seconds) in [("7", Some(7)), ("99999999", Some(86400)), ("soon", None)] {
+            for (status, body) in [(429, ""), (503, ""), (400, r#"{"error":"slow_down"}"#)] {
+                let mut answer = answer(status, body);
+                answer.headers.insert(RETRY_AFTER, HeaderValue::from_static(value));
+                let Err(TokenError::Unavailable { retry_after, .. }) = outcome(answer) else { panic!("{status}") };
+                assert_eq!(retry_after.map(|wait| wait.as_secs()), seconds, "{status} {value}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_wrong_url_is_hinted_at() {
+        for status in [302, 404, 405] {
+            assert!(error(status, "").to_string().contains("check tokenService.url"), "{status}");
+        }
+        assert_eq!(error(503, "").to_string(), "the token service answered 503 Service Unavailable");
+        let slow = error(400, r#"{"error":"slow_down"}"#).to_string();
+        assert_eq!(slow, "the token service answered 400 Bad Request (slow_down)");
+    }
+
+    proptest! {
+        #[test]
+        fn s12_whatever_is_answered_is_read_without_a_panic_and_within_bounds(
+            status in 100u16..1000,
+            start in r#"(\{"(access_token|token_type|expires_in|error)":)?"#,
+            rest in proptest::collection::vec(any::<u8>(), 0..80),
+        ) {
+            if let Ok(token) = read(answer(status, [start.as_bytes(), &rest].concat()), SystemTime::UNIX_EPOCH) {
+                prop_assert!((SHORTEST_LIFETIME..=LONGEST).contains(&token.lifetime));
+            }
+        }
+
+        #[test]
+        fn any_number_of_seconds_is_a_lifetime_within_bounds(seconds: f64) {
+            let body = format!(r#"{{"access_token":"t","expires_in":"{seconds}"}}"#);
+            let (_, lifetime) = outcome(answer(200, body)).unwrap();
+            prop_assert!((1.0..=86400.0).contains(&lifetime), "{lifetime}");
+        }
+    }
+}

@@ -1,0 +1,387 @@
+//! When to ask the token service, when to serve what is held, when to refuse. Pure: time and chance are passed in.
+
+use std::time::Duration;
+
+use http::HeaderValue;
+use tokio::time::Instant;
+
+use super::{NoToken, TokenError, answer::Token};
+
+/// A token is renewed this long before it ends, or a tenth of its life before, whichever is longer.
+const RENEW_BEFORE: Duration = Duration::from_secs(60);
+/// The margin is up to so much longer, by chance, so that tokens issued together are not renewed together.
+const SPREAD: f64 = 0.5;
+/// A service in trouble is asked again after this, doubling up to the longest, each up to a fifth shorter or longer.
+const ASK_AGAIN_FIRST: Duration = Duration::from_secs(5);
+const ASK_AGAIN_LONGEST: Duration = Duration::from_secs(5 * 60);
+/// A service that refuses the client is asked again after this, doubling up to the longest, each up to a fifth longer.
+const REJECTED_FIRST: Duration = Duration::from_secs(15 * 60);
+const REJECTED_LONGEST: Duration = Duration::from_secs(50 * 60);
+/// A webhook that refuses tokens makes for at most one new token in this time.
+const FORCED_RENEWAL: Duration = Duration::from_secs(60);
+/// What is remembered of a key that nobody uses any more is forgotten after this, whatever it is.
+const LONGEST_MEMORY: Duration = Duration::from_secs(3600);
+
+/// What to do for somebody who needs a token.
+#[derive(Debug)]
+pub(super) enum Decision {
+    /// This token serves.
+    Serve(HeaderValue),
+    /// This token serves on, and it is time to ask for the next one.
+    Renew(HeaderValue),
+    /// No token serves: ask, and wait for the answer.
+    Ask,
+    /// No token serves, and it is not yet time to ask.
+    Refuse(NoToken),
+}
+
+/// How one key stands with its token service.
+#[derive(Default)]
+pub(super) struct Standing {
+    token: Option<Held>,
+    failure: Option<Failure>,
+    forced: Option<Instant>,
+}
+
+struct Held {
+    authorization: HeaderValue,
+    renew_at: Instant,
+    ends_at: Instant,
+    /// The webhook did not permit what was asked with it: a fresh one comes first, if there is one.
+    doubted: bool,
+}
+
+#[derive(Clone, Copy)]
+struct Failure {
+    error: TokenError,
+    at: Instant,
+    ask_again: Instant,
+    /// How many of its kind came in a row.
+    count: u32,
+}
+
+impl Standing {
+    /// What to do at `now`. A failure is not asked about before its time, and a token that lives serves on meanwhile.
+    pub(super) fn decide(&self, now: Instant) -> Decision {
+        let waiting = self.failure.filter(|failure| now < failure.ask_again);
+        match (self.token.as_ref().filter(|token| now < token.ends_at), waiting) {
+            (Some(token), Some(_)) => Decision::Serve(token.authorization.clone()),
+            (Some(token), None) if token.doubted => Decision::Ask,
+            (Some(token), None) if now < token.renew_at => Decision::Serve(token.authorization.clone()),
+            (Some(token), None) => Decision::Renew(token.authorization.clone()),
+            (None, Some(failure)) => Decision::Refuse(failure.no_token()),
+            (None, None) => Decision::Ask,
+        }
+    }
+
+    /// The service, asked at `asked`, issued a token, which now serves. `chance` is a random number in 0..1.
+    pub(super) fn issued(&mut self, asked: Instant, token: Token, chance: f64) -> HeaderValue {
+        let Token { authorization, lifetime } = token;
+        let margin = RENEW_BEFORE.max(lifetime / 10).min(lifetime / 2).mul_f64(1.0 + SPREAD * chance);
+        let held = Held {
+            authorization: authorization.clone(),
+            renew_at: asked + lifetime.saturating_sub(margin),
+            ends_at: asked + lifetime,
+            doubted: false,
+        };
+        (self.token, self.failure) = (Some(held), None);
+        authorization
+    }
+
+    /// The service issued none. A token that lives on serves all the same. `chance` is a random number in 0..1.
+    pub(super) fn failed(&mut self, now: Instant, error: TokenError, chance: f64) -> Result<HeaderValue, NoToken> {
+        let of_its_kind = self.failure.filter(|last| is_rejected(last.error) == is_rejected(error));
+        let before = of_its_kind.map_or(0, |last| last.count);
+        let ask_again = now + ask_again_after(error, before, chance);
+        let failure = Failure { error, at: now, ask_again, count: before.saturating_add(1) };
+        self.failure = Some(failure);
+        match self.token.as_mut().filter(|token| now < token.ends_at) {
+            Some(token) => {
+                token.doubted = false;
+                Ok(token.authorization.clone())
+            }
+            None => Err(failure.no_token()),
+        }
+    }
+
+    /// Whether this is the token held.
+    pub(super) fn holds(&self, token: &HeaderValue) -> bool {
+        self.token.as_ref().is_some_and(|held| held.authorization == *token)
+    }
+
+    /// The webhook refused the token held: it is dropped, unless one was a short time ago.
+    pub(super) fn drop_token(&mut self, now: Instant) -> bool {
+        let may = self.may_force(now);
+        if may {
+            (self.token, self.forced) = (None, Some(now));
+        }
+        may
+    }
+
+    /// The webhook did not permit what was asked with the token held: a fresh one is asked for before it serves again,
+    /// unless one was a short time ago.
+    pub(super) fn doubt_token(&mut self, now: Instant) -> bool {
+        let may = self.may_force(now);
+        if may && let Some(token) = &mut self.token {
+            token.doubted = true;
+            self.forced = Some(now);
+        }
+        may
+    }
+
+    /// Somebody acted: the service is asked again at once, if it was not just now.
+    pub(super) fn forget_failure(&mut self) {
+        if let Some(failure) = &mut self.failure {
+            failure.ask_again = failure.ask_again.min(failure.at + ASK_AGAIN_FIRST);
+            failure.count = 0;
+        }
+    }
+
+    /// Until when this must be remembered, even if nobody uses it: else whoever drops the key and takes it up again
+    /// would get around what bounds the asking.
+    pub(super) fn remember_until(&self, now: Instant) -> Instant {
+        let failure = self.failure.map_or(now, |failure| failure.ask_again);
+        failure.clamp(now + FORCED_RENEWAL, now + LONGEST_MEMORY)
+    }
+
+    fn may_force(&self, now: Instant) -> bool {
+        self.forced.is_none_or(|last| now >= last + FORCED_RENEWAL)
+    }
+}
+
+impl Failure {
+    fn no_token(&self) -> NoToken {
+        NoToken { error: self.error, ask_again: self.ask_again }
+    }
+}
+
+fn is_rejected(error: TokenError) -> bool {
+    matches!(error, TokenError::Rejected(_))
+}
+
+/// How long to leave the service alone after a failure that `before` others of its kind preceded.
+fn ask_again_after(error: TokenError, before: u32, chance: f64) -> Duration {
+    let doubled = |first: Duration, longest: Duration| first.saturating_mul(1 << before.min(16)).min(longest);
+    if is_rejected(error) {
+        return doubled(REJECTED_FIRST, REJECTED_LONGEST).mul_f64(1.0 + 0.2 * chance);
+    }
+    let backoff = doubled(ASK_AGAIN_FIRST, ASK_AGAIN_LONGEST).mul_f64(0.8 + 0.4 * chance);
+    match error {
+        // Asked for by many at once, so not less but, by chance, a little more.
+        TokenError::Unavailable { retry_after: Some(wanted), .. } => wanted.mul_f64(1.0 + 0.2 * chance).max(backoff),
+        _ => backoff,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::StatusCode;
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::egress::SendError;
+
+    const REJECTED: TokenError = TokenError::Rejected("invalid_client");
+    const UNREACHABLE: TokenError = TokenError::Unreachable(SendError::Connection);
+
+    fn seconds(seconds: f64) -> Duration {
+        Duration::from_secs_f64(seconds)
+    }
+
+    fn token(text: &'static str, life: f64) -> Token {
+        Token { authorization: HeaderValue::from_static(text), lifetime: seconds(life) }
+    }
+
+    fn told_to_wait(wait: f64) -> TokenError {
+        let retry_after = Some(seconds(wait));
+        TokenError::Unavailable { status: StatusCode::SERVICE_UNAVAILABLE, code: None, retry_after }
+    }
+
+    /// One that got a token `t` at `now`, which lives for so many seconds.
+    fn holding(now: Instant, life: f64) -> Standing {
+        let mut standing = Standing::default();
+        standing.issued(now, token("t", life), 0.0);
+        standing
+    }
+
+    /// A decision in a word, with the token or the error.
+    fn decision(standing: &Standing, now: Instant) -> String {
+        match standing.decide(now) {
+            Decision::Serve(token) => format!("serve {}", token.to_str().unwrap()),
+            Decision::Renew(token) => format!("renew {}", token.to_str().unwrap()),
+            Decision::Ask => "ask".into(),
+            Decision::Refuse(no_token) => format!("refuse: {no_token}"),
+        }
+    }
+
+    /// The seconds between the first request and each later one within `span`, if all of them fail with `error`.
+    fn requests(error: TokenError, span: f64, mut chance: impl FnMut() -> f64) -> Vec<f64> {
+        let start = Instant::now();
+        let (mut standing, mut now, mut requests) = (Standing::default(), start, Vec::new());
+        while now - start < seconds(span) {
+            assert!(matches!(standing.decide(now), Decision::Ask));
+            requests.push((now - start).as_secs_f64());
+            let no_token = standing.failed(now, error, chance()).unwrap_err();
+            let before = no_token.ask_again - Duration::from_millis(1);
+            assert!(matches!(standing.decide(before), Decision::Refuse(refused) if refused == no_token));
+            now = no_token.ask_again;
+        }
+        requests
+    }
+
+    #[test]
+    fn a_token_serves_then_serves_on_while_it_is_renewed_then_ends() {
+        // Its life, and when its renewal is due at the latest and at the earliest.
+        for (life, latest, earliest) in [(3600.0, 3240.0, 3060.0), (600.0, 540.0, 510.0), (60.0, 30.0, 15.0)] {
+            for (chance, renewal) in [(0.0, latest), (1.0, earliest)] {
+                let (now, mut standing) = (Instant::now(), Standing::default());
+                assert_eq!(decision(&standing, now), "ask");
+                standing.issued(now, token("t", life), chance);
+                let at = |time: f64| decision(&standing, now + seconds(time));
+                assert_eq!(at(renewal - 0.1), "serve t", "{life} {chance}");
+                assert_eq!(at(renewal + 0.1), "renew t", "{life} {chance}");
+                assert_eq!(at(life - 0.1), "renew t", "{life} {chance}");
+                assert_eq!(at(life), "ask", "{life} {chance}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_token_that_lives_serves_on_through_an_outage_and_no_longer() {
+        let now = Instant::now();
+        let mut standing = holding(now, 600.0);
+        assert_eq!(standing.failed(now + seconds(595.0), UNREACHABLE, 0.0).unwrap(), "t");
+        assert_eq!(decision(&standing, now + seconds(598.0)), "serve t");
+        assert_eq!(decision(&standing, now + seconds(599.5)), "renew t", "it is time to ask again");
+        standing.failed(now + seconds(599.5), UNREACHABLE, 0.0).unwrap();
+        assert_eq!(decision(&standing, now + seconds(600.0)), format!("refuse: {UNREACHABLE}"));
+        standing.issued(now + seconds(610.0), token("u", 600.0), 0.0);
+        assert_eq!(decision(&standing, now + seconds(610.0)), "serve u", "the failure is over");
+        assert_eq!(standing.failed(now + seconds(620.0), UNREACHABLE, 0.5).unwrap(), "u");
+        assert_eq!(decision(&standing, now + seconds(626.0)), "serve u", "and waits begin anew");
+    }
+
+    #[test]
+    fn trouble_is_asked_about_at_growing_intervals_up_to_five_minutes() {
+        let all = requests(UNREACHABLE, 1500.0, || 0.5);
+        assert_eq!(
+            all.iter().map(|time| time.round()).collect::<Vec<_>>(),
+            [0.0, 5.0, 15.0, 35.0, 75.0, 155.0, 315.0, 615.0, 915.0, 1215.0]
+        );
+    }
+
+    #[test]
+    fn a_refusal_is_asked_about_after_fifteen_minutes_to_an_hour() {
+        for chance in [0.0, 1.0] {
+            let all = requests(REJECTED, 24.0 * 3600.0, || chance);
+            let waits: Vec<_> = all.windows(2).map(|pair| pair[1] - pair[0]).collect();
+            assert!(waits.iter().all(|wait| (900.0..=3600.0).contains(wait)), "{waits:?}");
+            assert!(waits.len() > 20 && waits[0] < 1090.0 && waits[2] >= 3000.0, "{waits:?}");
+        }
+    }
+
+    #[test]
+    fn retry_after_is_obeyed_and_never_makes_for_asking_more() {
+        let mut standing = Standing::default();
+        let now = Instant::now();
+        let wait = |no_token: NoToken| no_token.ask_again - now;
+        assert_eq!(wait(standing.failed(now, told_to_wait(600.0), 0.0).unwrap_err()), seconds(600.0));
+        assert_eq!(wait(standing.failed(now, told_to_wait(600.0), 1.0).unwrap_err()), seconds(720.0));
+        assert_eq!(wait(standing.failed(now, told_to_wait(1.0), 0.5).unwrap_err()), seconds(20.0), "the third wait");
+    }
+
+    #[test]
+    fn another_kind_of_failure_begins_its_waits_anew() {
+        let (now, mut standing) = (Instant::now(), Standing::default());
+        for _ in 0..3 {
+            let _ = standing.failed(now, UNREACHABLE, 0.5);
+        }
+        assert_eq!(standing.failed(now, REJECTED, 0.0).unwrap_err().ask_again, now + seconds(900.0));
+        assert_eq!(standing.failed(now, UNREACHABLE, 0.5).unwrap_err().ask_again, now + seconds(5.0));
+    }
+
+    #[test]
+    fn a_renewal_is_forced_at_most_once_a_minute_whichever_way() {
+        type Way = fn(&mut Standing, Instant) -> bool;
+        let ways: [Way; 2] = [Standing::drop_token, Standing::doubt_token];
+        for first in ways {
+            for second in ways {
+                let now = Instant::now();
+                let mut standing = holding(now, 3600.0);
+                assert!(first(&mut standing, now));
+                assert_eq!(decision(&standing, now), "ask");
+                standing.issued(now, token("u", 3600.0), 0.0);
+                assert!(!second(&mut standing, now + seconds(59.9)));
+                assert_eq!(decision(&standing, now + seconds(59.9)), "serve u");
+                assert!(second(&mut standing, now + seconds(60.0)));
+                assert_eq!(decision(&standing, now + seconds(60.0)), "ask");
+            }
+        }
+    }
+
+    #[test]
+    fn a_doubted_token_serves_on_if_there_is_no_fresh_one_and_a_dropped_one_does_not() {
+        let now = Instant::now();
+        let mut standing = holding(now, 3600.0);
+        assert!(standing.doubt_token(now));
+        assert_eq!(standing.failed(now, UNREACHABLE, 0.5).unwrap(), "t");
+        assert_eq!(decision(&standing, now + seconds(1.0)), "serve t");
+        assert_eq!(decision(&standing, now + seconds(10.0)), "serve t", "it is not asked for again on that account");
+        assert!(standing.drop_token(now + seconds(60.0)));
+        assert!(standing.failed(now + seconds(60.0), UNREACHABLE, 0.5).is_err());
+        assert!(!standing.holds(&HeaderValue::from_static("t")));
+    }
+
+    #[test]
+    fn somebody_who_acts_is_not_kept_waiting_but_may_not_hammer() {
+        for error in [REJECTED, told_to_wait(3600.0)] {
+            let (now, mut standing) = (Instant::now(), Standing::default());
+            let _ = standing.failed(now, error, 0.5);
+            for _ in 0..3 {
+                standing.forget_failure();
+                assert_eq!(decision(&standing, now + seconds(4.9)), format!("refuse: {error}"));
+                assert_eq!(decision(&standing, now + seconds(5.0)), "ask");
+            }
+        }
+        let (now, mut standing) = (Instant::now(), Standing::default());
+        let _ = standing.failed(now, UNREACHABLE, 0.0);
+        standing.forget_failure();
+        assert_eq!(decision(&standing, now + seconds(4.0)), "ask", "a shorter wait is not made longer");
+    }
+
+    #[test]
+    fn what_bounds_the_asking_is_remembered_for_a_minute_and_at_most_an_hour() {
+        let (now, mut standing) = (Instant::now(), Standing::default());
+        let memory = |standing: &Standing| standing.remember_until(now) - now;
+        standing.drop_token(now);
+        assert_eq!(memory(&standing), FORCED_RENEWAL);
+        let _ = standing.failed(now, REJECTED, 0.0);
+        assert_eq!(memory(&standing), REJECTED_FIRST);
+        let _ = standing.failed(now, told_to_wait(86_400.0), 0.0);
+        assert_eq!(memory(&standing), LONGEST_MEMORY);
+    }
+
+    proptest! {
+        /// The budget of the first minute, whatever chance has it: six for trouble, one for a refusal.
+        #[test]
+        fn the_first_minute_sees_two_to_six_requests_in_trouble_and_one_that_is_refused(
+            chances in proptest::collection::vec(0.0..1.0, 16),
+        ) {
+            let mut by_chance = chances.iter().copied().cycle();
+            let mut chance = || by_chance.next().unwrap_or_default();
+            for error in [UNREACHABLE, TokenError::Malformed("x"), TokenError::Internal, told_to_wait(0.001)] {
+                prop_assert!((2..=6).contains(&requests(error, 60.0, &mut chance).len()));
+            }
+            prop_assert_eq!(requests(REJECTED, 60.0, &mut chance).len(), 1);
+        }
+
+        #[test]
+        fn a_token_is_renewed_in_the_last_three_quarters_of_its_life(life in 1.0..86400.0f64, chance in 0.0..1.0f64) {
+            let now = Instant::now();
+            let mut standing = Standing::default();
+            standing.issued(now, token("t", life), chance);
+            prop_assert_eq!(decision(&standing, now + seconds(life * 0.249)), "serve t");
+            prop_assert_eq!(decision(&standing, now + seconds(life * 0.999)), "renew t");
+        }
+    }
+}
