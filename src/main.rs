@@ -14,6 +14,8 @@ use tidings::{
 };
 
 fn main() -> ExitCode {
+    // First of all, so that no panic is ever told in the standard library's way, which quotes values.
+    telemetry::log_panics();
     let result = match Cli::parse().command {
         Command::Run(flags) => run(*flags),
         Command::Crds => print_crds(),

@@ -1,9 +1,13 @@
-//! Logs: to standard error, as text or JSON.
+//! Logs: to standard error, as text or JSON. What they must never hold is kept out here, whatever the level.
 
-use std::io;
+use std::{
+    io::{self, Write},
+    panic::{self, PanicHookInfo},
+    thread,
+};
 
 use clap::ValueEnum;
-use tracing::level_filters::LevelFilter;
+use tracing::{dispatcher, error, level_filters::LevelFilter};
 use tracing_subscriber::{
     Layer,
     filter::Targets,
@@ -36,4 +40,21 @@ pub fn init(format: LogFormat, level: LevelFilter) -> Result<(), TryInitError> {
         LogFormat::Json => layer.json().flatten_event(true).boxed(),
     };
     tracing_subscriber::registry().with(layer.with_filter(filter)).try_init()
+}
+
+/// Has every panic from now on told by its place and thread, and never by its message: that may quote a value, and the
+/// value may be a secret. Call it before anything can panic; until [`init`] it goes to standard error as it is.
+pub fn log_panics() {
+    panic::set_hook(Box::new(log_panic));
+}
+
+fn log_panic(panic: &PanicHookInfo<'_>) {
+    let place = panic.location().map(ToString::to_string).unwrap_or_default();
+    let thread = thread::current();
+    let thread = thread.name().unwrap_or("unnamed");
+    if dispatcher::has_been_set() {
+        error!(place, thread, "a panic: this is a bug; its message is withheld, for it may quote a secret");
+    } else {
+        let _ = writeln!(io::stderr(), "tidings: a panic at {place} in thread {thread}: this is a bug");
+    }
 }

@@ -18,6 +18,7 @@ mod golden;
 mod hostile;
 mod lifecycle;
 mod outcomes;
+mod panics;
 mod reference;
 mod refusals;
 mod replay;
