@@ -110,9 +110,9 @@ fmt: ## format the code
 	cargo fmt --all
 
 .PHONY: generate
-generate: ## write the generated files anew: crds/, docs/api.md and the chart's copy of crds/
-	@echo "==> crds/ and docs/api.md"
-	TIDINGS_UPDATE_GOLDEN=1 cargo test --workspace --locked --test suite golden
+generate: $(control_plane) $(helm) ## write the generated files anew: crds/, its copy in the chart, docs/api.md, reasons.md, troubleshooting.md
+	@echo "==> crds/, docs/api.md, docs/reasons.md and docs/troubleshooting.md"
+	TIDINGS_UPDATE_GOLDEN=1 cargo test --workspace --locked --test suite -- golden troubleshooting
 	@mkdir -p charts/tidings/files
 	cp crds/tidings.dev.yaml charts/tidings/files/
 

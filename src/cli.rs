@@ -50,6 +50,11 @@ pub struct Run {
     #[arg(long, value_name = "NAME", env = "TIDINGS_ORIGIN", default_value = "tidings.dev", value_parser = origin)]
     pub origin: HeaderValue,
 
+    /// Send a Secret's values only to hosts that its annotation tidings.dev/allowed-hosts names. For clusters where some may
+    /// write Subscribers but not read Secrets.
+    #[arg(long, env = "TIDINGS_REQUIRE_SECRET_CONSENT")]
+    pub require_secret_consent: bool,
+
     /// Delete finished Notifications made with generateName, and without ttlSecondsAfterFinished, after this many
     /// seconds; 0 keeps them.
     #[arg(long, value_name = "SECONDS", env = "TIDINGS_GENERATED_TTL", default_value_t = 604_800, value_parser = clap::value_parser!(u32).range(..=31_536_000))]
@@ -84,6 +89,7 @@ impl From<Run> for Settings {
             egress_allow_cidrs: run.egress_allow_cidrs.into_iter().flatten().collect(),
             egress_allow_hosts: run.egress_allow_hosts.into_iter().flatten().collect(),
             origin: run.origin,
+            require_secret_consent: run.require_secret_consent,
             generated_ttl: run.generated_ttl,
             admin_addr: run.admin_addr,
             max_in_flight: run.max_in_flight as usize,

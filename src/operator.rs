@@ -3,7 +3,7 @@
 use std::{
     io,
     net::SocketAddr,
-    sync::{Arc, atomic::AtomicBool},
+    sync::{Arc, Mutex, atomic::AtomicBool},
     time::Duration,
 };
 
@@ -19,7 +19,7 @@ use crate::{
     admin::{self, Readiness},
     api::Subscriber,
     controller::{
-        Attempts, Inputs, Notifications, Pauses, Registry, Replays, Resolver, Retention, SELECTOR, StatusWriter,
+        Announcer, Attempts, Inputs, Notifications, Registry, Replays, Resolver, Retention, SELECTOR, StatusWriter,
         Subscribers, Unfinished, in_namespace,
     },
     egress::{Cidr, Egress, HostPattern, NoRoots, Policy, load_public_roots},
@@ -38,6 +38,8 @@ pub struct Settings {
     pub egress_allow_hosts: Vec<HostPattern>,
     /// The value of `WebHook-Request-Origin`.
     pub origin: HeaderValue,
+    /// Whether a Secret's values are sent only to hosts that its annotation allows.
+    pub require_secret_consent: bool,
     /// Seconds that finished Notifications made with generateName are kept for; 0: for good.
     pub generated_ttl: u32,
     /// Where the admin endpoint listens.
@@ -114,6 +116,7 @@ pub async fn run(settings: Settings) -> Result<(), Error> {
     };
     let (changes_to, changes) = mpsc::unbounded_channel();
     let (signals_to, signals) = mpsc::unbounded_channel();
+    let (census_to, census) = watch::channel(Vec::new());
     let registry = Arc::new(Registry::new(changes_to));
     let policy = Policy::allowing(settings.egress_allow_cidrs).allowing_hosts(settings.egress_allow_hosts);
     let subscribers = Arc::new(Subscribers {
@@ -123,9 +126,11 @@ pub async fn run(settings: Settings) -> Result<(), Error> {
             egress: Egress::new(policy),
             tokens: TokenCache::default(),
             origin: settings.origin,
+            require_secret_consent: settings.require_secret_consent,
         },
         registry: registry.clone(),
-        pauses: Pauses::default(),
+        announcer: Announcer::start(client.clone()),
+        vitals: Mutex::default(),
     });
     let retention = Retention::new(writer.clone(), metrics.clone(), settings.generated_ttl);
     let attempts = Attempts {
@@ -141,6 +146,7 @@ pub async fn run(settings: Settings) -> Result<(), Error> {
     info!(version = env!("CARGO_PKG_VERSION"), admin = %settings.admin_addr, namespaces = %shown(&namespaces), "tidings starts");
     let mut parts = JoinSet::new();
     parts.spawn(admin::serve(listener, readiness.clone(), metrics.clone()));
+    parts.spawn(subscribers.clone().report(census));
     parts.spawn(retention.run(namespaces.clone(), stopped()));
     for namespace in namespaces.clone() {
         let replays = Replays { client: client.clone(), writer: writer.clone(), metrics: metrics.clone() };
@@ -148,8 +154,13 @@ pub async fn run(settings: Settings) -> Result<(), Error> {
         let readiness = readiness.clone();
         parts.spawn(subscribers.clone().run(namespace, move || readiness.part_is_ready(), stopped()));
     }
-    let queue =
-        notifications.run(&client, &namespaces, Inputs { changes, signals }, || readiness.part_is_ready(), stopped());
+    let queue = notifications.run(
+        &client,
+        &namespaces,
+        Inputs { changes, signals, census: census_to },
+        || readiness.part_is_ready(),
+        stopped(),
+    );
     let end = async {
         let result = tokio::select! {
             _ = terminated.recv() => Ok(()),

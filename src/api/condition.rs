@@ -93,6 +93,11 @@ impl Conditions {
         self
     }
 
+    /// Ends with all as it is.
+    pub fn into_vec(self) -> Vec<Condition> {
+        self.conditions
+    }
+
     /// Ends with Reconciling or Stalled, whichever is true; neither is there while it is not (kstatus).
     pub fn finish(self, abnormal: Option<ConditionType>, reason: &str, message: &str) -> Vec<Condition> {
         let mut conditions = match abnormal {

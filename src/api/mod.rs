@@ -2,10 +2,13 @@
 //!
 //! This room knows neither a client nor a clock. Doc comments on fields are what `kubectl explain` shows.
 
+mod abuse_protection;
 mod admission;
 mod condition;
 mod crds;
+mod delivery;
 mod event;
+mod header;
 #[allow(clippy::duplicated_attributes, reason = "each printcolumn has its own type_")]
 mod notification;
 mod parameters;
@@ -13,20 +16,28 @@ mod reasons;
 mod schema;
 #[allow(clippy::duplicated_attributes, reason = "each printcolumn has its own type_")]
 mod subscriber;
+mod subscriber_status;
+mod tls;
+mod webhook;
 
+pub use abuse_protection::{AbuseProtection, AbuseProtectionPolicy};
 pub use admission::admission_policy;
 pub(crate) use condition::if_readable;
 pub use condition::{Condition, ConditionStatus, Conditions};
 pub use crds::{manifests, notification_crd, subscriber_crd};
+pub use delivery::{BackoffPolicy, DeliveryPolicy};
 pub use event::Event;
+pub use header::{
+    Header, HeaderValueFrom, RESERVED_HEADER_PREFIXES, RESERVED_HEADERS, SecretKeyRef, is_reserved_header,
+};
 pub use notification::{LastAttempt, Notification, NotificationSpec, NotificationStatus, Phase, SubscriberRef};
 pub use parameters::{RESERVED_TOKEN_PARAMETERS, Reserved, token_parameter_fault};
 pub use reasons::{AttemptReason, ConditionType, NotificationReason, SubscriberReason};
 pub use schema::HttpsUrl;
-pub use subscriber::{
-    BackoffPolicy, CaKind, CaRef, ClientAuthentication, ContentMode, ContentType, CredentialsSecretRef, DeliveryPolicy,
-    Subscriber, SubscriberSpec, SubscriberStatus, Tls, TokenService, Webhook,
-};
+pub use subscriber::{ClientAuthentication, CredentialsSecretRef, Subscriber, SubscriberSpec, TokenService};
+pub use subscriber_status::{LastFailure, SubscriberStatus, WebhookStatus};
+pub use tls::{CaKind, CaRef, ClientCertificateSecretRef, Tls};
+pub use webhook::{ContentMode, ContentType, Webhook};
 
 /// The API group of both kinds.
 pub const GROUP: &str = "tidings.dev";
@@ -36,3 +47,7 @@ pub const VERSION: &str = "v1alpha1";
 pub const REPLAY_LABEL: &str = "tidings.dev/replay";
 /// A Subscriber with a new value of this annotation is looked at anew: pause, open circuit and the like end.
 pub const REQUEST_ANNOTATION: &str = "tidings.dev/reconcile-requested-at";
+/// A Subscriber with a new value of this annotation is tested: one event is sent through all of it.
+pub const TEST_ANNOTATION: &str = "tidings.dev/test-requested-at";
+/// The hosts that a Secret's values may be sent to, with commas between them.
+pub const CONSENT_ANNOTATION: &str = "tidings.dev/allowed-hosts";

@@ -51,6 +51,12 @@ catalogue! {
         Ready: "Wait for it: `kubectl wait --for=condition=Ready`.",
         /// Subscriber: the token service issues tokens.
         TokenAvailable: "False tells token trouble from webhook trouble.",
+        /// Subscriber: the webhook consents to what is sent (CloudEvents web hooks, section 4), or is not asked.
+        Validated: "See `abuseProtection` for what happens without it.",
+        /// Subscriber: deliveries go well, or there are none.
+        Healthy: "False tells webhook trouble; the Notifications wait meanwhile.",
+        /// Subscriber: the last test that was asked for (annotation `tidings.dev/test-requested-at`) passed.
+        Tested: "False: the message says at which step it failed.",
         /// Notification: the webhook acknowledged the event.
         Delivered: "Wait for it: `kubectl wait --for=condition=Delivered`.",
         /// Not there yet, and may get there by itself (kstatus). Absent otherwise.
@@ -61,30 +67,64 @@ catalogue! {
 
     /// Why a Subscriber's condition has its status.
     SubscriberReason {
-        /// All is well: Notifications are sent.
+        /// Ready: all is well, Notifications are sent.
         Operational: "Nothing.",
-        /// `spec.suspend` is true: its Notifications are held.
+        /// Ready: `spec.suspend` is true, its Notifications are held.
         Suspended: "Set `spec.suspend` to false.",
-        /// The token service issued a token.
-        TokenIssued: "Nothing.",
-        /// The Secret that holds the client credentials, or a CA bundle, does not exist (yet).
+        /// Not Ready: a Secret that the spec names does not exist (yet).
         SecretNotFound: "Create the Secret that the message names; delivery starts at once.",
-        /// The ConfigMap that holds a CA bundle does not exist (yet).
+        /// Not Ready: the ConfigMap that holds a CA bundle does not exist (yet).
         ConfigMapNotFound: "Create the ConfigMap that the message names; delivery starts at once.",
-        /// The token service is in trouble, or cannot be reached; it is asked again.
-        TokenUnavailable: "Wait, or look after the token service; no attempt is spent meanwhile.",
-        /// The token service refuses the client: wrong id, secret, scope or grant.
-        TokenRejected: "Correct what the message names in the Secret, in `tokenService`, or at the token service.",
-        /// The Secret lacks a key, or its value cannot be used.
-        InvalidSecret: "Correct the key that the message names.",
-        /// The CA bundle is not PEM, or holds no certificate.
-        InvalidTrustBundle: "Put PEM certificates under the key that the message names.",
-        /// The spec passed the API server but cannot be used.
+        /// Not Ready: the spec passed the API server but cannot be used.
         InvalidSpec: "Correct the field that the message names.",
-        /// The operator's egress policy denies the webhook's or the token service's address.
-        EgressDenied: "Use a public address, or have an administrator allow the range with `--egress-allow-cidr`.",
-        /// The webhook answered 410: it is gone, and nothing more is sent to it.
+        /// Not Ready: a Secret lacks a key, or its value cannot be used.
+        InvalidSecret: "Correct the key that the message names.",
+        /// Not Ready: the CA bundle is not PEM, or holds no certificate.
+        InvalidTrustBundle: "Put PEM certificates under the key that the message names.",
+        /// Not Ready: the operator requires consent of Secrets (`--require-secret-consent`), and this one does not allow its
+        /// values to be sent to that host.
+        SecretNotPermitted: "Whoever owns the Secret annotates it with `tidings.dev/allowed-hosts`, naming the host.",
+        /// Not Ready: the operator's egress policy denies the webhook's or the token service's address.
+        EgressDenied: "Use a public address, or have an administrator allow it with `--egress-allow-cidr` or `--egress-allow-host`.",
+        /// TokenAvailable: the token service issued a token.
+        TokenIssued: "Nothing.",
+        /// TokenAvailable is False: the token service is in trouble, or cannot be reached; it is asked again. Not Ready only
+        /// before the first success.
+        TokenUnavailable: "Wait, or look after the token service; no attempt is spent meanwhile.",
+        /// TokenAvailable is False, and not Ready: the token service refuses the client: wrong id, secret, scope or grant.
+        TokenRejected: "Correct what the message names in the Secret, in `tokenService`, or at the token service.",
+        /// Validated: the webhook allows our origin.
+        OriginAllowed: "Nothing.",
+        /// Validated: `abuseProtection.policy` is Disabled, the webhook is not asked.
+        NotRequired: "Nothing.",
+        /// Validated is False: the webhook's answer is awaited; it is asked again. Not Ready where the policy is Required.
+        HandshakePending: "Wait, or look after the webhook.",
+        /// Validated is False: the webhook does not know the question (policy Optional): events are sent.
+        NotSupported: "Nothing; or `abuseProtection.policy: Disabled`, so that it is not asked.",
+        /// Validated is False, and not Ready: the webhook names other origins, or none where the policy is Required.
+        HandshakeRefused: "Let the webhook answer OPTIONS with `WebHook-Allowed-Origin`, or change `abuseProtection.policy`.",
+        /// Healthy: events are sent.
+        Delivering: "Nothing.",
+        /// Healthy: there is nothing to send, or the Subscriber holds it back.
+        Idle: "Nothing.",
+        /// Healthy is False: the webhook failed five times in a row; it is probed now and then.
+        CircuitOpen: "Look after the webhook; the first success sets all going. The annotation `tidings.dev/reconcile-requested-at` does so at once.",
+        /// Healthy is False: the webhook asked (Retry-After) to be left alone until `pausedUntilTime`.
+        Paused: "Wait; the annotation `tidings.dev/reconcile-requested-at` ends it.",
+        /// Healthy is False: Notifications wait for the rate limit.
+        RateLimited: "Raise `delivery.rateLimitPerMinute`, or the rate that the webhook grants.",
+        /// Not Ready, and Healthy is False: the webhook answered 410, it is gone, and nothing more is sent to it.
         EndpointGone: "Change `webhook.url`, or annotate the Subscriber with `tidings.dev/reconcile-requested-at` to have it tried again.",
+        /// Tested: the test event was delivered.
+        TestPassed: "Nothing.",
+        /// Tested is False: something that the Subscriber names is missing or cannot be used, or its addresses are denied.
+        SecretTestFailed: "Read the message; then test again with a new value of the annotation.",
+        /// Tested is False: the token service issued no token.
+        TokenTestFailed: "Read the message; then test again with a new value of the annotation.",
+        /// Tested is False: the webhook does not consent.
+        HandshakeTestFailed: "Read the message; then test again with a new value of the annotation.",
+        /// Tested is False: the webhook did not take the test event.
+        DeliveryTestFailed: "Read the message; then test again with a new value of the annotation.",
     }
 
     /// Why a Notification is in its phase.
@@ -96,7 +136,7 @@ catalogue! {
         /// Pending: there is no Subscriber of that name in this namespace.
         SubscriberNotFound: "Create the Subscriber; delivery starts at once. Otherwise it expires.",
         /// Pending: the Subscriber is not ready, or its token service issues no token.
-        SubscriberNotReady: "Look at the Subscriber's conditions Ready and TokenAvailable.",
+        SubscriberNotReady: "Look at the Subscriber's conditions Ready, TokenAvailable and Validated.",
         /// Pending: the Subscriber is suspended.
         Suspended: "Set the Subscriber's `spec.suspend` to false.",
         /// Pending: the webhook asked (Retry-After) to be left alone.
@@ -152,7 +192,7 @@ catalogue! {
         /// No connection, or it broke.
         ConnectionFailed: "Look after the webhook and the network between.",
         /// The TLS handshake failed.
-        TLSFailed: "Check the certificate; for a private certificate authority set `tls.caRef`.",
+        TLSFailed: "Check the certificate; for a private certificate authority set `tls.caRef`, for a webhook that asks for one `tls.clientCertificateSecretRef`.",
         /// The operator's egress policy denies the address; nothing was dialled.
         EgressDenied: "See the Subscriber's reason EgressDenied.",
         /// The operator itself failed.
@@ -176,6 +216,8 @@ impl SubscriberReason {
                 | Self::InvalidSecret
                 | Self::InvalidTrustBundle
                 | Self::InvalidSpec
+                | Self::SecretNotPermitted
+                | Self::HandshakeRefused
                 | Self::EgressDenied
                 | Self::EndpointGone
         )

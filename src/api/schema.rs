@@ -68,6 +68,11 @@ pub(super) fn object_name(_: &mut SchemaGenerator) -> Schema {
     )
 }
 
+/// The name of a key of a Secret or ConfigMap.
+pub(super) fn data_key(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({ "type": "string", "minLength": 1, "maxLength": 253, "pattern": "^[-._a-zA-Z0-9]+$" })
+}
+
 /// OAuth 2.0 scopes (RFC 6749, section 3.3), each once.
 pub(super) fn scopes(_: &mut SchemaGenerator) -> Schema {
     let scope = text(

@@ -196,6 +196,11 @@ impl Attempts {
             let (uid, lane, spec) = (job.uid.clone(), job.lane.clone(), route.spec.clone());
             drop(self.signals.send(Signalled { uid, lane, spec, signal }));
         };
+        if outcome.reason != AttemptReason::InvalidEvent {
+            let failed = outcome.verdict != Verdict::Delivered;
+            let failure = failed.then(|| (outcome.reason, outcome.status.map(|status| status.as_u16())));
+            self.subscribers.attempted(&job.lane, &route.spec.0, failure);
+        }
         match outcome.verdict {
             Verdict::Pause(asked) => {
                 let (until, wait) = pause(asked.unwrap_or(backoff).min(route.expire_after), Timestamp::now());
@@ -252,7 +257,7 @@ impl Attempts {
 }
 
 /// The end of a pause, at a full second, as the API writes times; never earlier than was asked for.
-fn pause(asked: Duration, now: Timestamp) -> (Timestamp, Duration) {
+pub(super) fn pause(asked: Duration, now: Timestamp) -> (Timestamp, Duration) {
     let end = now + asked;
     let until = Timestamp::from_second(end.as_second().saturating_add(i64::from(end.subsec_nanosecond() > 0)));
     let until = until.unwrap_or(end);

@@ -34,7 +34,8 @@ impl Listing {
     }
 
     fn exists(&self, subscriber: &Subscriber) {
-        self.registry.exists(lane_key(subscriber), subscriber.uid().unwrap_or_default());
+        let status = subscriber.status.clone().unwrap_or_default();
+        self.registry.exists(lane_key(subscriber), subscriber.uid().unwrap_or_default(), status);
     }
 }
 

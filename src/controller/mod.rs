@@ -5,11 +5,11 @@
 
 mod attempt;
 mod expiry;
-mod happenings;
 mod index;
 mod listings;
 mod notification_status;
 mod notifications;
+mod page;
 mod registry;
 mod replay;
 mod resolve;
@@ -17,19 +17,17 @@ mod retention;
 mod secrets;
 mod status;
 mod stored;
-mod subscriber_status;
 mod subscribers;
 mod unfinished;
 
 pub use attempt::Attempts;
-pub use happenings::Pauses;
 pub use notifications::{Inputs, Notifications};
 pub use registry::{Change, Registry};
 pub use replay::Replays;
 pub use resolve::{Resolver, Route};
 pub use retention::{Finished, Retention, RetentionHandle};
 pub use status::StatusWriter;
-pub use subscribers::Subscribers;
+pub use subscribers::{Announcer, Subscribers};
 pub use unfinished::{SELECTOR, Unfinished};
 
 use std::time::Duration;

@@ -8,7 +8,7 @@ use std::{
 
 use tokio::sync::mpsc;
 
-use super::resolve::Route;
+use super::{page::Page, resolve::Route, subscribers::Unanswered};
 use crate::{
     api::SubscriberStatus,
     dispatch::{Gate, LaneKey},
@@ -63,15 +63,28 @@ pub struct Registry {
 
 #[derive(Default)]
 struct Known {
-    uids: HashMap<LaneKey, String>,
-    references: HashMap<LaneKey, HashSet<Reference>>,
-    /// The specs whose webhook answered 410.
-    gone: HashMap<LaneKey, Spec>,
+    subscribers: HashMap<LaneKey, Entry>,
     reconcilers: Vec<(Option<String>, mpsc::UnboundedSender<LaneKey>)>,
-    /// Held also while a Subscriber is in trouble, so that a failure is remembered until it is time to ask again.
-    tokens: HashMap<LaneKey, Arc<TokenSource>>,
-    /// The status last written, with the uid it was written for.
-    written: HashMap<LaneKey, (String, SubscriberStatus)>,
+}
+
+/// What is known of one Subscriber.
+struct Entry {
+    uid: String,
+    references: HashSet<Reference>,
+    /// The generation whose webhook answered 410.
+    gone: Option<i64>,
+    /// Held also while the Subscriber is in trouble, so that a failure is remembered until it is time to ask again.
+    tokens: Option<Arc<TokenSource>>,
+    /// The webhook's consent was asked for without an answer.
+    unanswered: Option<Unanswered>,
+    page: Page,
+}
+
+impl Entry {
+    fn new(uid: String, status: SubscriberStatus) -> Self {
+        let references = HashSet::new();
+        Self { uid, references, gone: None, tokens: None, unanswered: None, page: Page::new(status) }
+    }
 }
 
 impl Registry {
@@ -80,11 +93,11 @@ impl Registry {
         Self { known: Mutex::default(), changes }
     }
 
-    /// The watch shows this Subscriber. A new one is not ready before its reconciler has looked.
-    pub fn exists(&self, key: LaneKey, uid: String) {
+    /// The watch shows this Subscriber, with this status. A new one is not ready before its reconciler has looked.
+    pub fn exists(&self, key: LaneKey, uid: String, status: SubscriberStatus) {
         let mut known = self.lock();
-        if known.uids.insert(key.clone(), uid.clone()) != Some(uid) {
-            known.gone.remove(&key);
+        if known.subscribers.get(&key).is_none_or(|entry| entry.uid != uid) {
+            known.subscribers.insert(key.clone(), Entry::new(uid, status));
             self.tell(key, Passage::Closed(Gate::SubscriberNotReady, DEFAULT_EXPIRY), true);
         }
     }
@@ -92,11 +105,7 @@ impl Registry {
     /// The watch shows that this Subscriber is not there any more.
     pub fn deleted(&self, key: &LaneKey) {
         let mut known = self.lock();
-        known.uids.remove(key);
-        known.references.remove(key);
-        known.gone.remove(key);
-        known.tokens.remove(key);
-        known.written.remove(key);
+        known.subscribers.remove(key);
         self.tell(key.clone(), Passage::Closed(Gate::SubscriberNotFound, DEFAULT_EXPIRY), true);
     }
 
@@ -105,7 +114,7 @@ impl Registry {
         let missing: Vec<_> = {
             let known = self.lock();
             let listed = |key: &&LaneKey| namespace.is_none_or(|namespace| *namespace == *key.namespace);
-            known.uids.keys().filter(listed).filter(|key| !shown.contains(*key)).cloned().collect()
+            known.subscribers.keys().filter(listed).filter(|key| !shown.contains(*key)).cloned().collect()
         };
         for key in missing {
             self.deleted(&key);
@@ -117,9 +126,9 @@ impl Registry {
     /// is gone.
     pub fn publish(&self, key: &LaneKey, spec: &Spec, passage: Passage, reset: bool) {
         let known = self.lock();
-        if known.uids.get(key) == Some(&spec.0) {
+        if let Some(entry) = known.subscribers.get(key).filter(|entry| entry.uid == spec.0) {
             let passage = match passage {
-                Passage::Open(route, _) if known.gone.get(key) == Some(spec) => {
+                Passage::Open(route, _) if entry.gone == Some(spec.1) => {
                     Passage::Closed(Gate::EndpointGone, route.expire_after)
                 }
                 passage => passage,
@@ -129,56 +138,56 @@ impl Registry {
     }
 
     /// The webhook of this spec answered 410.
-    pub fn mark_gone(&self, key: &LaneKey, spec: Spec) {
-        self.lock().gone.insert(key.clone(), spec);
+    pub fn mark_gone(&self, key: &LaneKey, spec: &Spec) {
+        self.with(key, &spec.0, |entry| entry.gone = Some(spec.1));
     }
 
     /// Whether the webhook of this spec answered 410.
     pub fn is_gone(&self, key: &LaneKey, spec: &Spec) -> bool {
-        self.lock().gone.get(key) == Some(spec)
+        self.with(key, &spec.0, |entry| entry.gone == Some(spec.1)).unwrap_or(false)
     }
 
-    /// Forgets that the webhook answered 410.
-    pub fn clear_gone(&self, key: &LaneKey) {
-        self.lock().gone.remove(key);
+    /// Forgets that the webhook answered 410, and that it did not answer for its consent.
+    pub fn clear(&self, key: &LaneKey, uid: &str) {
+        self.with(key, uid, |entry| (entry.gone, entry.unanswered) = (None, None));
     }
 
     /// Holds the Subscriber's source of tokens.
-    pub fn holds(&self, key: &LaneKey, tokens: Arc<TokenSource>) {
-        let mut known = self.lock();
-        if known.uids.contains_key(key) {
-            known.tokens.insert(key.clone(), tokens);
-        }
+    pub fn holds(&self, key: &LaneKey, uid: &str, tokens: Arc<TokenSource>) {
+        self.with(key, uid, |entry| entry.tokens = Some(tokens));
     }
 
-    /// This status was written for the Subscriber with this uid.
-    pub fn wrote(&self, key: &LaneKey, uid: String, status: SubscriberStatus) {
-        let mut known = self.lock();
-        if known.uids.contains_key(key) {
-            known.written.insert(key.clone(), (uid, status));
-        }
+    /// Whether, and when, the webhook's consent was asked for without an answer.
+    pub fn unanswered(&self, key: &LaneKey, uid: &str) -> Option<Unanswered> {
+        self.with(key, uid, |entry| entry.unanswered).flatten()
     }
 
-    /// The status last written for the Subscriber with this uid.
-    pub fn written(&self, key: &LaneKey, uid: &str) -> Option<SubscriberStatus> {
-        self.lock().written.get(key).filter(|(of, _)| of == uid).map(|(_, status)| status.clone())
+    /// The webhook's consent was asked for, without an answer or (None) with one.
+    pub fn asked(&self, key: &LaneKey, uid: &str, unanswered: Option<Unanswered>) {
+        self.with(key, uid, |entry| entry.unanswered = unanswered);
+    }
+
+    /// What to do with the status of the Subscriber with this uid; None: it is not there any more.
+    pub fn page<T>(&self, key: &LaneKey, uid: &str, then: impl FnOnce(&mut Page) -> T) -> Option<T> {
+        self.with(key, uid, |entry| then(&mut entry.page))
+    }
+
+    /// The uid of the Subscriber that has this name now.
+    pub fn uid(&self, key: &LaneKey) -> Option<String> {
+        self.lock().subscribers.get(key).map(|entry| entry.uid.clone())
     }
 
     /// What the Subscriber refers to now.
-    pub fn refers_to(&self, key: &LaneKey, references: HashSet<Reference>) {
-        let mut known = self.lock();
-        if known.uids.contains_key(key) {
-            known.references.insert(key.clone(), references);
-        }
+    pub fn refers_to(&self, key: &LaneKey, uid: &str, references: HashSet<Reference>) {
+        self.with(key, uid, |entry| entry.references = references);
     }
 
     /// The Subscribers that refer to an object in `namespace`.
     pub fn referrers(&self, namespace: &str, reference: &Reference) -> Vec<LaneKey> {
         let known = self.lock();
-        let refers = |(key, references): &(&LaneKey, &HashSet<Reference>)| {
-            *key.namespace == *namespace && references.contains(reference)
-        };
-        known.references.iter().filter(refers).map(|(key, _)| key.clone()).collect()
+        let refers =
+            |(key, entry): &(&LaneKey, &Entry)| *key.namespace == *namespace && entry.references.contains(reference);
+        known.subscribers.iter().filter(refers).map(|(key, _)| key.clone()).collect()
     }
 
     /// The Subscribers in `namespace` (None: in all) that refer to an object of a kind which a listing did not show.
@@ -194,9 +203,9 @@ impl Registry {
         };
         let listed = |key: &LaneKey| namespace.is_none_or(|namespace| *namespace == *key.namespace);
         let dangling = known
-            .references
+            .subscribers
             .iter()
-            .filter(|(key, references)| listed(key) && references.iter().any(|reference| dangles(key, reference)));
+            .filter(|(key, entry)| listed(key) && entry.references.iter().any(|reference| dangles(key, reference)));
         dangling.map(|(key, _)| key.clone()).collect()
     }
 
@@ -214,6 +223,11 @@ impl Registry {
         let (sender, receiver) = mpsc::unbounded_channel();
         self.lock().reconcilers.push((namespace, sender));
         receiver
+    }
+
+    /// Whatever there is to do with the Subscriber of this uid, if it is still there.
+    fn with<T>(&self, key: &LaneKey, uid: &str, then: impl FnOnce(&mut Entry) -> T) -> Option<T> {
+        self.lock().subscribers.get_mut(key).filter(|entry| entry.uid == uid).map(then)
     }
 
     fn tell(&self, lane: LaneKey, passage: Passage, reset: bool) {
@@ -251,6 +265,10 @@ mod tests {
         (Registry::new(sender), receiver)
     }
 
+    fn exists(registry: &Registry, key: LaneKey, uid: String) {
+        registry.exists(key, uid, SubscriberStatus::default());
+    }
+
     /// The gates told so far, by the Subscriber's name.
     fn told(changes: &mut mpsc::UnboundedReceiver<Change>) -> Vec<(String, Gate)> {
         let gate = |change| match change {
@@ -263,14 +281,14 @@ mod tests {
     #[test]
     fn a_reconcile_that_outlives_its_subscriber_changes_nothing() {
         let (registry, mut changes) = registry();
-        registry.exists(key("s"), "uid-1".into());
+        exists(&registry, key("s"), "uid-1".into());
         registry.deleted(&key("s"));
         assert_eq!(
             told(&mut changes),
             [("s".into(), Gate::SubscriberNotReady), ("s".into(), Gate::SubscriberNotFound)]
         );
         registry.publish(&key("s"), &spec("uid-1"), closed(), false);
-        registry.exists(key("s"), "uid-2".into());
+        exists(&registry, key("s"), "uid-2".into());
         registry.publish(&key("s"), &spec("uid-1"), closed(), false);
         assert_eq!(told(&mut changes), [("s".into(), Gate::SubscriberNotReady)]);
         registry.publish(&key("s"), &spec("uid-2"), closed(), false);
@@ -280,8 +298,8 @@ mod tests {
     #[test]
     fn a_listing_closes_those_it_does_not_show() {
         let (registry, mut changes) = registry();
-        registry.exists(key("stays"), "1".into());
-        registry.exists(key("goes"), "2".into());
+        exists(&registry, key("stays"), "1".into());
+        exists(&registry, key("goes"), "2".into());
         told(&mut changes);
         registry.only(Some("a"), &HashSet::from([key("stays")]));
         assert_eq!(told(&mut changes), [("goes".into(), Gate::SubscriberNotFound)]);
@@ -290,8 +308,8 @@ mod tests {
     #[test]
     fn a_changed_secret_finds_those_that_name_it() {
         let (registry, _changes) = registry();
-        registry.exists(key("s"), "1".into());
-        registry.refers_to(&key("s"), HashSet::from([Reference::Secret("oauth".into())]));
+        exists(&registry, key("s"), "1".into());
+        registry.refers_to(&key("s"), "1", HashSet::from([Reference::Secret("oauth".into())]));
         assert_eq!(registry.referrers("a", &Reference::Secret("oauth".into())), [key("s")]);
         assert!(registry.referrers("b", &Reference::Secret("oauth".into())).is_empty());
         assert!(registry.referrers("a", &Reference::ConfigMap("oauth".into())).is_empty());
@@ -300,11 +318,11 @@ mod tests {
     #[test]
     fn a_gone_webhook_is_gone_for_its_spec_alone() {
         let (registry, _changes) = registry();
-        registry.exists(key("s"), "1".into());
-        registry.mark_gone(&key("s"), spec("1"));
+        exists(&registry, key("s"), "1".into());
+        registry.mark_gone(&key("s"), &spec("1"));
         assert!(registry.is_gone(&key("s"), &spec("1")));
         assert!(!registry.is_gone(&key("s"), &("1".into(), 2)));
-        registry.exists(key("s"), "2".into());
+        exists(&registry, key("s"), "2".into());
         assert!(!registry.is_gone(&key("s"), &spec("1")), "another Subscriber of that name");
     }
 }

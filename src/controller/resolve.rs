@@ -2,24 +2,24 @@
 
 use std::{collections::HashSet, sync::Arc, time::Duration};
 
-use http::HeaderValue;
+use http::{HeaderMap, HeaderValue};
 use kube::Client;
 use url::Url;
 
 use super::{
     registry::{Reference, Spec},
-    secrets::{ReadCredentials, ca_bundle, credentials},
+    secrets::{Lookup, ReadCredentials},
 };
 use crate::{
     api::{
-        CaKind, ClientAuthentication, ContentMode, ContentType, HttpsUrl, SubscriberReason, SubscriberSpec, Tls,
-        token_parameter_fault,
+        CaKind, ClientAuthentication, ContentMode, ContentType, Header, HttpsUrl, SubscriberReason, SubscriberSpec,
+        Tls, token_parameter_fault,
     },
     cloudevent::Encoding,
     dispatch::{Backoff, Limits},
-    egress::{self, Egress, Fingerprint, SendError, Trust},
+    egress::{self, Egress, Fingerprint, SendError, Trust, TrustError},
     oauth::{self, TokenCache, TokenKey, TokenRequest},
-    webhook::Target,
+    webhook::{Target, extra_header},
 };
 
 /// The way of a Subscriber's Notifications: where they go, how fast, and for how long they are tried.
@@ -38,6 +38,15 @@ pub struct Route {
     pub expire_after: Duration,
 }
 
+impl Route {
+    /// The same, at no more than this rate (in attempts a minute), if there is one.
+    pub fn bounded_by(mut self, rate: Option<u32>) -> Self {
+        let own = self.limits.rate_per_minute;
+        self.limits.rate_per_minute = own.into_iter().chain(rate).min();
+        self
+    }
+}
+
 /// Makes targets; holds what all Subscribers share.
 pub struct Resolver {
     /// Reads Secrets and ConfigMaps.
@@ -48,6 +57,8 @@ pub struct Resolver {
     pub tokens: TokenCache,
     /// Who we say we are.
     pub origin: HeaderValue,
+    /// Whether a Secret's values are sent only to hosts that its annotation allows.
+    pub require_secret_consent: bool,
 }
 
 /// Why there is no target.
@@ -90,12 +101,17 @@ impl Unresolved {
 
 /// What a spec refers to, whether it exists or not.
 pub fn references(spec: &SubscriberSpec) -> HashSet<Reference> {
-    let bundles = [&spec.webhook.tls, &spec.token_service.tls].into_iter().flatten();
-    let bundles = bundles.filter_map(|tls| tls.ca_ref.as_ref()).map(|ca| match ca.kind {
-        CaKind::ConfigMap => Reference::ConfigMap(ca.name.clone()),
-        CaKind::Secret => Reference::Secret(ca.name.clone()),
-    });
-    bundles.chain([Reference::Secret(spec.token_service.credentials_secret_ref.name.clone())]).collect()
+    let mut references = HashSet::from([Reference::Secret(spec.token_service.credentials_secret_ref.name.clone())]);
+    for tls in [&spec.webhook.tls, &spec.token_service.tls].into_iter().flatten() {
+        references.extend(tls.ca_ref.iter().map(|ca| match ca.kind {
+            CaKind::ConfigMap => Reference::ConfigMap(ca.name.clone()),
+            CaKind::Secret => Reference::Secret(ca.name.clone()),
+        }));
+        references.extend(tls.client_certificate_secret_ref.iter().map(|of| Reference::Secret(of.name.clone())));
+    }
+    let of_headers = spec.webhook.headers.iter().filter_map(|header| header.value_from.as_ref());
+    references.extend(of_headers.map(|from| Reference::Secret(from.secret_key_ref.name.clone())));
+    references
 }
 
 impl Resolver {
@@ -119,29 +135,37 @@ impl Resolver {
     }
 
     async fn target(&self, namespace: &str, spec: &SubscriberSpec) -> Result<Target, Unresolved> {
+        let mut lookup = Lookup::new(&self.client, namespace, self.require_secret_consent);
         let url = parse(&spec.webhook.url, "webhook.url")?;
-        let (http, _) = self.way_out(namespace, spec.webhook.tls.as_ref(), "webhook").await?;
-        let tokens = self.tokens(namespace, spec).await?;
+        let host = url.host_str().unwrap_or_default();
+        let (http, _) = self.way_out(&mut lookup, spec.webhook.tls.as_ref(), "webhook", host).await?;
+        let headers = headers(&mut lookup, &spec.webhook.headers, host).await?;
+        let tokens = self.tokens(&mut lookup, namespace, spec).await?;
         check(&http, &url, "webhook.url").await?;
         Ok(Target {
-            url,
             encoding: encoding(spec),
+            headers,
             timeout: seconds(spec.webhook.timeout_seconds),
             http,
             tokens,
             origin: self.origin.clone(),
+            url,
         })
     }
 
-    async fn tokens(&self, namespace: &str, spec: &SubscriberSpec) -> Result<Arc<oauth::TokenSource>, Unresolved> {
+    async fn tokens(
+        &self,
+        lookup: &mut Lookup<'_>,
+        namespace: &str,
+        spec: &SubscriberSpec,
+    ) -> Result<Arc<oauth::TokenSource>, Unresolved> {
         let service = &spec.token_service;
         let url = parse(&service.url, "tokenService.url")?;
+        let host = url.host_str().unwrap_or_default();
         check_parameters(service.parameters.keys())?;
         let ReadCredentials { credentials, uid, version } =
-            credentials(&self.client, namespace, &service.credentials_secret_ref)
-                .await
-                .map_err(Unresolved::of_credentials)?;
-        let (http, trust) = self.way_out(namespace, service.tls.as_ref(), "tokenService").await?;
+            lookup.credentials(&service.credentials_secret_ref, host).await.map_err(Unresolved::of_credentials)?;
+        let (http, trust) = self.way_out(lookup, service.tls.as_ref(), "tokenService", host).await?;
         check(&http, &url, "tokenService.url").await?;
         let authentication = match service.client_authentication {
             ClientAuthentication::Basic => oauth::ClientAuthentication::Basic,
@@ -176,23 +200,57 @@ impl Resolver {
         }))
     }
 
-    /// The client for one endpoint, and what tells its trust from others.
+    /// The client for one endpoint at `host`, and what tells its trust from others.
     async fn way_out(
         &self,
-        namespace: &str,
+        lookup: &mut Lookup<'_>,
         tls: Option<&Tls>,
         field: &str,
+        host: &str,
     ) -> Result<(Arc<egress::Client>, Fingerprint), Unresolved> {
-        let roots_pem = match tls.and_then(|tls| tls.ca_ref.as_ref()) {
-            Some(reference) => Some(ca_bundle(&self.client, namespace, reference).await?),
-            None => None,
-        };
-        let trust = Trust { roots_pem, identity: None };
-        let client = self.egress.client(&trust).map_err(|error| {
-            Unresolved::permanent(SubscriberReason::InvalidTrustBundle, format!("{field}.tls.caRef: {error}"))
+        let mut trust = Trust::default();
+        if let Some(reference) = tls.and_then(|tls| tls.ca_ref.as_ref()) {
+            trust.roots_pem = Some(lookup.ca_bundle(reference).await?);
+        }
+        if let Some(reference) = tls.and_then(|tls| tls.client_certificate_secret_ref.as_ref()) {
+            trust.identity = Some(lookup.client_identity(reference, host).await?);
+        }
+        let client = self.egress.client(&trust).map_err(|error| match error {
+            TrustError::Roots(_) => {
+                Unresolved::permanent(SubscriberReason::InvalidTrustBundle, format!("{field}.tls.caRef: {error}"))
+            }
+            TrustError::Identity(_) | TrustError::Unsupported => Unresolved::permanent(
+                SubscriberReason::InvalidSecret,
+                format!("{field}.tls.clientCertificateSecretRef: {error}"),
+            ),
         })?;
         Ok((client, trust.fingerprint()))
     }
+}
+
+/// The headers that the user adds, with the values that Secrets hold.
+async fn headers(lookup: &mut Lookup<'_>, headers: &[Header], host: &str) -> Result<HeaderMap, Unresolved> {
+    let mut map = HeaderMap::new();
+    for Header { name, value, value_from } in headers {
+        let field = format!("webhook.headers[{name:.128}]");
+        let (reason, at, bytes) = match (value, value_from) {
+            (Some(value), None) => (SubscriberReason::InvalidSpec, field, value.clone().into_bytes()),
+            (None, Some(from)) => {
+                let at = format!("Secret {}, key {}, for {field}", from.secret_key_ref.name, from.secret_key_ref.key);
+                (SubscriberReason::InvalidSecret, at, lookup.header_value(&from.secret_key_ref, host).await?)
+            }
+            _ => {
+                let message = format!("{field}: needs exactly one of value and valueFrom");
+                return Err(Unresolved::permanent(SubscriberReason::InvalidSpec, message));
+            }
+        };
+        let (name, value) = extra_header(name, &bytes).map_err(|fault| {
+            let reason = if fault.is_of_name() { SubscriberReason::InvalidSpec } else { reason };
+            Unresolved::permanent(reason, format!("{at}: {fault}"))
+        })?;
+        map.insert(name, value);
+    }
+    Ok(map)
 }
 
 /// The egress policy's word on an endpoint. A name that does not resolve now may do so when it is used.

@@ -1,11 +1,17 @@
-//! Secrets and ConfigMaps into credentials and trust. Read when used, never kept.
+//! Secrets and ConfigMaps into credentials, trust and header values. Read when used, never kept.
+
+use std::collections::HashMap;
 
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
-use kube::{Api, Client, api::ObjectMeta};
+use kube::{Api, Client};
 
 use super::{API_TIMEOUT, resolve::Unresolved};
 use crate::{
-    api::{CaKind, CaRef, CredentialsSecretRef, SubscriberReason},
+    api::{
+        CONSENT_ANNOTATION, CaKind, CaRef, ClientCertificateSecretRef, CredentialsSecretRef, SecretKeyRef,
+        SubscriberReason as Reason,
+    },
+    egress::ClientIdentity,
     oauth::Credentials,
 };
 
@@ -19,73 +25,131 @@ pub struct ReadCredentials {
     pub version: String,
 }
 
-/// Reads the client credentials from their Secret.
-pub async fn credentials(
-    client: &Client,
-    namespace: &str,
-    reference: &CredentialsSecretRef,
-) -> Result<ReadCredentials, Unresolved> {
-    let secret: Secret = get(client, namespace, &reference.name, "Secret", SubscriberReason::SecretNotFound).await?;
-    let client_id = credential(&secret, &reference.name, &reference.client_id_key)?;
-    let client_secret = credential(&secret, &reference.name, &reference.client_secret_key)?.into();
-    let ObjectMeta { uid, resource_version, .. } = secret.metadata;
-    Ok(ReadCredentials {
-        credentials: Credentials { client_id, client_secret },
-        uid: uid.unwrap_or_default(),
-        version: resource_version.unwrap_or_default(),
-    })
+/// Looks up what one Subscriber names in its namespace, each Secret once.
+pub struct Lookup<'a> {
+    client: &'a Client,
+    namespace: &'a str,
+    /// Whether a Secret's values go only to hosts that it allows.
+    consent: bool,
+    secrets: HashMap<String, Secret>,
 }
 
-/// Reads a bundle of certificates, as PEM text that is not yet checked.
-pub async fn ca_bundle(client: &Client, namespace: &str, reference: &CaRef) -> Result<Vec<u8>, Unresolved> {
-    let CaRef { kind, name, key } = reference;
-    let bytes = match kind {
-        CaKind::ConfigMap => {
-            let map: ConfigMap = get(client, namespace, name, "ConfigMap", SubscriberReason::ConfigMapNotFound).await?;
-            let text = map.data.and_then(|mut data| data.remove(key).map(String::into_bytes));
-            text.or_else(|| map.binary_data.and_then(|mut data| data.remove(key).map(|bytes| bytes.0)))
-        }
-        CaKind::Secret => {
-            let secret: Secret = get(client, namespace, name, "Secret", SubscriberReason::SecretNotFound).await?;
-            secret.data.and_then(|mut data| data.remove(key).map(|bytes| bytes.0))
-        }
-    };
-    bytes.ok_or_else(|| {
-        Unresolved::permanent(
-            SubscriberReason::InvalidTrustBundle,
-            format!("{kind:?} {name} has no key {key}: put the PEM certificates there, or set tls.caRef.key"),
-        )
-    })
-}
-
-async fn get<K>(
-    client: &Client,
-    namespace: &str,
-    name: &str,
-    kind: &str,
-    missing: SubscriberReason,
-) -> Result<K, Unresolved>
-where
-    K: kube::Resource<DynamicType = (), Scope = kube::core::NamespaceResourceScope>
-        + Clone
-        + std::fmt::Debug
-        + serde::de::DeserializeOwned,
-{
-    // The API server's schema says the same; a name with a slash would lead to another object.
-    if !is_object_name(name) {
-        return Err(Unresolved::permanent(
-            SubscriberReason::InvalidSpec,
-            format!("{kind} {name:.64}: not the name of an object"),
-        ));
+impl<'a> Lookup<'a> {
+    /// A look-up in `namespace`; with `consent`, a Secret's values go only to hosts that it allows.
+    pub fn new(client: &'a Client, namespace: &'a str, consent: bool) -> Self {
+        Self { client, namespace, consent, secrets: HashMap::new() }
     }
-    let api = Api::<K>::namespaced(client.clone(), namespace);
-    let found = tokio::time::timeout(API_TIMEOUT, api.get_opt(name)).await.map_err(|_| Unresolved::ApiTimeout)?;
-    found?.ok_or_else(|| {
-        Unresolved::permanent(
-            missing,
-            format!("{kind} {name} does not exist in this namespace: create it; delivery starts at once"),
-        )
-    })
+
+    /// Reads the client credentials, which are sent to `host`.
+    pub async fn credentials(
+        &mut self,
+        reference: &CredentialsSecretRef,
+        host: &str,
+    ) -> Result<ReadCredentials, Unresolved> {
+        let CredentialsSecretRef { name, client_id_key, client_secret_key } = reference;
+        let secret = self.secret_for(name, host).await?;
+        let client_id = credential(secret, name, client_id_key)?;
+        let client_secret = credential(secret, name, client_secret_key)?.into();
+        Ok(ReadCredentials {
+            credentials: Credentials { client_id, client_secret },
+            uid: secret.metadata.uid.clone().unwrap_or_default(),
+            version: secret.metadata.resource_version.clone().unwrap_or_default(),
+        })
+    }
+
+    /// Reads a header's value, which is sent to `host`: bytes that are not yet checked.
+    pub async fn header_value(&mut self, reference: &SecretKeyRef, host: &str) -> Result<Vec<u8>, Unresolved> {
+        let SecretKeyRef { name, key } = reference;
+        let secret = self.secret_for(name, host).await?;
+        value(secret, name, key, "add it, or name another in secretKeyRef").map(<[u8]>::to_vec)
+    }
+
+    /// Reads a client certificate and its key, which are used towards `host`, as PEM texts that are not yet checked.
+    pub async fn client_identity(
+        &mut self,
+        reference: &ClientCertificateSecretRef,
+        host: &str,
+    ) -> Result<ClientIdentity, Unresolved> {
+        let name = &reference.name;
+        let secret = self.secret_for(name, host).await?;
+        let part = |key| value(secret, name, key, "make the Secret with kubectl create secret tls");
+        Ok(ClientIdentity { certificate_pem: part("tls.crt")?.to_vec(), key_pem: part("tls.key")?.to_vec().into() })
+    }
+
+    /// Reads a bundle of certificates, as PEM text that is not yet checked. It is sent to nobody.
+    pub async fn ca_bundle(&mut self, reference: &CaRef) -> Result<Vec<u8>, Unresolved> {
+        let CaRef { kind, name, key } = reference;
+        let bytes = match kind {
+            CaKind::ConfigMap => {
+                let map: ConfigMap = self.get(name, "ConfigMap", Reason::ConfigMapNotFound).await?;
+                let text = map.data.and_then(|mut data| data.remove(key).map(String::into_bytes));
+                text.or_else(|| map.binary_data.and_then(|mut data| data.remove(key).map(|bytes| bytes.0)))
+            }
+            CaKind::Secret => {
+                let data = self.secret(name).await?.data.as_ref();
+                data.and_then(|data| data.get(key)).map(|bytes| bytes.0.clone())
+            }
+        };
+        bytes.ok_or_else(|| {
+            Unresolved::permanent(
+                Reason::InvalidTrustBundle,
+                format!("{kind:?} {name} has no key {key}: put the PEM certificates there, or set tls.caRef.key"),
+            )
+        })
+    }
+
+    /// A Secret whose values are sent to `host`.
+    async fn secret_for(&mut self, name: &str, host: &str) -> Result<&Secret, Unresolved> {
+        let consent = self.consent;
+        let secret = self.secret(name).await?;
+        if consent && !allows(secret, host) {
+            return Err(Unresolved::permanent(
+                Reason::SecretNotPermitted,
+                format!(
+                    "Secret {name} does not allow its values to be sent to {host:.253}: who owns it annotates it with {CONSENT_ANNOTATION}={host:.253} (several with commas between them)"
+                ),
+            ));
+        }
+        Ok(secret)
+    }
+
+    async fn secret(&mut self, name: &str) -> Result<&Secret, Unresolved> {
+        if !self.secrets.contains_key(name) {
+            let secret = self.get(name, "Secret", Reason::SecretNotFound).await?;
+            self.secrets.insert(name.to_owned(), secret);
+        }
+        Ok(&self.secrets[name])
+    }
+
+    async fn get<K>(&self, name: &str, kind: &str, missing: Reason) -> Result<K, Unresolved>
+    where
+        K: kube::Resource<DynamicType = (), Scope = kube::core::NamespaceResourceScope>
+            + Clone
+            + std::fmt::Debug
+            + serde::de::DeserializeOwned,
+    {
+        // The API server's schema says the same; a name with a slash would lead to another object.
+        if !is_object_name(name) {
+            return Err(Unresolved::permanent(
+                Reason::InvalidSpec,
+                format!("{kind} {name:.64}: not the name of an object"),
+            ));
+        }
+        let api = Api::<K>::namespaced(self.client.clone(), self.namespace);
+        let found = tokio::time::timeout(API_TIMEOUT, api.get_opt(name)).await.map_err(|_| Unresolved::ApiTimeout)?;
+        found?.ok_or_else(|| {
+            Unresolved::permanent(
+                missing,
+                format!("{kind} {name} does not exist in this namespace: create it; delivery starts at once"),
+            )
+        })
+    }
+}
+
+/// Whether the Secret's annotation names this host.
+fn allows(secret: &Secret, host: &str) -> bool {
+    let allowed = secret.metadata.annotations.as_ref().and_then(|annotations| annotations.get(CONSENT_ANNOTATION));
+    allowed.is_some_and(|allowed| allowed.split(',').any(|allowed| allowed.trim().eq_ignore_ascii_case(host)))
 }
 
 /// A DNS subdomain (RFC 1123).
@@ -99,27 +163,29 @@ fn is_object_name(name: &str) -> bool {
     name.len() <= 253 && name.split('.').all(label)
 }
 
+fn invalid(name: &str, key: &str, fault: &str) -> Unresolved {
+    Unresolved::permanent(Reason::InvalidSecret, format!("Secret {name}, key {key}: {fault}"))
+}
+
+fn value<'s>(secret: &'s Secret, name: &str, key: &str, remedy: &str) -> Result<&'s [u8], Unresolved> {
+    let found = secret.data.as_ref().and_then(|data| data.get(key));
+    found.map(|bytes| bytes.0.as_slice()).ok_or_else(|| invalid(name, key, &format!("there is no such key: {remedy}")))
+}
+
 /// A value that RFC 6749 (appendix A.1 and A.2) allows as a client id or secret: printable ASCII.
 fn credential(secret: &Secret, name: &str, key: &str) -> Result<String, Unresolved> {
-    let invalid = |fault: &str| {
-        Unresolved::permanent(SubscriberReason::InvalidSecret, format!("Secret {name}, key {key}: {fault}"))
+    let bytes = value(secret, name, key, "add it, or name another in credentialsSecretRef")?;
+    let text = std::str::from_utf8(bytes).map_err(|_| invalid(name, key, "the value is not text"))?;
+    let fault = if text.is_empty() {
+        "the value is empty: put the client's there"
+    } else if text.ends_with(['\n', '\r']) {
+        "the value ends with a line break: create it with printf, or kubectl --from-literal"
+    } else if !text.bytes().all(|b| (b' '..=b'~').contains(&b)) {
+        "the value has characters other than printable ASCII (RFC 6749, appendix A)"
+    } else {
+        return Ok(text.to_owned());
     };
-    let bytes = secret
-        .data
-        .as_ref()
-        .and_then(|data| data.get(key))
-        .ok_or_else(|| invalid("there is no such key: add it, or name another in credentialsSecretRef"))?;
-    let text = std::str::from_utf8(&bytes.0).map_err(|_| invalid("the value is not text"))?;
-    if text.is_empty() {
-        return Err(invalid("the value is empty: put the client's there"));
-    }
-    if text.ends_with(['\n', '\r']) {
-        return Err(invalid("the value ends with a line break: create it with printf, or kubectl --from-literal"));
-    }
-    if !text.bytes().all(|b| (b' '..=b'~').contains(&b)) {
-        return Err(invalid("the value has characters other than printable ASCII (RFC 6749, appendix A)"));
-    }
-    Ok(text.to_owned())
+    Err(invalid(name, key, fault))
 }
 
 #[cfg(test)]
@@ -134,5 +200,22 @@ mod tests {
         for name in ["", "a/b", "../../other/secrets/x", "..", "a%2Fb", "A", "-a", "a-", "a?x", "a#x", "a b"] {
             assert!(!is_object_name(name), "{name}");
         }
+    }
+
+    #[test]
+    fn s09_a_secret_allows_the_hosts_that_it_names_and_no_others() {
+        let secret = |allowed: &str| {
+            let mut secret = Secret::default();
+            secret.metadata.annotations = Some([(CONSENT_ANNOTATION.to_owned(), allowed.to_owned())].into());
+            secret
+        };
+        for allowed in ["hooks.example.com", "login.example.com, Hooks.Example.com"] {
+            assert!(allows(&secret(allowed), "hooks.example.com"), "{allowed}");
+        }
+        for allowed in ["", "*", "example.com", "xhooks.example.com", "hooks.example.com.evil.example", "hooks.example"]
+        {
+            assert!(!allows(&secret(allowed), "hooks.example.com"), "{allowed}");
+        }
+        assert!(!allows(&Secret::default(), "hooks.example.com"));
     }
 }

@@ -1,42 +1,19 @@
 //! One delivery: token, POST, answer.
 
-use std::{
-    sync::Arc,
-    time::{Duration, SystemTime},
-};
+use std::time::{Duration, SystemTime};
 
 use http::{
-    HeaderMap, HeaderValue, Method, Request, StatusCode,
+    HeaderMap, HeaderValue, Method, StatusCode,
     header::{AUTHORIZATION, CONTENT_TYPE},
 };
 use tokio::time::{Instant, timeout_at};
-use url::Url;
 
-use super::Outcome;
+use super::{Outcome, Target};
 use crate::{
     cloudevent::{Encoding, Event, InvalidEvent, encode},
-    egress::{Client, SendError, retry_after},
-    oauth::{NoToken, TokenSource},
+    egress::{SendError, retry_after},
+    oauth::NoToken,
 };
-
-/// This much of an answer is read, so that its connection can be used again; what it says is ignored.
-const ANSWER_LIMIT: usize = 16 * 1024;
-
-/// Where one Subscriber's events go: everything resolved and checked.
-pub struct Target {
-    /// The webhook.
-    pub url: Url,
-    /// How events are put into requests.
-    pub encoding: Encoding,
-    /// What one exchange with the webhook may take.
-    pub timeout: Duration,
-    /// The way out.
-    pub http: Arc<Client>,
-    /// Where the bearer token comes from.
-    pub tokens: Arc<TokenSource>,
-    /// The value of `WebHook-Request-Origin` (CloudEvents web hooks, section 4.1.1).
-    pub origin: HeaderValue,
-}
 
 /// An event encoded for a target: what is POSTed, but for the token.
 pub struct Delivery<'a> {
@@ -91,15 +68,10 @@ impl Authorized<'_> {
 
 impl Delivery<'_> {
     async fn post(&self, token: &HeaderValue, deadline: Instant) -> Result<(StatusCode, Option<Duration>), SendError> {
-        let mut request = Request::new(self.body.clone());
-        *request.method_mut() = Method::POST;
-        *request.uri_mut() = self.target.url.as_str().parse().map_err(|_| SendError::Broken)?;
-        let headers = request.headers_mut();
-        headers.clone_from(&self.headers);
-        headers.insert("webhook-request-origin", self.target.origin.clone());
+        let mut headers = self.headers.clone();
         headers.insert(AUTHORIZATION, token.clone());
-        let answer =
-            self.target.http.send(request, ANSWER_LIMIT, deadline.saturating_duration_since(Instant::now())).await?;
+        let time = deadline.saturating_duration_since(Instant::now());
+        let answer = self.target.exchange(Method::POST, headers, self.body.clone(), time).await?;
         Ok((answer.status, retry_after(&answer.headers, SystemTime::now())))
     }
 

@@ -1,7 +1,14 @@
-//! One delivery over HTTP: an event and a target go in, an outcome comes out ([`deliver`], judged by [`verdict`]).
+//! One delivery over HTTP: an event and a [`target`] go in, an outcome comes out ([`deliver`], judged by [`verdict`]); before
+//! the first one, the webhook is asked for its consent ([`handshake`]).
 
 mod deliver;
+mod handshake;
+mod header;
+mod target;
 mod verdict;
 
-pub use deliver::{Delivery, Target};
+pub use deliver::Delivery;
+pub use handshake::{Consent, NoAnswer, ask_consent};
+pub use header::{InvalidHeader, extra_header};
+pub use target::Target;
 pub use verdict::{Outcome, Verdict};

@@ -50,6 +50,10 @@ fn named_namespaces_need_no_cluster_role_and_get_one_role_each() {
         let (deletes, others): (Vec<_>, Vec<_>) = rules.iter().partition(|rule| rule.to_string().contains("delete"));
         let retention = json!({"apiGroups": ["tidings.dev"], "resources": ["notifications"], "verbs": ["delete"]});
         assert_eq!(deletes, [&retention]);
+        let (events, others): (Vec<_>, Vec<_>) =
+            others.into_iter().partition(|rule| rule["apiGroups"] == json!(["events.k8s.io"]));
+        let announcing = json!({"apiGroups": ["events.k8s.io"], "resources": ["events"], "verbs": ["create", "patch"]});
+        assert_eq!(events, [&announcing]);
         let text = format!("{others:?}");
         for forbidden in ["\"*\"", "create", "update"] {
             assert!(!text.contains(forbidden), "{forbidden} in {text}");

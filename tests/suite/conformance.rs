@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use http::{HeaderValue, StatusCode};
+use http::{HeaderMap, HeaderValue, StatusCode};
 use serde_json::{Value, json};
 use testkit::{Authority, Behaviour, Client, Receiver, TokenService, exchange::Reply, receiver::Received};
 use tidings::{
@@ -15,18 +15,18 @@ use tidings::{
 
 use crate::tokens::{source_of, trusting};
 
-const STRUCTURED: Encoding = Encoding::Structured(Encoding::CLOUDEVENTS_JSON);
-const PATH: &str = "/hook";
+pub const STRUCTURED: Encoding = Encoding::Structured(Encoding::CLOUDEVENTS_JSON);
+pub const PATH: &str = "/hook";
 
 /// A receiver, a token service, and a target that leads there.
-struct Exchange {
-    receiver: Receiver,
+pub struct Exchange {
+    pub receiver: Receiver,
     tokens: TokenService,
-    target: Target,
+    pub target: Target,
 }
 
 impl Exchange {
-    async fn new(encoding: Encoding) -> Self {
+    pub async fn new(encoding: Encoding) -> Self {
         let authority = Authority::new();
         let tokens = TokenService::start(&authority).await.unwrap();
         tokens.register(Client::new("id", "secret"));
@@ -37,6 +37,7 @@ impl Exchange {
         let target = Target {
             url: receiver.url(PATH).parse().unwrap(),
             encoding,
+            headers: HeaderMap::new(),
             timeout: Duration::from_secs(5),
             http,
             tokens: source,

@@ -28,7 +28,7 @@ async fn a_hanging_endpoint_with_two_thousand_delays_no_healthy_neighbour() {
     world.until_delivered(200).await;
     let tried = world.list("notifications").await.iter().filter(|n| n["status"]["attempts"] != 0).count();
     assert_eq!(tried, 200, "all of the healthy ones ended before the first hanging attempt timed out");
-    assert_eq!(world.receiver.requests_for(&path("dead")).len(), 16, "the dead one holds its share");
+    assert_eq!(world.posts(&path("dead")).len(), 16, "the dead one holds its share");
 }
 
 #[tokio::test]
@@ -48,7 +48,7 @@ async fn an_api_server_that_stops_and_dies_in_the_middle_of_five_hundred_loses_a
     world.receiver.wait_for(&path("shop"), 250, PATIENCE).await.unwrap();
     plane.restart(Part::ApiServer).await.unwrap();
     world.until_delivered(500).await;
-    let ids: Vec<_> = world.receiver.requests_for(&path("shop")).iter().map(|r| r.event_id().unwrap()).collect();
+    let ids: Vec<_> = world.posts(&path("shop")).iter().map(|r| r.event_id().unwrap()).collect();
     assert_eq!(ids.iter().collect::<HashSet<_>>().len(), 500);
     assert_eq!(ids.len(), 500, "a POST was repeated although its process lived");
 }
@@ -92,7 +92,7 @@ async fn ten_kills_during_a_thousand_lose_none_and_repeat_only_what_was_not_yet_
 
 fn posts(world: &World) -> HashMap<String, usize> {
     let mut posts = HashMap::new();
-    for request in world.receiver.requests_for(&path("shop")) {
+    for request in world.posts(&path("shop")) {
         *posts.entry(request.event_id().unwrap()).or_default() += 1;
     }
     posts
@@ -117,7 +117,7 @@ async fn a_failed_outcome_does_not_undo_another_writers_delivered() {
         sleep(Duration::from_millis(100)).await;
     }
     assert_eq!(world.get("notification", "n").await["status"], written["status"]);
-    assert_eq!(world.receiver.requests_for(&path("shop")).len(), 1);
+    assert_eq!(world.posts(&path("shop")).len(), 1);
 }
 
 #[tokio::test]
@@ -154,7 +154,7 @@ async fn other_writers_labels_move_nothing_and_a_recreated_object_is_another() {
     world.kubectl(&["delete", "ntf", "n"]).await.ok().unwrap();
     world.notification("n", "shop", json!({"source": "/s", "type": "t"})).await;
     let second = world.until_phase("n", "Delivered").await["metadata"]["uid"].clone();
-    let ids: Vec<_> = world.receiver.requests_for(&path("shop")).iter().map(|r| json!(r.event_id())).collect();
+    let ids: Vec<_> = world.posts(&path("shop")).iter().map(|r| json!(r.event_id())).collect();
     assert_eq!(ids, [first, second]);
 }
 
@@ -194,7 +194,7 @@ async fn one_that_is_being_deleted_is_not_sent() {
     world.until_reason("shop", "Operational").await;
     world.notification("other", "shop", json!({"id": "other", "source": "/s", "type": "t"})).await;
     world.until_phase("other", "Delivered").await;
-    let ids: Vec<_> = world.receiver.requests_for(&path("shop")).iter().map(|r| r.event_id().unwrap()).collect();
+    let ids: Vec<_> = world.posts(&path("shop")).iter().map(|r| r.event_id().unwrap()).collect();
     assert_eq!(ids, ["other"]);
     let free = ["patch", "ntf", "n", "--type=merge", "-p", "{\"metadata\":{\"finalizers\":null}}"];
     world.kubectl(&free).await.ok().unwrap();
@@ -223,12 +223,12 @@ async fn a_status_that_the_api_server_refuses_is_kept_and_makes_no_storm() {
         sleep(Duration::from_millis(100)).await;
     }
     sleep(Duration::from_secs(3)).await;
-    assert_eq!(world.receiver.requests_for(&path("shop")).len(), 1, "the outcome is in hand, nothing is sent again");
+    assert_eq!(world.posts(&path("shop")).len(), 1, "the outcome is in hand, nothing is sent again");
     let name = world.namespace.as_str();
     world.plane.kubectl(&["delete", "validatingadmissionpolicybinding", name]).await.unwrap().ok().unwrap();
     world.plane.kubectl(&["delete", "validatingadmissionpolicy", name]).await.unwrap().ok().unwrap();
     world.until_phase("n", "Failed").await;
-    assert_eq!(world.receiver.requests_for(&path("shop")).len(), 1);
+    assert_eq!(world.posts(&path("shop")).len(), 1);
 }
 
 #[tokio::test]

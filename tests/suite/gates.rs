@@ -12,14 +12,15 @@ use tokio::time::{Instant, sleep};
 use crate::world::{CLIENT, PATIENCE, World, condition, path};
 
 /// A world with its Secret and a Subscriber `shop` with this `delivery`.
-async fn shop(name: &str, delivery: Value) -> World {
+pub async fn shop(name: &str, delivery: Value) -> World {
     let world = World::new(name).await;
     world.secret(CLIENT.1).await;
     world.subscriber("shop", |spec| spec["delivery"] = delivery).await;
     world
 }
 
-fn event() -> Value {
+/// An event like any other.
+pub fn event() -> Value {
     json!({"source": "/s", "type": "t"})
 }
 
@@ -49,7 +50,7 @@ async fn webhook_12_retry_after_silences_the_whole_subscriber_over_a_restart() {
     operator.restart().await.unwrap();
     operator.ready(PATIENCE).await.unwrap();
     world.until_delivered(2).await;
-    let posts = world.receiver.requests_for(&path("shop"));
+    let posts = world.posts(&path("shop"));
     assert_eq!(posts.len(), 3);
     assert!(posts[1..].iter().all(|post| post.arrived_at >= until), "a POST inside the pause");
 }
@@ -86,7 +87,7 @@ async fn webhook_10_a_410_stops_all_sending_until_the_spec_changes_restarts_incl
     operator.restart().await.unwrap();
     operator.ready(PATIENCE).await.unwrap();
     world.until("notification", "second", |n| n["status"]["reason"] == "EndpointGone").await;
-    assert_eq!(world.receiver.requests_for(&path("shop")).len(), 1, "nothing was sent to a webhook that is gone");
+    assert_eq!(world.posts(&path("shop")).len(), 1, "nothing was sent to a webhook that is gone");
     world.receiver.behave(&path("shop"));
     world.subscriber("shop", |spec| spec["webhook"]["timeoutSeconds"] = 14.into()).await;
     world.until_phase("second", "Delivered").await;
@@ -129,7 +130,7 @@ async fn a_thousand_behind_an_open_circuit_cost_their_courtesies_and_probes_alon
     let begun = Instant::now();
     world.receiver.wait_for(&path("shop"), 5, PATIENCE).await.unwrap();
     sleep(Duration::from_secs(60).saturating_sub(begun.elapsed())).await;
-    let posts = world.receiver.requests_for(&path("shop")).len();
+    let posts = world.posts(&path("shop")).len();
     // Sixteen may be under way when the fifth failure opens the circuit; one probe follows after 30 s, the next after 60 s.
     assert!((16..=18).contains(&posts), "{posts} POSTs");
     let all = world.list("notifications").await;
@@ -157,7 +158,7 @@ async fn a_thousand_behind_an_open_circuit_cost_their_courtesies_and_probes_alon
 }
 
 fn sent(world: &World) -> u64 {
-    world.receiver.requests_for(&path("shop")).len() as u64
+    world.posts(&path("shop")).len() as u64
 }
 
 /// The writes to the status of each Notification.
@@ -181,7 +182,7 @@ async fn the_latest_end_of_a_pause_wins_over_an_earlier_one() {
     world.receiver.answer_next(&path("shop"), 3, &slow(Reply::status(429).header("retry-after", "1")));
     world.create("n", "shop", 4).await;
     world.until_delivered(4).await;
-    let posts = world.receiver.requests_for(&path("shop"));
+    let posts = world.posts(&path("shop"));
     assert_eq!(posts.len(), 8);
     let long = posts.iter().find(|post| post.answered == Some(429)).unwrap().arrived;
     assert!(posts[4..].iter().all(|post| post.arrived >= long + Duration::from_secs(12)), "a POST inside the pause");
@@ -203,7 +204,7 @@ async fn what_expires_while_its_attempt_waits_for_a_token_is_not_sent_afterwards
         .await;
     let expired = world.until_phase("n", "Failed").await;
     assert_eq!(expired["status"]["reason"], "Expired");
-    assert!(world.receiver.requests_for(&path("shop")).is_empty());
+    assert!(world.posts(&path("shop")).is_empty());
 }
 
 #[tokio::test]
@@ -216,10 +217,10 @@ async fn a_rate_limit_spaces_what_is_sent_and_max_in_flight_bounds_what_is_under
     world.create("b", "slow", 12).await;
     let _operator = world.operator().await;
     world.until_delivered(42).await;
-    let paced: Vec<_> = world.receiver.requests_for(&path("shop")).iter().map(|r| r.arrived).collect();
+    let paced: Vec<_> = world.posts(&path("shop")).iter().map(|r| r.arrived).collect();
     let took = paced[29] - paced[0];
     assert!(took >= Duration::from_millis(2800), "30 at 600 a minute took {took:?}");
-    let slow: Vec<_> = world.receiver.requests_for(&path("slow")).iter().map(|r| r.arrived).collect();
+    let slow: Vec<_> = world.posts(&path("slow")).iter().map(|r| r.arrived).collect();
     for three in slow.windows(3) {
         // The third cannot begin before one of the two others was answered.
         assert!(three[2] - three[0] >= delay - Duration::from_millis(20), "three under way at once");
@@ -253,7 +254,7 @@ async fn max_attempts_exhaust_and_expiry_spares_what_was_never_tried() {
 
     let exhausted = world.until_phase("shop", "Failed").await;
     assert_eq!((&exhausted["status"]["reason"], &exhausted["status"]["attempts"]), (&json!("Exhausted"), &json!(2)));
-    assert_eq!(world.receiver.requests_for(&path("shop")).len(), 2);
+    assert_eq!(world.posts(&path("shop")).len(), 2);
     for name in ["brief", "own", "orphan"] {
         let expired = world.until_phase(name, "Failed").await;
         let status = &expired["status"];

@@ -1,8 +1,8 @@
 //! Generated files equal what generates them. `make generate` writes them anew.
 
-use std::{env, fs, path::Path};
+use std::{collections::BTreeSet, env, fs, path::Path};
 
-use crate::reference;
+use crate::{architecture, reference};
 
 fn check(file: &str, generated: &str) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(file);
@@ -33,12 +33,12 @@ fn golden_reasons_are_what_the_catalogue_says() {
 #[test]
 fn golden_conformance_lists_tests_that_exist() {
     let page = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/conformance.md")).unwrap();
-    let tests = ["conformance", "gates", "outcomes"]
+    let tests = ["conformance", "gates", "handshake", "outcomes"]
         .map(|file| fs::read_to_string(format!("{}/tests/suite/{file}.rs", env!("CARGO_MANIFEST_DIR"))).unwrap())
         .concat();
     let named: Vec<_> =
         page.split('`').filter(|word| word.starts_with("webhook_") || word.starts_with("binding_")).collect();
-    assert!(named.len() >= 26, "{named:?}");
+    assert!(named.len() >= 35, "{named:?}");
     for test in &named {
         assert!(
             tests.contains(&format!("async fn {test}(")) || tests.contains(&format!("fn {test}(")),
@@ -49,6 +49,31 @@ fn golden_conformance_lists_tests_that_exist() {
         let name = line.split('(').next().unwrap();
         let is_row = name.starts_with("webhook_") || name.starts_with("binding_");
         assert!(!is_row || named.contains(&name), "docs/conformance.md does not list {name}");
+    }
+}
+
+#[test]
+fn golden_security_lists_every_proof_and_each_row_that_has_to_have_one() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let page = fs::read_to_string(root.join("docs/security.md")).unwrap();
+    let is_proof = |name: &str| {
+        let (row, rest) = name.split_at_checked(3).unwrap_or_default();
+        row.starts_with('s') && row[1..].bytes().all(|b| b.is_ascii_digit()) && rest.starts_with('_')
+    };
+    let listed: BTreeSet<_> = page.split('`').filter(|word| is_proof(word)).map(str::to_owned).collect();
+    let written: BTreeSet<_> = ["src", "tests/suite"]
+        .iter()
+        .flat_map(|folder| architecture::files(&root.join(folder)))
+        .flat_map(|file| {
+            let text = fs::read_to_string(file).unwrap();
+            let names = text.split("fn ").skip(1).filter_map(|rest| rest.split(['(', '<']).next().map(str::to_owned));
+            names.filter(|name| is_proof(name)).collect::<Vec<_>>()
+        })
+        .collect();
+    assert_eq!(listed, written);
+    for row in (1..=12).chain([15]) {
+        let prefix = format!("s{row:02}_");
+        assert!(listed.iter().any(|name| name.starts_with(&prefix)), "no proof of S{row}");
     }
 }
 

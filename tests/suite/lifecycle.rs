@@ -36,7 +36,7 @@ async fn a_notification_applied_with_kubectl_reaches_the_webhook_and_its_status_
     assert_eq!(condition(&delivered, "Ready")["status"], "True");
     assert_eq!(condition(&delivered, "Delivered")["status"], "True");
 
-    let received = world.receiver.requests_for(&path("shop"));
+    let received = world.posts(&path("shop"));
     assert_eq!(received.len(), 1);
     assert_eq!(received[0].header("content-type"), Some("application/cloudevents+json"));
     assert!(received[0].header("authorization").unwrap().starts_with("Bearer "));
@@ -106,14 +106,14 @@ async fn fifty_pending_at_a_kill_are_all_delivered_each_with_its_one_id() {
     world.until_delivered(50).await;
 
     let mut posts: HashMap<String, usize> = HashMap::new();
-    for request in world.receiver.requests_for(&path("shop")) {
+    for request in world.posts(&path("shop")) {
         *posts.entry(request.event_id().unwrap()).or_default() += 1;
     }
     for n in 0..50 {
         assert!(posts.remove(&format!("n-{n}")).is_some_and(|times| times <= 2), "n-{n}");
     }
     assert!(posts.is_empty(), "ids that nobody gave: {posts:?}");
-    let repeated = world.receiver.requests_for(&path("shop")).len() - 50;
+    let repeated = world.posts(&path("shop")).len() - 50;
     assert!(repeated <= 16, "{repeated} repeats, more than may be in flight");
 }
 
@@ -183,7 +183,7 @@ async fn sigterm_lets_what_is_in_flight_end_and_writes_its_outcome() {
     world.receiver.wait_for(&path("shop"), 1, PATIENCE).await.unwrap();
     assert_eq!(operator.terminate().await.unwrap(), 0, "{}", operator.logs());
     assert_eq!(world.get("notification", "n").await["status"]["phase"], "Delivered");
-    assert_eq!(world.receiver.requests_for(&path("shop")).len(), 1);
+    assert_eq!(world.posts(&path("shop")).len(), 1);
 }
 
 #[tokio::test]
@@ -200,7 +200,7 @@ async fn a_suspended_subscriber_holds_its_notifications_and_a_deleted_one_is_can
     assert_eq!(world.get("notification", "held").await["status"]["attempts"], 0);
     world.subscriber("shop", |_| ()).await;
     world.until_phase("held", "Delivered").await;
-    let ids: Vec<_> = world.receiver.requests_for(&path("shop")).iter().map(|r| r.event_id().unwrap()).collect();
+    let ids: Vec<_> = world.posts(&path("shop")).iter().map(|r| r.event_id().unwrap()).collect();
     assert_eq!(ids, ["held"]);
 }
 
@@ -220,7 +220,7 @@ async fn an_outcome_is_kept_while_the_api_server_is_away_and_not_sent_again() {
     sleep(Duration::from_secs(2)).await; // the answers come while nobody can write them down
     plane.restart_api_server().await.unwrap();
     world.until_delivered(10).await;
-    assert_eq!(world.receiver.requests_for(&path("shop")).len(), 10, "no POST is repeated");
+    assert_eq!(world.posts(&path("shop")).len(), 10, "no POST is repeated");
 }
 
 #[tokio::test]
@@ -261,7 +261,7 @@ async fn logs_status_and_metrics_hold_no_secret_no_token_and_no_answer() {
     operator.ready(PATIENCE).await.unwrap();
     world.notification("n", "shop", json!({"source": "/s", "type": "t"})).await;
     world.until_phase("n", "Delivered").await;
-    let token = world.receiver.requests_for(&path("shop"))[0].token().unwrap().to_owned();
+    let token = world.posts(&path("shop"))[0].token().unwrap().to_owned();
     let status: Vec<Value> = [world.list("notifications").await, world.list("subscribers").await].concat();
     let shown = [operator.logs(), operator.metrics().await.unwrap(), format!("{status:?}")];
     assert!(shown[0].contains("TRACE"), "the log is at trace level");

@@ -5,8 +5,10 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod architecture;
+mod canary;
 mod certificates;
 mod chart;
+mod client_certificates;
 mod cluster;
 mod conformance;
 mod egress;
@@ -15,6 +17,9 @@ mod faults;
 mod foreign_token_server;
 mod gates;
 mod golden;
+mod handshake;
+mod headers;
+mod health;
 mod hostile;
 mod lifecycle;
 mod outcomes;
@@ -23,7 +28,11 @@ mod reference;
 mod refusals;
 mod replay;
 mod retention;
+mod self_test;
 mod sending;
 mod subscribers;
+mod tenants;
+mod token_budgets;
 mod tokens;
+mod troubleshooting;
 mod world;

@@ -2,17 +2,20 @@
 
 use serde_json::{Value, json};
 use testkit::ControlPlane;
+use tidings::api::{RESERVED_TOKEN_PARAMETERS, token_parameter_fault};
 
 use crate::cluster::{cluster, namespace};
 
-async fn refusal(plane: &ControlPlane, namespace: &str, manifest: &Value) -> String {
+/// What the API server says of a manifest that it must not accept.
+pub async fn refusal(plane: &ControlPlane, namespace: &str, manifest: &Value) -> String {
     let args = ["apply", "-f", "-", "-n", namespace];
     let output = plane.admin().run_with_input(&args, &manifest.to_string()).await.unwrap();
     assert!(!output.success, "accepted: {manifest:#}");
     output.stderr
 }
 
-fn subscriber(change: impl FnOnce(&mut Value)) -> Value {
+/// A Subscriber that would be accepted but for `change`.
+pub fn subscriber(change: impl FnOnce(&mut Value)) -> Value {
     let mut spec = json!({
         "webhook": {"url": "https://hooks.example.com/events"},
         "tokenService": {"url": "https://login.example.com/token", "credentialsSecretRef": {"name": "oauth"}},
@@ -85,11 +88,84 @@ async fn a_bad_subscriber_is_refused_with_the_fields_name_and_what_to_write() {
             "spec.delivery.backoff",
             "initialSeconds must not be more than maxSeconds",
         ),
+        (
+            subscriber(|spec| spec["abuseProtection"] = json!({"policy": "Disabled", "requestRatePerMinute": 60})),
+            "spec.abuseProtection",
+            "which policy: Disabled leaves out",
+        ),
+        (
+            subscriber(|spec| spec["abuseProtection"] = json!({"requestRatePerMinute": 0})),
+            "spec.abuseProtection.requestRatePerMinute",
+            "greater than or equal to 1",
+        ),
+        (
+            subscriber(|spec| spec["webhook"]["tls"] = json!({"clientCertificateSecretRef": {"name": "a/b"}})),
+            "spec.webhook.tls.clientCertificateSecretRef.name",
+            "must be the name of an object",
+        ),
         (subscriber(|spec| spec["webhok"] = json!({})), "spec.webhok", "unknown field"),
     ];
     for (manifest, field, message) in cases {
         let refusal = refusal(plane, &namespace, &manifest).await;
         assert!(refusal.contains(field) && refusal.contains(message), "{field}: {message}: {refusal}");
+    }
+}
+
+fn with_parameters(parameters: &Value) -> Value {
+    subscriber(|spec| spec["tokenService"]["parameters"] = parameters.clone())
+}
+
+#[tokio::test]
+async fn every_reserved_token_parameter_is_refused_with_what_to_write_instead() {
+    let plane = cluster().await;
+    let namespace = namespace(plane, "parameters").await;
+    let names =
+        RESERVED_TOKEN_PARAMETERS.iter().flat_map(|reserved| reserved.names.iter().map(|n| (*n, reserved.instead)));
+    let mut count = 0;
+    for (name, instead) in names {
+        for name in [name.to_owned(), name.to_uppercase()] {
+            let by_code = token_parameter_fault(&name).unwrap();
+            let refusal =
+                refusal(plane, &namespace, &with_parameters(&json!({"resource": "urn:acme", &name: "x"}))).await;
+            assert!(by_code.contains(instead), "{name}: {by_code}");
+            assert!(
+                refusal.contains("spec.tokenService.parameters: Invalid value") && refusal.contains(&by_code),
+                "{name}: {refusal}"
+            );
+            count += 1;
+        }
+    }
+    assert!(count >= 46, "{count} names");
+}
+
+#[tokio::test]
+async fn an_odd_token_parameter_is_refused_and_a_good_one_accepted() {
+    let plane = cluster().await;
+    let namespace = namespace(plane, "parameters").await;
+    let many: serde_json::Map<_, _> = (0..33).map(|n| (format!("p{n}"), "x".into())).collect();
+    let cases = [
+        (json!({"": "x"}), "1 to 128 printable ASCII"),
+        (json!({"é": "x"}), "1 to 128 printable ASCII"),
+        (json!({"a\nb": "x"}), "1 to 128 printable ASCII"),
+        (json!({"n".repeat(129): "x"}), "1 to 128 printable ASCII"),
+        (json!({"resource": ""}), "at least 1 chars"),
+        (json!({"resource": "x".repeat(2049)}), "may not be more than 2048"),
+        (json!({"resource": 1}), "must be of type string"),
+        (json!({"resource": ["a", "b"]}), "must be of type string"),
+        (json!(many), "must have at most 32 items"),
+    ];
+    for (parameters, message) in cases {
+        let refusal = refusal(plane, &namespace, &with_parameters(&parameters)).await;
+        assert!(refusal.contains("spec.tokenService.parameters") && refusal.contains(message), "{message}: {refusal}");
+    }
+    // As large as the schema lets it be: what the rules cost stays within the API server's budget.
+    let largest: serde_json::Map<_, _> = (0..32).map(|n| (format!("{n:~>128}"), "ü".repeat(2048).into())).collect();
+    for parameters in [json!({"resource": "urn:acme", "odd name&=": "ü"}), json!(largest)] {
+        let manifest = with_parameters(&parameters);
+        plane.admin().apply(&manifest.to_string(), &["-n", &namespace, "--server-side"]).await.unwrap();
+        let args = ["get", "subscriber", "s", "-n", &namespace, "-o", "jsonpath={.spec.tokenService.parameters}"];
+        let stored = plane.kubectl(&args).await.unwrap().ok().unwrap();
+        assert_eq!(serde_json::from_str::<Value>(&stored).unwrap(), parameters);
     }
 }
 

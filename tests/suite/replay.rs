@@ -45,7 +45,7 @@ async fn until_replayed(world: &World, name: &str, value: &str) -> Value {
 
 /// The event ids that arrived at `shop`, in order.
 fn arrived(world: &World) -> Vec<String> {
-    world.receiver.requests_for(&path("shop")).iter().map(|request| request.event_id().unwrap()).collect()
+    world.posts(&path("shop")).iter().map(|request| request.event_id().unwrap()).collect()
 }
 
 /// Sends another Notification through everything: what was asked for before has happened by then.

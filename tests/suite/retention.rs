@@ -103,7 +103,7 @@ async fn a_time_of_nothing_deletes_at_once() {
     let _operator = world.operator().await;
     with_ttl(&world, "n", 0).await;
     until_gone(&world, "n").await;
-    assert_eq!(world.receiver.requests_for(&path("shop")).len(), 1);
+    assert_eq!(world.posts(&path("shop")).len(), 1);
 }
 
 #[tokio::test]

@@ -9,7 +9,7 @@ use tidings::{
     cloudevent::{Defaults, Encoding, Event},
     egress::{self, Answer, Egress, Policy, SendError, Trust},
     oauth::{ClientAuthentication, TokenError, TokenSource},
-    webhook::{Delivery, Outcome, Target},
+    webhook::{Delivery, NoAnswer, Outcome, Target, ask_consent},
 };
 
 use crate::tokens::{source_at, source_of, trusting};
@@ -63,7 +63,10 @@ impl Sender {
                 Outcome { status: None, reason, .. } => Err(reason),
                 Outcome { .. } => Ok(()),
             },
-            Way::Options => self.options(url, PATIENCE).await.map(drop).map_err(reason),
+            Way::Options => match ask_consent(&self.target(url, PATIENCE), None).await {
+                Err(NoAnswer::Failed(error)) => Err(reason(error)),
+                _ => Ok(()),
+            },
             Way::Token => match self.token(url, PATIENCE).await {
                 Some(TokenError::Unreachable(error)) => Err(reason(error)),
                 _ => Ok(()),
@@ -73,17 +76,22 @@ impl Sender {
 
     /// How the delivery of an event to `url` ends.
     pub async fn post(&self, url: &str, timeout: Duration) -> Outcome {
-        let target = Target {
+        let target = self.target(url, timeout);
+        let defaults = Defaults { id: "1", time: "2026-10-01T10:02:00Z" };
+        let event = Event::parse(r#"{"source": "/s", "type": "t", "data": {}}"#, defaults).unwrap();
+        Delivery::prepare(&target, &event).unwrap().authorize().await.unwrap().send().await
+    }
+
+    fn target(&self, url: &str, timeout: Duration) -> Target {
+        Target {
             url: url.parse().unwrap(),
             encoding: Encoding::Structured(Encoding::CLOUDEVENTS_JSON),
+            headers: http::HeaderMap::new(),
             timeout,
             http: self.http.clone(),
             tokens: self.tokens.clone(),
             origin: HeaderValue::from_static("events.example.com"),
-        };
-        let defaults = Defaults { id: "1", time: "2026-10-01T10:02:00Z" };
-        let event = Event::parse(r#"{"source": "/s", "type": "t", "data": {}}"#, defaults).unwrap();
-        Delivery::prepare(&target, &event).unwrap().authorize().await.unwrap().send().await
+        }
     }
 
     /// What comes back for an OPTIONS to `url`, which goes out as it is written where that is possible.

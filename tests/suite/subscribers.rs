@@ -68,6 +68,13 @@ async fn a_secret_that_cannot_be_used_says_which_key_and_why() {
         assert_eq!(condition(&invalid, "Ready")["reason"], "InvalidSecret");
         assert_eq!(condition(&invalid, "Stalled")["status"], "True");
     }
+    let binary = json!({
+        "apiVersion": "v1", "kind": "Secret", "metadata": {"name": "acme-oauth"}, "data": {"client_secret": "/wA="},
+    });
+    world.apply(&binary).await;
+    let says =
+        |s: &Value| condition(s, "Ready")["message"].as_str().is_some_and(|m| m.contains("the value is not text"));
+    world.until("subscriber", "shop", says).await;
     world.secret(CLIENT.1).await;
     world.until_reason("shop", "Operational").await;
     world.kubectl(&["delete", "secret", "acme-oauth"]).await.ok().unwrap();
@@ -102,6 +109,27 @@ async fn a_bundle_that_cannot_be_used_is_told_from_a_certificate_that_is_not_tru
 }
 
 #[tokio::test]
+async fn a_bundle_may_be_in_a_secret_and_is_looked_for_there_alone() {
+    let world = World::new("secret-bundles").await;
+    let _operator = world.operator().await;
+    world.secret(CLIENT.1).await;
+    world
+        .subscriber("shop", |spec| {
+            spec["webhook"]["tls"]["caRef"] = json!({"kind": "Secret", "name": "test-ca", "key": "ca"})
+        })
+        .await;
+    // There is a ConfigMap of that name.
+    world.until_reason("shop", "SecretNotFound").await;
+    let secret = |data: Value| json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "test-ca"}, "stringData": data});
+    world.apply(&secret(json!({"other": "x"}))).await;
+    let invalid = world.until_reason("shop", "InvalidTrustBundle").await;
+    assert!(condition(&invalid, "Ready")["message"].as_str().unwrap().contains("Secret test-ca has no key ca"));
+    world.apply(&secret(json!({"ca": world.authority.ca_pem()}))).await;
+    world.notification("n", "shop", json!({"source": "/s", "type": "t"})).await;
+    world.until_phase("n", "Delivered").await;
+}
+
+#[tokio::test]
 async fn an_address_that_the_egress_policy_denies_is_never_dialled_and_the_flag_is_named() {
     let world = World::new("egress").await;
     let operator = world.start(&[]).await;
@@ -118,7 +146,7 @@ async fn an_address_that_the_egress_policy_denies_is_never_dialled_and_the_flag_
 }
 
 #[tokio::test]
-async fn basic_and_post_authentication_and_the_audience_reach_the_token_service() {
+async fn basic_and_post_authentication_audience_and_parameters_reach_the_token_service() {
     let world = World::new("clients").await;
     let _operator = world.operator().await;
     world.secret(CLIENT.1).await;
@@ -128,6 +156,7 @@ async fn basic_and_post_authentication_and_the_audience_reach_the_token_service(
         .subscriber("post", |spec| {
             spec["tokenService"]["clientAuthentication"] = "Post".into();
             spec["tokenService"]["audience"] = "https://hooks.example.com".into();
+            spec["tokenService"]["parameters"] = json!({"resource": "urn:acme:hooks"});
         })
         .await;
     world.until_reason("post", "Operational").await;
@@ -136,6 +165,8 @@ async fn basic_and_post_authentication_and_the_audience_reach_the_token_service(
     use testkit::token_service::ClientAuthentication::{Basic, Post};
     assert_eq!(methods, [Some(Basic), Some(Post)]);
     assert_eq!(requests[1].audience(), Some("https://hooks.example.com"));
+    let resources: Vec<_> = requests.iter().map(|request| request.fields.get("resource")).collect();
+    assert_eq!(resources, [None, Some("urn:acme:hooks")]);
     world.subscriber("narrow", |spec| spec["tokenService"]["scopes"] = json!(["events.delete"])).await;
     let rejected = world.until_reason("narrow", "TokenRejected").await;
     assert!(condition(&rejected, "Ready")["message"].as_str().unwrap().contains("check tokenService.scopes"));

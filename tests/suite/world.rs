@@ -4,13 +4,14 @@
 use std::{path::Path, path::PathBuf, time::Duration};
 
 use futures::StreamExt;
+use http::Method;
 use kube::{
     Api, Config,
     api::PostParams,
     config::{KubeConfigOptions, Kubeconfig},
 };
 use serde_json::{Value, json};
-use testkit::{Authority, Client, ControlPlane, Operator, Receiver, TokenService};
+use testkit::{Authority, Client, ControlPlane, Operator, Receiver, TokenService, receiver::Received};
 use tokio::time::{Instant, sleep};
 
 use tidings::api::Notification;
@@ -190,6 +191,24 @@ impl World {
             assert!(Instant::now() < end, "{delivered} of {count} delivered");
             sleep(Duration::from_millis(200)).await;
         }
+    }
+}
+
+impl World {
+    /// The POSTs that arrived at a path.
+    pub fn posts(&self, path: &str) -> Vec<Received> {
+        self.requests(path, &Method::POST)
+    }
+
+    /// The questions for consent that arrived at a path.
+    pub fn options(&self, path: &str) -> Vec<Received> {
+        self.requests(path, &Method::OPTIONS)
+    }
+
+    fn requests(&self, path: &str, method: &Method) -> Vec<Received> {
+        let mut requests = self.receiver.requests_for(path);
+        requests.retain(|request| request.method == method);
+        requests
     }
 }
 

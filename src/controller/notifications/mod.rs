@@ -3,6 +3,7 @@
 //! [`observe`] takes in what the watches show, [`settle`] what attempts report; [`timers`] writes what time alone brings:
 //! expiries, and the courtesy of saying why a Notification waits.
 
+mod census;
 mod observe;
 mod settle;
 mod timers;
@@ -16,7 +17,11 @@ use std::{
 
 use futures::{StreamExt, stream};
 use kube::Client;
-use tokio::{sync::mpsc, task::JoinSet};
+use tokio::{
+    sync::{mpsc, watch},
+    task::JoinSet,
+    time::MissedTickBehavior,
+};
 use tracing::info;
 
 use self::{
@@ -29,6 +34,7 @@ use super::{
     index::{Index, Uid},
     registry::{Change, Registry},
     resolve::Route,
+    subscribers::{CENSUS, Census},
 };
 use crate::{
     dispatch::{LaneKey, Scheduler},
@@ -65,6 +71,8 @@ pub struct Inputs {
     pub changes: mpsc::UnboundedReceiver<Change>,
     /// From attempts.
     pub signals: mpsc::UnboundedReceiver<Signalled>,
+    /// Where the queue tells how it stands.
+    pub census: watch::Sender<Vec<(LaneKey, Census)>>,
 }
 
 impl Notifications {
@@ -106,6 +114,8 @@ impl Notifications {
         self.unlisted = namespaces.iter().cloned().collect();
         let mut synced = Some(synced);
         let mut shutdown = pin!(shutdown);
+        let mut counts = tokio::time::interval(CENSUS);
+        counts.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             self.start_due();
             self.write_due();
@@ -127,6 +137,9 @@ impl Notifications {
                         self.signal(&signalled);
                     }
                     self.settle(done);
+                }
+                _ = counts.tick(), if synced.is_none() && self.unlisted.is_empty() => {
+                    inputs.census.send_replace(self.census());
                 }
                 () = until(wake) => {}
                 () = &mut shutdown => break,

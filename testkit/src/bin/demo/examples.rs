@@ -5,7 +5,8 @@ use std::path::Path;
 
 use serde::Deserialize;
 use serde_json::{Value, json};
-use tidings_testkit::{Error, Result};
+use tidings_testkit::pki::Identity;
+use tidings_testkit::{Authority, Error, Result};
 
 /// Where the examples say that things are.
 const WEBHOOK: &str = "https://hooks.acme.example";
@@ -38,8 +39,8 @@ pub(crate) fn read(folder: &Path) -> Result<Vec<Example>> {
 }
 
 impl Example {
-    /// Replaces the URLs, and the certificates in the ConfigMap `corp-ca`.
-    pub(crate) fn adapt(self, webhook: &str, token_service: &str, ca_pem: &str) -> Result<Adapted> {
+    /// Replaces the URLs, the certificates in the ConfigMap `corp-ca`, and client certificates by some of `authority`.
+    pub(crate) fn adapt(self, webhook: &str, token_service: &str, authority: &Authority) -> Result<Adapted> {
         let text = self.text.replace(WEBHOOK, webhook).replace(TOKEN_SERVICE, token_service);
         let failed = |error| Error::new(format!("examples/{}: {error}", self.file));
         let documents = serde_yaml::Deserializer::from_str(&text).map(Value::deserialize);
@@ -48,7 +49,11 @@ impl Example {
         for object in &mut objects {
             if object["kind"] == "ConfigMap" && object["metadata"]["name"] == CA_CONFIG_MAP {
                 let data = object["data"].as_object_mut().into_iter().flat_map(serde_json::Map::values_mut);
-                data.for_each(|value| *value = ca_pem.into());
+                data.for_each(|value| *value = authority.ca_pem().into());
+            }
+            if object["type"] == "kubernetes.io/tls" {
+                let Identity { certificate_pem, key_pem } = authority.client_identity("tidings");
+                object["stringData"] = json!({"tls.crt": certificate_pem, "tls.key": key_pem});
             }
         }
         Ok(Adapted { file: self.file, objects })
@@ -76,10 +81,10 @@ mod tests {
         let examples = read(Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../examples"))).unwrap();
         assert_eq!(examples[0].file, "quickstart.yaml");
         for example in examples {
-            let adapted = example.adapt("https://127.0.0.1:1", "https://127.0.0.1:2", "the CA").unwrap();
+            let adapted = example.adapt("https://127.0.0.1:1", "https://127.0.0.1:2", &Authority::new()).unwrap();
             let manifests = adapted.manifests();
             assert!(!manifests.contains("acme.example"), "{}: {manifests}", adapted.file);
-            assert!(!manifests.contains("BEGIN CERTIFICATE"), "{}: {manifests}", adapted.file);
+            assert!(!manifests.contains("CERT\\n-"), "{}: {manifests}", adapted.file);
             assert_ne!(adapted.notifications().count(), 0, "{}", adapted.file);
         }
     }

@@ -4,8 +4,9 @@ use std::path::Path;
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use tidings_testkit::exchange::Reply;
 use tidings_testkit::folder::Folder;
-use tidings_testkit::{Authority, Client, Error, Operator, Receiver, Result, TokenService};
+use tidings_testkit::{Authority, Behaviour, Client, Error, Operator, Receiver, Result, TokenService};
 
 use crate::cluster::Cluster;
 use crate::{examples, say};
@@ -31,6 +32,9 @@ impl Stage {
         let tokens = TokenService::start(&authority).await?;
         tokens.register(Client::new(CLIENT.0, CLIENT.1).scopes(["events.write"]));
         let receiver = Receiver::start(&authority, tokens.tokens()).await?;
+        // The webhook of examples/gateway.yaml is asked for its consent, and gives it.
+        let consent = Reply::status(200).allow_origin("tidings.dev").allow_rate("600");
+        receiver.answer_options("/gateway", Behaviour::reply(consent));
         say(format!("Started a webhook at {} and a token service at {}", receiver.url("/"), tokens.url()));
         say("Their certificates come from a certificate authority made just now");
 
@@ -63,7 +67,7 @@ impl Stage {
         say("The examples, with the URLs of this machine and its certificate authority in the ConfigMap corp-ca:");
         let mut notifications = Vec::new();
         for example in examples::read(Path::new(&path("examples")))? {
-            let example = example.adapt(&self.receiver.url(""), &self.tokens.url_of(""), self.authority.ca_pem())?;
+            let example = example.adapt(&self.receiver.url(""), &self.tokens.url_of(""), &self.authority)?;
             println!("$ kubectl apply -n {NAMESPACE} -f examples/{}", example.file);
             print!("{}", self.cluster.kubectl().apply(&example.manifests(), &["-n", NAMESPACE]).await?);
             notifications.extend(example.notifications());

@@ -1,0 +1,68 @@
+//! One Subscriber's status as this process wants it and as it is written.
+
+use std::sync::Arc;
+
+use tokio::sync::Mutex as AsyncMutex;
+
+use crate::api::SubscriberStatus;
+
+/// Many parts of the operator have something to say in one status: each changes the page at once and then sees to it that
+/// it is written. Whoever comes second finds it written already.
+#[derive(Debug)]
+pub struct Page {
+    /// As it should be.
+    wanted: SubscriberStatus,
+    /// As the API server has it.
+    written: SubscriberStatus,
+    /// Held by whoever writes it.
+    turn: Arc<AsyncMutex<()>>,
+}
+
+impl Page {
+    /// A page that holds what was read.
+    pub fn new(read: SubscriberStatus) -> Self {
+        Self { wanted: read.clone(), written: read, turn: Arc::default() }
+    }
+
+    /// The status as it should be.
+    pub fn wanted(&self) -> &SubscriberStatus {
+        &self.wanted
+    }
+
+    /// Changes what it should be.
+    pub fn amend(&mut self, change: impl FnOnce(&mut SubscriberStatus)) {
+        change(&mut self.wanted);
+    }
+
+    /// Whose turn it is to write.
+    pub fn turn(&self) -> Arc<AsyncMutex<()>> {
+        self.turn.clone()
+    }
+
+    /// What is written and what should be (None: the same).
+    pub fn unwritten(&self) -> Option<(SubscriberStatus, SubscriberStatus)> {
+        (self.wanted != self.written).then(|| (self.written.clone(), self.wanted.clone()))
+    }
+
+    /// This is written now.
+    pub fn wrote(&mut self, status: SubscriberStatus) {
+        self.written = status;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_change_that_comes_while_another_is_written_stays_unwritten() {
+        let mut page = Page::new(SubscriberStatus::default());
+        assert_eq!(page.unwritten(), None);
+        page.amend(|status| status.pending = Some(1));
+        let (_, first) = page.unwritten().unwrap();
+        page.amend(|status| status.pending = Some(2));
+        page.wrote(first.clone());
+        let (written, wanted) = page.unwritten().unwrap();
+        assert_eq!((written, wanted.pending), (first, Some(2)));
+    }
+}

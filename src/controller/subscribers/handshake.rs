@@ -1,0 +1,313 @@
+//! When a webhook is asked for its consent (CloudEvents web hooks, section 4), and what its answer means. Pure.
+
+use std::{
+    fmt,
+    time::{Duration, Instant},
+};
+
+use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Time, jiff::Timestamp};
+
+use super::status::Word;
+use crate::{
+    api::{
+        AbuseProtectionPolicy as Policy, ConditionType, SubscriberReason as Reason, SubscriberStatus, WebhookStatus,
+    },
+    dispatch::Backoff,
+    webhook::{Consent, NoAnswer},
+};
+
+/// An answer is good for this long; a refusal is asked about again sooner.
+const GOOD_FOR: Duration = Duration::from_secs(24 * 3600);
+const REFUSAL_GOOD_FOR: Duration = Duration::from_secs(3600);
+/// The waits between questions that bring no answer.
+const BACKOFF: Backoff = Backoff { initial: Duration::from_secs(5), max: Duration::from_secs(300) };
+
+/// A question without an answer, and when it is asked again.
+#[derive(Clone, Copy, Debug)]
+pub struct Unanswered {
+    /// Why there was none.
+    pub error: NoAnswer,
+    /// How often in a row.
+    pub failures: u32,
+    /// Nobody asks before this.
+    pub ask_again: Instant,
+}
+
+impl Unanswered {
+    /// One more without an answer; `chance` is a random number in 0..1.
+    pub fn after(before: Option<Self>, error: NoAnswer, now: Instant, chance: f64) -> Self {
+        let failures = before.map_or(0, |before| before.failures).saturating_add(1);
+        let wait = BACKOFF.wait(failures, chance);
+        Self { error, failures, ask_again: now + wait.max(error.retry_after().unwrap_or_default()) }
+    }
+}
+
+/// What the status tells of the webhook's last answer to this spec and this origin.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Answered {
+    /// What was said of it.
+    word: Word,
+    /// The rate granted.
+    rate: Option<u32>,
+    /// When it came.
+    at: Timestamp,
+}
+
+impl Answered {
+    /// Reads it back. An answer to another spec, or to another origin, is none.
+    pub fn read(status: &SubscriberStatus, generation: Option<i64>, origin: &str) -> Option<Self> {
+        let validated = status.conditions.iter().find(|c| c.type_ == ConditionType::Validated.as_str())?;
+        let webhook = status.webhook.as_ref().filter(|webhook| webhook.origin == origin)?;
+        let answers = [Reason::OriginAllowed, Reason::NotSupported, Reason::HandshakeRefused];
+        let reason = *answers.iter().find(|reason| validated.reason == reason.as_str())?;
+        let at = webhook.validation_time.as_ref().filter(|_| validated.observed_generation == generation)?.0;
+        let word = Word { holds: reason == Reason::OriginAllowed, reason, message: validated.message.clone() };
+        Some(Self { word, rate: webhook.allowed_rate_per_minute, at })
+    }
+
+    /// How much longer it is good for (zero: not any more). One from the future, by a wrong clock, is not good at all.
+    fn good_for(&self, now: Timestamp) -> Duration {
+        let age = Duration::try_from(now.duration_since(self.at)).ok();
+        age.and_then(|age| life(&self.word).checked_sub(age)).unwrap_or_default()
+    }
+}
+
+fn life(word: &Word) -> Duration {
+    if word.reason == Reason::HandshakeRefused { REFUSAL_GOOD_FOR } else { GOOD_FOR }
+}
+
+/// What to do about the webhook's consent.
+#[derive(Clone, Debug)]
+pub enum Duty {
+    /// Nothing, whatever it would say.
+    NotRequired,
+    /// Ask it; what it said before counts if there is no answer.
+    Ask(Option<Answered>),
+    /// Go by what it said; ask again after this.
+    Keep(Answered, Duration),
+    /// It did not answer; ask again after this.
+    Wait(Unanswered, Duration),
+    /// It asked to be left alone for this long before it was ever asked.
+    Hush(Duration),
+}
+
+impl Duty {
+    /// Decides. `forced`: ask, whatever is known. `silence`: it asked to be left alone for this long.
+    pub fn of(
+        policy: Policy,
+        known: Option<Answered>,
+        unanswered: Option<Unanswered>,
+        forced: bool,
+        silence: Duration,
+        (now, clock): (Instant, Timestamp),
+    ) -> Self {
+        let good_for = known.as_ref().map(|known| known.good_for(clock)).unwrap_or_default();
+        let left = unanswered.map(|u| u.ask_again.saturating_duration_since(now)).unwrap_or_default();
+        let wait = silence.max(if forced { Duration::ZERO } else { left });
+        match (known, unanswered) {
+            _ if policy == Policy::Disabled => Self::NotRequired,
+            (Some(known), _) if !forced && !good_for.is_zero() => Self::Keep(known, good_for),
+            (known, _) if wait.is_zero() => Self::Ask(known),
+            (Some(known), _) => Self::Keep(known, wait),
+            (None, Some(unanswered)) => Self::Wait(unanswered, wait),
+            (None, None) => Self::Hush(wait),
+        }
+    }
+}
+
+/// What is known of the webhook's consent after a look.
+#[derive(Clone, Debug)]
+pub struct Finding {
+    /// For the condition Validated (None: the last word stands).
+    pub validated: Option<Word>,
+    /// Why nothing may be sent (None: it may).
+    pub blocked: Option<Word>,
+    /// The rate granted, in requests a minute (None: no limit).
+    pub rate: Option<u32>,
+    /// When it answered (None: it did not, or not now).
+    pub answered: Option<Timestamp>,
+    /// Look again after this.
+    pub again: Option<Duration>,
+    /// It asks to be left alone for this long.
+    pub silence: Option<Duration>,
+}
+
+impl Finding {
+    /// The webhook need not be asked.
+    pub fn not_required() -> Self {
+        let word = Word::yes(Reason::NotRequired, "abuseProtection.policy is Disabled: the webhook is not asked");
+        Self { validated: Some(word), blocked: None, rate: None, answered: None, again: None, silence: None }
+    }
+
+    /// What it said before still counts.
+    pub fn kept(known: Answered, again: Duration) -> Self {
+        let Answered { word, rate, .. } = known;
+        let blocked = (word.reason == Reason::HandshakeRefused).then_some(word);
+        Self { validated: None, blocked, rate, answered: None, again: Some(again), silence: None }
+    }
+
+    /// What it says now, to a sender of this origin.
+    pub fn answer(consent: Consent, policy: Policy, origin: &str, now: Timestamp) -> Self {
+        let refused = |what: &str| {
+            Word::no(
+                Reason::HandshakeRefused,
+                format!(
+                    "the webhook {what}: have it answer OPTIONS with WebHook-Allowed-Origin: {origin} (or *), then annotate the Subscriber with tidings.dev/reconcile-requested-at; nothing is sent meanwhile"
+                ),
+            )
+        };
+        let word = match (consent, policy) {
+            (Consent::Granted(None), _) => Word::yes(Reason::OriginAllowed, "the webhook allows this origin"),
+            (Consent::Granted(Some(rate)), _) => Word::yes(
+                Reason::OriginAllowed,
+                format!("the webhook allows this origin, with at most {rate} requests a minute"),
+            ),
+            (Consent::Silent, Policy::Required) => {
+                refused("did not say whether it takes events, and abuseProtection.policy is Required")
+            }
+            (Consent::Silent, _) => Word::no(
+                Reason::NotSupported,
+                "the webhook does not say whether it takes events (no WebHook-Allowed-Origin in its answer to OPTIONS): they are sent, since abuseProtection.policy is Optional",
+            ),
+            (Consent::Refused, _) => refused("allows other origins only"),
+        };
+        let blocked = (word.reason == Reason::HandshakeRefused).then(|| word.clone());
+        let rate = if let Consent::Granted(rate) = consent { rate } else { None };
+        let again = Some(life(&word));
+        Self { validated: Some(word), blocked, rate, answered: Some(now), again, silence: None }
+    }
+
+    /// It did not answer yet.
+    pub fn pending(why: impl fmt::Display, policy: Policy, again: Duration) -> Self {
+        let meanwhile = match policy {
+            Policy::Required => "nothing is sent before it consents",
+            _ => "events are sent meanwhile",
+        };
+        let message = format!("the webhook was asked for its consent (OPTIONS): {why}; it is asked again, {meanwhile}");
+        let word = Word::no(Reason::HandshakePending, message);
+        let blocked = (policy == Policy::Required).then(|| word.clone());
+        Self { validated: Some(word), blocked, rate: None, answered: None, again: Some(again), silence: None }
+    }
+
+    /// The same, from a webhook that asks to be left alone for this long.
+    pub fn silenced(self, silence: Option<Duration>) -> Self {
+        Self { silence, ..self }
+    }
+}
+
+/// Puts what is known of the webhook into the status; `None`: it was not looked at.
+pub fn describe(status: &mut SubscriberStatus, host: &str, origin: &str, finding: Option<&Finding>) {
+    let old = status.webhook.take().filter(|old| old.host == host && old.origin == origin).unwrap_or_default();
+    let (validation_time, allowed_rate_per_minute) = match finding.filter(|finding| finding.validated.is_some()) {
+        Some(finding) => (finding.answered.map(Time), finding.rate),
+        // The last word stands.
+        None => (old.validation_time, old.allowed_rate_per_minute),
+    };
+    let (host, origin) = (host.to_owned(), origin.to_owned());
+    status.webhook = Some(WebhookStatus { host, origin, validation_time, allowed_rate_per_minute });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{api::Condition, egress::SendError};
+
+    const ORIGIN: &str = "notify.example.com";
+    const HOUR: i64 = 3600;
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(second).unwrap()
+    }
+
+    /// The status after an answer at second 0 to generation 1.
+    fn answered(consent: Consent) -> SubscriberStatus {
+        let finding = Finding::answer(consent, Policy::Optional, ORIGIN, at(0));
+        let Word { holds, reason, message } = finding.validated.clone().unwrap();
+        let conditions = crate::api::Conditions::from(&[], Some(1), at(0));
+        let conditions: Vec<Condition> =
+            conditions.set(ConditionType::Validated, holds, reason.as_str(), &message).into_vec();
+        let mut status = SubscriberStatus { conditions, ..SubscriberStatus::default() };
+        describe(&mut status, "hooks.example.com", ORIGIN, Some(&finding));
+        status
+    }
+
+    fn duty(known: Option<Answered>, unanswered: Option<Unanswered>, forced: bool, second: i64) -> Duty {
+        Duty::of(Policy::Optional, known, unanswered, forced, Duration::ZERO, (Instant::now(), at(second)))
+    }
+
+    #[test]
+    fn an_answer_is_read_back_for_the_same_spec_and_origin_alone() {
+        for consent in [Consent::Granted(None), Consent::Granted(Some(120)), Consent::Silent, Consent::Refused] {
+            let (status, said) = (answered(consent), Finding::answer(consent, Policy::Optional, ORIGIN, at(0)));
+            let read = Finding::kept(Answered::read(&status, Some(1), ORIGIN).unwrap(), Duration::ZERO);
+            assert_eq!((read.blocked, read.rate), (said.blocked, said.rate), "{consent:?}");
+            assert_eq!(Answered::read(&status, Some(2), ORIGIN), None);
+            assert_eq!(Answered::read(&status, Some(1), "other.example.com"), None);
+        }
+        assert_eq!(Answered::read(&SubscriberStatus::default(), None, ORIGIN), None);
+    }
+
+    #[test]
+    fn the_webhook_is_asked_once_a_day_and_one_that_refused_every_hour() {
+        let granted = Answered::read(&answered(Consent::Granted(None)), Some(1), ORIGIN);
+        assert!(
+            matches!(duty(granted.clone(), None, false, 24 * HOUR - 1), Duty::Keep(_, again) if again.as_secs() == 1)
+        );
+        assert!(matches!(duty(granted.clone(), None, false, 24 * HOUR), Duty::Ask(_)));
+        assert!(matches!(duty(granted.clone(), None, false, -1), Duty::Ask(_)), "a clock was wrong");
+        assert!(matches!(duty(granted.clone(), None, true, 0), Duty::Ask(_)), "somebody asks for it");
+        let refused = Answered::read(&answered(Consent::Refused), Some(1), ORIGIN);
+        assert!(matches!(duty(refused.clone(), None, false, HOUR - 1), Duty::Keep(..)));
+        assert!(matches!(duty(refused, None, false, HOUR), Duty::Ask(_)));
+    }
+
+    #[test]
+    fn a_webhook_that_does_not_answer_is_asked_at_growing_intervals_and_its_last_answer_counts_meanwhile() {
+        let error = NoAnswer::Failed(SendError::Timeout);
+        let (now, mut unanswered) = (Instant::now(), None);
+        let waits: Vec<_> = (0..8)
+            .map(|_| {
+                let next = Unanswered::after(unanswered, error, now, 0.5);
+                unanswered = Some(next);
+                (next.ask_again - now).as_secs()
+            })
+            .collect();
+        assert_eq!(waits, [5, 10, 20, 40, 80, 160, 300, 300]);
+        assert!(matches!(duty(None, unanswered, false, 0), Duty::Wait(..)));
+        assert!(matches!(duty(None, unanswered, true, 0), Duty::Ask(_)));
+        let granted = Answered::read(&answered(Consent::Granted(None)), Some(1), ORIGIN);
+        assert!(matches!(duty(granted, unanswered, false, 25 * HOUR), Duty::Keep(..)));
+        let trouble = NoAnswer::Trouble {
+            status: http::StatusCode::SERVICE_UNAVAILABLE,
+            retry_after: Some(Duration::from_secs(900)),
+        };
+        assert_eq!((Unanswered::after(None, trouble, now, 0.5).ask_again - now).as_secs(), 900);
+    }
+
+    #[test]
+    fn nothing_is_asked_where_the_policy_is_disabled_or_while_the_webhook_asked_for_silence() {
+        let clock = (Instant::now(), at(0));
+        assert!(matches!(Duty::of(Policy::Disabled, None, None, true, Duration::ZERO, clock), Duty::NotRequired));
+        let granted = Answered::read(&answered(Consent::Granted(None)), Some(1), ORIGIN);
+        let minute = Duration::from_secs(60);
+        let late = (clock.0, at(25 * HOUR));
+        assert!(matches!(Duty::of(Policy::Optional, granted, None, false, minute, late), Duty::Keep(..)));
+        assert!(
+            matches!(Duty::of(Policy::Optional, None, None, true, minute, clock), Duty::Hush(wait) if wait == minute)
+        );
+    }
+
+    #[test]
+    fn only_the_policy_required_needs_consent_but_a_refusal_counts_always() {
+        let blocked = |consent, policy| Finding::answer(consent, policy, ORIGIN, at(0)).blocked.map(|word| word.reason);
+        for policy in [Policy::Required, Policy::Optional] {
+            assert_eq!(blocked(Consent::Granted(None), policy), None);
+            assert_eq!(blocked(Consent::Refused, policy), Some(Reason::HandshakeRefused));
+        }
+        assert_eq!(blocked(Consent::Silent, Policy::Required), Some(Reason::HandshakeRefused));
+        assert_eq!(blocked(Consent::Silent, Policy::Optional), None);
+        let pending = |policy| Finding::pending(NoAnswer::Failed(SendError::Timeout), policy, Duration::ZERO).blocked;
+        assert_eq!(pending(Policy::Required).unwrap().reason, Reason::HandshakePending);
+        assert!(pending(Policy::Optional).is_none());
+    }
+}

@@ -1,0 +1,161 @@
+//! Watches Subscribers and all that they name, and looks after each ([`reconcile`]): goes through the chain that its events
+//! depend on ([`examine`], [`handshake`]), tests it if somebody asks ([`self_test`]), says what was found ([`status`],
+//! [`announce`]), opens or closes its gate.
+//!
+//! [`writer`] is the one road into a Subscriber's status; [`report`] and [`vitals`] say how its deliveries go.
+
+mod announce;
+mod examine;
+mod handshake;
+mod reconcile;
+mod report;
+mod self_test;
+mod status;
+mod vitals;
+mod writer;
+
+pub use announce::Announcer;
+pub use handshake::Unanswered;
+pub use vitals::{CENSUS, Census, State, Vitals};
+
+use std::{
+    collections::HashSet,
+    fmt::Debug,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use futures::{Stream, StreamExt, TryStreamExt, stream};
+use k8s_openapi::api::core::v1::{ConfigMap, Secret};
+use kube::{
+    Client, Resource,
+    core::{NamespaceResourceScope, PartialObjectMeta},
+    runtime::{
+        Controller, Predicate, WatchStreamExt,
+        controller::{self, Action},
+        predicates, reflector,
+        reflector::ObjectRef,
+        watcher::{self, Event, watcher},
+    },
+};
+use serde::de::DeserializeOwned;
+use tracing::{debug, warn};
+
+use self::reconcile::reconcile;
+use super::{
+    WATCH_SECONDS, in_namespace,
+    listings::{Listing, Referents, lane_key, object_ref},
+    registry::{Reference, Registry},
+    resolve::{Resolver, Unresolved},
+};
+use crate::api::Subscriber;
+
+/// After an error of the API server.
+const TRY_AGAIN: Duration = Duration::from_secs(5);
+
+/// So many Subscribers are looked at at once, each through exchanges of up to a minute.
+const CONCURRENCY: u16 = 256;
+
+/// Watches Subscribers and all that they refer to.
+pub struct Subscribers {
+    /// Watches and writes.
+    pub client: Client,
+    /// Makes targets.
+    pub resolver: Resolver,
+    /// Where answers go.
+    pub registry: Arc<Registry>,
+    /// Tells of what changed.
+    pub announcer: Announcer,
+    /// How deliveries go.
+    pub vitals: Mutex<Vitals>,
+}
+
+/// Why a Subscriber could not be looked at; it is tried again.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The API server did not do its part.
+    #[error(transparent)]
+    Unresolved(#[from] Unresolved),
+    /// The status could not be written.
+    #[error("writing the status: {0}")]
+    Write(#[source] kube::Error),
+}
+
+impl Subscribers {
+    /// Looks after the Subscribers of one namespace (None: of all) until `shutdown`. `synced` is called once all that
+    /// exist are known.
+    pub async fn run(
+        self: Arc<Self>,
+        namespace: Option<String>,
+        synced: impl FnOnce() + Send + 'static,
+        shutdown: impl Future<Output = ()> + Send + Sync + 'static,
+    ) {
+        let (reader, writer) = reflector::store();
+        let scope = namespace.as_deref();
+        let mut listing =
+            Listing { registry: self.registry.clone(), namespace: namespace.clone(), shown: HashSet::new() };
+        let mut synced = Some(synced);
+        let subscribers = watcher(in_namespace::<Subscriber>(&self.client, scope), watch_config())
+            .default_backoff()
+            .reflect(writer)
+            .inspect_ok(move |event| {
+                listing.register(event);
+                if matches!(event, Event::InitDone)
+                    && let Some(synced) = synced.take()
+                {
+                    synced();
+                }
+            })
+            .inspect_err(|error| warn!(%error, "watching Subscribers"))
+            .applied_objects()
+            .predicate_filter(predicates::generation.combine(predicates::annotations), Default::default());
+        let again = stream::unfold(self.registry.look_again_in(namespace.clone()), |mut again| async {
+            again.recv().await.map(|key| (object_ref(&key), again))
+        });
+        Controller::for_stream(subscribers, reader)
+            .reconcile_on(again)
+            .reconcile_on(self.referrers::<Secret>(scope, Reference::Secret))
+            .reconcile_on(self.referrers::<ConfigMap>(scope, Reference::ConfigMap))
+            .with_config(controller::Config::default().concurrency(CONCURRENCY))
+            .graceful_shutdown_on(shutdown)
+            .run(reconcile, on_error, self)
+            .for_each(|result| async {
+                if let Err(error) = result {
+                    debug!(%error, "looking at a Subscriber");
+                }
+            })
+            .await;
+    }
+
+    /// The Subscribers to look at again whenever an object that they refer to comes, changes or goes.
+    fn referrers<K>(
+        &self,
+        namespace: Option<&str>,
+        reference: fn(String) -> Reference,
+    ) -> impl Stream<Item = ObjectRef<Subscriber>> + Send + use<K>
+    where
+        K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
+            + Clone
+            + DeserializeOwned
+            + Debug
+            + Send
+            + 'static,
+    {
+        let registry = self.registry.clone();
+        let mut referents = Referents { namespace: namespace.map(str::to_owned), reference, shown: HashSet::new() };
+        watcher(in_namespace::<PartialObjectMeta<K>>(&self.client, namespace), watch_config())
+            .default_backoff()
+            .inspect_err(|error| warn!(%error, kind = %K::kind(&()), "watching"))
+            .filter_map(|event| async { event.ok() })
+            .flat_map(move |event| stream::iter(referents.observe(&registry, &event)))
+    }
+}
+
+fn on_error(subscriber: Arc<Subscriber>, error: &Error, _: Arc<Subscribers>) -> Action {
+    warn!(subscriber = %lane_key(&subscriber), %error, "will look at the Subscriber again");
+    Action::requeue(TRY_AGAIN)
+}
+
+fn watch_config() -> watcher::Config {
+    watcher::Config::default().timeout(WATCH_SECONDS)
+}

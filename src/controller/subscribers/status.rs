@@ -1,0 +1,129 @@
+//! What a Subscriber's conditions say. Pure.
+
+use k8s_openapi::jiff::Timestamp;
+
+use crate::api::{ConditionType, Conditions, SubscriberReason as Reason, SubscriberStatus};
+
+/// One condition as it was found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Word {
+    /// Whether it holds.
+    pub holds: bool,
+    /// Why.
+    pub reason: Reason,
+    /// The same for people: what happened and what to do.
+    pub message: String,
+}
+
+/// What one look at a Subscriber found. None: not looked at, the last word stands.
+#[derive(Clone, Debug)]
+pub struct Findings {
+    /// Whether Notifications can be sent, or are held on purpose.
+    pub ready: Word,
+    /// Whether the token service issues tokens.
+    pub token: Option<Word>,
+    /// Whether the webhook consents.
+    pub validated: Option<Word>,
+    /// How a test that was asked for ended.
+    pub tested: Option<Word>,
+}
+
+impl Word {
+    /// The condition holds.
+    pub fn yes(reason: Reason, message: impl Into<String>) -> Self {
+        Self { holds: true, reason, message: message.into() }
+    }
+
+    /// It does not.
+    pub fn no(reason: Reason, message: impl Into<String>) -> Self {
+        Self { holds: false, reason, message: message.into() }
+    }
+}
+
+impl Findings {
+    /// Puts them into the status of `generation`. Nothing changes where they are the same as before.
+    ///
+    /// Reconciling and Stalled follow Ready alone: tools that wait for a Subscriber must not wait for a webhook that never
+    /// answers the question for its consent, nor for a circuit to close.
+    pub fn put_into(&self, status: &mut SubscriberStatus, generation: Option<i64>, now: Timestamp) {
+        let Word { holds, reason, message } = &self.ready;
+        let abnormal = match (holds, reason.needs_action()) {
+            (true, _) => None,
+            (false, true) => Some(ConditionType::Stalled),
+            (false, false) => Some(ConditionType::Reconciling),
+        };
+        let mut conditions = Conditions::from(&status.conditions, generation, now);
+        let words = [
+            (ConditionType::Ready, Some(&self.ready)),
+            (ConditionType::TokenAvailable, self.token.as_ref()),
+            (ConditionType::Validated, self.validated.as_ref()),
+            (ConditionType::Tested, self.tested.as_ref()),
+        ];
+        for (type_, word) in words {
+            if let Some(Word { holds, reason, message }) = word {
+                conditions = conditions.set(type_, *holds, reason.as_str(), message);
+            }
+        }
+        if !status.conditions.iter().any(|c| c.type_ == ConditionType::Healthy.as_str()) {
+            status.pending.get_or_insert(0);
+            conditions = conditions.set(ConditionType::Healthy, true, Reason::Idle.as_str(), "nothing was sent yet");
+        }
+        status.conditions = conditions.finish(abnormal, reason.as_str(), message);
+        status.observed_generation = generation;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn put(status: &SubscriberStatus, ready: Word, generation: i64, second: i64) -> SubscriberStatus {
+        let mut status = status.clone();
+        let findings = Findings { ready, token: None, validated: None, tested: None };
+        findings.put_into(&mut status, Some(generation), Timestamp::from_second(second).unwrap());
+        status
+    }
+
+    fn types(status: &SubscriberStatus) -> Vec<&str> {
+        status.conditions.iter().map(|c| c.type_.as_str()).collect()
+    }
+
+    #[test]
+    fn a_subscriber_that_is_not_ready_is_reconciling_or_stalled_never_both() {
+        let waits = put(&SubscriberStatus::default(), Word::no(Reason::SecretNotFound, ""), 1, 0);
+        assert_eq!(types(&waits), ["Ready", "Healthy", "Reconciling"]);
+        let stalls = put(&waits, Word::no(Reason::TokenRejected, ""), 1, 0);
+        assert_eq!(types(&stalls), ["Ready", "Healthy", "Stalled"]);
+        let ready = put(&stalls, Word::yes(Reason::Operational, ""), 2, 0);
+        assert_eq!(types(&ready), ["Ready", "Healthy"]);
+        assert_eq!(ready.observed_generation, Some(2));
+    }
+
+    #[test]
+    fn each_reason_of_ready_is_told_to_wait_or_to_act_as_the_table_says() {
+        let waits =
+            [Reason::SecretNotFound, Reason::ConfigMapNotFound, Reason::HandshakePending, Reason::TokenUnavailable];
+        let stalls = [
+            Reason::InvalidSpec,
+            Reason::InvalidSecret,
+            Reason::InvalidTrustBundle,
+            Reason::SecretNotPermitted,
+            Reason::TokenRejected,
+            Reason::HandshakeRefused,
+            Reason::EgressDenied,
+            Reason::EndpointGone,
+        ];
+        let last = |reason| {
+            let status = put(&SubscriberStatus::default(), Word::no(reason, ""), 1, 0);
+            status.conditions.last().unwrap().type_.clone()
+        };
+        assert!(waits.into_iter().all(|reason| last(reason) == "Reconciling"));
+        assert!(stalls.into_iter().all(|reason| last(reason) == "Stalled"));
+    }
+
+    #[test]
+    fn the_same_finding_later_changes_nothing() {
+        let first = put(&SubscriberStatus::default(), Word::no(Reason::TokenRejected, "why"), 1, 0);
+        assert_eq!(put(&first, Word::no(Reason::TokenRejected, "why"), 1, 60), first);
+    }
+}

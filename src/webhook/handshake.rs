@@ -1,0 +1,133 @@
+//! The question for the webhook's consent (CloudEvents web hooks, section 4), from the sender's side.
+
+use std::time::{Duration, SystemTime};
+
+use http::{HeaderMap, HeaderValue, Method, StatusCode};
+
+use super::Target;
+use crate::egress::{SendError, retry_after};
+
+/// A granted rate is read up to here: as much as an integer of the API holds.
+const MOST: u32 = i32::MAX as u32;
+
+/// What the webhook says of events from us.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Consent {
+    /// It takes them, so many a minute at most (None: it names no limit).
+    Granted(Option<u32>),
+    /// It names other origins.
+    Refused,
+    /// It answered without a word about origins: it does not know the question.
+    Silent,
+}
+
+/// The webhook did not answer the question, and may do so later.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NoAnswer {
+    /// There was no exchange.
+    #[error("{0}")]
+    Failed(#[from] SendError),
+    /// It is in trouble.
+    #[error("it answered {status}")]
+    Trouble {
+        /// Its status code.
+        status: StatusCode,
+        /// How long it asks to be left alone.
+        retry_after: Option<Duration>,
+    },
+}
+
+impl NoAnswer {
+    /// How long the webhook asks to be left alone.
+    pub fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::Trouble { retry_after, .. } => *retry_after,
+            Self::Failed(_) => None,
+        }
+    }
+}
+
+/// Asks the webhook whether it takes events from us, and at what rate. No token goes along: the question is about the
+/// webhook's will, not about our rights. `WebHook-Request-Callback` is not sent, so a later answer is never expected.
+pub async fn ask_consent(target: &Target, request_rate: Option<u32>) -> Result<Consent, NoAnswer> {
+    let mut headers = HeaderMap::new();
+    if let Some(rate) = request_rate {
+        headers.insert("webhook-request-rate", HeaderValue::from(rate));
+    }
+    let answer = target.exchange(Method::OPTIONS, headers, Vec::new(), target.timeout).await?;
+    match consent(&answer.headers, &target.origin, request_rate) {
+        Consent::Silent if is_trouble(answer.status) => {
+            let retry_after = retry_after(&answer.headers, SystemTime::now());
+            Err(NoAnswer::Trouble { status: answer.status, retry_after })
+        }
+        consent => Ok(consent),
+    }
+}
+
+/// Reads consent from `WebHook-Allowed-Origin` alone (section 4.2.1): our origin exactly, or `*`. A rate that is not named,
+/// or is none, is the one that was asked for.
+fn consent(headers: &HeaderMap, origin: &HeaderValue, asked: Option<u32>) -> Consent {
+    let mut allowed = headers.get_all("webhook-allowed-origin").iter().peekable();
+    if allowed.peek().is_none() {
+        Consent::Silent
+    } else if allowed.any(|value| value == origin || value == "*") {
+        Consent::Granted(rate(headers, asked))
+    } else {
+        Consent::Refused
+    }
+}
+
+fn rate(headers: &HeaderMap, asked: Option<u32>) -> Option<u32> {
+    let rates = headers.get_all("webhook-allowed-rate").iter();
+    let rates = rates.filter_map(|value| value.to_str().ok()).filter_map(|value| match value {
+        "*" => Some(None),
+        number if !number.is_empty() && number.bytes().all(|b| b.is_ascii_digit()) => {
+            Some(Some(number.parse().unwrap_or(MOST).min(MOST))).filter(|rate| *rate != Some(0))
+        }
+        _ => None,
+    });
+    // Of several the least; none is more than any.
+    rates.min_by_key(|rate| rate.unwrap_or(u32::MAX)).unwrap_or(asked)
+}
+
+/// Whether the webhook may answer otherwise soon. This says nothing of its consent, only when to ask again.
+fn is_trouble(status: StatusCode) -> bool {
+    status.is_server_error() || matches!(status.as_u16(), 408 | 425 | 429)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(headers: &[(&'static str, &str)], asked: Option<u32>) -> Consent {
+        let headers = headers.iter().map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap())).collect();
+        consent(&headers, &HeaderValue::from_static("notify.example.com"), asked)
+    }
+
+    #[test]
+    fn only_the_exact_origin_or_the_asterisk_is_consent() {
+        let silent = read(&[("allow", "POST")], None);
+        let read = |origin| read(&[("webhook-allowed-origin", origin)], None);
+        for origin in ["notify.example.com", "*"] {
+            assert_eq!(read(origin), Consent::Granted(None), "{origin}");
+        }
+        for origin in
+            ["example.com", "notify.example.com.evil.example", "xnotify.example.com", "*.example.com", "", "**", "null"]
+        {
+            assert_eq!(read(origin), Consent::Refused, "{origin}");
+        }
+        assert_eq!(silent, Consent::Silent);
+    }
+
+    #[test]
+    fn a_rate_is_an_asterisk_or_a_positive_whole_number_else_the_one_asked_for() {
+        let rate = |rate, asked| read(&[("webhook-allowed-origin", "*"), ("webhook-allowed-rate", rate)], asked);
+        assert_eq!(rate("120", Some(600)), Consent::Granted(Some(120)));
+        assert_eq!(rate("*", Some(600)), Consent::Granted(None));
+        assert_eq!(rate("99999999999", None), Consent::Granted(Some(MOST)));
+        for odd in ["0", "-1", "1.5", "many", "", "+5"] {
+            assert_eq!(rate(odd, Some(600)), Consent::Granted(Some(600)), "{odd}");
+        }
+        assert_eq!(read(&[("webhook-allowed-origin", "*")], Some(600)), Consent::Granted(Some(600)));
+    }
+}

@@ -1,0 +1,124 @@
+//! The test that an annotation asks for: a gate for pipelines.
+
+use serde_json::{Value, json};
+use testkit::{Behaviour, exchange::Reply};
+
+use crate::world::{CLIENT, PATIENCE, World, condition, path};
+
+/// Asks for a test of `shop`, waits until it is handled, and returns the condition Tested.
+pub async fn test(world: &World, value: &str) -> Value {
+    let annotate = ["annotate", "subr", "shop", &format!("tidings.dev/test-requested-at={value}"), "--overwrite"];
+    world.kubectl(&annotate).await.ok().unwrap();
+    let handled = |s: &Value| s["status"]["lastHandledTest"] == value;
+    condition(&world.until("subscriber", "shop", handled).await, "Tested")
+}
+
+/// Status, reason and message of a Tested condition.
+fn told(tested: &Value) -> (&str, &str, &str) {
+    let text = |field: &str| tested[field].as_str().unwrap();
+    (text("status"), text("reason"), text("message"))
+}
+
+#[tokio::test]
+async fn a_test_says_at_which_step_it_failed_and_passes_once_all_of_them_do() {
+    let world = World::new("self-test").await;
+    let _operator = world.operator().await;
+    let required = |spec: &mut Value| spec["abuseProtection"] = json!({"policy": "Required"});
+    world.subscriber("shop", required).await;
+    let tested = test(&world, "1").await;
+    let (status, reason, message) = told(&tested);
+    assert_eq!((status, reason), ("False", "SecretTestFailed"));
+    assert!(message.contains("step 1 of 4, Secret: SecretNotFound: Secret acme-oauth"), "{message}");
+
+    world.secret("wrong").await;
+    let tested = test(&world, "2").await;
+    assert_eq!(told(&tested).1, "TokenTestFailed");
+    assert!(told(&tested).2.contains("step 2 of 4, token: TokenRejected"), "{tested}");
+
+    world.secret(CLIENT.1).await;
+    let tested = test(&world, "3").await;
+    assert_eq!(told(&tested).1, "HandshakeTestFailed");
+    assert!(told(&tested).2.contains("step 3 of 4, handshake: HandshakeRefused"), "{tested}");
+
+    world.receiver.answer_options(&path("shop"), Behaviour::reply(Reply::status(200).allow_origin("*")));
+    world.receiver.answer_next(&path("shop"), 1, &Behaviour::status(500));
+    let tested = test(&world, "4").await;
+    assert_eq!(told(&tested).1, "DeliveryTestFailed");
+    assert!(told(&tested).2.contains("step 4 of 4, delivery: ServerError: the webhook answered 500"), "{tested}");
+
+    let tested = test(&world, "5").await;
+    assert_eq!((told(&tested).0, told(&tested).1), ("True", "TestPassed"));
+    world.kubectl(&["wait", "--for=condition=Tested", "subr/shop", "--timeout=5s"]).await.ok().unwrap();
+    let event = world.posts(&path("shop")).last().unwrap().json().unwrap();
+    assert_eq!(event["type"], "dev.tidings.test");
+    assert!(event["id"].as_str().unwrap().ends_with("-5"));
+    assert_eq!(event["source"], format!("/apis/tidings.dev/v1alpha1/namespaces/{}/subscribers/shop", world.namespace));
+}
+
+#[tokio::test]
+async fn a_handled_value_is_not_run_again_restarts_included() {
+    let world = World::new("self-test-once").await;
+    world.secret(CLIENT.1).await;
+    world.subscriber("shop", |_| ()).await;
+    let mut operator = world.operator().await;
+    let tested = test(&world, "1").await;
+    assert_eq!(told(&tested).1, "TestPassed");
+    operator.kill().await.unwrap();
+    operator.restart().await.unwrap();
+    operator.ready(PATIENCE).await.unwrap();
+    // What is looked at anew, by a restart, a Secret or another annotation, runs no handled test.
+    world.secret("other").await;
+    world.until_reason("shop", "TokenRejected").await;
+    world.secret(CLIENT.1).await;
+    world.kubectl(&["annotate", "subr", "shop", "tidings.dev/reconcile-requested-at=9"]).await.ok().unwrap();
+    world.until("subscriber", "shop", |s| s["status"]["lastHandledRequest"] == "9").await;
+    world.until_reason("shop", "Operational").await;
+    assert_eq!(world.posts(&path("shop")).len(), 1);
+    let after = condition(&world.get("subscriber", "shop").await, "Tested");
+    assert_eq!(after["lastTransitionTime"], tested["lastTransitionTime"]);
+}
+
+#[tokio::test]
+async fn a_suspended_subscriber_can_be_tested_and_holds_its_notifications_all_the_same() {
+    let world = World::new("self-test-held").await;
+    world.secret(CLIENT.1).await;
+    world.subscriber("shop", |spec| spec["suspend"] = true.into()).await;
+    world.notification("n", "shop", json!({"source": "/s", "type": "t"})).await;
+    let _operator = world.operator().await;
+    assert_eq!(told(&test(&world, "1").await).1, "TestPassed");
+    world.until("notification", "n", |n| n["status"]["reason"] == "Suspended").await;
+    let types: Vec<_> = world.posts(&path("shop")).iter().map(|r| r.json().unwrap()["type"].clone()).collect();
+    assert_eq!(types, ["dev.tidings.test"]);
+    world.until_reason("shop", "Suspended").await;
+}
+
+#[tokio::test]
+async fn a_test_answered_with_429_or_410_counts_for_the_whole_subscriber_and_no_test_is_sent_into_a_pause() {
+    let world = World::new("self-test-pause").await;
+    world.secret(CLIENT.1).await;
+    world.subscriber("shop", |_| ()).await;
+    let _operator = world.operator().await;
+    world.receiver.answer_next(&path("shop"), 1, &Behaviour::reply(Reply::status(429).header("retry-after", "600")));
+    assert!(told(&test(&world, "1").await).2.contains("Throttled"));
+    world.until("subscriber", "shop", |s| s["status"]["pausedUntilTime"].is_string()).await;
+    world.notification("n", "shop", json!({"source": "/s", "type": "t"})).await;
+    world.until("notification", "n", |n| n["status"]["reason"] == "Paused").await;
+    let tested = test(&world, "2").await;
+    assert!(told(&tested).2.contains("step 4 of 4, delivery: Paused"), "{tested}");
+    assert_eq!(world.posts(&path("shop")).len(), 1);
+
+    world.receiver.answer_next(&path("shop"), 1, &Behaviour::status(410));
+    world
+        .kubectl(&[
+            "annotate",
+            "subr",
+            "shop",
+            "tidings.dev/reconcile-requested-at=1",
+            "tidings.dev/test-requested-at=3",
+            "--overwrite",
+        ])
+        .await
+        .ok()
+        .unwrap();
+    world.until_reason("shop", "EndpointGone").await;
+}
