@@ -29,6 +29,11 @@ impl Page {
         &self.wanted
     }
 
+    /// The status as the API server has it.
+    pub fn written(&self) -> &SubscriberStatus {
+        &self.written
+    }
+
     /// Changes what it should be.
     pub fn amend(&mut self, change: impl FnOnce(&mut SubscriberStatus)) {
         change(&mut self.wanted);

@@ -139,7 +139,8 @@ impl Registry {
 
     /// The webhook of this spec answered 410.
     pub fn mark_gone(&self, key: &LaneKey, spec: &Spec) {
-        self.with(key, &spec.0, |entry| entry.gone = Some(spec.1));
+        // A late answer to an older spec changes nothing.
+        self.with(key, &spec.0, |entry| entry.gone = entry.gone.max(Some(spec.1)));
     }
 
     /// Whether the webhook of this spec answered 410.
@@ -322,6 +323,8 @@ mod tests {
         registry.mark_gone(&key("s"), &spec("1"));
         assert!(registry.is_gone(&key("s"), &spec("1")));
         assert!(!registry.is_gone(&key("s"), &("1".into(), 2)));
+        registry.mark_gone(&key("s"), &("1".into(), 0));
+        assert!(registry.is_gone(&key("s"), &spec("1")), "a late answer to an older spec");
         exists(&registry, key("s"), "2".into());
         assert!(!registry.is_gone(&key("s"), &spec("1")), "another Subscriber of that name");
     }

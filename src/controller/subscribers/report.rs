@@ -30,8 +30,9 @@ impl Subscribers {
             let due = {
                 let mut vitals = self.vitals();
                 vitals.count(counted);
+                // By what is written: a write that failed is due again.
                 vitals.due(std::time::Instant::now(), clock, |key, uid| {
-                    self.registry.page(key, uid, |page| page.wanted().clone())
+                    self.registry.page(key, uid, |page| page.written().clone())
                 })
             };
             for (key, vital) in due {

@@ -95,7 +95,7 @@ impl Vitals {
     }
 
     /// The Subscribers whose status is to be written now, with what to put into it: health first, then who waits longest.
-    /// `status` is what stands.
+    /// `status` is what is written.
     pub fn due(
         &mut self,
         now: Instant,

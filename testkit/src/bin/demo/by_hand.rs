@@ -38,6 +38,7 @@ k patch subr acme --type=merge -p '{{\"spec\":{{\"suspend\":false}}}}'
 k patch secret acme-oauth -p '{{\"stringData\":{{\"client_secret\":\"wrong\"}}}}'     # the Subscriber says TokenRejected
 k patch secret acme-oauth -p '{{\"stringData\":{{\"client_secret\":\"s3cr3t-for-the-demo\"}}}}'
 k label ntf by-hand --overwrite tidings.dev/replay=$(date +%s)                    # sends the event again
+k annotate subr acme --overwrite tidings.dev/test-requested-at=$(date +%s)        # sends one test event; see k describe subr acme
 k annotate subr acme --overwrite tidings.dev/reconcile-requested-at=$(date +%s)   # ends a pause, an open circuit and the like
 curl http://{admin}/metrics
 
