@@ -35,7 +35,7 @@ pub fn init(format: LogFormat, level: LevelFilter) -> Result<(), TryInitError> {
         .with_target("kube_runtime", if level > LevelFilter::INFO { level } else { level.min(LevelFilter::WARN) })
         .with_target("kube_client::client", level.min(LevelFilter::ERROR))
         // It tells which address a name led to.
-        .with_target("hyper_util::client::legacy::connect", level.min(LevelFilter::WARN));
+        .with_target("hyper_util", level.min(LevelFilter::WARN));
     let layer = fmt::layer().with_writer(io::stderr);
     let layer = match format {
         LogFormat::Text => layer.with_ansi(io::IsTerminal::is_terminal(&io::stderr())).boxed(),
