@@ -68,3 +68,64 @@ impl TokenCache {
         source
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        egress::{Client, Egress, Policy, SendError, Trust},
+        oauth::{Credentials, TokenError},
+    };
+
+    /// A client that may not dial the token service: a request fails at once, and nothing is sent.
+    fn http() -> Arc<Client> {
+        Egress::new(Policy::default()).client(&Trust::default()).unwrap()
+    }
+
+    fn source(cache: &TokenCache, http: &Arc<Client>, scope: &str) -> Arc<TokenSource> {
+        let key = TokenKey {
+            namespace: "test".into(),
+            secret_uid: "uid".into(),
+            secret_version: "1".into(),
+            secret_keys: ["client_id".into(), "client_secret".into()],
+            url: "https://127.0.0.1:1/".into(),
+            client_id: "id".into(),
+            authentication: ClientAuthentication::Basic,
+            scopes: vec![scope.into()],
+            audience: None,
+            parameters: BTreeMap::new(),
+            timeout: Duration::from_secs(1),
+            trust: Trust::default().fingerprint(),
+        };
+        cache.source(key.clone(), || TokenRequest {
+            url: key.url.parse().unwrap(),
+            credentials: Credentials { client_id: key.client_id.clone(), client_secret: "secret".into() },
+            authentication: key.authentication,
+            scopes: key.scopes.clone(),
+            audience: None,
+            parameters: BTreeMap::new(),
+            timeout: key.timeout,
+            http: http.clone(),
+        })
+    }
+
+    fn alive(cache: &TokenCache) -> usize {
+        cache.sources.lock().unwrap().values().filter(|source| source.strong_count() > 0).count()
+    }
+
+    #[tokio::test]
+    async fn only_what_was_asked_for_is_remembered_and_only_so_many() {
+        let (cache, http) = (TokenCache::default(), http());
+        let held = source(&cache, &http, "held");
+        drop(source(&cache, &http, "never asked for"));
+        assert_eq!(alive(&cache), 1);
+        for n in 0..REMEMBERED + 100 {
+            let failure = source(&cache, &http, &n.to_string()).token().await.unwrap_err();
+            assert_eq!(failure.error, TokenError::Unreachable(SendError::Denied));
+        }
+        assert_eq!(alive(&cache), REMEMBERED + 1);
+        assert!(cache.sources.lock().unwrap().len() <= REMEMBERED + 2, "what is forgotten leaves nothing behind");
+        drop(held);
+        assert_eq!(alive(&cache), REMEMBERED);
+    }
+}

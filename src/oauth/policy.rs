@@ -333,6 +333,15 @@ mod tests {
     }
 
     #[test]
+    fn a_refused_token_is_no_way_around_the_wait_for_a_service_that_refuses() {
+        let now = Instant::now();
+        let mut standing = holding(now, 100.0);
+        assert!(standing.failed(now + seconds(60.0), REJECTED, 0.0).is_ok(), "an early renewal");
+        assert!(standing.drop_token(now + seconds(61.0)));
+        assert_eq!(decision(&standing, now + seconds(61.0)), format!("refuse: {REJECTED}"));
+    }
+
+    #[test]
     fn somebody_who_acts_is_not_kept_waiting_but_may_not_hammer() {
         for error in [REJECTED, told_to_wait(3600.0)] {
             let (now, mut standing) = (Instant::now(), Standing::default());
@@ -382,6 +391,50 @@ mod tests {
             standing.issued(now, token("t", life), chance);
             prop_assert_eq!(decision(&standing, now + seconds(life * 0.249)), "serve t");
             prop_assert_eq!(decision(&standing, now + seconds(life * 0.999)), "renew t");
+        }
+
+        /// However the service answers, whatever the webhook refuses and whoever acts.
+        #[test]
+        fn asking_is_bounded_over_any_course_of_events(
+            steps in proptest::collection::vec((0u64..20_000, 0u8..6, 0.0..1.0f64, 1.0..100_000.0f64), 1..200),
+        ) {
+            let (mut standing, mut now) = (Standing::default(), Instant::now());
+            let (mut forced, mut failed): (Option<Instant>, Option<(Instant, Duration)>) = (None, None);
+            for (wait, step, chance, life) in steps {
+                now += Duration::from_millis(wait);
+                let asks = matches!(standing.decide(now), Decision::Ask | Decision::Renew(_));
+                match step {
+                    0 | 1 => {
+                        // As the source does: only a token that is held can be refused.
+                        let way = if step == 0 { Standing::drop_token } else { Standing::doubt_token };
+                        if standing.token.is_some() && way(&mut standing, now) {
+                            prop_assert!(forced.is_none_or(|last| now - last >= FORCED_RENEWAL));
+                            forced = Some(now);
+                        }
+                    }
+                    2 => {
+                        standing.forget_failure();
+                        failed = failed.map(|(at, least)| (at, least.min(ASK_AGAIN_FIRST.mul_f64(0.8))));
+                    }
+                    _ if asks => {
+                        let early = failed.filter(|(at, least)| now - *at < *least);
+                        prop_assert!(early.is_none(), "asked {:?} after a failure", early.map(|(at, _)| now - at));
+                        failed = match step {
+                            3 => {
+                                standing.issued(now, token("t", life), chance);
+                                None
+                            }
+                            _ => {
+                                let trouble = (UNREACHABLE, ASK_AGAIN_FIRST.mul_f64(0.8));
+                                let (error, least) = if step == 4 { (REJECTED, REJECTED_FIRST) } else { trouble };
+                                let _ = standing.failed(now, error, chance);
+                                Some((now, least))
+                            }
+                        };
+                    }
+                    _ => {}
+                }
+            }
         }
     }
 }
