@@ -293,3 +293,23 @@ fn encoding(spec: &SubscriberSpec) -> Encoding {
 pub fn seconds(seconds: u32) -> Duration {
     Duration::from_secs(seconds.max(1).into())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reserved_parameter_that_got_past_the_api_server_is_an_invalid_spec() {
+        let names =
+            |names: &[&str]| check_parameters(names.iter().map(|name| name.to_string()).collect::<Vec<_>>().iter());
+        assert!(names(&["authorization_details", "resource"]).is_ok());
+        let Err(Unresolved::Subscriber { reason, message, of_credentials }) = names(&["resource", "Scope"]) else {
+            panic!("taken");
+        };
+        assert_eq!((reason, of_credentials), (SubscriberReason::InvalidSpec, false));
+        assert!(
+            message.starts_with("tokenService.parameters: ") && message.contains("tokenService.scopes"),
+            "{message}"
+        );
+    }
+}

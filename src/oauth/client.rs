@@ -64,3 +64,28 @@ impl TokenRequest {
         answer::read(answer, SystemTime::now())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fmt::Debug;
+
+    use super::*;
+
+    /// Two ways to this for a type that can be shown, and the compiler refuses to choose; one for any other.
+    trait Hidden<Way> {
+        fn is_hidden() {}
+    }
+    impl<T> Hidden<()> for T {}
+    impl<T: Debug> Hidden<u8> for T {}
+    struct Written;
+    impl<T: serde::Serialize> Hidden<Written> for T {}
+
+    #[test]
+    fn s10_types_that_hold_a_secret_can_be_neither_shown_nor_written() {
+        // Each line compiles only while its type has neither Debug nor Serialize.
+        <Credentials as Hidden<_>>::is_hidden();
+        <TokenRequest as Hidden<_>>::is_hidden();
+        <Token as Hidden<_>>::is_hidden();
+        <crate::oauth::TokenSource as Hidden<_>>::is_hidden();
+    }
+}
