@@ -282,6 +282,21 @@ async fn parameters_arrive_as_form_fields_beside_those_of_the_grant() {
 }
 
 #[tokio::test]
+async fn a_client_id_of_all_printable_characters_authenticates_either_way() {
+    let field = Field::new().await;
+    let printable: String = (' '..='~').collect();
+    field.service.register(Client::new(&printable, "secret"));
+    for (authentication, method) in
+        [(ClientAuthentication::Post, Method::Post), (ClientAuthentication::Basic, Method::Basic)]
+    {
+        let odd_id = field.source_with(|key| (key.client_id, key.authentication) = (printable.clone(), authentication));
+        odd_id.token().await.unwrap();
+        let request = field.service.requests().pop().unwrap();
+        assert_eq!((request.authentication, request.client_id.as_deref()), (Some(method), Some(&*printable)));
+    }
+}
+
+#[tokio::test]
 async fn a_token_counts_under_any_content_type_any_success_and_any_case_of_bearer() {
     let field = Field::new().await;
     let body = |token_type: &str| format!(r#"{{"access_token":"t","token_type":"{token_type}","expires_in":60}}"#);
@@ -400,6 +415,44 @@ async fn a_failure_is_not_asked_about_again_before_its_time_also_when_the_source
         assert_eq!(field.source().token().await.unwrap_err(), first, "made again each time");
     }
     assert_eq!(field.service.requests().len(), 1);
+}
+
+#[tokio::test]
+async fn a_service_that_issues_the_refused_token_again_has_none_to_try_instead() {
+    let field = Field::new().await;
+    field.service.answer_always(Behaviour::reply(token("t")));
+    let refused = field.source().token().await.unwrap();
+    assert!(field.source().token_other_than(&refused).await.is_none());
+    assert_eq!(field.service.requests().len(), 2);
+}
+
+#[tokio::test]
+async fn a_403_in_an_outage_leaves_the_token_that_permits_other_things() {
+    let field = Field::new().await;
+    let held = field.source().token().await.unwrap();
+    field.service.answer_always(Behaviour::status(503));
+    field.source().renew_next(&held).await;
+    for _ in 0..10 {
+        assert_eq!(field.source().token().await.unwrap(), held);
+    }
+    assert_eq!(field.service.requests().len(), 2, "a fresh one was asked for, once");
+}
+
+#[tokio::test]
+async fn s11_a_token_that_nobody_uses_any_more_is_forgotten_a_minute_after_its_request() {
+    let field = Field::new().await;
+    let asked = Instant::now();
+    let source = field.source();
+    source.token().await.unwrap();
+    let watched = Arc::downgrade(&source);
+    drop(source);
+    while watched.strong_count() > 0 {
+        assert!(asked.elapsed() < Duration::from_secs(60) + PATIENCE, "it is kept");
+        sleep(Duration::from_millis(100)).await;
+    }
+    assert!(asked.elapsed() >= Duration::from_secs(60), "made again within the minute it would have asked again");
+    field.source().token().await.unwrap();
+    assert_eq!(field.service.requests().len(), 2);
 }
 
 #[tokio::test]
