@@ -41,7 +41,11 @@ pub(crate) fn read(folder: &Path) -> Result<Vec<Example>> {
 impl Example {
     /// Replaces the URLs, the certificates in the ConfigMap `corp-ca`, and client certificates by some of `authority`.
     pub(crate) fn adapt(self, webhook: &str, token_service: &str, authority: &Authority) -> Result<Adapted> {
-        let text = self.text.replace(WEBHOOK, webhook).replace(TOKEN_SERVICE, token_service);
+        let mut text = self.text;
+        for (example, here) in [(WEBHOOK, webhook), (TOKEN_SERVICE, token_service)] {
+            // As a URL, and as a host alone.
+            text = text.replace(example, here).replace(host(example), host(here));
+        }
         let failed = |error| Error::new(format!("examples/{}: {error}", self.file));
         let documents = serde_yaml::Deserializer::from_str(&text).map(Value::deserialize);
         let mut objects = documents.collect::<Result<Vec<_>, _>>().map_err(failed)?;
@@ -58,6 +62,11 @@ impl Example {
         }
         Ok(Adapted { file: self.file, objects })
     }
+}
+
+fn host(url: &str) -> &str {
+    let authority = url.trim_start_matches("https://");
+    authority.split(['/', ':']).next().unwrap_or(authority)
 }
 
 impl Adapted {
