@@ -43,6 +43,12 @@ impl TokenBook {
         grant.expires.is_none_or(|expires| expires > Instant::now()).then_some(grant)
     }
 
+    /// Every token issued here and not revoked, expired ones too.
+    #[must_use]
+    pub fn all(&self) -> Vec<String> {
+        self.0.lock().unwrap().keys().cloned().collect()
+    }
+
     /// From now on no token issued so far is valid.
     pub fn revoke_all(&self) {
         self.0.lock().unwrap().clear();

@@ -3,16 +3,20 @@
 
 use std::collections::BTreeSet;
 
+use base64::{Engine, engine::general_purpose::STANDARD};
+use http::Method;
 use serde_json::{Value, json};
-use testkit::{Behaviour, Client, exchange::Reply, loopback};
+use testkit::{Behaviour, Client, Operator, exchange::Reply};
 
 use crate::{
+    client_certificates::{guarded, tls_secret},
     self_test,
     world::{CLIENT, PATIENCE, World, condition, path},
 };
 
 const SECRET: &str = "canary-client-secret";
 const ROTATED: &str = "canary-rotated-secret";
+const WRONG: &str = "canary-wrong-secret";
 const HEADER: &str = "canary-header-value";
 const PLAIN_HEADER: &str = "canary-plain-header";
 const BROKEN_HEADER: &str = "canary-broken-header";
@@ -22,13 +26,19 @@ const ORIGIN: &str = "canary-origin.example.com";
 const DESCRIPTION: &str = "canary-error-description";
 const MALFORMED: &str = "canary-malformed-token";
 
+/// What the webhook answers to events, one after the other.
+const STATUSES: [u16; 9] = [200, 202, 308, 400, 401, 403, 415, 500, 503];
+/// Where an answer has room for a canary.
+const ANSWER_HEADERS: [&str; 6] =
+    ["content-type", "location", "retry-after", "set-cookie", "www-authenticate", "x-odd"];
+
 /// All that the operator has put out in one run, and all that must not be in it.
 struct Run {
     /// What was searched, by where it stands.
     shown: Vec<(&'static str, String)>,
     /// From Secrets and token services.
     secrets: BTreeSet<String>,
-    /// From the webhook: what it sends, and where its name leads.
+    /// What the webhook sends, and where names lead.
     answers: BTreeSet<String>,
 }
 
@@ -42,36 +52,50 @@ async fn apply_credentials(world: &World, client_secret: &str) {
     world.plane.admin().apply(&secret.to_string(), &["-n", &world.namespace]).await.unwrap();
 }
 
-/// An answer with a canary wherever there is room for one.
-fn answer(status: u16) -> Reply {
-    let location = format!("/{ANSWER_HEADER}");
-    Reply::status(status).header("x-odd", ANSWER_HEADER).header("location", &location).body(BODY)
+fn register(world: &World, client_secret: &str) {
+    world.tokens.register(Client::new(CLIENT.0, client_secret).scopes(["events.write"]));
 }
 
-/// A world with canaries in its Secrets, and a Subscriber `shop` that uses all of them, at a webhook given by name.
-async fn world() -> (World, String) {
-    let world = World::new("canary").await;
-    world.tokens.register(Client::new(CLIENT.0, SECRET).scopes(["events.write"]));
+/// An answer with a canary wherever there is room for one.
+fn answer(status: u16) -> Reply {
+    ANSWER_HEADERS.iter().fold(Reply::status(status).body(BODY), |reply, name| reply.header(name, ANSWER_HEADER))
+}
+
+/// A world with canaries in its Secrets, and a Subscriber `shop` that uses all of them, at endpoints given by name that let
+/// nobody in without a certificate. Beside it a line of each private key.
+async fn world() -> (World, [String; 2]) {
+    let (world, authorities) = guarded("canary").await;
+    register(&world, SECRET);
     apply_credentials(&world, SECRET).await;
     let annotated = world.get("secret", "acme-oauth").await["metadata"]["annotations"].to_string();
     assert!(annotated.contains(SECRET));
     world.apply(&secret("hook", &json!({"api-key": HEADER}))).await;
-    let identity = world.authority.client_identity("tidings");
-    world.apply(&secret("mtls", &json!({"tls.crt": identity.certificate_pem, "tls.key": identity.key_pem}))).await;
-    let key = identity.key_pem.lines().nth(1).unwrap().to_owned();
+    let identities = authorities.map(|authority| authority.client_identity("tidings"));
+    for (name, identity) in ["hook-mtls", "token-mtls"].iter().zip(&identities) {
+        world.apply(&tls_secret(name, identity)).await;
+    }
     world
         .subscriber("shop", |spec| {
-            let url = spec["webhook"]["url"].as_str().unwrap().replace("127.0.0.1", "localhost");
-            spec["webhook"]["url"] = url.into();
+            for (part, certificate) in [("webhook", "hook-mtls"), ("tokenService", "token-mtls")] {
+                let url = spec[part]["url"].as_str().unwrap().replace("127.0.0.1", "localhost");
+                spec[part]["url"] = url.into();
+                spec[part]["tls"]["clientCertificateSecretRef"] = json!({"name": certificate});
+            }
             spec["webhook"]["headers"] = json!([
                 {"name": "X-Plain", "value": PLAIN_HEADER},
                 {"name": "X-Api-Key", "valueFrom": {"secretKeyRef": {"name": "hook", "key": "api-key"}}},
             ]);
-            spec["webhook"]["tls"]["clientCertificateSecretRef"] = json!({"name": "mtls"});
             spec["delivery"] = json!({"backoff": {"initialSeconds": 3600}});
         })
         .await;
-    (world, key)
+    (world, identities.map(|identity| identity.key_pem.lines().nth(1).unwrap().to_owned()))
+}
+
+/// Has an event sent, and tells how that ended.
+async fn send(world: &World, name: &str) -> Value {
+    world.notification(name, "shop", json!({"source": "/s", "type": "t", "data": {"n": 1}})).await;
+    let tried = world.until("notification", name, |n| n["status"]["attempts"] == 1).await;
+    tried["status"]["lastAttempt"]["reason"].clone()
 }
 
 async fn look_again(world: &World, value: &str) {
@@ -80,20 +104,22 @@ async fn look_again(world: &World, value: &str) {
     world.until("subscriber", "shop", |s| s["status"]["lastHandledRequest"] == value).await;
 }
 
-/// Deliveries and tests with every kind of answer.
-async fn exchange_events(world: &World) {
+/// Deliveries, tests and questions for consent, with every kind of answer and without one.
+async fn exchange_events(world: &mut World) {
     let webhook = path("shop");
-    for status in [200, 202, 308, 400, 401, 403, 415, 500] {
+    for status in STATUSES {
         world.receiver.answer_next(&webhook, 1, &Behaviour::reply(answer(status)));
-        let name = format!("n-{status}");
-        world.notification(&name, "shop", json!({"source": "/s", "type": "t", "data": {"n": 1}})).await;
-        world.until("notification", &name, |n| n["status"]["attempts"] == 1).await;
+        send(world, &format!("n-{status}")).await;
     }
+    world.receiver.stop();
+    assert_eq!(send(world, "n-away").await, "ConnectionFailed");
+    world.receiver.resume().await.unwrap();
     world.receiver.answer_next(&webhook, 1, &Behaviour::reply(answer(500)));
     self_test::test(world, "1").await;
-    world.receiver.answer_next(&webhook, 1, &Behaviour::reply(answer(429).header("retry-after", "600")));
+    let throttling = Reply::status(429).header("retry-after", "600").header("x-odd", ANSWER_HEADER).body(BODY);
+    world.receiver.answer_next(&webhook, 1, &Behaviour::reply(throttling));
     self_test::test(world, "2").await;
-    let refusing = Reply::status(200).header("x-odd", ANSWER_HEADER).allow_origin(ORIGIN).body(BODY);
+    let refusing = answer(200).allow_origin(ORIGIN).allow_rate(ANSWER_HEADER);
     world.receiver.answer_next_options(&webhook, 1, &Behaviour::reply(refusing));
     look_again(world, "1").await;
     world.until_reason("shop", "HandshakeRefused").await;
@@ -103,64 +129,117 @@ async fn exchange_events(world: &World) {
 
 /// Token answers that are none, refusals, and Secrets that change or cannot be used.
 async fn exchange_tokens(world: &World) {
-    let json = |status, body: Value| {
-        Behaviour::reply(Reply::status(status).header("content-type", "application/json").body(body.to_string()))
-    };
-    world.tokens.register(Client::new(CLIENT.0, ROTATED).scopes(["events.write"]));
-    let malformed = json!({"access_token": format!("{MALFORMED}\u{1}"), "token_type": "bearer"});
-    world.tokens.answer_next(1, &json(200, malformed));
-    apply_credentials(world, ROTATED).await;
-    let says = |s: &Value| condition(s, "TokenAvailable")["reason"] == "TokenUnavailable";
-    world.until("subscriber", "shop", says).await;
-    let refusal = json!({"error": "invalid_client", "error_description": DESCRIPTION, "error_uri": DESCRIPTION});
-    world.tokens.answer_next(1, &json(401, refusal));
-    world.until_reason("shop", "TokenRejected").await;
-    apply_credentials(world, "wrong").await;
-    apply_credentials(world, ROTATED).await;
-    world.until_reason("shop", "Operational").await;
+    let json = |status: u16, body: Value| answer(status).body(body.to_string());
+    let refusal = |code: &str| json!({"error": code, "error_description": DESCRIPTION, "error_uri": DESCRIPTION});
+    let unfit = format!("{MALFORMED}\u{1}");
+    let hostile = [
+        (json(200, json!({"access_token": unfit, "token_type": "bearer"})), "characters that cannot stand in a header"),
+        (json(201, json!({"access_token": MALFORMED, "token_type": MALFORMED})), "token_type is not Bearer"),
+        (answer(203).body(MALFORMED), "not a JSON object"),
+        (answer(302).body(MALFORMED), "answered 302"),
+        (answer(503).body(MALFORMED), "answered 503"),
+        (json(400, refusal(MALFORMED)), "answered 400"),
+        (json(401, refusal("invalid_client")), "refuses: invalid_client"),
+    ];
+    for (number, (answer, message)) in hostile.into_iter().enumerate() {
+        world.tokens.answer_always(Behaviour::reply(answer));
+        // With a changed Secret a token is asked for at once.
+        apply_credentials(world, &format!("{ROTATED}-{number}")).await;
+        let says = |s: &Value| condition(s, "TokenAvailable")["message"].as_str().is_some_and(|m| m.contains(message));
+        world.until("subscriber", "shop", says).await;
+    }
+    world.tokens.behave();
+    register(world, ROTATED);
+    for (client_secret, reason) in [(ROTATED, "Operational"), (WRONG, "TokenRejected"), (ROTATED, "Operational")] {
+        apply_credentials(world, client_secret).await;
+        world.until_reason("shop", reason).await;
+    }
+    assert_eq!(send(world, "n-rotated").await, "Acknowledged");
     world.apply(&secret("hook", &json!({"api-key": format!("{BROKEN_HEADER}\r\nx: y")}))).await;
     world.until_reason("shop", "InvalidSecret").await;
 }
 
 /// One run, with logs in this format.
 async fn run(format: &str) -> Run {
-    let (world, key) = world().await;
+    let (mut world, keys) = world().await;
     let flags = ["--egress-allow-cidr", "127.0.0.0/8", "--log-level", "trace", "--log-format", format];
     let operator = world.start(&flags).await;
     operator.ready(PATIENCE).await.unwrap();
-    exchange_events(&world).await;
+    exchange_events(&mut world).await;
     exchange_tokens(&world).await;
-    let (_, metrics) = loopback::get(operator.admin_address(), "/metrics", PATIENCE).await.unwrap();
-    let objects = [world.list("subscribers").await, world.list("notifications").await].concat();
-    let described = world.kubectl(&["describe", "subr", "shop"]).await.ok().unwrap();
+    assert_everything_was_in_play(&world);
+    let shown = everything_shown(&world, &operator).await;
+    let secrets = [SECRET, ROTATED, WRONG, HEADER, PLAIN_HEADER, BROKEN_HEADER, DESCRIPTION, MALFORMED];
+    let addresses = [world.receiver.url(""), world.tokens.url_of("")].map(|url| url.replace("https://", ""));
+    let secrets = secrets.map(str::to_owned).into_iter().chain(keys).chain(world.tokens.tokens().all());
+    let answers = [BODY, ANSWER_HEADER, ORIGIN].map(str::to_owned).into_iter().chain(addresses);
+    Run { shown, secrets: secrets.collect(), answers: answers.collect() }
+}
+
+/// All that the operator puts out, to its end. What a user wrote himself, specs and annotations, is not its own.
+async fn everything_shown(world: &World, operator: &Operator) -> Vec<(&'static str, String)> {
+    let mut objects = [world.list("subscribers").await, world.list("notifications").await].concat();
+    for object in &mut objects {
+        object["spec"].take();
+        object["metadata"]["annotations"].take();
+    }
+    let mut described = String::new();
+    for object in ["subr/shop", "ntf/n-500"] {
+        let text = world.kubectl(&["describe", object]).await.ok().unwrap();
+        described += &text[text.find("\nStatus:").unwrap()..];
+    }
     let events = world.kubectl(&["get", "events", "-o", "yaml"]).await.ok().unwrap();
+    let metrics = operator.metrics().await.unwrap();
     assert_eq!(operator.terminate().await.unwrap(), 0);
-    let shown = vec![
-        ("the log", operator.process().log()),
+    let objects = Value::from(objects).to_string();
+    vec![
+        ("the log", operator.logs()),
         ("the metrics", metrics),
-        ("statuses", objects.iter().map(|object| object["status"].to_string()).collect()),
-        ("kubectl describe", described[described.find("\nStatus:").unwrap()..].to_owned()),
+        ("kubectl get", objects),
+        ("kubectl describe", described),
         ("Events", events),
-    ];
-    // All of them were in play.
+    ]
+}
+
+/// Each canary was sent by us, or to us.
+fn assert_everything_was_in_play(world: &World) {
     let requests = world.receiver.requests_for(&path("shop"));
     for (name, value) in [("x-api-key", HEADER), ("x-plain", PLAIN_HEADER)] {
         assert!(requests.iter().all(|request| request.header(name) == Some(value)), "{name} was not sent");
     }
+    let answered: BTreeSet<_> = requests.iter().map(|r| (r.method == Method::POST, r.answered)).collect();
+    for status in STATUSES.iter().chain(&[429]) {
+        assert!(answered.contains(&(true, Some(*status))), "{status} is not in {answered:?}");
+    }
+    assert!(answered.contains(&(false, Some(200))), "{answered:?}");
+    let issued: BTreeSet<_> = world.tokens.tokens().all().into_iter().collect();
+    let used: BTreeSet<_> = requests.iter().filter_map(|request| request.token().map(str::to_owned)).collect();
+    assert!(used.len() >= 3 && used.is_subset(&issued), "{used:?}");
     let asked = world.tokens.requests();
-    let errors: BTreeSet<_> = asked.iter().map(|request| (request.answered, request.error)).collect();
-    for answered in [(Some(200), None), (Some(401), None), (Some(401), Some("invalid_client"))] {
-        assert!(errors.contains(&answered), "{answered:?} is not in {errors:?}");
+    let asked: BTreeSet<_> = asked.iter().map(|request| (request.answered.unwrap(), request.error)).collect();
+    for hostile in [201, 203, 302, 503, 400, 401].map(|status| (status, None)) {
+        assert!(asked.contains(&hostile), "{hostile:?} is not in {asked:?}");
     }
-    let tokens: BTreeSet<_> = requests.iter().filter_map(|request| request.token().map(str::to_owned)).collect();
-    assert!(tokens.len() >= 2, "{tokens:?}");
-    let secrets = [SECRET, ROTATED, HEADER, PLAIN_HEADER, BROKEN_HEADER, DESCRIPTION, MALFORMED].map(str::to_owned);
-    let address = world.receiver.url("").trim_start_matches("https://").to_owned();
-    Run {
-        shown,
-        secrets: tokens.into_iter().chain(secrets).chain([key]).collect(),
-        answers: [BODY, ANSWER_HEADER, ORIGIN].map(str::to_owned).into_iter().chain([address]).collect(),
-    }
+    assert!(asked.contains(&(401, Some("invalid_client"))), "{WRONG} was not sent: {asked:?}");
+}
+
+/// The ways in which a text may be shown: as it is, inside of something in base64 (a Secret's data, HTTP Basic), and as the
+/// numbers of its bytes, which is what Debug makes of them.
+fn shapes(text: &str) -> [String; 5] {
+    let encoded = |offset: usize| {
+        let bytes = [&vec![0; offset], text.as_bytes()].concat();
+        // The characters that depend on its own bytes alone.
+        let (first, end) = ((offset * 8).div_ceil(6), bytes.len() * 8 / 6);
+        STANDARD.encode(&bytes)[first..end].to_owned()
+    };
+    let numbers: Vec<_> = text.bytes().map(|byte| byte.to_string()).collect();
+    [text.to_owned(), encoded(0), encoded(1), encoded(2), numbers.join(", ")]
+}
+
+/// The line of `text` that shows `canary`.
+pub fn line_with<'a>(text: &'a str, canary: &str) -> Option<&'a str> {
+    let shapes = shapes(canary);
+    text.lines().find(|line| shapes.iter().any(|shape| line.contains(shape.as_str())))
 }
 
 impl Run {
@@ -168,14 +247,22 @@ impl Run {
         for (place, text) in &self.shown {
             assert!(text.len() > 100, "there is nothing to search in {place}");
             for canary in canaries {
-                let at = text.find(canary.as_str()).map(|at| {
-                    let line = text[..at].rfind('\n').map_or(0, |line| line + 1);
-                    text[line..].lines().next().unwrap_or_default()
-                });
-                assert_eq!(at, None, "{canary} is in {place}");
+                assert_eq!(line_with(text, canary), None, "{canary} is in {place}");
             }
         }
     }
+}
+
+#[test]
+fn a_canary_is_found_in_each_of_its_shapes() {
+    for around in ["", "a", "ab", "abc"] {
+        let text = format!("{around}{SECRET}{around}");
+        for shown in [text.clone(), STANDARD.encode(&text), format!("{:?}", text.as_bytes())] {
+            let shown = format!("before\nx{shown}x\nafter");
+            assert_eq!(line_with(&shown, SECRET), shown.lines().nth(1), "{shown}");
+        }
+    }
+    assert_eq!(line_with("before\nafter", SECRET), None);
 }
 
 #[tokio::test]

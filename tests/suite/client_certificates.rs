@@ -8,7 +8,8 @@ use crate::{
     world::{CLIENT, World, condition, path},
 };
 
-fn tls_secret(name: &str, identity: &Identity) -> Value {
+/// A Secret as `kubectl create secret tls` makes it.
+pub fn tls_secret(name: &str, identity: &Identity) -> Value {
     json!({
         "apiVersion": "v1", "kind": "Secret", "type": "kubernetes.io/tls", "metadata": {"name": name},
         "stringData": {"tls.crt": identity.certificate_pem, "tls.key": identity.key_pem},
@@ -16,7 +17,7 @@ fn tls_secret(name: &str, identity: &Identity) -> Value {
 }
 
 /// A world whose receiver and token service demand certificates of two different authorities.
-async fn guarded(name: &str) -> (World, [Authority; 2]) {
+pub async fn guarded(name: &str) -> (World, [Authority; 2]) {
     let mut world = World::new(name).await;
     let clients = [Authority::new(), Authority::new()];
     let server = world.authority.server_identity(&[]);

@@ -24,6 +24,7 @@ mod hostile;
 mod lifecycle;
 mod outcomes;
 mod panics;
+mod quotes;
 mod reference;
 mod refusals;
 mod replay;
