@@ -6,7 +6,7 @@ use std::{
     net::SocketAddr,
     sync::{
         Arc,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -24,23 +24,28 @@ const CONNECTIONS: usize = 64;
 /// A connection that asks for nothing this long is closed.
 const PATIENCE: Duration = Duration::from_secs(3);
 
-/// Says ready once as many parts as expected have said so.
+/// Says ready once as many parts as expected have said so, and while it stands by.
 #[derive(Clone)]
-pub struct Readiness(Arc<AtomicUsize>);
+pub struct Readiness(Arc<(AtomicUsize, AtomicBool)>);
 
 impl Readiness {
     /// Not ready until [`Self::part_is_ready`] was called this often.
     pub fn of_parts(parts: usize) -> Self {
-        Self(Arc::new(AtomicUsize::new(parts)))
+        Self(Arc::new((AtomicUsize::new(parts), AtomicBool::new(false))))
     }
 
     /// One more part is ready.
     pub fn part_is_ready(&self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
+        self.0.0.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// Another operator leads, and this one is ready to follow it; or not any more.
+    pub fn stands_by(&self, standby: bool) {
+        self.0.1.store(standby, Ordering::Relaxed);
     }
 
     fn is_ready(&self) -> bool {
-        self.0.load(Ordering::Relaxed) == 0
+        self.0.1.load(Ordering::Relaxed) || self.0.0.load(Ordering::Relaxed) == 0
     }
 }
 

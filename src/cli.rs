@@ -50,6 +50,14 @@ pub struct Run {
     #[arg(long, value_name = "NAME", env = "TIDINGS_ORIGIN", default_value = "tidings.dev", value_parser = origin)]
     pub origin: HeaderValue,
 
+    /// Stand by until this operator holds a Lease in this namespace, so that of several one works. Default: it is alone.
+    #[arg(long, value_name = "NAMESPACE", env = "TIDINGS_LEASE_NAMESPACE", value_parser = namespace)]
+    pub lease_namespace: Option<String>,
+
+    /// The name of that Lease: operators of one name take turns.
+    #[arg(long, value_name = "NAME", env = "TIDINGS_LEASE_NAME", default_value = "tidings")]
+    pub lease_name: String,
+
     /// Send a Secret's values only to hosts that its annotation tidings.dev/allowed-hosts names. For clusters where some may
     /// write Subscribers but not read Secrets.
     #[arg(long, env = "TIDINGS_REQUIRE_SECRET_CONSENT")]
@@ -90,6 +98,7 @@ impl From<Run> for Settings {
             egress_allow_hosts: run.egress_allow_hosts.into_iter().flatten().collect(),
             origin: run.origin,
             require_secret_consent: run.require_secret_consent,
+            lease: run.lease_namespace.filter(|name| !name.is_empty()).map(|namespace| (namespace, run.lease_name)),
             generated_ttl: run.generated_ttl,
             admin_addr: run.admin_addr,
             max_in_flight: run.max_in_flight as usize,

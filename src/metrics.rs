@@ -28,6 +28,7 @@ struct Inner {
     unfinished: Gauge,
     in_flight: Gauge,
     finished_stored: Gauge,
+    leading: Gauge,
 }
 
 impl Default for Metrics {
@@ -56,6 +57,8 @@ impl Default for Metrics {
             "Delivered and Failed Notifications in the API server, counted at the start and hourly; in between what this process finishes, replays and deletes is added up, and what others delete is not noticed",
             finished_stored.clone(),
         );
+        let leading = Gauge::default();
+        registry.register("leading", "Whether this operator leads (1) or stands by (0)", leading.clone());
         Self(Arc::new(Inner {
             registry,
             attempts,
@@ -65,6 +68,7 @@ impl Default for Metrics {
             unfinished,
             in_flight,
             finished_stored,
+            leading,
         }))
     }
 }
@@ -95,6 +99,11 @@ impl Metrics {
     /// A write of a Notification's status ended with `result`.
     pub fn status_write(&self, result: &'static str) {
         self.0.status_writes.get_or_create(&[("result", result)]).inc();
+    }
+
+    /// This operator leads from now on.
+    pub fn leads(&self) {
+        self.0.leading.set(1);
     }
 
     /// How long the queue is.

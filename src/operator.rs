@@ -10,8 +10,9 @@ use std::{
 use http::HeaderValue;
 use kube::{Api, Client, Config, api::ListParams, core::PartialObjectMeta};
 use tokio::{
+    signal::unix::{Signal, SignalKind},
     sync::{mpsc, watch},
-    task::JoinSet,
+    task::{JoinError, JoinSet},
 };
 use tracing::info;
 
@@ -19,8 +20,8 @@ use crate::{
     admin::{self, Readiness},
     api::Subscriber,
     controller::{
-        Announcer, Attempts, Inputs, Notifications, Registry, Replays, Resolver, Retention, SELECTOR, StatusWriter,
-        Subscribers, Unfinished, in_namespace,
+        Announcer, Attempts, Candidate, Inputs, Leadership, Notifications, Registry, Replays, Resolver, Retention,
+        SELECTOR, StatusWriter, Subscribers, Unfinished, in_namespace,
     },
     egress::{Cidr, Egress, HostPattern, NoRoots, Policy, load_public_roots},
     metrics::Metrics,
@@ -40,6 +41,8 @@ pub struct Settings {
     pub origin: HeaderValue,
     /// Whether a Secret's values are sent only to hosts that its annotation allows.
     pub require_secret_consent: bool,
+    /// The namespace and name of the Lease that the operator has to hold; none: it is alone.
+    pub lease: Option<(String, String)>,
     /// Seconds that finished Notifications made with generateName are kept for; 0: for good.
     pub generated_ttl: u32,
     /// Where the admin endpoint listens.
@@ -82,6 +85,12 @@ pub enum Error {
     /// A part that works until the end has ended: there is a bug, and its panic is in the log.
     #[error("a part of the operator ended by itself; the log says why")]
     PartEnded,
+    /// Another operator took over.
+    #[error("{holder} leads now: this operator ends, so that it starts anew and stands by")]
+    LeaseLost {
+        /// Who leads.
+        holder: String,
+    },
     /// Signals cannot be received.
     #[error("receiving signals: {0}")]
     Signals(#[source] io::Error),
@@ -89,8 +98,8 @@ pub enum Error {
 
 /// Runs the operator until it is told to end (SIGTERM or SIGINT).
 pub async fn run(settings: Settings) -> Result<(), Error> {
-    let mut terminated = signal(tokio::signal::unix::SignalKind::terminate())?;
-    let mut interrupted = signal(tokio::signal::unix::SignalKind::interrupt())?;
+    let mut terminated = signal(SignalKind::terminate())?;
+    let mut interrupted = signal(SignalKind::interrupt())?;
     let listener = admin::bind(settings.admin_addr)
         .await
         .map_err(|source| Error::Admin { address: settings.admin_addr, source })?;
@@ -103,12 +112,44 @@ pub async fn run(settings: Settings) -> Result<(), Error> {
     let client = Client::try_from(config.clone()).map_err(Error::Client)?;
     // Outcomes are written again by the writer itself, which knows when not to.
     config.default_retry = false;
-    let writer = Client::try_from(config).map_err(Error::Client)?;
+    let writer = Client::try_from(config.clone()).map_err(Error::Client)?;
+    // Renewals wait behind nothing else.
+    let of_lease = Client::try_from(config).map_err(Error::Client)?;
     let namespaces = scopes(settings.watch_namespaces);
     check_crds(&client, &namespaces).await?;
 
     let metrics = Metrics::default();
     let readiness = Readiness::of_parts(namespaces.len() + 1);
+    info!(version = env!("CARGO_PKG_VERSION"), admin = %settings.admin_addr, namespaces = %shown(&namespaces), "tidings starts");
+    let mut parts = JoinSet::new();
+    parts.spawn(admin::serve(listener, readiness.clone(), metrics.clone()));
+    let candidate = settings.lease.map(|(namespace, name)| Candidate::new(of_lease, &namespace, &name, identity()));
+    let candidate = candidate.map(Arc::new);
+    let leadership = candidate.as_ref().map_or_else(Leadership::alone, |candidate| candidate.leadership());
+    // In a task of its own: what is in flight at the end, too, ends under the Lease.
+    let standing = candidate.clone();
+    let mut lost = tokio::spawn(async move {
+        match standing {
+            Some(candidate) => candidate.run().await,
+            None => std::future::pending().await,
+        }
+    });
+    if let Some(candidate) = &candidate {
+        readiness.stands_by(true);
+        let mut leads = leadership.clone();
+        tokio::select! {
+            () = leads.regained() => {}
+            // It returns only after it led.
+            holder = &mut lost => return Err(lost_to(holder)),
+            () = either(&mut terminated, &mut interrupted) => {
+                lost.abort();
+                candidate.release().await;
+                return Ok(());
+            }
+        }
+        readiness.stands_by(false);
+    }
+    metrics.leads();
     let (stop, stopped) = watch::channel(false);
     let stopped = move || {
         let mut stopped = stopped.clone();
@@ -131,6 +172,7 @@ pub async fn run(settings: Settings) -> Result<(), Error> {
         registry: registry.clone(),
         announcer: Announcer::start(client.clone()),
         vitals: Mutex::default(),
+        leadership: leadership.clone(),
     });
     let retention = Retention::new(writer.clone(), metrics.clone(), settings.generated_ttl);
     let attempts = Attempts {
@@ -138,14 +180,12 @@ pub async fn run(settings: Settings) -> Result<(), Error> {
         subscribers: subscribers.clone(),
         signals: signals_to,
         stopping: AtomicBool::new(false),
+        leadership,
         retention: retention.handle(),
     };
     let notifications =
         Notifications::new(attempts, registry, metrics.clone(), settings.max_in_flight, settings.event_bytes);
 
-    info!(version = env!("CARGO_PKG_VERSION"), admin = %settings.admin_addr, namespaces = %shown(&namespaces), "tidings starts");
-    let mut parts = JoinSet::new();
-    parts.spawn(admin::serve(listener, readiness.clone(), metrics.clone()));
     parts.spawn(subscribers.clone().report(census));
     parts.spawn(retention.run(namespaces.clone(), stopped()));
     for namespace in namespaces.clone() {
@@ -163,16 +203,37 @@ pub async fn run(settings: Settings) -> Result<(), Error> {
     );
     let end = async {
         let result = tokio::select! {
-            _ = terminated.recv() => Ok(()),
-            _ = interrupted.recv() => Ok(()),
+            () = either(&mut terminated, &mut interrupted) => Ok(()),
             _ = parts.join_next() => Err(Error::PartEnded),
+            holder = &mut lost => Err(lost_to(holder)),
         };
         let _ = stop.send(true);
         result
     };
     let ((), result) = tokio::join!(queue, end);
+    lost.abort();
+    if let Some(candidate) = candidate {
+        candidate.release().await;
+    }
     info!("tidings ends");
     result
+}
+
+async fn either(one: &mut Signal, other: &mut Signal) {
+    tokio::select! {
+        _ = one.recv() => {}
+        _ = other.recv() => {}
+    }
+}
+
+fn lost_to(holder: Result<String, JoinError>) -> Error {
+    holder.map_or(Error::PartEnded, |holder| Error::LeaseLost { holder })
+}
+
+/// Names this process among all that want the Lease, those before it in the same Pod included.
+fn identity() -> String {
+    let host = std::env::var("HOSTNAME").unwrap_or_else(|_| "tidings".into());
+    format!("{host:.200}_{:016x}", rand::random::<u64>())
 }
 
 /// What to watch: the namespaces given, each once, or all (None).
@@ -209,6 +270,6 @@ fn served<T>(listed: Result<T, kube::Error>) -> Result<(), Error> {
     }
 }
 
-fn signal(kind: tokio::signal::unix::SignalKind) -> Result<tokio::signal::unix::Signal, Error> {
+fn signal(kind: SignalKind) -> Result<Signal, Error> {
     tokio::signal::unix::signal(kind).map_err(Error::Signals)
 }

@@ -16,7 +16,7 @@ use tokio::sync::mpsc;
 use tracing::{debug, error, info, warn};
 
 use super::{
-    API_TIMEOUT, RetentionHandle, Route, StatusWriter, Subscribers, Unfinished,
+    API_TIMEOUT, Leadership, RetentionHandle, Route, StatusWriter, Subscribers, Unfinished,
     notification_status::{Attempt, after, expired},
     registry::Spec,
     status::Written,
@@ -38,6 +38,8 @@ pub struct Attempts {
     pub signals: mpsc::UnboundedSender<Signalled>,
     /// Set when the operator ends: what has no token by then is not sent any more.
     pub stopping: AtomicBool,
+    /// Looked at immediately before each send.
+    pub leadership: Leadership,
     /// Deletes what is finished when its time is over.
     pub retention: RetentionHandle,
 }
@@ -116,6 +118,8 @@ pub enum NotStarted {
     NoToken,
     /// The egress policy denies the webhook's address.
     EgressDenied,
+    /// The operator ends, or does not lead any more.
+    Held,
 }
 
 impl Attempts {
@@ -138,13 +142,14 @@ impl Attempts {
         let started = Instant::now();
         let event_id = event_id(&object);
         // A panic is a failed attempt, not a lost Notification.
-        let sent = AssertUnwindSafe(send(&object, &job.route.target, &self.stopping)).catch_unwind().await;
+        let sent = AssertUnwindSafe(self.send(&object, &job.route.target)).catch_unwind().await;
         let outcome = match sent {
             Ok(Sent::Answered(outcome)) if outcome.reason == AttemptReason::EgressDenied => {
                 return Ended::NotStarted(object, NotStarted::EgressDenied);
             }
             Ok(Sent::Answered(outcome)) => outcome,
             Ok(Sent::NoToken) => return Ended::NotStarted(object, NotStarted::NoToken),
+            Ok(Sent::Held) => return Ended::NotStarted(object, NotStarted::Held),
             Ok(Sent::Invalid(fault)) => invalid(&fault),
             Err(_) => {
                 error!(notification = %job, "the delivery panicked");
@@ -185,6 +190,18 @@ impl Attempts {
             }
             Written::Gone => Ended::Gone,
             Written::Superseded(current) => Ended::Superseded(current),
+        }
+    }
+
+    async fn send(&self, object: &Unfinished, target: &Target) -> Sent {
+        let delivery = match parse(object).and_then(|event| Delivery::prepare(target, &event)) {
+            Ok(delivery) => delivery,
+            Err(fault) => return Sent::Invalid(fault),
+        };
+        match delivery.authorize().await {
+            Ok(_) if self.stopping.load(Ordering::Relaxed) || !self.leadership.holds() => Sent::Held,
+            Ok(authorized) => Sent::Answered(authorized.send().await),
+            Err(_) => Sent::NoToken,
         }
     }
 
@@ -285,19 +302,8 @@ fn health(outcome: &Outcome) -> Option<Health> {
 enum Sent {
     Answered(Outcome),
     NoToken,
+    Held,
     Invalid(InvalidEvent),
-}
-
-async fn send(object: &Unfinished, target: &Target, stopping: &AtomicBool) -> Sent {
-    let delivery = match parse(object).and_then(|event| Delivery::prepare(target, &event)) {
-        Ok(delivery) => delivery,
-        Err(fault) => return Sent::Invalid(fault),
-    };
-    match delivery.authorize().await {
-        Ok(_) if stopping.load(Ordering::Relaxed) => Sent::NoToken,
-        Ok(authorized) => Sent::Answered(authorized.send().await),
-        Err(_) => Sent::NoToken,
-    }
 }
 
 fn parse(object: &Unfinished) -> Result<Event, InvalidEvent> {

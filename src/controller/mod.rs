@@ -6,6 +6,7 @@
 mod attempt;
 mod expiry;
 mod index;
+mod lease;
 mod listings;
 mod notification_status;
 mod notifications;
@@ -21,6 +22,7 @@ mod subscribers;
 mod unfinished;
 
 pub use attempt::Attempts;
+pub use lease::{Candidate, Leadership};
 pub use notifications::{Inputs, Notifications};
 pub use registry::{Change, Registry};
 pub use replay::Replays;

@@ -77,6 +77,9 @@ pub enum Unresolved {
     /// The API server did not answer in time.
     #[error("the API server did not answer in time")]
     ApiTimeout,
+    /// Another operator may lead by now.
+    #[error("this operator does not lead")]
+    NotLeading,
     /// The API server refused, or could not be reached.
     #[error("the API server: {0}")]
     Api(#[from] kube::Error),

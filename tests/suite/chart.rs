@@ -43,6 +43,17 @@ fn named_namespaces_need_no_cluster_role_and_get_one_role_each() {
         objects(&render_chart("tidings", &["--set", "watchNamespaces={a,b}", "--set", "crds.install=false"]).unwrap());
     assert!(of_kind(&objects, "ClusterRole").is_empty() && of_kind(&objects, "ClusterRoleBinding").is_empty());
     let roles = of_kind(&objects, "Role");
+    let (of_lease, roles): (Vec<_>, Vec<_>) =
+        roles.into_iter().partition(|role| role["metadata"]["name"] == "tidings-lease");
+    assert_eq!(of_lease.len(), 1);
+    assert_eq!(of_lease[0]["metadata"]["namespace"], "tidings");
+    let leases = |rule: Value| {
+        let mut lease = json!({"apiGroups": ["coordination.k8s.io"], "resources": ["leases"]});
+        lease.as_object_mut().unwrap().extend(rule.as_object().unwrap().clone());
+        lease
+    };
+    let own = leases(json!({"resourceNames": ["tidings"], "verbs": ["get", "update"]}));
+    assert_eq!(of_lease[0]["rules"], json!([leases(json!({"verbs": ["create"]})), own]));
     let namespaces: Vec<_> = roles.iter().map(|role| role["metadata"]["namespace"].as_str().unwrap()).collect();
     assert_eq!(namespaces, ["a", "b"]);
     for role in roles {
@@ -90,7 +101,8 @@ fn the_program_takes_the_arguments_that_the_chart_gives_it() {
 fn bad_values_are_refused_with_their_name() {
     for (value, expected) in [
         ("watchNamespaces=shop", "watchNamespaces"),
-        ("replicas=2", "replicas"),
+        ("replicas=0", "replicas"),
+        ("replica=2", "replica"),
         ("log.level=loud", "log"),
         ("generatedTTL=7d", "generatedTTL"),
         ("egress.allowHosts={10.0.0.1}", "allowHosts"),

@@ -13,6 +13,7 @@ mod cluster;
 mod conformance;
 mod egress;
 mod examples;
+mod failover;
 mod faults;
 mod foreign_token_server;
 mod gates;

@@ -69,6 +69,13 @@ impl World {
         operator
     }
 
+    /// Starts one of several operators, which take turns by a Lease.
+    pub async fn replica(&self) -> Operator {
+        let operator = self.start(&["--egress-allow-cidr", "127.0.0.0/8", "--lease-namespace", &self.namespace]).await;
+        operator.ready(PATIENCE).await.unwrap();
+        operator
+    }
+
     /// Starts an operator for the namespace with these flags besides.
     pub async fn start(&self, flags: &[&str]) -> Operator {
         let args = [&["--watch-namespace", &self.namespace], flags].concat();

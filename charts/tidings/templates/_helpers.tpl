@@ -54,6 +54,17 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | 
   verbs: [create, patch]
 {{- end }}
 
+{{/* A Lease has no name yet when it is created, so that right cannot be bound to one. */}}
+{{- define "tidings.leaseRules" -}}
+- apiGroups: [coordination.k8s.io]
+  resources: [leases]
+  verbs: [create]
+- apiGroups: [coordination.k8s.io]
+  resources: [leases]
+  resourceNames: [{{ include "tidings.fullname" . | quote }}]
+  verbs: [get, update]
+{{- end }}
+
 {{- define "tidings.subject" -}}
 - kind: ServiceAccount
   name: {{ include "tidings.serviceAccountName" . }}

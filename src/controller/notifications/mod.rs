@@ -116,11 +116,15 @@ impl Notifications {
         let mut shutdown = pin!(shutdown);
         let mut counts = tokio::time::interval(CENSUS);
         counts.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut leadership = self.attempts.leadership.clone();
         loop {
-            self.start_due();
-            self.write_due();
+            let leads = leadership.holds();
+            if leads {
+                self.start_due();
+                self.write_due();
+            }
             self.metrics.queue(self.index.len(), self.scheduler.in_flight());
-            let wake = self.wake_at();
+            let wake = if leads { self.wake_at() } else { None };
             tokio::select! {
                 Some((scope, event)) = events.next() => {
                     self.observe(&mut scopes[scope], event);
@@ -141,6 +145,7 @@ impl Notifications {
                 _ = counts.tick(), if synced.is_none() && self.unlisted.is_empty() => {
                     inputs.census.send_replace(self.census());
                 }
+                () = leadership.regained() => {}
                 () = until(wake) => {}
                 () = &mut shutdown => break,
             }

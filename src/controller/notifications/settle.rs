@@ -120,11 +120,12 @@ impl Notifications {
         if object.status.attempts == 0 {
             self.index.return_object(uid, object);
         }
-        self.close(&lane, Gate::SubscriberNotReady);
         match why {
+            NotStarted::Held => return self.scheduler.put_back(uid, Instant::now()),
             NotStarted::NoToken => self.scheduler.put_back(uid, Instant::now()),
             NotStarted::EgressDenied => self.scheduler.retry(uid, Instant::now() + AFTER_DENIED),
         }
+        self.close(&lane, Gate::SubscriberNotReady);
         self.registry.look_again(&lane);
     }
 }

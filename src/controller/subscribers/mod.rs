@@ -43,7 +43,7 @@ use tracing::{debug, warn};
 
 use self::reconcile::reconcile;
 use super::{
-    WATCH_SECONDS, in_namespace,
+    Leadership, WATCH_SECONDS, in_namespace,
     listings::{Listing, Referents, lane_key, object_ref},
     registry::{Reference, Registry},
     resolve::{Resolver, Unresolved},
@@ -68,6 +68,8 @@ pub struct Subscribers {
     pub announcer: Announcer,
     /// How deliveries go.
     pub vitals: Mutex<Vitals>,
+    /// Whether anything may be asked, sent and written.
+    pub leadership: Leadership,
 }
 
 /// Why a Subscriber could not be looked at; it is tried again.

@@ -27,6 +27,9 @@ use crate::{
 
 /// Looks at a Subscriber and acts on what it finds: its gate opens or closes, its status says why.
 pub(super) async fn reconcile(subscriber: Arc<Subscriber>, context: Arc<Subscribers>) -> Result<Action, Error> {
+    if !context.leadership.holds() {
+        return Err(Unresolved::NotLeading.into());
+    }
     let registry = &context.registry;
     let Some(visit) = Visit::begin(&subscriber, registry) else { return Ok(Action::await_change()) };
     let (key, uid) = (&visit.key, &visit.spec.0);
@@ -72,6 +75,7 @@ impl Subscribers {
             self.examine(visit).await?
         };
         let tested = match &visit.test {
+            Some(_) if !self.leadership.holds() => return Err(Unresolved::NotLeading),
             Some(value) => Some(self.test(visit, &chain, value).await),
             None => None,
         };

@@ -14,7 +14,7 @@ use tracing::warn;
 use super::Subscribers;
 use crate::{
     api::{Subscriber, SubscriberStatus},
-    controller::{FIELD_MANAGER, registry::Spec, status::in_time},
+    controller::{FIELD_MANAGER, registry::Spec, resolve::Unresolved, status::in_time},
     dispatch::{Backoff, LaneKey},
 };
 
@@ -37,6 +37,10 @@ impl Subscribers {
     pub(super) async fn write(&self, key: &LaneKey, uid: &str) -> Result<(), kube::Error> {
         let Some(turn) = self.registry.page(key, uid, |page| page.turn()) else { return Ok(()) };
         let _turn = turn.lock().await;
+        // A page that is old by now must not cover what the present leader wrote.
+        if !self.leadership.holds() {
+            return Err(kube::Error::Service(Box::new(Unresolved::NotLeading)));
+        }
         let Some((written, wanted)) = self.registry.page(key, uid, |page| page.unwritten()).flatten() else {
             return Ok(());
         };
@@ -69,6 +73,7 @@ impl Subscribers {
                 Ok(()) => return,
                 // Another Subscriber has the name now.
                 Err(kube::Error::Api(status)) if status.code == 422 => return,
+                Err(_) if !self.leadership.holds() => return,
                 Err(error) => {
                     warn!(subscriber = %key, %error, "the pause could not be written yet; it is kept and written again");
                 }

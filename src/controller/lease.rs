@@ -1,0 +1,265 @@
+//! Who leads: of several operators one works, the one that holds a Lease (coordination.k8s.io/v1).
+//!
+//! The rules: whoever holds the Lease renews it; whoever sees it unchanged for its whole life, by a clock of its own that
+//! never jumps, may take it; each write names the resourceVersion that was read, so of two that try one fails. A leader
+//! that could not renew starts nothing more, well before anybody may take over.
+
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+use k8s_openapi::{
+    api::coordination::v1::{Lease, LeaseSpec},
+    apimachinery::pkg::apis::meta::v1::MicroTime,
+    jiff::Timestamp,
+};
+use kube::{
+    Api, Client,
+    api::{ObjectMeta, PostParams},
+};
+use tokio::{sync::watch, time::timeout};
+use tracing::{debug, info, warn};
+
+/// A Lease that was not renewed for this long may be taken.
+const LIFE: Duration = Duration::from_secs(15);
+/// A leader that could not renew for this long starts nothing more.
+const RENEW_DEADLINE: Duration = Duration::from_secs(10);
+/// A leader renews this often, a standby looks this often.
+const RENEW_EVERY: Duration = Duration::from_secs(2);
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// A call to the API server that takes longer has failed.
+const CALL: Duration = Duration::from_secs(4);
+
+/// Whether this process may start anything now; clones share it.
+#[derive(Clone, Debug)]
+pub struct Leadership(Arc<Mutex<Option<Instant>>>, watch::Receiver<bool>);
+
+impl Leadership {
+    /// Of an operator that is alone: it always may.
+    pub fn alone() -> Self {
+        let (_, held) = watch::channel(true);
+        Self(Arc::new(Mutex::new(Some(Instant::now() + Duration::from_secs(u32::MAX.into())))), held)
+    }
+
+    /// Whether it may, now.
+    pub fn holds(&self) -> bool {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).is_some_and(|until| Instant::now() < until)
+    }
+
+    /// Returns when the Lease was taken, or taken up again after a time in which it could not be renewed.
+    pub async fn regained(&mut self) {
+        while self.1.changed().await.is_ok() {
+            if *self.1.borrow_and_update() {
+                return;
+            }
+        }
+        std::future::pending().await
+    }
+}
+
+/// What a candidate does about the Lease as it read it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Move {
+    /// It is not there: make it.
+    Create,
+    /// It is free, or its holder is gone: take it.
+    Take,
+    /// It is ours.
+    Renew,
+    /// Somebody else holds it; look again after this, at the latest.
+    Wait(Duration),
+}
+
+/// What a candidate remembers of the Lease.
+#[derive(Debug, Default)]
+struct Sight {
+    version: Option<String>,
+    since: Option<Instant>,
+}
+
+impl Sight {
+    /// Decides by what was read at `now`.
+    fn judge(&mut self, identity: &str, lease: Option<&Lease>, now: Instant) -> Move {
+        let Some(lease) = lease else { return Move::Create };
+        let spec = lease.spec.as_ref();
+        let holder = spec.and_then(|spec| spec.holder_identity.as_deref()).unwrap_or_default();
+        if holder == identity {
+            return Move::Renew;
+        }
+        if holder.is_empty() {
+            return Move::Take;
+        }
+        if self.version != lease.metadata.resource_version {
+            self.version.clone_from(&lease.metadata.resource_version);
+            self.since = Some(now);
+        }
+        let life = spec.and_then(|spec| spec.lease_duration_seconds).and_then(|seconds| u64::try_from(seconds).ok());
+        let life = life.map_or(LIFE, Duration::from_secs);
+        let left = self.since.map_or(life, |since| (since + life).saturating_duration_since(now));
+        if left.is_zero() { Move::Take } else { Move::Wait(left.min(LOOK_EVERY)) }
+    }
+}
+
+/// One operator that wants to lead.
+pub struct Candidate {
+    api: Api<Lease>,
+    name: String,
+    identity: String,
+    until: Arc<Mutex<Option<Instant>>>,
+    held: watch::Sender<bool>,
+}
+
+impl Candidate {
+    /// A candidate for the Lease of this name. Its client should not retry by itself. No two have one `identity`.
+    pub fn new(client: Client, namespace: &str, name: &str, identity: String) -> Self {
+        let (held, _) = watch::channel(false);
+        Self { api: Api::namespaced(client, namespace), name: name.to_owned(), identity, until: Arc::default(), held }
+    }
+
+    /// Whether it leads.
+    pub fn leadership(&self) -> Leadership {
+        Leadership(self.until.clone(), self.held.subscribe())
+    }
+
+    /// Stands by until it leads, and leads until somebody else does: returns who that is.
+    pub async fn run(&self) -> String {
+        let (mut sight, mut led) = (Sight::default(), false);
+        loop {
+            let began = Instant::now();
+            let wait = match self.step(&mut sight).await {
+                Ok(Move::Wait(_)) if led => return self.holder().await,
+                Ok(Move::Wait(wait)) => wait,
+                Ok(made) => {
+                    if made != Move::Renew {
+                        info!(lease = self.name, identity = self.identity, "this operator leads");
+                    }
+                    led = true;
+                    *self.until.lock().unwrap_or_else(PoisonError::into_inner) = Some(began + RENEW_DEADLINE);
+                    self.tell(true);
+                    RENEW_EVERY
+                }
+                // Somebody else was faster; who leads is read again.
+                Err(kube::Error::Api(status)) if status.code == 409 => Duration::from_millis(100),
+                Err(error) => {
+                    warn!(lease = self.name, %error, "the Lease could not be read or written; it is tried again");
+                    LOOK_EVERY
+                }
+            };
+            if !self.leadership().holds() {
+                self.tell(false);
+            }
+            tokio::time::sleep(wait).await;
+        }
+    }
+
+    /// Gives the Lease back, if it is ours, so that another operator takes over at once.
+    pub async fn release(&self) {
+        *self.until.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        let released = async {
+            let Some(lease) = self.read().await? else { return Ok(()) };
+            let holder = lease.spec.as_ref().and_then(|spec| spec.holder_identity.as_deref());
+            if holder != Some(self.identity.as_str()) {
+                return Ok(());
+            }
+            self.replace(&lease, "").await
+        };
+        match released.await {
+            Ok(()) => debug!(lease = self.name, "the Lease is given back"),
+            Err(error) => warn!(lease = self.name, %error, "the Lease could not be given back; it runs out by itself"),
+        }
+    }
+
+    async fn step(&self, sight: &mut Sight) -> Result<Move, kube::Error> {
+        let lease = self.read().await?;
+        let next = sight.judge(&self.identity, lease.as_ref(), Instant::now());
+        match (next, &lease) {
+            (Move::Create, _) => {
+                let spec = self.spec(None, &self.identity);
+                let metadata = ObjectMeta { name: Some(self.name.clone()), ..ObjectMeta::default() };
+                in_time(self.api.create(&PostParams::default(), &Lease { metadata, spec: Some(spec) })).await?;
+            }
+            (Move::Take | Move::Renew, Some(lease)) => self.replace(lease, &self.identity).await?,
+            _ => {}
+        }
+        Ok(next)
+    }
+
+    async fn read(&self) -> Result<Option<Lease>, kube::Error> {
+        in_time(self.api.get_opt(&self.name)).await
+    }
+
+    /// Writes over what was read, and only over that: it carries the resourceVersion.
+    async fn replace(&self, read: &Lease, holder: &str) -> Result<(), kube::Error> {
+        let lease = Lease { metadata: read.metadata.clone(), spec: Some(self.spec(read.spec.as_ref(), holder)) };
+        in_time(self.api.replace(&self.name, &PostParams::default(), &lease)).await.map(drop)
+    }
+
+    fn spec(&self, old: Option<&LeaseSpec>, holder: &str) -> LeaseSpec {
+        let now = Some(MicroTime(Timestamp::now()));
+        let is_renewal = old.and_then(|old| old.holder_identity.as_deref()) == Some(holder);
+        let transitions = old.and_then(|old| old.lease_transitions).unwrap_or_default();
+        LeaseSpec {
+            holder_identity: Some(holder.to_owned()),
+            lease_duration_seconds: i32::try_from(LIFE.as_secs()).ok(),
+            renew_time: now.clone(),
+            acquire_time: if is_renewal { old.and_then(|old| old.acquire_time.clone()) } else { now },
+            lease_transitions: Some(if is_renewal { transitions } else { transitions.saturating_add(1) }),
+            ..old.cloned().unwrap_or_default()
+        }
+    }
+
+    async fn holder(&self) -> String {
+        let lease = self.read().await.ok().flatten();
+        lease.and_then(|lease| lease.spec?.holder_identity).unwrap_or_else(|| "somebody else".into())
+    }
+
+    fn tell(&self, holds: bool) {
+        self.held.send_if_modified(|held| std::mem::replace(held, holds) != holds);
+    }
+}
+
+async fn in_time<T>(call: impl Future<Output = Result<T, kube::Error>>) -> Result<T, kube::Error> {
+    timeout(CALL, call).await.unwrap_or_else(|elapsed| Err(kube::Error::Service(elapsed.into())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn lease(holder: &str, version: &str) -> Lease {
+        let spec = LeaseSpec {
+            holder_identity: Some(holder.into()),
+            lease_duration_seconds: Some(15),
+            ..LeaseSpec::default()
+        };
+        let metadata = ObjectMeta { resource_version: Some(version.into()), ..ObjectMeta::default() };
+        Lease { metadata, spec: Some(spec) }
+    }
+
+    #[test]
+    fn a_lease_is_taken_when_it_is_free_or_was_seen_unchanged_for_its_whole_life() {
+        let (mut sight, now) = (Sight::default(), Instant::now());
+        assert_eq!(sight.judge("me", None, now), Move::Create);
+        assert_eq!(sight.judge("me", Some(&lease("", "1")), now), Move::Take);
+        assert_eq!(sight.judge("me", Some(&lease("me", "1")), now), Move::Renew);
+        assert_eq!(sight.judge("me", Some(&lease("other", "1")), now), Move::Wait(SECOND));
+        assert!(matches!(sight.judge("me", Some(&lease("other", "1")), now + 14 * SECOND), Move::Wait(_)));
+        // Renewed: its life begins anew, whatever times it names.
+        assert!(matches!(sight.judge("me", Some(&lease("other", "2")), now + 14 * SECOND), Move::Wait(_)));
+        assert!(matches!(sight.judge("me", Some(&lease("other", "2")), now + 28 * SECOND), Move::Wait(_)));
+        assert_eq!(sight.judge("me", Some(&lease("other", "2")), now + 29 * SECOND), Move::Take);
+    }
+
+    #[test]
+    fn a_leader_stops_starting_before_anybody_may_take_over() {
+        assert!(RENEW_DEADLINE + CALL < LIFE);
+        let (_, held) = watch::channel(true);
+        let leadership = |until| Leadership(Arc::new(Mutex::new(until)), held.clone());
+        assert!(leadership(Some(Instant::now() + SECOND)).holds());
+        assert!(!leadership(Some(Instant::now())).holds() && !leadership(None).holds());
+        assert!(Leadership::alone().holds());
+    }
+}

@@ -1,0 +1,145 @@
+//! Several operators, of which one leads: who sends when the leader ends, dies, is stopped, or cannot reach the API server.
+
+use std::{collections::HashMap, time::Duration};
+
+use serde_json::{Value, json};
+use testkit::{Behaviour, ControlPlane, Operator, Part};
+use tokio::time::{Instant, sleep};
+
+use crate::{
+    cluster::install_crds,
+    world::{CLIENT, PATIENCE, World, path},
+};
+
+/// The life of a Lease, with what the next leader may take besides until it sends.
+const TAKEOVER: Duration = Duration::from_secs(15 + 2);
+
+/// A world with a Subscriber `shop`, and two operators of which the first leads.
+async fn two(name: &str) -> (World, Operator, Operator) {
+    let world = World::new(name).await;
+    world.secret(CLIENT.1).await;
+    world.subscriber("shop", |_| ()).await;
+    let leader = world.replica().await;
+    until_leads(&leader).await;
+    let standby = world.replica().await;
+    (world, leader, standby)
+}
+
+async fn leads(operator: &Operator) -> bool {
+    operator.metrics().await.is_ok_and(|metrics| metrics.lines().any(|line| line == "tidings_leading 1"))
+}
+
+async fn until_leads(operator: &Operator) {
+    let end = Instant::now() + PATIENCE;
+    while !leads(operator).await {
+        assert!(Instant::now() < end, "it does not lead: {}", operator.logs());
+        sleep(Duration::from_millis(20)).await;
+    }
+}
+
+async fn lease(world: &World) -> Value {
+    world.get("lease", "tidings").await["spec"].clone()
+}
+
+/// How often each event arrived.
+fn arrivals(world: &World) -> HashMap<String, usize> {
+    let mut arrivals = HashMap::new();
+    for post in world.posts(&path("shop")) {
+        *arrivals.entry(post.event_id().unwrap()).or_default() += 1;
+    }
+    arrivals
+}
+
+#[tokio::test]
+async fn of_two_operators_one_sends_and_the_other_stands_by_ready() {
+    let (world, leader, standby) = two("standby").await;
+    world.create("n", "shop", 50).await;
+    world.until_delivered(50).await;
+    assert!(arrivals(&world).values().all(|times| *times == 1));
+    assert!(leads(&leader).await && !leads(&standby).await);
+    assert_eq!(lease(&world).await["leaseTransitions"], 1);
+    // One that stands by ends at once, and the leader goes on.
+    assert_eq!(standby.terminate().await.unwrap(), 0);
+    world.create("m", "shop", 1).await;
+    world.until_delivered(51).await;
+}
+
+#[tokio::test]
+async fn a_leader_that_is_told_to_end_finishes_what_is_in_flight_and_hands_over_within_a_second() {
+    let (world, leader, standby) = two("handover").await;
+    world.until_reason("shop", "Operational").await;
+    let slow = Behaviour::status(204).after(Duration::from_secs(3));
+    world.receiver.answer_next(&path("shop"), 1, &slow);
+    world.create("slow", "shop", 1).await;
+    world.receiver.wait_for(&path("shop"), 1, PATIENCE).await.unwrap();
+    world.create("n", "shop", 20).await;
+    let holder = lease(&world).await["holderIdentity"].clone();
+    assert_eq!(leader.terminate().await.unwrap(), 0);
+    let ended = Instant::now();
+    until_leads(&standby).await;
+    // It looks every second; the rest is for a busy machine.
+    assert!(ended.elapsed() < Duration::from_secs(5), "{:?}", ended.elapsed());
+    world.until_delivered(21).await;
+    assert!(arrivals(&world).values().all(|times| *times == 1), "{:?}", arrivals(&world));
+    assert_ne!(lease(&world).await["holderIdentity"], holder);
+}
+
+#[tokio::test]
+async fn a_leader_that_is_killed_is_followed_within_the_leases_time_and_two_seconds() {
+    let (world, leader, standby) = two("killed").await;
+    world.until_reason("shop", "Operational").await;
+    leader.kill().await.unwrap();
+    let killed = std::time::Instant::now();
+    world.create("n", "shop", 20).await;
+    let posts = world.receiver.wait_for(&path("shop"), 1, 2 * TAKEOVER).await.unwrap();
+    let first = posts.iter().find(|post| post.event_id().is_some()).unwrap().arrived - killed;
+    assert!(first < TAKEOVER, "the next leader sent after {first:?}");
+    world.until_delivered(20).await;
+    assert!(leads(&standby).await);
+}
+
+#[tokio::test]
+async fn a_leader_that_was_paused_past_its_lease_starts_nothing_when_it_wakes() {
+    let (world, leader, standby) = two("paused").await;
+    world.until_reason("shop", "Operational").await;
+    leader.process().signal("STOP").await.unwrap();
+    until_leads(&standby).await;
+    // It wakes with a queue of its own that the standby has emptied, and with more to come.
+    world.create("n", "shop", 20).await;
+    world.until_delivered(20).await;
+    world.subscriber("shop", |spec| spec["suspend"] = true.into()).await;
+    world.until_reason("shop", "Suspended").await;
+    world.create("held", "shop", 20).await;
+    leader.process().signal("CONT").await.unwrap();
+    assert_eq!(leader.process().wait(PATIENCE).await.unwrap(), 1);
+    assert!(leader.logs().contains("leads now"), "{}", leader.logs());
+    let arrivals = arrivals(&world);
+    assert_eq!(arrivals.len(), 20);
+    assert!(arrivals.values().all(|times| *times == 1), "{arrivals:?}");
+    assert_eq!(world.get("subscriber", "shop").await["status"]["conditions"][0]["reason"], json!("Suspended"));
+}
+
+#[tokio::test]
+async fn a_leader_that_cannot_renew_starts_nothing_more_and_goes_on_once_it_can() {
+    let plane: &'static ControlPlane = Box::leak(Box::new(ControlPlane::start().await.unwrap()));
+    install_crds(plane).await;
+    let world = World::on(plane, "cut-off").await;
+    world.secret(CLIENT.1).await;
+    // One every second, so that there is always one to start.
+    world.subscriber("shop", |spec| spec["delivery"] = json!({"rateLimitPerMinute": 60, "maxInFlight": 128})).await;
+    let leader = world.replica().await;
+    world.create("n", "shop", 30).await;
+    world.receiver.wait_for(&path("shop"), 1, PATIENCE).await.unwrap();
+    plane.signal(Part::ApiServer, "STOP").await.unwrap();
+    let cut_off = std::time::Instant::now();
+    // Longer than the ten seconds after which it may start nothing, shorter than the life of the Lease.
+    sleep(Duration::from_secs(14)).await;
+    let sent = world.posts(&path("shop"));
+    plane.signal(Part::ApiServer, "CONT").await.unwrap();
+    let last = sent.last().unwrap().arrived.saturating_duration_since(cut_off);
+    assert!(last < Duration::from_secs(11), "something was sent {last:?} after the last renewal");
+    assert!(sent.len() < 15, "{} were sent", sent.len());
+    world.until_delivered(30).await;
+    assert!(arrivals(&world).values().all(|times| *times == 1), "{:?}", arrivals(&world));
+    assert!(leads(&leader).await);
+}
