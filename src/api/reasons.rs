@@ -144,7 +144,7 @@ catalogue! {
         /// Pending: the webhook failed five times in a row; it is probed now and then.
         CircuitOpen: "Look after the webhook; the first success sets all going. The annotation `tidings.dev/reconcile-requested-at` does so at once.",
         /// Pending: the webhook answered 410, it is gone.
-        EndpointGone: "Change the Subscriber's `webhook.url`; otherwise it expires.",
+        EndpointGone: "Change the Subscriber's `webhook.url`, or annotate it with `tidings.dev/reconcile-requested-at` to have it tried again; otherwise it expires.",
         /// Delivered: the webhook answered 2xx.
         Acknowledged: "Nothing.",
         /// Delivered: the webhook answered 202, it has the event and may still be working on it.

@@ -4,6 +4,7 @@ use std::{collections::HashSet, sync::Arc};
 
 use kube::{
     ResourceExt,
+    api::ObjectMeta,
     core::PartialObjectMeta,
     runtime::{reflector::ObjectRef, watcher::Event},
 };
@@ -35,7 +36,8 @@ impl Listing {
 
     fn exists(&self, subscriber: &Subscriber) {
         let status = subscriber.status.clone().unwrap_or_default();
-        self.registry.exists(lane_key(subscriber), subscriber.uid().unwrap_or_default(), status);
+        let version = version(&subscriber.metadata);
+        self.registry.exists(lane_key(subscriber), subscriber.uid().unwrap_or_default(), status, version);
     }
 }
 
@@ -85,6 +87,11 @@ impl Referents {
         };
         referrers.iter().map(object_ref).collect()
     }
+}
+
+/// The resourceVersion as a number (0 if there is none).
+pub(super) fn version(metadata: &ObjectMeta) -> u64 {
+    metadata.resource_version.as_deref().and_then(|version| version.parse().ok()).unwrap_or(0)
 }
 
 pub(super) fn lane_key(subscriber: &Subscriber) -> LaneKey {

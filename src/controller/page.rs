@@ -14,6 +14,8 @@ pub struct Page {
     wanted: SubscriberStatus,
     /// As the API server has it.
     written: SubscriberStatus,
+    /// The resourceVersion of the latest write of this process.
+    version: u64,
     /// Held by whoever writes it.
     turn: Arc<AsyncMutex<()>>,
 }
@@ -21,7 +23,7 @@ pub struct Page {
 impl Page {
     /// A page that holds what was read.
     pub fn new(read: SubscriberStatus) -> Self {
-        Self { wanted: read.clone(), written: read, turn: Arc::default() }
+        Self { wanted: read.clone(), written: read, version: 0, turn: Arc::default() }
     }
 
     /// The status as it should be.
@@ -49,9 +51,18 @@ impl Page {
         (self.wanted != self.written).then(|| (self.written.clone(), self.wanted.clone()))
     }
 
-    /// This is written now.
-    pub fn wrote(&mut self, status: SubscriberStatus) {
+    /// This is written now, as of this resourceVersion.
+    pub fn wrote(&mut self, status: SubscriberStatus, version: u64) {
         self.written = status;
+        self.version = version;
+    }
+
+    /// The watch shows this, as of this resourceVersion. What somebody else wrote over ours is to be written again; what is
+    /// older than our latest write is old news.
+    pub fn shown(&mut self, status: SubscriberStatus, version: u64) {
+        if version > self.version {
+            self.written = status;
+        }
     }
 }
 
@@ -66,8 +77,20 @@ mod tests {
         page.amend(|status| status.pending = Some(1));
         let (_, first) = page.unwritten().unwrap();
         page.amend(|status| status.pending = Some(2));
-        page.wrote(first.clone());
+        page.wrote(first.clone(), 2);
         let (written, wanted) = page.unwritten().unwrap();
         assert_eq!((written, wanted.pending), (first, Some(2)));
+    }
+
+    #[test]
+    fn what_somebody_else_wrote_over_ours_is_to_be_written_again_and_old_news_is_not() {
+        let mut page = Page::new(SubscriberStatus::default());
+        page.amend(|status| status.pending = Some(1));
+        let (_, ours) = page.unwritten().unwrap();
+        page.wrote(ours.clone(), 7);
+        page.shown(SubscriberStatus::default(), 6);
+        assert_eq!(page.unwritten(), None);
+        page.shown(SubscriberStatus::default(), 8);
+        assert_eq!(page.unwritten(), Some((SubscriberStatus::default(), ours)));
     }
 }

@@ -93,12 +93,16 @@ impl Registry {
         Self { known: Mutex::default(), changes }
     }
 
-    /// The watch shows this Subscriber, with this status. A new one is not ready before its reconciler has looked.
-    pub fn exists(&self, key: LaneKey, uid: String, status: SubscriberStatus) {
+    /// The watch shows this Subscriber, with this status as of this resourceVersion. A new one is not ready before its
+    /// reconciler has looked.
+    pub fn exists(&self, key: LaneKey, uid: String, status: SubscriberStatus, version: u64) {
         let mut known = self.lock();
-        if known.subscribers.get(&key).is_none_or(|entry| entry.uid != uid) {
-            known.subscribers.insert(key.clone(), Entry::new(uid, status));
-            self.tell(key, Passage::Closed(Gate::SubscriberNotReady, DEFAULT_EXPIRY), true);
+        match known.subscribers.get_mut(&key).filter(|entry| entry.uid == uid) {
+            Some(entry) => entry.page.shown(status, version),
+            None => {
+                known.subscribers.insert(key.clone(), Entry::new(uid, status));
+                self.tell(key, Passage::Closed(Gate::SubscriberNotReady, DEFAULT_EXPIRY), true);
+            }
         }
     }
 
@@ -267,7 +271,7 @@ mod tests {
     }
 
     fn exists(registry: &Registry, key: LaneKey, uid: String) {
-        registry.exists(key, uid, SubscriberStatus::default());
+        registry.exists(key, uid, SubscriberStatus::default(), 1);
     }
 
     /// The gates told so far, by the Subscriber's name.

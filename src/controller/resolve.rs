@@ -212,20 +212,21 @@ impl Resolver {
         host: &str,
     ) -> Result<(Arc<egress::Client>, Fingerprint), Unresolved> {
         let mut trust = Trust::default();
+        let (mut roots, mut identity) = (String::new(), String::new());
         if let Some(reference) = tls.and_then(|tls| tls.ca_ref.as_ref()) {
             trust.roots_pem = Some(lookup.ca_bundle(reference).await?);
+            roots = format!("{:?} {}, key {}, for {field}.tls.caRef", reference.kind, reference.name, reference.key);
         }
         if let Some(reference) = tls.and_then(|tls| tls.client_certificate_secret_ref.as_ref()) {
             trust.identity = Some(lookup.client_identity(reference, host).await?);
+            identity = format!("Secret {}, for {field}.tls.clientCertificateSecretRef", reference.name);
         }
-        let client = self.egress.client(&trust).map_err(|error| match error {
-            TrustError::Roots(_) => {
-                Unresolved::permanent(SubscriberReason::InvalidTrustBundle, format!("{field}.tls.caRef: {error}"))
-            }
-            TrustError::Identity(_) | TrustError::Unsupported => Unresolved::permanent(
-                SubscriberReason::InvalidSecret,
-                format!("{field}.tls.clientCertificateSecretRef: {error}"),
-            ),
+        let client = self.egress.client(&trust).map_err(|error| {
+            let (reason, of) = match error {
+                TrustError::Roots(_) => (SubscriberReason::InvalidTrustBundle, roots),
+                TrustError::Identity(_) | TrustError::Unsupported => (SubscriberReason::InvalidSecret, identity),
+            };
+            Unresolved::permanent(reason, format!("{of}: {error}"))
         })?;
         Ok((client, trust.fingerprint()))
     }

@@ -141,3 +141,19 @@ async fn a_subscriber_under_load_costs_few_writes_and_none_at_a_restart() {
     sleep(Duration::from_secs(5)).await; // longer than numbers are news before they are written
     assert!(writes().await <= before + u64::from(is_stale), "a restart writes nothing of its own");
 }
+
+#[tokio::test]
+async fn a_status_that_somebody_else_overwrote_is_put_right_again() {
+    let world = shop("tampered", json!({})).await;
+    let _operator = world.operator().await;
+    world.until_reason("shop", "Operational").await;
+    let lie = json!([
+        {"op": "replace", "path": "/status/conditions/0/reason", "value": "Tampered"},
+        {"op": "replace", "path": "/status/pending", "value": 99},
+    ]);
+    let patch = ["patch", "subr", "shop", "--subresource=status", "--type=json", "-p", &lie.to_string()];
+    world.kubectl(&patch).await.ok().unwrap();
+    assert_eq!(condition(&world.get("subscriber", "shop").await, "Ready")["reason"], "Tampered");
+    let right = world.until_reason("shop", "Operational").await;
+    assert_eq!(right["status"]["pending"], 0);
+}

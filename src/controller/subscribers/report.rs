@@ -30,10 +30,11 @@ impl Subscribers {
             let due = {
                 let mut vitals = self.vitals();
                 vitals.count(counted);
-                // By what is written: a write that failed is due again.
-                vitals.due(std::time::Instant::now(), clock, |key, uid| {
-                    self.registry.page(key, uid, |page| page.written().clone())
-                })
+                let written = |key: &LaneKey, uid: &str| self.registry.page(key, uid, |page| page.written().clone());
+                let unwritten = |key: &LaneKey, uid: &str| {
+                    self.registry.page(key, uid, |page| page.unwritten().is_some()).unwrap_or(false)
+                };
+                vitals.due(std::time::Instant::now(), clock, written, unwritten)
             };
             for (key, vital) in due {
                 if let Err(error) = self.update(&key, vital.uid(), |status| vital.put_into(status, clock)).await {

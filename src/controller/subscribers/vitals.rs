@@ -95,17 +95,23 @@ impl Vitals {
     }
 
     /// The Subscribers whose status is to be written now, with what to put into it: health first, then who waits longest.
-    /// `status` is what is written.
+    /// `status` is what is written, `unwritten` whether anything is to be written that this does not know of.
     pub fn due(
         &mut self,
         now: Instant,
         clock: Timestamp,
         status: impl Fn(&LaneKey, &str) -> Option<SubscriberStatus>,
+        unwritten: impl Fn(&LaneKey, &str) -> bool,
     ) -> Vec<(LaneKey, Vital)> {
         let mut due = Vec::new();
-        for (key, vital) in self.0.iter_mut().filter(|(_, vital)| !vital.settled) {
+        for (key, vital) in &mut self.0 {
+            // What could not be written, or what somebody else wrote over it, is written again.
+            let other = unwritten(key, &vital.uid).then_some(Lack::Numbers);
+            if vital.settled && other.is_none() {
+                continue;
+            }
             let Some(status) = status(key, &vital.uid) else { continue };
-            let Some(lack) = vital.lacks(&status, clock) else {
+            let Some(lack) = vital.lacks(&status, clock).or(other) else {
                 vital.news = None;
                 // The end of a pause is news that nobody brings.
                 vital.settled = status.paused_until_time.is_none();
@@ -192,7 +198,11 @@ impl Vital {
     fn health(&self, state: State, status: &SubscriberStatus) -> (bool, Reason, String) {
         match state {
             State::Idle => (true, Reason::Idle, "there is nothing to send, or the Subscriber holds it".into()),
-            State::Delivering => (true, Reason::Delivering, "events are sent".into()),
+            State::Delivering => {
+                let failure = self.last_failure.as_ref().filter(|failure| self.last_success.is_none_or(|at| at < failure.time.0));
+                let but = failure.map_or_else(String::new, |failure| format!("; the last attempt failed: {}", failure.reason));
+                (true, Reason::Delivering, format!("events are sent{but}"))
+            }
             State::RateLimited => (
                 false,
                 Reason::RateLimited,
@@ -256,7 +266,8 @@ mod tests {
         /// Writes what is due after so many seconds, and tells whose.
         fn write(&mut self, second: u32) -> Vec<String> {
             let clock = Timestamp::from_second(second.into()).unwrap();
-            let due = self.vitals.due(self.begin + second * SECOND, clock, |key, _| self.statuses.get(key).cloned());
+            let status = |key: &LaneKey, _: &str| self.statuses.get(key).cloned();
+            let due = self.vitals.due(self.begin + second * SECOND, clock, status, |_, _| false);
             for (key, vital) in &due {
                 vital.put_into(self.statuses.get_mut(key).unwrap(), clock);
             }

@@ -14,7 +14,7 @@ use tracing::warn;
 use super::Subscribers;
 use crate::{
     api::{Subscriber, SubscriberStatus},
-    controller::{FIELD_MANAGER, registry::Spec, resolve::Unresolved, status::in_time},
+    controller::{FIELD_MANAGER, listings::version, registry::Spec, resolve::Unresolved, status::in_time},
     dispatch::{Backoff, LaneKey},
 };
 
@@ -51,11 +51,11 @@ impl Subscribers {
         .map_err(kube::Error::SerdeError)?;
         let api = Api::<Subscriber>::namespaced(self.client.clone(), &key.namespace);
         let params = PatchParams { field_manager: Some(FIELD_MANAGER.into()), ..PatchParams::default() };
-        match in_time(api.patch_status(&key.name, &params, &Patch::<()>::Json(patch))).await {
+        let version = match in_time(api.patch_status(&key.name, &params, &Patch::<()>::Json(patch))).await {
             Err(kube::Error::Api(status)) if status.code == 404 => return Ok(()),
-            result => drop(result?),
-        }
-        self.registry.page(key, uid, |page| page.wrote(wanted.clone()));
+            result => version(&result?.metadata),
+        };
+        self.registry.page(key, uid, |page| page.wrote(wanted.clone(), version));
         self.announcer.announce(key, uid, &written.conditions, &wanted.conditions);
         Ok(())
     }
