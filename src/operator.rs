@@ -14,7 +14,7 @@ use tokio::{
     sync::{mpsc, watch},
     task::{JoinError, JoinSet},
 };
-use tracing::info;
+use tracing::{info, warn};
 
 use crate::{
     admin::{self, Readiness},
@@ -27,6 +27,9 @@ use crate::{
     metrics::Metrics,
     oauth::TokenCache,
 };
+
+/// At the end, looks at Subscribers that are under way have so long after the last delivery.
+const LAST_LOOKS: Duration = Duration::from_secs(10);
 
 /// What an administrator decides.
 #[derive(Debug)]
@@ -186,13 +189,14 @@ pub async fn run(settings: Settings) -> Result<(), Error> {
     let notifications =
         Notifications::new(attempts, registry, metrics.clone(), settings.max_in_flight, settings.event_bytes);
 
+    let mut looks = JoinSet::new();
     parts.spawn(subscribers.clone().report(census));
     parts.spawn(retention.run(namespaces.clone(), stopped()));
     for namespace in namespaces.clone() {
         let replays = Replays { client: client.clone(), writer: writer.clone(), metrics: metrics.clone() };
         parts.spawn(replays.run(namespace.clone(), stopped()));
         let readiness = readiness.clone();
-        parts.spawn(subscribers.clone().run(namespace, move || readiness.part_is_ready(), stopped()));
+        looks.spawn(subscribers.clone().run(namespace, move || readiness.part_is_ready(), stopped()));
     }
     let queue = notifications.run(
         &client,
@@ -205,12 +209,18 @@ pub async fn run(settings: Settings) -> Result<(), Error> {
         let result = tokio::select! {
             () = either(&mut terminated, &mut interrupted) => Ok(()),
             _ = parts.join_next() => Err(Error::PartEnded),
+            _ = looks.join_next() => Err(Error::PartEnded),
             holder = &mut lost => Err(lost_to(holder)),
         };
         let _ = stop.send(true);
         result
     };
     let ((), result) = tokio::join!(queue, end);
+    // A test that was sent is told of, and what a look found is written.
+    let last_looks = async { while looks.join_next().await.is_some() {} };
+    if tokio::time::timeout(LAST_LOOKS, last_looks).await.is_err() {
+        warn!("a look at a Subscriber takes too long to wait for");
+    }
     lost.abort();
     if let Some(candidate) = candidate {
         candidate.release().await;

@@ -88,8 +88,8 @@ catalogue! {
         EgressDenied: "Use a public address, or have an administrator allow it with `--egress-allow-cidr` or `--egress-allow-host`.",
         /// TokenAvailable: the token service issued a token.
         TokenIssued: "Nothing.",
-        /// TokenAvailable is False: the token service is in trouble, or cannot be reached; it is asked again. Not Ready only
-        /// before the first success.
+        /// TokenAvailable is False: the token service is in trouble, or cannot be reached; it is asked again. Not Ready
+        /// where it was not Operational before.
         TokenUnavailable: "Wait, or look after the token service; no attempt is spent meanwhile.",
         /// TokenAvailable is False, and not Ready: the token service refuses the client: wrong id, secret, scope or grant.
         TokenRejected: "Correct what the message names in the Secret, in `tokenService`, or at the token service.",

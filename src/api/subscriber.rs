@@ -78,7 +78,8 @@ use super::{
 )]
 #[serde(rename_all = "camelCase")]
 pub struct SubscriberSpec {
-    /// Set to true to hold this Subscriber's Notifications: they stay Pending, nothing is sent, nothing is lost.
+    /// Set to true to hold this Subscriber's Notifications: they stay Pending, none is sent, none is lost. A test that is
+    /// asked for is sent all the same.
     #[serde(default)]
     pub suspend: bool,
     /// Where and how events are sent.

@@ -61,8 +61,6 @@ pub struct Signalled {
 pub enum Signal {
     /// How the webhook is.
     Health(Health),
-    /// It asks to be left alone until then.
-    Pause(Instant),
     /// It is gone.
     Gone,
 }
@@ -221,13 +219,12 @@ impl Attempts {
         match outcome.verdict {
             Verdict::Pause(asked) => {
                 let (until, wait) = pause(asked.unwrap_or(backoff).min(route.expire_after), Timestamp::now());
-                tell(Signal::Pause(Instant::now() + wait));
-                self.subscribers.record_pause(&job.lane, &route.spec, until).await;
+                self.subscribers.record_pause(&job.lane, &route.spec, until, wait).await;
                 wait
             }
             Verdict::Gone => {
                 tell(Signal::Gone);
-                self.subscribers.record_gone(&job.lane, &route.spec);
+                self.subscribers.record_gone(&job.lane, &route.spec).await;
                 backoff
             }
             _ => {

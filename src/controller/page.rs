@@ -1,6 +1,8 @@
 //! One Subscriber's status as this process wants it and as it is written.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
+
+use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Time, jiff::Timestamp};
 
 use tokio::sync::Mutex as AsyncMutex;
 
@@ -39,6 +41,18 @@ impl Page {
     /// Changes what it should be.
     pub fn amend(&mut self, change: impl FnOnce(&mut SubscriberStatus)) {
         change(&mut self.wanted);
+    }
+
+    /// The webhook asked to be left alone until then; the latest end wins.
+    pub fn pause(&mut self, until: Timestamp) {
+        let latest = self.wanted.paused_until_time.as_ref().map_or(until, |known| known.0.max(until));
+        self.wanted.paused_until_time = Some(Time(latest));
+    }
+
+    /// How much of a pause is left at `now`. A time written by a wrong clock is not trusted past `longest`.
+    pub fn silence(&self, longest: Duration, now: Timestamp) -> Duration {
+        let left = self.wanted.paused_until_time.as_ref().map(|until| until.0.duration_since(now));
+        left.and_then(|left| Duration::try_from(left).ok()).unwrap_or_default().min(longest)
     }
 
     /// Whose turn it is to write.

@@ -6,6 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use k8s_openapi::jiff::Timestamp;
 use tokio::sync::mpsc;
 
 use super::{page::Page, resolve::Route, subscribers::Unanswered};
@@ -24,11 +25,17 @@ pub enum Change {
     Passage {
         /// The Subscriber.
         lane: LaneKey,
+        /// Which of its specs was looked at (None: none yet).
+        spec: Option<Spec>,
         /// Whether, and where.
         passage: Passage,
+        /// Not before this, whatever the passage.
+        pause: Option<Instant>,
         /// Whether pause and open circuit end: its spec changed, or somebody asked for it.
         reset: bool,
     },
+    /// A Subscriber's webhook asked to be left alone until then.
+    Paused(LaneKey, Instant),
     /// All Subscribers of a namespace (None: of all) are known: one that is not there does not exist.
     Listed(Option<String>),
 }
@@ -36,8 +43,8 @@ pub enum Change {
 /// Whether a Subscriber's Notifications may go, and where.
 #[derive(Clone)]
 pub enum Passage {
-    /// They may, but not before the end of a pause.
-    Open(Arc<Route>, Option<Instant>),
+    /// They may.
+    Open(Arc<Route>),
     /// They wait behind this gate; those that may expire do so after this time.
     Closed(Gate, Duration),
 }
@@ -49,6 +56,16 @@ pub enum Reference {
     Secret(String),
     /// A ConfigMap, by name.
     ConfigMap(String),
+}
+
+/// How a look at a Subscriber begins.
+pub struct Begun {
+    /// The status as this process knows it.
+    pub status: SubscriberStatus,
+    /// The spec is another than that of the look before.
+    pub changed: bool,
+    /// The spec changed, or somebody asked for a new look: what may be opened is opened.
+    pub requested: bool,
 }
 
 /// One spec of one Subscriber: a uid and a generation.
@@ -70,6 +87,11 @@ struct Known {
 /// What is known of one Subscriber.
 struct Entry {
     uid: String,
+    /// The generation, and the request for a new look, that the latest look began with.
+    begun: Option<i64>,
+    request: Option<String>,
+    /// What may be opened is to be opened with the next passage.
+    reset: bool,
     references: HashSet<Reference>,
     /// The generation whose webhook answered 410.
     gone: Option<i64>,
@@ -82,8 +104,17 @@ struct Entry {
 
 impl Entry {
     fn new(uid: String, status: SubscriberStatus) -> Self {
-        let references = HashSet::new();
-        Self { uid, references, gone: None, tokens: None, unanswered: None, page: Page::new(status) }
+        Self {
+            uid,
+            begun: None,
+            request: None,
+            reset: false,
+            references: HashSet::new(),
+            gone: None,
+            tokens: None,
+            unanswered: None,
+            page: Page::new(status),
+        }
     }
 }
 
@@ -127,17 +158,18 @@ impl Registry {
     }
 
     /// The reconciler's answer for a spec; dropped when the Subscriber was deleted meanwhile, closed when its webhook
-    /// is gone.
-    pub fn publish(&self, key: &LaneKey, spec: &Spec, passage: Passage, reset: bool) {
-        let known = self.lock();
-        if let Some(entry) = known.subscribers.get(key).filter(|entry| entry.uid == spec.0) {
+    /// is gone. No pause is believed beyond `expire_after`.
+    pub fn publish(&self, key: &LaneKey, spec: &Spec, passage: Passage, expire_after: Duration) {
+        let mut known = self.lock();
+        if let Some(entry) = known.subscribers.get_mut(key).filter(|entry| entry.uid == spec.0) {
             let passage = match passage {
-                Passage::Open(route, _) if entry.gone == Some(spec.1) => {
-                    Passage::Closed(Gate::EndpointGone, route.expire_after)
-                }
+                Passage::Open(_) if entry.gone == Some(spec.1) => Passage::Closed(Gate::EndpointGone, expire_after),
                 passage => passage,
             };
-            self.tell(key.clone(), passage, reset);
+            let silence = entry.page.silence(expire_after, Timestamp::now());
+            let pause = (!silence.is_zero()).then(|| Instant::now() + silence);
+            let (lane, spec, reset) = (key.clone(), Some(spec.clone()), std::mem::take(&mut entry.reset));
+            self.send(Change::Passage { lane, spec, passage, pause, reset });
         }
     }
 
@@ -152,9 +184,50 @@ impl Registry {
         self.with(key, &spec.0, |entry| entry.gone == Some(spec.1)).unwrap_or(false)
     }
 
-    /// Forgets that the webhook answered 410, and that it did not answer for its consent.
-    pub fn clear(&self, key: &LaneKey, uid: &str) {
-        self.with(key, uid, |entry| (entry.gone, entry.unanswered) = (None, None));
+    /// A look at this spec begins; `request` is what somebody asked for it by. What a new spec or request ends (a pause, a
+    /// 410, the wait for the webhook's consent) ends now, once, however often the look has to begin again.
+    pub fn begin(&self, key: &LaneKey, spec: &Spec, request: Option<String>) -> Option<Begun> {
+        self.with(key, &spec.0, |entry| {
+            let status = entry.page.wanted();
+            let before = entry.begun.or(status.observed_generation).filter(|generation| *generation >= 0);
+            let changed = before.is_some_and(|generation| generation != spec.1);
+            let handled = entry.request.as_ref().or(status.last_handled_request.as_ref());
+            let asked = request.is_some() && request.as_ref() != handled;
+            entry.begun = Some(spec.1);
+            if asked {
+                entry.request = request;
+            }
+            if changed || asked {
+                (entry.gone, entry.unanswered, entry.reset) = (None, None, true);
+                entry.page.amend(|status| status.paused_until_time = None);
+            }
+            Begun { status: entry.page.wanted().clone(), changed, requested: entry.reset }
+        })
+    }
+
+    /// The webhook of this spec asked to be left alone until `until`, that is for `wait`.
+    pub fn pause(&self, key: &LaneKey, spec: &Spec, until: Timestamp, wait: Duration) {
+        let mut known = self.lock();
+        let entry = known.subscribers.get_mut(key).filter(|entry| entry.uid == spec.0);
+        // What another spec was asked for ended with it.
+        if let Some(entry) = entry.filter(|entry| entry.begun.is_none_or(|generation| generation == spec.1)) {
+            entry.page.pause(until);
+            self.send(Change::Paused(key.clone(), Instant::now() + wait));
+        }
+    }
+
+    /// Nothing of this Subscriber goes until the look that begins is over.
+    pub fn close(&self, key: &LaneKey, spec: &Spec, expire_after: Duration) {
+        self.with(key, &spec.0, |_| {
+            let passage = Passage::Closed(Gate::SubscriberNotReady, expire_after);
+            self.send(Change::Passage {
+                lane: key.clone(),
+                spec: Some(spec.clone()),
+                passage,
+                pause: None,
+                reset: false,
+            });
+        });
     }
 
     /// Holds the Subscriber's source of tokens.
@@ -236,7 +309,7 @@ impl Registry {
     }
 
     fn tell(&self, lane: LaneKey, passage: Passage, reset: bool) {
-        self.send(Change::Passage { lane, passage, reset });
+        self.send(Change::Passage { lane, spec: None, passage, pause: None, reset });
     }
 
     fn send(&self, change: Change) {
@@ -292,11 +365,11 @@ mod tests {
             told(&mut changes),
             [("s".into(), Gate::SubscriberNotReady), ("s".into(), Gate::SubscriberNotFound)]
         );
-        registry.publish(&key("s"), &spec("uid-1"), closed(), false);
+        registry.publish(&key("s"), &spec("uid-1"), closed(), DEFAULT_EXPIRY);
         exists(&registry, key("s"), "uid-2".into());
-        registry.publish(&key("s"), &spec("uid-1"), closed(), false);
+        registry.publish(&key("s"), &spec("uid-1"), closed(), DEFAULT_EXPIRY);
         assert_eq!(told(&mut changes), [("s".into(), Gate::SubscriberNotReady)]);
-        registry.publish(&key("s"), &spec("uid-2"), closed(), false);
+        registry.publish(&key("s"), &spec("uid-2"), closed(), DEFAULT_EXPIRY);
         assert_eq!(told(&mut changes), [("s".into(), Gate::Suspended)]);
     }
 

@@ -144,6 +144,8 @@ impl Resolver {
         let (http, _) = self.way_out(&mut lookup, spec.webhook.tls.as_ref(), "webhook", host).await?;
         let headers = headers(&mut lookup, &spec.webhook.headers, host).await?;
         let tokens = self.tokens(&mut lookup, namespace, spec).await?;
+        let credentials = &spec.token_service.credentials_secret_ref.name;
+        lookup.permits(credentials, host).await.map_err(Unresolved::of_credentials)?;
         check(&http, &url, "webhook.url").await?;
         Ok(Target {
             encoding: encoding(spec),

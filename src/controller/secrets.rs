@@ -1,4 +1,4 @@
-//! Secrets and ConfigMaps into credentials, trust and header values. Read when used, never kept.
+//! Secrets and ConfigMaps into credentials, trust and header values. Read when used; kept by whoever uses them.
 
 use std::collections::HashMap;
 
@@ -55,6 +55,11 @@ impl<'a> Lookup<'a> {
             uid: secret.metadata.uid.clone().unwrap_or_default(),
             version: secret.metadata.resource_version.clone().unwrap_or_default(),
         })
+    }
+
+    /// Whether what is got with this Secret, a token, may be sent to `host`.
+    pub async fn permits(&mut self, name: &str, host: &str) -> Result<(), Unresolved> {
+        self.secret_for(name, host).await.map(drop)
     }
 
     /// Reads a header's value, which is sent to `host`: bytes that are not yet checked.

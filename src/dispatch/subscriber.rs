@@ -22,7 +22,7 @@ impl<Id: Clone + Eq + Hash + Ord> Scheduler<Id> {
         self.change(lane, |lane| lane.close(gate));
     }
 
-    /// Nothing starts in this lane before `until`, open or closed. The latest call wins, even if its time is earlier.
+    /// Nothing starts in this lane before `until`, open or closed. The latest end wins.
     pub fn pause(&mut self, lane: &LaneKey, until: Instant) {
         self.change(lane, |lane| lane.pause(until));
     }

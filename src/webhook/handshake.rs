@@ -92,7 +92,8 @@ fn rate(headers: &HeaderMap, asked: Option<u32>) -> Option<u32> {
 
 /// Whether the webhook may answer otherwise soon. This says nothing of its consent, only when to ask again.
 fn is_trouble(status: StatusCode) -> bool {
-    status.is_server_error() || matches!(status.as_u16(), 408 | 425 | 429)
+    // 501 and 505 are how a server says that it does not know the question.
+    (status.is_server_error() && !matches!(status.as_u16(), 501 | 505)) || matches!(status.as_u16(), 408 | 425 | 429)
 }
 
 #[cfg(test)]

@@ -77,7 +77,7 @@ impl Outcome {
             404 => (
                 Retry,
                 Reason::UnexpectedStatus,
-                "the webhook answered 404: check the path in webhook.url; it is tried again".into(),
+                "the webhook answered 404: check the path in webhook.url".into(),
             ),
             500..=599 => (Retry, Reason::ServerError, format!("the webhook answered {code}")),
             _ => (Retry, Reason::UnexpectedStatus, format!("the webhook answered {code}")),

@@ -267,3 +267,34 @@ async fn max_attempts_exhaust_and_expiry_spares_what_was_never_tried() {
     }
     assert_eq!(world.get("notification", "held").await["status"]["phase"], "Pending", "never tried, only suspended");
 }
+
+#[tokio::test]
+async fn a_410_that_comes_while_the_operator_ends_is_not_forgotten() {
+    let world = shop("gone-at-the-end", json!({})).await;
+    let mut operator = world.operator().await;
+    world.until_reason("shop", "Operational").await;
+    let late = Behaviour::status(410).after(Duration::from_secs(2));
+    world.receiver.answer_next(&path("shop"), 1, &late);
+    world.notification("n", "shop", event()).await;
+    world.receiver.wait_for(&path("shop"), 1, PATIENCE).await.unwrap();
+    assert_eq!(operator.terminate().await.unwrap(), 0);
+    operator.restart().await.unwrap();
+    operator.ready(PATIENCE).await.unwrap();
+    world.notification("other", "shop", event()).await;
+    world.until("notification", "other", |n| n["status"]["reason"] == "EndpointGone").await;
+    assert_eq!(world.posts(&path("shop")).len(), 1);
+}
+
+#[tokio::test]
+async fn nothing_goes_by_an_old_spec_while_the_new_one_is_looked_at() {
+    let world = shop("changed", json!({})).await;
+    let _operator = world.operator().await;
+    world.until_reason("shop", "Operational").await;
+    world.receiver.answer_options(&path("shop"), Behaviour::hang());
+    world.subscriber("shop", |spec| spec["abuseProtection"] = json!({"policy": "Required"})).await;
+    world.receiver.wait_for_options(&path("shop"), 2, PATIENCE).await.unwrap();
+    world.notification("n", "shop", event()).await;
+    world.until_reason("shop", "HandshakePending").await;
+    world.until("notification", "n", |n| n["status"]["reason"] == "SubscriberNotReady").await;
+    assert!(world.posts(&path("shop")).is_empty());
+}

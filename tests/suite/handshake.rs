@@ -104,7 +104,7 @@ async fn webhook_20_consent_is_read_from_the_header_never_from_the_status() {
         let (consent, _) = asked(Reply::status(status).allow_origin("*"), None).await;
         assert_eq!(consent, Consent::Granted(None), "{status}");
     }
-    for status in [200, 201, 204, 302, 404, 405] {
+    for status in [200, 201, 204, 302, 404, 405, 501] {
         let allow = Reply::status(status).header("allow", "POST").header("access-control-allow-origin", "*");
         assert_eq!(asked(allow, None).await.0, Consent::Silent, "{status}");
     }

@@ -1,5 +1,7 @@
 //! The test that an annotation asks for: a gate for pipelines.
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
 use testkit::{Behaviour, exchange::Reply};
 
@@ -121,4 +123,40 @@ async fn a_test_answered_with_429_or_410_counts_for_the_whole_subscriber_and_no_
         .ok()
         .unwrap();
     world.until_reason("shop", "EndpointGone").await;
+}
+
+#[tokio::test]
+async fn a_test_that_is_under_way_when_the_operator_ends_is_not_run_again() {
+    let world = World::new("self-test-end").await;
+    world.secret(CLIENT.1).await;
+    world.subscriber("shop", |_| ()).await;
+    let mut operator = world.operator().await;
+    world.until_reason("shop", "Operational").await;
+    world.receiver.answer_next(&path("shop"), 1, &Behaviour::status(204).after(Duration::from_secs(2)));
+    world.kubectl(&["annotate", "subr", "shop", "tidings.dev/test-requested-at=1"]).await.ok().unwrap();
+    world.receiver.wait_for(&path("shop"), 1, PATIENCE).await.unwrap();
+    assert_eq!(operator.terminate().await.unwrap(), 0);
+    let subscriber = world.get("subscriber", "shop").await;
+    assert_eq!(subscriber["status"]["lastHandledTest"], "1");
+    assert_eq!(told(&condition(&subscriber, "Tested")).1, "TestPassed");
+    operator.restart().await.unwrap();
+    operator.ready(PATIENCE).await.unwrap();
+    world.notification("n", "shop", json!({"source": "/s", "type": "t"})).await;
+    world.until_phase("n", "Delivered").await;
+    assert_eq!(world.posts(&path("shop")).len(), 2);
+}
+
+#[tokio::test]
+async fn no_test_is_sent_into_the_silence_that_its_own_question_for_consent_brought() {
+    let world = World::new("self-test-silence").await;
+    world.secret(CLIENT.1).await;
+    world.subscriber("shop", |_| ()).await;
+    let _operator = world.operator().await;
+    world.until_reason("shop", "Operational").await;
+    let silence = Behaviour::reply(Reply::status(503).header("retry-after", "600"));
+    world.receiver.answer_options(&path("shop"), silence);
+    let tested = test(&world, "1").await;
+    assert!(told(&tested).2.contains("step 4 of 4, delivery: Paused"), "{tested}");
+    assert!(world.posts(&path("shop")).is_empty());
+    world.until("subscriber", "shop", |s| s["status"]["pausedUntilTime"].is_string()).await;
 }

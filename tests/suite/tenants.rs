@@ -81,6 +81,16 @@ async fn s09_where_consent_is_required_a_secrets_values_go_only_to_the_hosts_tha
         world.apply(&secret(name, Some("login.example.com, 127.0.0.1"), data)).await;
     }
     world.until_phase("n", "Delivered").await;
+    // Nor does a token go to a host that its credentials do not allow: the webhook is at another name of the same place.
+    world
+        .subscriber("stolen", |spec| {
+            let url = spec["webhook"]["url"].as_str().unwrap().replace("127.0.0.1", "localhost");
+            spec["webhook"]["url"] = url.into();
+        })
+        .await;
+    let stolen = world.until_reason("stolen", "SecretNotPermitted").await;
+    let message = condition(&stolen, "Ready")["message"].as_str().unwrap().to_owned();
+    assert!(message.contains("Secret acme-oauth") && message.contains("localhost"), "{message}");
     // Consent that is withdrawn counts at once.
     world.apply(&secret("hook", Some(""), &key)).await;
     world.until_reason("shop", "SecretNotPermitted").await;

@@ -13,7 +13,9 @@ impl Notifications {
     pub(super) fn census(&self) -> Vec<(LaneKey, Census)> {
         let now = Instant::now();
         let of = |lane: &LaneKey| Census { pending: self.scheduler.pending(lane), state: self.state(lane, now) };
-        self.lanes.keys().map(|lane| (lane.clone(), of(lane))).collect()
+        // Before the first look nothing is known but that there is one.
+        let looked_at = self.lanes.iter().filter(|(_, lane)| lane.spec.is_some());
+        looked_at.map(|(lane, _)| (lane.clone(), of(lane))).collect()
     }
 
     fn state(&self, lane: &LaneKey, now: Instant) -> State {

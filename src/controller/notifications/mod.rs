@@ -32,7 +32,7 @@ use super::{
     attempt::{Attempts, Job, Signalled},
     expiry::Expiries,
     index::{Index, Uid},
-    registry::{Change, Registry},
+    registry::{Change, Registry, Spec},
     resolve::Route,
     subscribers::{CENSUS, Census},
 };
@@ -63,6 +63,8 @@ struct Lane {
     route: Option<Arc<Route>>,
     /// After what time those that may expire do so.
     expire_after: std::time::Duration,
+    /// Which spec was looked at last (None: none yet).
+    spec: Option<Spec>,
 }
 
 /// What the queue listens to.
@@ -137,6 +139,9 @@ impl Notifications {
                 Some(signalled) = inputs.signals.recv() => self.signal(&signalled),
                 Some(done) = self.running.join_next() => {
                     // What an attempt signalled comes before its end.
+                    while let Ok(change) = inputs.changes.try_recv() {
+                        self.change(change);
+                    }
                     while let Ok(signalled) = inputs.signals.try_recv() {
                         self.signal(&signalled);
                     }

@@ -117,8 +117,9 @@ impl Notifications {
 
     /// The registry's word on a Subscriber.
     pub(super) fn change(&mut self, change: Change) {
-        let (lane, passage, reset) = match change {
-            Change::Passage { lane, passage, reset } => (lane, passage, reset),
+        let (lane, spec, passage, pause, reset) = match change {
+            Change::Passage { lane, spec, passage, pause, reset } => (lane, spec, passage, pause, reset),
+            Change::Paused(lane, until) => return self.scheduler.pause(&lane, until),
             Change::Listed(namespace) => {
                 self.unlisted.remove(&namespace);
                 return;
@@ -128,18 +129,18 @@ impl Notifications {
             self.scheduler.reset(&lane);
         }
         let (known, gate) = match passage {
-            Passage::Open(route, paused_until) => {
+            Passage::Open(route) => {
                 self.scheduler.open(&lane, route.limits);
-                if let Some(until) = paused_until {
-                    self.scheduler.pause(&lane, until);
-                }
-                (Lane { expire_after: route.expire_after, route: Some(route) }, None)
+                (Lane { expire_after: route.expire_after, route: Some(route), spec }, None)
             }
             Passage::Closed(gate, expire_after) => {
                 self.scheduler.close(&lane, gate);
-                (Lane { route: None, expire_after }, Some(gate))
+                (Lane { route: None, expire_after, spec }, Some(gate))
             }
         };
+        if let Some(until) = pause {
+            self.scheduler.pause(&lane, until);
+        }
         let old = self.lanes.insert(lane.clone(), known);
         if old.as_ref().is_none_or(|old| old.route.is_none()) {
             self.shorten_waits(&lane);
@@ -175,13 +176,12 @@ impl Notifications {
     /// What an attempt learned of its Subscriber; of another spec than the present one it says nothing.
     pub(super) fn signal(&mut self, signalled: &Signalled) {
         let Signalled { uid, lane, spec, signal } = signalled;
-        let route = self.lanes.get(lane).and_then(|lane| lane.route.as_ref());
-        if route.is_some_and(|route| route.spec != *spec) {
+        let present = self.lanes.get(lane).and_then(|lane| lane.spec.as_ref());
+        if present.is_some_and(|present| present != spec) {
             return;
         }
         match *signal {
             Signal::Health(health) => self.scheduler.report(uid, health, Instant::now()),
-            Signal::Pause(until) => self.scheduler.pause(lane, until),
             Signal::Gone => self.close(lane, Gate::EndpointGone),
         }
     }

@@ -60,7 +60,8 @@ impl Announcer {
                 reason: reason.clone(),
                 // As long as an Event may hold, in bytes.
                 note: Some(message.chars().filter(char::is_ascii).take(1000).collect()),
-                action: type_.clone(),
+                // Events of one action are counted under the words of the first: other words, another action.
+                action: format!("{type_}: {message}").chars().filter(char::is_ascii).take(128).collect(),
                 secondary: None,
             };
             let subscriber = ObjectReference {

@@ -14,9 +14,13 @@ use super::{
 };
 use crate::{
     api::{SubscriberReason as Reason, SubscriberStatus},
-    controller::resolve::{Route, Unresolved},
+    controller::{
+        attempt::pause,
+        page::Page,
+        resolve::{Route, Unresolved},
+    },
     oauth::{NoToken, TokenError},
-    webhook::{NoAnswer, ask_consent},
+    webhook::ask_consent,
 };
 
 /// What nobody tells us about (an egress policy that a DNS change satisfies) is looked at again after this.
@@ -83,7 +87,7 @@ impl Subscribers {
             return Ok(without_token(&visit.status, visit.generation(), no_token));
         }
         let token = Some(Word::yes(Reason::TokenIssued, "the token service issued a token"));
-        let consent = self.consent(visit, &route).await;
+        let consent = self.consent(visit, &route).await?;
         let again = consent.again;
         let end = match &consent.blocked {
             Some(why) => Err(Stop { step: Step::Handshake, ready: why.clone(), why: why.clone() }),
@@ -93,7 +97,7 @@ impl Subscribers {
     }
 
     /// Asks the webhook for its consent, if it is time to.
-    async fn consent(&self, visit: &Visit<'_>, route: &Route) -> Finding {
+    async fn consent(&self, visit: &Visit<'_>, route: &Route) -> Result<Finding, Unresolved> {
         let settings = &visit.subscriber.spec.abuse_protection;
         let policy = settings.policy;
         let origin = route.target.origin.to_str().unwrap_or_default();
@@ -101,17 +105,18 @@ impl Subscribers {
         let before = self.registry.unanswered(&visit.key, &visit.spec.0);
         let forced = visit.requested || visit.test.is_some();
         let now = (std::time::Instant::now(), Timestamp::now());
-        match Duty::of(policy, known, before, forced, visit.silence(), now) {
+        Ok(match Duty::of(policy, known, before, forced, self.silence(visit), now) {
             Duty::NotRequired => Finding::not_required(),
             Duty::Keep(known, again) => Finding::kept(known, again),
             Duty::Wait(unanswered, again) => Finding::pending(unanswered.error, policy, again),
             Duty::Hush(again) => Finding::pending("it asked to be left alone before it answered", policy, again),
+            Duty::Ask(_) if !self.leadership.holds() => return Err(Unresolved::NotLeading),
             Duty::Ask(known) => {
                 let answer = ask_consent(&route.target, settings.request_rate_per_minute).await;
                 let error = match answer {
                     Ok(consent) => {
                         self.registry.asked(&visit.key, &visit.spec.0, None);
-                        return Finding::answer(consent, policy, origin, seconds_of(Timestamp::now()));
+                        return Ok(Finding::answer(consent, policy, origin, seconds_of(Timestamp::now())));
                     }
                     Err(error) => error,
                 };
@@ -119,13 +124,27 @@ impl Subscribers {
                 let unanswered = Unanswered::after(before, error, asked, rand::random());
                 self.registry.asked(&visit.key, &visit.spec.0, Some(unanswered));
                 let again = unanswered.ask_again.saturating_duration_since(asked);
+                if let Some(asked) = error.retry_after() {
+                    self.pause(visit, asked);
+                }
                 match known {
                     Some(known) => Finding::kept(known, again),
                     None => Finding::pending(error, policy, again),
                 }
-                .silenced(NoAnswer::retry_after(&error))
             }
-        }
+        })
+    }
+
+    /// How long the webhook is to be left alone, as of now.
+    pub(super) fn silence(&self, visit: &Visit<'_>) -> Duration {
+        let silence = |page: &mut Page| page.silence(visit.expire_after(), Timestamp::now());
+        self.registry.page(&visit.key, &visit.spec.0, silence).unwrap_or_default()
+    }
+
+    /// The webhook asks to be left alone for so long, from now on.
+    pub(super) fn pause(&self, visit: &Visit<'_>, asked: Duration) {
+        let (until, wait) = pause(asked.min(visit.expire_after()), Timestamp::now());
+        self.registry.pause(&visit.key, &visit.spec, until, wait);
     }
 }
 

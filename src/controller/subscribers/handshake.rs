@@ -38,7 +38,7 @@ impl Unanswered {
     pub fn after(before: Option<Self>, error: NoAnswer, now: Instant, chance: f64) -> Self {
         let failures = before.map_or(0, |before| before.failures).saturating_add(1);
         let wait = BACKOFF.wait(failures, chance);
-        Self { error, failures, ask_again: now + wait.max(error.retry_after().unwrap_or_default()) }
+        Self { error, failures, ask_again: now + wait.max(error.retry_after().unwrap_or_default()).min(GOOD_FOR) }
     }
 }
 
@@ -128,22 +128,20 @@ pub struct Finding {
     pub answered: Option<Timestamp>,
     /// Look again after this.
     pub again: Option<Duration>,
-    /// It asks to be left alone for this long.
-    pub silence: Option<Duration>,
 }
 
 impl Finding {
     /// The webhook need not be asked.
     pub fn not_required() -> Self {
         let word = Word::yes(Reason::NotRequired, "abuseProtection.policy is Disabled: the webhook is not asked");
-        Self { validated: Some(word), blocked: None, rate: None, answered: None, again: None, silence: None }
+        Self { validated: Some(word), blocked: None, rate: None, answered: None, again: None }
     }
 
     /// What it said before still counts.
     pub fn kept(known: Answered, again: Duration) -> Self {
         let Answered { word, rate, .. } = known;
         let blocked = (word.reason == Reason::HandshakeRefused).then_some(word);
-        Self { validated: None, blocked, rate, answered: None, again: Some(again), silence: None }
+        Self { validated: None, blocked, rate, answered: None, again: Some(again) }
     }
 
     /// What it says now, to a sender of this origin.
@@ -174,7 +172,7 @@ impl Finding {
         let blocked = (word.reason == Reason::HandshakeRefused).then(|| word.clone());
         let rate = if let Consent::Granted(rate) = consent { rate } else { None };
         let again = Some(life(&word));
-        Self { validated: Some(word), blocked, rate, answered: Some(now), again, silence: None }
+        Self { validated: Some(word), blocked, rate, answered: Some(now), again }
     }
 
     /// It did not answer yet.
@@ -186,12 +184,7 @@ impl Finding {
         let message = format!("the webhook was asked for its consent (OPTIONS): {why}; it is asked again, {meanwhile}");
         let word = Word::no(Reason::HandshakePending, message);
         let blocked = (policy == Policy::Required).then(|| word.clone());
-        Self { validated: Some(word), blocked, rate: None, answered: None, again: Some(again), silence: None }
-    }
-
-    /// The same, from a webhook that asks to be left alone for this long.
-    pub fn silenced(self, silence: Option<Duration>) -> Self {
-        Self { silence, ..self }
+        Self { validated: Some(word), blocked, rate: None, answered: None, again: Some(again) }
     }
 }
 

@@ -154,7 +154,10 @@ impl Subscribers {
 }
 
 fn on_error(subscriber: Arc<Subscriber>, error: &Error, _: Arc<Subscribers>) -> Action {
-    warn!(subscriber = %lane_key(&subscriber), %error, "will look at the Subscriber again");
+    match error {
+        Error::Unresolved(Unresolved::NotLeading) => debug!(subscriber = %lane_key(&subscriber), %error),
+        _ => warn!(subscriber = %lane_key(&subscriber), %error, "will look at the Subscriber again"),
+    }
     Action::requeue(TRY_AGAIN)
 }
 

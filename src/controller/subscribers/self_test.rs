@@ -13,75 +13,80 @@ use super::{
 };
 use crate::{
     api::{GROUP, SubscriberReason as Reason, VERSION},
-    cloudevent::{Defaults, Event},
-    controller::{attempt::pause, resolve::Route},
+    cloudevent::{Defaults, Event, InvalidEvent},
+    controller::resolve::{Route, Unresolved},
     webhook::{Delivery, Outcome, Verdict},
 };
 
 /// The type of the event that a test sends.
 const TYPE: &str = "dev.tidings.test";
 
-/// How a test ended, and what its answer says of the Subscriber as a whole.
-pub(super) struct Tested {
-    /// For the condition Tested.
-    pub(super) word: Word,
-    /// The webhook asks to be left alone until then.
-    pub(super) pause: Option<Timestamp>,
-    /// The webhook answered 410.
-    pub(super) gone: bool,
-}
-
 impl Subscribers {
-    /// Takes the last step of the chain with an event of its own, unless the chain ended before. The same value asked for
-    /// makes the same event id, so a receiver can drop what a crash repeats.
-    pub(super) async fn test(&self, visit: &Visit<'_>, chain: &Chain, value: &str) -> Tested {
+    /// Takes the last step of the chain with an event of its own, unless the chain ended before, and says how that went. The
+    /// same value asked for makes the same event id, so a receiver can drop what a crash repeats.
+    pub(super) async fn test(&self, visit: &Visit<'_>, chain: &Chain, value: &str) -> Result<Word, Unresolved> {
         let route = match &chain.end {
-            Err(Stop { step, why, .. }) => return Tested::failed(*step, format!("{}: {}", why.reason, why.message)),
-            Ok(_) if !visit.silence().is_zero() => {
-                let message =
-                    "Paused: the webhook asked to be left alone: see status.pausedUntilTime; test again after it";
-                return Tested::failed(Step::Delivery, message.into());
-            }
+            Err(Stop { step, why, .. }) => return Ok(failed(*step, format!("{}: {}", why.reason, why.message))),
             Ok(route) => route,
         };
-        match post(visit, route, value).await {
-            Ok(outcome) if outcome.verdict == Verdict::Delivered => Tested {
-                word: Word::yes(
-                    Reason::TestPassed,
-                    format!("the webhook took the test event {}", event_id(visit, value)),
-                ),
-                pause: None,
-                gone: false,
-            },
-            Ok(outcome) => {
-                let asked = match outcome.verdict {
-                    Verdict::Pause(asked) => Some(asked.unwrap_or(route.backoff.initial).min(route.expire_after)),
-                    _ => None,
-                };
-                Tested {
-                    pause: asked.map(|asked| pause(asked, Timestamp::now()).0),
-                    gone: outcome.verdict == Verdict::Gone,
-                    ..Tested::failed(Step::Delivery, format!("{}: {}", outcome.reason, outcome.message))
-                }
-            }
-            Err(why) => Tested::failed(Step::Delivery, why),
-        }
-    }
-}
-
-impl Tested {
-    fn failed(step: Step, why: String) -> Self {
-        let (number, name, reason) = match step {
-            Step::Secret => (1, "Secret", Reason::SecretTestFailed),
-            Step::Token => (2, "token", Reason::TokenTestFailed),
-            Step::Handshake => (3, "handshake", Reason::HandshakeTestFailed),
-            Step::Delivery => (4, "delivery", Reason::DeliveryTestFailed),
+        let outcome = match self.post(visit, route, value).await? {
+            Ok(outcome) => outcome,
+            Err(why) => return Ok(failed(Step::Delivery, why)),
         };
-        Self { word: Word::no(reason, format!("step {number} of 4, {name}: {why}")), pause: None, gone: false }
+        match outcome.verdict {
+            Verdict::Delivered => {
+                let message = format!("the webhook took the test event {}", event_id(visit, value));
+                return Ok(Word::yes(Reason::TestPassed, message));
+            }
+            Verdict::Pause(asked) => self.pause(visit, asked.unwrap_or(route.backoff.initial)),
+            Verdict::Gone => self.registry.mark_gone(&visit.key, &visit.spec),
+            Verdict::Failed | Verdict::Retry => {}
+        }
+        Ok(failed(Step::Delivery, format!("{}: {}", outcome.reason, outcome.message)))
+    }
+
+    /// Sends the event, unless something forbids it now; an error of the inner kind says what, or how the event cannot be sent.
+    async fn post(
+        &self,
+        visit: &Visit<'_>,
+        route: &Arc<Route>,
+        value: &str,
+    ) -> Result<Result<Outcome, String>, Unresolved> {
+        let delivery = match event(visit, value).and_then(|event| Delivery::prepare(&route.target, &event)) {
+            Ok(delivery) => delivery,
+            Err(fault) => return Ok(Err(fault.to_string())),
+        };
+        let authorized = match delivery.authorize().await {
+            Ok(authorized) => authorized,
+            Err(no_token) => return Ok(Err(no_token.to_string())),
+        };
+        // Immediately before it is sent: all of this may have changed since the look began.
+        if !self.leadership.holds() {
+            return Err(Unresolved::NotLeading);
+        }
+        if self.registry.is_gone(&visit.key, &visit.spec) {
+            let Word { reason, message, .. } = Word::gone();
+            return Ok(Err(format!("{reason}: {message}")));
+        }
+        if !self.silence(visit).is_zero() {
+            let why = "Paused: the webhook asked to be left alone: see status.pausedUntilTime; test again after it";
+            return Ok(Err(why.into()));
+        }
+        Ok(Ok(authorized.send().await))
     }
 }
 
-async fn post(visit: &Visit<'_>, route: &Arc<Route>, value: &str) -> Result<Outcome, String> {
+fn failed(step: Step, why: String) -> Word {
+    let (number, name, reason) = match step {
+        Step::Secret => (1, "Secret", Reason::SecretTestFailed),
+        Step::Token => (2, "token", Reason::TokenTestFailed),
+        Step::Handshake => (3, "handshake", Reason::HandshakeTestFailed),
+        Step::Delivery => (4, "delivery", Reason::DeliveryTestFailed),
+    };
+    Word::no(reason, format!("step {number} of 4, {name}: {why}"))
+}
+
+fn event(visit: &Visit<'_>, value: &str) -> Result<Event, InvalidEvent> {
     let id = event_id(visit, value);
     let event = json!({
         "specversion": "1.0",
@@ -92,10 +97,7 @@ async fn post(visit: &Visit<'_>, route: &Arc<Route>, value: &str) -> Result<Outc
         "datacontenttype": "application/json",
         "data": {"message": "a test that somebody asked for: tidings.dev/test-requested-at"},
     });
-    let event = Event::parse(&event.to_string(), Defaults { id: &id, time: "" }).map_err(|fault| fault.to_string())?;
-    let delivery = Delivery::prepare(&route.target, &event).map_err(|fault| fault.to_string())?;
-    let authorized = delivery.authorize().await.map_err(|no_token| no_token.to_string())?;
-    Ok(authorized.send().await)
+    Event::parse(&event.to_string(), Defaults { id: &id, time: "" })
 }
 
 fn event_id(visit: &Visit<'_>, value: &str) -> String {

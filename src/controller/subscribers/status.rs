@@ -2,7 +2,10 @@
 
 use k8s_openapi::jiff::Timestamp;
 
-use crate::api::{ConditionType, Conditions, SubscriberReason as Reason, SubscriberStatus};
+use crate::api::{Condition, ConditionStatus, ConditionType, Conditions, SubscriberReason as Reason, SubscriberStatus};
+
+/// What Idle means.
+pub const IDLE: &str = "there is nothing to send, or the Subscriber holds it";
 
 /// One condition as it was found.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,6 +32,14 @@ pub struct Findings {
 }
 
 impl Word {
+    /// The webhook is gone.
+    pub fn gone() -> Self {
+        Self::no(
+            Reason::EndpointGone,
+            "webhook.url answered 410: change it, or annotate the Subscriber with tidings.dev/reconcile-requested-at",
+        )
+    }
+
     /// The condition holds.
     pub fn yes(reason: Reason, message: impl Into<String>) -> Self {
         Self { holds: true, reason, message: message.into() }
@@ -64,10 +75,17 @@ impl Findings {
                 conditions = conditions.set(type_, *holds, reason.as_str(), message);
             }
         }
-        if !status.conditions.iter().any(|c| c.type_ == ConditionType::Healthy.as_str()) {
-            status.pending.get_or_insert(0);
-            conditions = conditions.set(ConditionType::Healthy, true, Reason::Idle.as_str(), "nothing was sent yet");
-        }
+        // How deliveries go is said by others; here it is begun, and said to be of this generation.
+        let healthy = status.conditions.iter().find(|c| c.type_ == ConditionType::Healthy.as_str()).cloned();
+        conditions = match healthy {
+            Some(Condition { status, reason, message, .. }) => {
+                conditions.set(ConditionType::Healthy, status == ConditionStatus::True, &reason, &message)
+            }
+            None => {
+                status.pending.get_or_insert(0);
+                conditions.set(ConditionType::Healthy, true, Reason::Idle.as_str(), IDLE)
+            }
+        };
         status.conditions = conditions.finish(abnormal, reason.as_str(), message);
         status.observed_generation = generation;
     }

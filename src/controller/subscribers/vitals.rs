@@ -7,6 +7,7 @@ use std::{
 
 use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Time, jiff::Timestamp};
 
+use super::status::IDLE;
 use crate::{
     api::{ConditionStatus, ConditionType, Conditions, LastFailure, SubscriberReason as Reason, SubscriberStatus},
     dispatch::LaneKey,
@@ -110,7 +111,9 @@ impl Vitals {
             if vital.settled && other.is_none() {
                 continue;
             }
-            let Some(status) = status(key, &vital.uid) else { continue };
+            // Its reconciler says the first word.
+            let status = status(key, &vital.uid).filter(is_looked_at);
+            let Some(status) = status else { continue };
             let Some(lack) = vital.lacks(&status, clock).or(other) else {
                 vital.news = None;
                 // The end of a pause is news that nobody brings.
@@ -145,6 +148,10 @@ impl Vitals {
     }
 }
 
+fn is_looked_at(status: &SubscriberStatus) -> bool {
+    status.observed_generation.is_some_and(|generation| generation >= 0)
+}
+
 impl Vital {
     fn new(uid: String) -> Self {
         Self { uid, census: None, last_success: None, last_failure: None, written: None, news: None, settled: false }
@@ -175,12 +182,7 @@ impl Vital {
 
     /// Puts what is known into the status.
     pub fn put_into(&self, status: &mut SubscriberStatus, clock: Timestamp) {
-        // Its reconciler says the first word.
-        let Some(Census { pending, state }) =
-            self.census.filter(|_| status.observed_generation.is_some_and(|generation| generation >= 0))
-        else {
-            return;
-        };
+        let Some(Census { pending, state }) = self.census.filter(|_| is_looked_at(status)) else { return };
         status.pending = Some(u32::try_from(pending).unwrap_or(u32::MAX));
         status.paused_until_time.take_if(|until| until.0 <= clock);
         if let Some(at) = self.last_success {
@@ -197,7 +199,7 @@ impl Vital {
 
     fn health(&self, state: State, status: &SubscriberStatus) -> (bool, Reason, String) {
         match state {
-            State::Idle => (true, Reason::Idle, "there is nothing to send, or the Subscriber holds it".into()),
+            State::Idle => (true, Reason::Idle, IDLE.into()),
             State::Delivering => {
                 let failure = self.last_failure.as_ref().filter(|failure| self.last_success.is_none_or(|at| at < failure.time.0));
                 let but = failure.map_or_else(String::new, |failure| format!("; the last attempt failed: {}", failure.reason));
@@ -352,6 +354,8 @@ mod tests {
         ward.statuses
             .insert(key("s"), SubscriberStatus { observed_generation: Some(-1), ..SubscriberStatus::default() });
         ward.count(&[("s", census(1, State::Delivering))]);
-        assert!(ward.write(0).is_empty());
+        assert!(ward.write(0).is_empty() && ward.write(2).is_empty());
+        ward.statuses.get_mut(&key("s")).unwrap().observed_generation = Some(1);
+        assert!(ward.write(3).is_empty() && ward.write(5) == ["s"]);
     }
 }

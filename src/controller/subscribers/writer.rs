@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use json_patch::Patch as JsonPatch;
-use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Time, jiff::Timestamp};
+use k8s_openapi::jiff::Timestamp;
 use kube::{
     Api,
     api::{Patch, PatchParams},
@@ -11,9 +11,12 @@ use kube::{
 use serde_json::json;
 use tracing::warn;
 
-use super::Subscribers;
+use super::{
+    Subscribers,
+    status::{Findings, Word},
+};
 use crate::{
-    api::{Subscriber, SubscriberStatus},
+    api::{Subscriber, SubscriberReason as Reason, SubscriberStatus},
     controller::{FIELD_MANAGER, listings::version, registry::Spec, resolve::Unresolved, status::in_time},
     dispatch::{Backoff, LaneKey},
 };
@@ -60,37 +63,38 @@ impl Subscribers {
         Ok(())
     }
 
-    /// Writes that nothing is sent to the Subscriber before `until`; the latest wins. Returns when it is written.
-    pub async fn record_pause(&self, key: &LaneKey, spec: &Spec, until: Timestamp) {
+    /// Writes that nothing is sent to the Subscriber before `until`, that is for `wait`; the latest wins. Returns when it is
+    /// written.
+    pub async fn record_pause(&self, key: &LaneKey, spec: &Spec, until: Timestamp, wait: Duration) {
+        self.registry.pause(key, spec, until, wait);
+        self.write_until_taken(key, &spec.0).await;
+    }
+
+    /// Writes that the webhook of this spec is gone. Returns when it is written.
+    pub async fn record_gone(&self, key: &LaneKey, spec: &Spec) {
+        self.registry.mark_gone(key, spec);
         self.registry.page(key, &spec.0, |page| {
-            // A pause that another spec asked for ended with it.
-            if page.wanted().observed_generation == Some(spec.1) {
-                page.amend(|status| pause(status, until));
+            let is_held = page.wanted().conditions.iter().any(|c| c.reason == Reason::Suspended.as_str());
+            if page.wanted().observed_generation == Some(spec.1) && !is_held {
+                let findings = Findings { ready: Word::gone(), token: None, validated: None, tested: None };
+                page.amend(|status| findings.put_into(status, Some(spec.1), Timestamp::now()));
             }
         });
+        self.write_until_taken(key, &spec.0).await;
+        self.registry.look_again(key);
+    }
+
+    async fn write_until_taken(&self, key: &LaneKey, uid: &str) {
         for failures in 1.. {
-            match self.write(key, &spec.0).await {
+            match self.write(key, uid).await {
                 Ok(()) => return,
-                // Another Subscriber has the name now.
-                Err(kube::Error::Api(status)) if status.code == 422 => return,
                 Err(_) if !self.leadership.holds() => return,
+                // Where another Subscriber has the name now, the watch will say so soon.
                 Err(error) => {
-                    warn!(subscriber = %key, %error, "the pause could not be written yet; it is kept and written again");
+                    warn!(subscriber = %key, %error, "the status could not be written yet; it is kept and written again");
                 }
             }
             tokio::time::sleep(BACKOFF.wait(failures, rand::random())).await;
         }
     }
-
-    /// The webhook of this spec is gone: the reconciler, which owns the conditions, writes it.
-    pub fn record_gone(&self, key: &LaneKey, spec: &Spec) {
-        self.registry.mark_gone(key, spec);
-        self.registry.look_again(key);
-    }
-}
-
-/// The latest end wins.
-pub(super) fn pause(status: &mut SubscriberStatus, until: Timestamp) {
-    let latest = status.paused_until_time.as_ref().map_or(until, |known| known.0.max(until));
-    status.paused_until_time = Some(Time(latest));
 }
