@@ -5,7 +5,7 @@ use kube::KubeSchema;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Condition, condition::if_readable};
+use super::{Condition, ConditionType, condition::if_readable};
 
 /// What the operator has seen of a Subscriber.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize, KubeSchema)]
@@ -44,6 +44,13 @@ pub struct SubscriberStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 256))]
     pub last_handled_test: Option<String>,
+}
+
+impl SubscriberStatus {
+    /// The condition of this type.
+    pub fn condition(&self, type_: ConditionType) -> Option<&Condition> {
+        self.conditions.iter().find(|condition| condition.type_ == type_.as_str())
+    }
 }
 
 /// The webhook as it was last asked for its consent (CloudEvents web hooks, section 4).

@@ -16,7 +16,7 @@ use tokio::sync::mpsc;
 use tracing::{debug, error, info, warn};
 
 use super::{
-    API_TIMEOUT, Leadership, RetentionHandle, Route, StatusWriter, Subscribers, Unfinished,
+    Leadership, RetentionHandle, Route, StatusWriter, Subscribers, Unfinished, in_time,
     notification_status::{Attempt, after, expired},
     registry::Spec,
     status::Written,
@@ -263,9 +263,7 @@ impl Attempts {
 
     async fn read(&self, lane: &LaneKey, name: &str, uid: &str) -> Result<Option<Box<Unfinished>>, kube::Error> {
         let api = Api::<Unfinished>::namespaced(self.writer.client.clone(), &lane.namespace);
-        let object = tokio::time::timeout(API_TIMEOUT, api.get_opt(name))
-            .await
-            .unwrap_or_else(|elapsed| Err(kube::Error::Service(elapsed.into())))?;
+        let object = in_time(api.get_opt(name)).await?;
         Ok(object.filter(|object| object.metadata.uid.as_deref() == Some(uid)).map(Box::new))
     }
 }

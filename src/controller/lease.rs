@@ -18,8 +18,10 @@ use kube::{
     Api, Client,
     api::{ObjectMeta, PostParams},
 };
-use tokio::{sync::watch, time::timeout};
+use tokio::sync::watch;
 use tracing::{debug, info, warn};
+
+use super::within;
 
 /// A Lease that was not renewed for this long may be taken.
 const LIFE: Duration = Duration::from_secs(15);
@@ -177,7 +179,7 @@ impl Candidate {
             (Move::Create, _) => {
                 let spec = self.spec(None, &self.identity);
                 let metadata = ObjectMeta { name: Some(self.name.clone()), ..ObjectMeta::default() };
-                in_time(self.api.create(&PostParams::default(), &Lease { metadata, spec: Some(spec) })).await?;
+                within(CALL, self.api.create(&PostParams::default(), &Lease { metadata, spec: Some(spec) })).await?;
             }
             (Move::Take | Move::Renew, Some(lease)) => self.replace(lease, &self.identity).await?,
             _ => {}
@@ -186,13 +188,13 @@ impl Candidate {
     }
 
     async fn read(&self) -> Result<Option<Lease>, kube::Error> {
-        in_time(self.api.get_opt(&self.name)).await
+        within(CALL, self.api.get_opt(&self.name)).await
     }
 
     /// Writes over what was read, and only over that: it carries the resourceVersion.
     async fn replace(&self, read: &Lease, holder: &str) -> Result<(), kube::Error> {
         let lease = Lease { metadata: read.metadata.clone(), spec: Some(self.spec(read.spec.as_ref(), holder)) };
-        in_time(self.api.replace(&self.name, &PostParams::default(), &lease)).await.map(drop)
+        within(CALL, self.api.replace(&self.name, &PostParams::default(), &lease)).await.map(drop)
     }
 
     fn spec(&self, old: Option<&LeaseSpec>, holder: &str) -> LeaseSpec {
@@ -217,10 +219,6 @@ impl Candidate {
     fn tell(&self, holds: bool) {
         self.held.send_if_modified(|held| std::mem::replace(held, holds) != holds);
     }
-}
-
-async fn in_time<T>(call: impl Future<Output = Result<T, kube::Error>>) -> Result<T, kube::Error> {
-    timeout(CALL, call).await.unwrap_or_else(|elapsed| Err(kube::Error::Service(elapsed.into())))
 }
 
 #[cfg(test)]

@@ -4,12 +4,14 @@ use std::{collections::HashSet, sync::Arc};
 
 use kube::{
     ResourceExt,
-    api::ObjectMeta,
     core::PartialObjectMeta,
     runtime::{reflector::ObjectRef, watcher::Event},
 };
 
-use super::registry::{Reference, Registry};
+use super::{
+    registry::{Reference, Registry},
+    version,
+};
 use crate::{api::Subscriber, dispatch::LaneKey};
 
 /// Keeps the registry up to date with one watch, deletions included.
@@ -87,11 +89,6 @@ impl Referents {
         };
         referrers.iter().map(object_ref).collect()
     }
-}
-
-/// The resourceVersion as a number (0 if there is none).
-pub(super) fn version(metadata: &ObjectMeta) -> u64 {
-    metadata.resource_version.as_deref().and_then(|version| version.parse().ok()).unwrap_or(0)
 }
 
 pub(super) fn lane_key(subscriber: &Subscriber) -> LaneKey {

@@ -34,7 +34,7 @@ pub use unfinished::{SELECTOR, Unfinished};
 
 use std::time::Duration;
 
-use kube::{Api, Client, Resource, core::NamespaceResourceScope};
+use kube::{Api, Client, Resource, api::ObjectMeta, core::NamespaceResourceScope};
 
 /// The name under which the operator's writes appear in `managedFields`.
 const FIELD_MANAGER: &str = "tidings";
@@ -42,6 +42,21 @@ const FIELD_MANAGER: &str = "tidings";
 const API_TIMEOUT: Duration = Duration::from_secs(15);
 /// The API server is asked to end each watch after this, so that a half-open connection does not go unnoticed.
 const WATCH_SECONDS: u32 = 45;
+
+/// The resourceVersion as a number; the API server promises that they can be compared (0 if there is none).
+fn version(metadata: &ObjectMeta) -> u64 {
+    metadata.resource_version.as_deref().and_then(|version| version.parse().ok()).unwrap_or(0)
+}
+
+/// An answer that takes longer than `limit` is a failure.
+async fn within<T>(limit: Duration, call: impl Future<Output = Result<T, kube::Error>>) -> Result<T, kube::Error> {
+    tokio::time::timeout(limit, call).await.unwrap_or_else(|elapsed| Err(kube::Error::Service(elapsed.into())))
+}
+
+/// An answer that takes longer than [`API_TIMEOUT`] is a failure.
+async fn in_time<T>(call: impl Future<Output = Result<T, kube::Error>>) -> Result<T, kube::Error> {
+    within(API_TIMEOUT, call).await
+}
 
 /// The objects of a kind in one namespace, or (None) in all.
 pub fn in_namespace<K>(client: &Client, namespace: Option<&str>) -> Api<K>

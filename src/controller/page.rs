@@ -3,7 +3,6 @@
 use std::{sync::Arc, time::Duration};
 
 use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Time, jiff::Timestamp};
-
 use tokio::sync::Mutex as AsyncMutex;
 
 use crate::api::SubscriberStatus;

@@ -160,8 +160,7 @@ impl Registry {
     /// The reconciler's answer for a spec; dropped when the Subscriber was deleted meanwhile, closed when its webhook
     /// is gone. No pause is believed beyond `expire_after`.
     pub fn publish(&self, key: &LaneKey, spec: &Spec, passage: Passage, expire_after: Duration) {
-        let mut known = self.lock();
-        if let Some(entry) = known.subscribers.get_mut(key).filter(|entry| entry.uid == spec.0) {
+        self.with(key, &spec.0, |entry| {
             let passage = match passage {
                 Passage::Open(_) if entry.gone == Some(spec.1) => Passage::Closed(Gate::EndpointGone, expire_after),
                 passage => passage,
@@ -170,7 +169,7 @@ impl Registry {
             let pause = (!silence.is_zero()).then(|| Instant::now() + silence);
             let (lane, spec, reset) = (key.clone(), Some(spec.clone()), std::mem::take(&mut entry.reset));
             self.send(Change::Passage { lane, spec, passage, pause, reset });
-        }
+        });
     }
 
     /// The webhook of this spec answered 410.
@@ -207,13 +206,13 @@ impl Registry {
 
     /// The webhook of this spec asked to be left alone until `until`, that is for `wait`.
     pub fn pause(&self, key: &LaneKey, spec: &Spec, until: Timestamp, wait: Duration) {
-        let mut known = self.lock();
-        let entry = known.subscribers.get_mut(key).filter(|entry| entry.uid == spec.0);
-        // What another spec was asked for ended with it.
-        if let Some(entry) = entry.filter(|entry| entry.begun.is_none_or(|generation| generation == spec.1)) {
-            entry.page.pause(until);
-            self.send(Change::Paused(key.clone(), Instant::now() + wait));
-        }
+        self.with(key, &spec.0, |entry| {
+            // What another spec was asked for ended with it.
+            if entry.begun.is_none_or(|generation| generation == spec.1) {
+                entry.page.pause(until);
+                self.send(Change::Paused(key.clone(), Instant::now() + wait));
+            }
+        });
     }
 
     /// Nothing of this Subscriber goes until the look that begins is over.
@@ -303,7 +302,7 @@ impl Registry {
         receiver
     }
 
-    /// Whatever there is to do with the Subscriber of this uid, if it is still there.
+    /// Whatever there is to do, under the lock, with the Subscriber of this uid, if it is still there.
     fn with<T>(&self, key: &LaneKey, uid: &str, then: impl FnOnce(&mut Entry) -> T) -> Option<T> {
         self.lock().subscribers.get_mut(key).filter(|entry| entry.uid == uid).map(then)
     }

@@ -22,9 +22,7 @@ use serde_json::{Value, json};
 use tokio::{sync::Notify, time::sleep};
 use tracing::{info, warn};
 
-use super::{
-    FIELD_MANAGER, WATCH_SECONDS, in_namespace, notification_status::conditions, status::in_time, stored::Stored,
-};
+use super::{FIELD_MANAGER, WATCH_SECONDS, in_namespace, in_time, notification_status::conditions, stored::Stored};
 use crate::{
     api::{NotificationReason, NotificationStatus, Phase, REPLAY_LABEL},
     dispatch::Backoff,

@@ -11,7 +11,7 @@ use kube::{
 use serde_json::json;
 use tracing::warn;
 
-use super::{API_TIMEOUT, FIELD_MANAGER, Unfinished};
+use super::{FIELD_MANAGER, Unfinished, in_time};
 use crate::{
     api::{NotificationReason, NotificationStatus, Phase},
     dispatch::Backoff,
@@ -147,11 +147,6 @@ impl StatusWriter {
 
 fn name(read: &Unfinished) -> &str {
     read.metadata.name.as_deref().unwrap_or_default()
-}
-
-/// An answer that takes too long is a failure.
-pub(super) async fn in_time<T>(call: impl Future<Output = Result<T, kube::Error>>) -> Result<T, kube::Error> {
-    tokio::time::timeout(API_TIMEOUT, call).await.unwrap_or_else(|elapsed| Err(kube::Error::Service(elapsed.into())))
 }
 
 /// Whether `current` holds what we tried to write: a write whose answer was lost.

@@ -7,6 +7,7 @@ use k8s_openapi::{
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
+use super::version;
 use crate::api::{Condition, LastAttempt, Phase, REPLAY_LABEL, SubscriberRef, if_readable};
 
 /// Selects the Notifications that are not finished; finished ones leave the watch and cost nothing.
@@ -88,7 +89,7 @@ impl Status {
 impl Unfinished {
     /// The resourceVersion as a number; the API server promises that they can be compared (0 if there is none).
     pub fn version(&self) -> u64 {
-        self.metadata.resource_version.as_deref().and_then(|v| v.parse().ok()).unwrap_or(0)
+        version(&self.metadata)
     }
 
     /// When its life began: its creation, or its replay.

@@ -9,7 +9,7 @@ use tracing::warn;
 use super::deadlines::{Due, Rules};
 use crate::{
     api::Phase,
-    controller::{in_namespace, status::in_time, stored::Stored},
+    controller::{in_namespace, in_time, stored::Stored},
     dispatch::Backoff,
 };
 

@@ -24,7 +24,7 @@ use self::{
     deadlines::{Deadlines, Decision, Due, Rules, decide},
     listing::{Listed, Lister},
 };
-use super::{Unfinished, status::in_time, stored::Stored};
+use super::{Unfinished, in_time, stored::Stored};
 use crate::{api::NotificationStatus, dispatch::Backoff, metrics::Metrics};
 
 /// Deletes under way at once: outcomes come first, retention takes what is left.

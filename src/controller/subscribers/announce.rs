@@ -10,7 +10,7 @@ use tracing::{debug, info, warn};
 
 use crate::{
     api::{Condition, ConditionStatus, ConditionType, Subscriber, SubscriberReason as Reason},
-    controller::status::in_time,
+    controller::in_time,
     dispatch::LaneKey,
 };
 

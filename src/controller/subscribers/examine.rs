@@ -13,7 +13,7 @@ use super::{
     status::Word,
 };
 use crate::{
-    api::{SubscriberReason as Reason, SubscriberStatus},
+    api::{ConditionType, SubscriberReason as Reason, SubscriberStatus},
     controller::{
         attempt::pause,
         page::Page,
@@ -170,7 +170,7 @@ fn without_token(status: &SubscriberStatus, generation: Option<i64>, no_token: N
     };
     let why = Word::no(reason, format!("{error}{hint}"));
     let had_token = status.observed_generation == generation
-        && status.conditions.iter().any(|c| c.type_ == "Ready" && c.reason == Reason::Operational.as_str());
+        && status.condition(ConditionType::Ready).is_some_and(|c| c.reason == Reason::Operational.as_str());
     let ready = if had_token && reason == Reason::TokenUnavailable {
         Word::yes(Reason::Operational, "Notifications wait for the token service: see TokenAvailable")
     } else {

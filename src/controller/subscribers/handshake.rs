@@ -56,7 +56,7 @@ pub struct Answered {
 impl Answered {
     /// Reads it back. An answer to another spec, or to another origin, is none.
     pub fn read(status: &SubscriberStatus, generation: Option<i64>, origin: &str) -> Option<Self> {
-        let validated = status.conditions.iter().find(|c| c.type_ == ConditionType::Validated.as_str())?;
+        let validated = status.condition(ConditionType::Validated)?;
         let webhook = status.webhook.as_ref().filter(|webhook| webhook.origin == origin)?;
         let answers = [Reason::OriginAllowed, Reason::NotSupported, Reason::HandshakeRefused];
         let reason = *answers.iter().find(|reason| validated.reason == reason.as_str())?;

@@ -14,7 +14,9 @@ use super::{
     status::{Findings, Word},
 };
 use crate::{
-    api::{REQUEST_ANNOTATION, Subscriber, SubscriberReason as Reason, SubscriberStatus, TEST_ANNOTATION},
+    api::{
+        ConditionType, REQUEST_ANNOTATION, Subscriber, SubscriberReason as Reason, SubscriberStatus, TEST_ANNOTATION,
+    },
     controller::{
         listings::lane_key,
         registry::{Begun, Passage, Registry, Spec},
@@ -145,7 +147,7 @@ fn annotation(subscriber: &Subscriber, name: &str) -> Option<String> {
 /// Whether the status tells that the webhook of this very spec is gone.
 fn says_gone(subscriber: &Subscriber, status: &SubscriberStatus) -> bool {
     status.observed_generation == subscriber.metadata.generation
-        && status.conditions.iter().any(|c| c.type_ == "Ready" && c.reason == Reason::EndpointGone.as_str())
+        && status.condition(ConditionType::Ready).is_some_and(|c| c.reason == Reason::EndpointGone.as_str())
 }
 
 /// Which spec of which Subscriber this is.

@@ -20,12 +20,8 @@ impl Subscribers {
     /// Writes, as often as it is due, how deliveries go, until `census` ends.
     pub async fn report(self: Arc<Self>, mut census: watch::Receiver<Vec<(LaneKey, Census)>>) {
         while census.changed().await.is_ok() {
-            let counted = census.borrow_and_update().clone();
-            let counted = counted.into_iter().filter_map(|(key, census)| {
-                let uid = self.registry.uid(&key)?;
-                Some((key, uid, census))
-            });
-            let counted: Vec<_> = counted.collect();
+            let of = |(key, census): &(LaneKey, Census)| Some((key.clone(), self.registry.uid(key)?, *census));
+            let counted: Vec<_> = census.borrow_and_update().iter().filter_map(of).collect();
             let clock = seconds_of(Timestamp::now());
             let due = {
                 let mut vitals = self.vitals();

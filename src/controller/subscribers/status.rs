@@ -76,7 +76,7 @@ impl Findings {
             }
         }
         // How deliveries go is said by others; here it is begun, and said to be of this generation.
-        let healthy = status.conditions.iter().find(|c| c.type_ == ConditionType::Healthy.as_str()).cloned();
+        let healthy = status.condition(ConditionType::Healthy).cloned();
         conditions = match healthy {
             Some(Condition { status, reason, message, .. }) => {
                 conditions.set(ConditionType::Healthy, status == ConditionStatus::True, &reason, &message)

@@ -162,7 +162,7 @@ impl Vital {
         self.put_into(&mut new, clock);
         // What is ill with it; a rate limit comes and goes with every event.
         let illness = |status: &SubscriberStatus| {
-            let healthy = status.conditions.iter().find(|c| c.type_ == ConditionType::Healthy.as_str());
+            let healthy = status.condition(ConditionType::Healthy);
             let ill =
                 healthy.filter(|c| c.status == ConditionStatus::False && c.reason != Reason::RateLimited.as_str());
             ill.map(|c| c.reason.clone())

@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     api::{Subscriber, SubscriberReason as Reason, SubscriberStatus},
-    controller::{FIELD_MANAGER, listings::version, registry::Spec, resolve::Unresolved, status::in_time},
+    controller::{FIELD_MANAGER, in_time, registry::Spec, resolve::Unresolved, version},
     dispatch::{Backoff, LaneKey},
 };
 
