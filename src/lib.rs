@@ -4,6 +4,7 @@
 
 pub mod admin;
 pub mod api;
+pub mod api_server;
 pub mod cli;
 pub mod cloudevent;
 pub mod controller;

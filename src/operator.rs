@@ -19,6 +19,7 @@ use tracing::{info, warn};
 use crate::{
     admin::{self, Readiness},
     api::Subscriber,
+    api_server,
     controller::{
         Announcer, Attempts, Candidate, Inputs, Leadership, Notifications, Registry, Replays, Resolver, Retention,
         SELECTOR, StatusWriter, Subscribers, Unfinished, in_namespace,
@@ -107,17 +108,12 @@ pub async fn run(settings: Settings) -> Result<(), Error> {
         .await
         .map_err(|source| Error::Admin { address: settings.admin_addr, source })?;
     load_public_roots()?;
-    let mut config = Config::infer().await?;
-    // A watch ends after 45 s at the latest; a connection that is silent for longer is dead.
-    config.connect_timeout = Some(Duration::from_secs(10));
-    config.read_timeout = Some(Duration::from_secs(60));
-    config.reset_reader_on_write = true;
-    let client = Client::try_from(config.clone()).map_err(Error::Client)?;
+    let config = Config::infer().await?;
+    let client = api_server::reader(&config).map_err(Error::Client)?;
     // Outcomes are written again by the writer itself, which knows when not to.
-    config.default_retry = false;
-    let writer = Client::try_from(config.clone()).map_err(Error::Client)?;
+    let writer = api_server::single_try(&config).map_err(Error::Client)?;
     // Renewals wait behind nothing else.
-    let of_lease = Client::try_from(config).map_err(Error::Client)?;
+    let of_lease = api_server::single_try(&config).map_err(Error::Client)?;
     let namespaces = scopes(settings.watch_namespaces);
     check_crds(&client, &namespaces).await?;
 
