@@ -99,6 +99,11 @@ lint-chart: $(helm)
 		$(helm) template tidings charts/tidings --values "$$values" >/dev/null; \
 	done
 
+.PHONY: bench
+bench: $(control_plane) $(helm) ## measure speed and memory beside the API server's own limits; QUICK=1 for a small run
+	@echo "==> The optimised build (a few minutes the first time), then the measured runs (about 15 minutes)"
+	cargo bench --locked --bench bench
+
 .PHONY: audit
 audit: $(cargo_deny) ## look the dependencies up in the advisory database (fetches it)
 	$(cargo_deny) --workspace --locked check advisories

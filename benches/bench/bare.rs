@@ -1,0 +1,127 @@
+//! What the API server itself can do: creates, status patches and a watch, without any of the operator's work.
+
+use std::{
+    ops::Range,
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use futures::{StreamExt, TryStreamExt, stream};
+use http::{Method, Request};
+use http_body_util::BodyExt;
+use kube::{Client, client::Body};
+use serde_json::{Value, json};
+
+use crate::stage::SUBSCRIBERS;
+
+/// Requests under way at once; the best of them counts.
+const AT_ONCE: [usize; 3] = [16, 32, 64];
+/// Bytes of data in each event.
+pub const EVENT_BYTES: usize = 1024;
+
+/// A Notification that was created.
+pub struct Created {
+    pub name: String,
+    pub uid: String,
+}
+
+/// The path of a namespace's Notifications.
+pub fn path(namespace: &str) -> String {
+    format!("/apis/tidings.dev/v1alpha1/namespaces/{namespace}/notifications")
+}
+
+/// The manifest of Notification number `number`, whose event has its name as id, for one of the Subscribers.
+pub fn manifest(number: usize) -> Value {
+    let name = format!("n-{number}");
+    json!({
+        "apiVersion": "tidings.dev/v1alpha1", "kind": "Notification", "metadata": {"name": name},
+        "spec": {"subscriberRef": {"name": format!("shop-{}", number % SUBSCRIBERS)}, "event": {
+            "id": name, "source": "/bench", "type": "com.example.measured", "datacontenttype": "text/plain",
+            "data": "x".repeat(EVENT_BYTES),
+        }},
+    })
+}
+
+/// Sends one request and takes all of the answer, which must be a success.
+pub async fn send(client: &Client, method: Method, path: &str, content_type: &str, body: Vec<u8>) -> Bytes {
+    let request = Request::builder().method(method).uri(path).header("content-type", content_type);
+    let answer = client.send(request.body(Body::from(body)).unwrap()).await.unwrap();
+    let status = answer.status();
+    let body = answer.into_body().collect().await.unwrap().to_bytes();
+    assert!(status.is_success(), "{status}: {}", String::from_utf8_lossy(&body));
+    body
+}
+
+/// Creates these, so many at once, and returns how many a second that were.
+pub async fn create(client: &Client, namespace: &str, manifests: Vec<Value>, at_once: usize) -> (f64, Vec<Created>) {
+    let count = manifests.len();
+    let bodies: Vec<_> = manifests.iter().map(Value::to_string).collect();
+    let path = path(namespace);
+    let begun = Instant::now();
+    let answers: Vec<_> = stream::iter(bodies)
+        .map(|body| send(client, Method::POST, &path, "application/json", body.into_bytes()))
+        .buffer_unordered(at_once)
+        .collect()
+        .await;
+    let rate = count as f64 / begun.elapsed().as_secs_f64();
+    let created = answers.iter().map(|answer| {
+        let object: Value = serde_json::from_slice(answer).unwrap();
+        let field = |name: &str| object["metadata"][name].as_str().unwrap().to_owned();
+        Created { name: field("name"), uid: field("uid") }
+    });
+    (rate, created.collect())
+}
+
+/// Finishes these by the patch that the operator writes, with the status `status`; returns how many a second.
+pub async fn patch(client: &Client, namespace: &str, created: &[Created], status: &Value, at_once: usize) -> f64 {
+    let bodies: Vec<_> = created.iter().map(|created| (created, patch_of(&created.uid, status).into_bytes())).collect();
+    let path = path(namespace);
+    let begun = Instant::now();
+    stream::iter(bodies)
+        .map(|(created, body)| {
+            let path = format!("{path}/{}/status?&fieldManager=tidings", created.name);
+            async move { send(client, Method::PATCH, &path, "application/json-patch+json", body).await }
+        })
+        .buffer_unordered(at_once)
+        .for_each(async |answer| drop(answer))
+        .await;
+    created.len() as f64 / begun.elapsed().as_secs_f64()
+}
+
+fn patch_of(uid: &str, status: &Value) -> String {
+    json!([
+        { "op": "test", "path": "/metadata/uid", "value": uid },
+        { "op": "test", "path": "/status/phase", "value": "Pending" },
+        { "op": "test", "path": "/status/attempts", "value": 0 },
+        { "op": "add", "path": "/status", "value": status },
+    ])
+    .to_string()
+}
+
+/// The ceiling: the best rates of bare creates and bare patches of these many objects.
+pub async fn ceiling(creator: &Client, writer: &Client, namespace: &str, count: usize, status: &Value) -> (f64, f64) {
+    let (mut creates, mut patches) = (0.0, 0.0);
+    for (number, at_once) in AT_ONCE.into_iter().enumerate() {
+        let numbers: Range<usize> = number * count..(number + 1) * count;
+        let manifests = numbers.map(manifest).collect();
+        let (rate, created) = create(creator, namespace, manifests, at_once).await;
+        creates = f64::max(creates, rate);
+        patches = f64::max(patches, patch(writer, namespace, &created, status, at_once).await);
+    }
+    (creates, patches)
+}
+
+/// Tells, for each object that appears in the namespace, its name and when it was seen.
+pub async fn watch(client: Client, namespace: String, seen: impl Fn(String, Duration)) {
+    let api = kube::Api::<tidings::controller::Unfinished>::namespaced(client, &namespace);
+    let list = api.list(&kube::api::ListParams::default().limit(1)).await.unwrap();
+    let params = kube::api::WatchParams::default().timeout(290);
+    let events = api.watch(&params, &list.metadata.resource_version.unwrap()).await.unwrap();
+    let each = events.try_for_each(async |event| {
+        if let kube::api::WatchEvent::Added(object) = event {
+            seen(object.metadata.name.unwrap(), crate::receiver::now());
+        }
+        Ok(())
+    });
+    each.await.unwrap();
+}

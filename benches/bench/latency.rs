@@ -1,0 +1,103 @@
+//! From the request that creates a Notification to its POST, beside what a bare watcher sees of the same objects.
+
+use std::{
+    collections::HashMap,
+    ops::Range,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use http::Method;
+use testkit::Operator;
+use tokio::{
+    task::JoinSet,
+    time::{MissedTickBehavior, interval, sleep},
+};
+
+use crate::{
+    Scale, bare,
+    receiver::now,
+    report::{Report, percentile},
+    say,
+    stage::Stage,
+};
+
+/// Creates a second.
+const RATE: u32 = 20;
+/// The first ones open connections and are not counted.
+const WARM_UP: usize = 40;
+
+/// Times from create, in milliseconds.
+pub struct Latency {
+    /// To the POST's arrival.
+    pub post: Vec<f64>,
+    /// To the event of a bare watcher.
+    pub event: Vec<f64>,
+}
+
+impl Latency {
+    pub fn say(&self) {
+        let Self { post, event } = self;
+        let p =
+            |samples: &[f64]| format!("p50 {:.2} ms, p99 {:.2} ms", percentile(samples, 50), percentile(samples, 99));
+        say(format!("create to POST: {}; create to a bare watcher's event: {}", p(post), p(event)));
+    }
+}
+
+/// Measures an operator with nothing else to do.
+pub async fn measure(stage: &Stage, scale: &Scale, report: &mut Report) {
+    let tenant = stage.tenant("latency").await;
+    let operator = tenant.operator(&[]).await;
+    operator.ready(Duration::from_secs(30)).await.unwrap();
+    say(format!("latency: {} at {RATE}/s", scale.samples));
+    let latency = sample(stage, &tenant.namespace, &operator, 0..scale.samples).await;
+    latency.say();
+    operator.terminate().await.unwrap();
+    for p in [50, 99] {
+        let (post, event) = (percentile(&latency.post, p), percentile(&latency.event, p));
+        report.row(&format!("create to a bare watcher's event, p{p}"), format!("{event:.2} ms"), "");
+        report.row(&format!("create to POST, p{p}"), format!("{post:.2} ms"), "");
+        report.at_most(&format!("create to POST ÷ create to event, p{p}"), post / event, 1.5, "");
+    }
+}
+
+/// Creates those of these numbers in a namespace at [`RATE`] and waits for their POSTs.
+pub async fn sample(stage: &Stage, namespace: &str, operator: &Operator, numbers: Range<usize>) -> Latency {
+    let seen = Arc::new(Mutex::new(HashMap::new()));
+    let noted = seen.clone();
+    let watcher = tokio::spawn(bare::watch(stage.creator.clone(), namespace.to_owned(), move |name, at| {
+        noted.lock().unwrap().entry(name).or_insert(at);
+    }));
+    sleep(Duration::from_millis(500)).await;
+    let path = bare::path(namespace);
+    let mut ticks = interval(Duration::from_secs(1) / RATE);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut creating = JoinSet::new();
+    for number in numbers.clone() {
+        ticks.tick().await;
+        let body = bare::manifest(number).to_string().into_bytes();
+        let (client, path) = (stage.creator.clone(), path.clone());
+        creating.spawn(async move {
+            let at = now();
+            bare::send(&client, Method::POST, &path, "application/json", body).await;
+            (format!("n-{number}"), at)
+        });
+    }
+    let mut created = creating.join_all().await;
+    created.sort_by_key(|(_, at)| *at);
+    let mut arrived = HashMap::new();
+    while created.iter().any(|(name, _)| !arrived.contains_key(name)) {
+        assert!(operator.process().exit_code().is_none(), "the operator ended");
+        sleep(Duration::from_millis(200)).await;
+        let arrivals = stage.receiver.arrivals(namespace).into_iter();
+        arrived = arrivals.map(|arrival| (arrival.id, arrival.at)).collect();
+    }
+    watcher.abort();
+    let seen = seen.lock().unwrap();
+    let since = |at: &Duration, created: &Duration| at.saturating_sub(*created).as_secs_f64() * 1e3;
+    let counted = || created.iter().skip(WARM_UP);
+    Latency {
+        post: counted().map(|(name, at)| since(&arrived[name], at)).collect(),
+        event: counted().map(|(name, at)| since(&seen[name], at)).collect(),
+    }
+}

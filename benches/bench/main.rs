@@ -1,0 +1,92 @@
+//! `make bench`: the operator beside what the API server itself can do, measured in the same run.
+//!
+//! `QUICK=1` does everything on a tenth of the scale, to see that it works; its figures mean little and are not written
+//! to `docs/performance.md`.
+
+// A bench stops at the first thing that goes wrong, and says what it measures.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stderr, clippy::print_stdout)]
+
+mod bare;
+mod latency;
+mod memory;
+mod receiver;
+mod report;
+mod stage;
+mod throughput;
+mod usage;
+
+#[allow(dead_code)]
+#[path = "../../tests/suite/cluster.rs"]
+mod cluster;
+
+use std::{
+    path::Path,
+    time::{Duration, Instant},
+};
+
+use self::{report::Report, stage::Stage};
+
+/// How much of everything.
+pub struct Scale {
+    /// Rounds of bare and measured runs, of which the median counts.
+    rounds: usize,
+    /// Notifications for each bare and measured run.
+    run: usize,
+    /// Samples of latency.
+    samples: usize,
+    /// Samples of latency beside a backlog.
+    neighbours: usize,
+    /// The backlog of a dead endpoint.
+    backlog: usize,
+    /// How long the operator is left alone before its memory is read.
+    rest: Duration,
+}
+
+const FULL: Scale =
+    Scale { rounds: 3, run: 2_000, samples: 2_000, neighbours: 1_000, backlog: 100_000, rest: Duration::from_secs(30) };
+const QUICK: Scale =
+    Scale { rounds: 1, run: 500, samples: 200, neighbours: 100, backlog: 5_000, rest: Duration::from_secs(5) };
+
+fn main() {
+    let args: Vec<_> = std::env::args().collect();
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+    if let [_, command, folder] = &args[..]
+        && command == "receiver"
+    {
+        return runtime.block_on(receiver::serve(Path::new(folder)));
+    }
+    let quick = std::env::var("QUICK").is_ok_and(|quick| !quick.is_empty() && quick != "0");
+    let only = std::env::var("ONLY").unwrap_or_default();
+    runtime.block_on(run(if quick { &QUICK } else { &FULL }, quick, &only));
+}
+
+async fn run(scale: &Scale, quick: bool, only: &str) {
+    let begun = Instant::now();
+    let mut report = Report::default();
+    say("a control plane of its own, a receiver and a token service");
+    let stage = Stage::start().await;
+    let wanted = |part: &str| only.is_empty() || only.split(',').any(|word| word == part);
+    let idle = memory::idle(&stage, scale, &mut report).await;
+    if wanted("throughput") {
+        throughput::measure(&stage, scale, &mut report).await;
+    }
+    if wanted("latency") {
+        latency::measure(&stage, scale, &mut report).await;
+    }
+    if wanted("memory") {
+        memory::measure(&stage, scale, idle, &mut report).await;
+    }
+    let table = report.table(begun.elapsed());
+    println!("\n{table}");
+    if !quick && only.is_empty() {
+        report::write(&table);
+        say("written to docs/performance.md");
+    }
+}
+
+/// Tells how far it is.
+pub fn say(what: impl std::fmt::Display) {
+    static BEGUN: std::sync::OnceLock<Instant> = std::sync::OnceLock::new();
+    let elapsed = BEGUN.get_or_init(Instant::now).elapsed();
+    eprintln!("[{:>4} s] {what}", elapsed.as_secs());
+}

@@ -1,0 +1,126 @@
+//! Memory: idle, with a backlog for a dead endpoint, with finished Notifications; and the neighbour of that backlog.
+
+use std::time::Duration;
+
+use serde_json::json;
+use testkit::Operator;
+use tokio::time::sleep;
+
+use crate::{
+    Scale, bare, latency,
+    receiver::now,
+    report::{Report, percentile},
+    say,
+    stage::{Stage, Tenant},
+    throughput::{CREATORS, drained, grown, until_delivered},
+    usage,
+};
+
+/// The budget for untried events, which `--event-memory` sets: its default, in MiB.
+const EVENT_MEMORY: f64 = 64.0;
+/// What one batch of creates holds.
+const BATCH: usize = 5_000;
+
+/// Resident memory of an operator with nothing to do, in MiB.
+pub async fn idle(stage: &Stage, scale: &Scale, report: &mut Report) -> f64 {
+    let tenant = stage.tenant("idle").await;
+    let operator = ready(&tenant, &[]).await;
+    say("memory: idle");
+    sleep(scale.rest).await;
+    let rss = told(&operator, "idle");
+    report.at_most("memory, idle", rss, 20.0, " MiB");
+    operator.terminate().await.unwrap();
+    rss
+}
+
+/// All that needs a large backlog.
+pub async fn measure(stage: &Stage, scale: &Scale, idle: f64, report: &mut Report) {
+    let (count, neighbours) = (scale.backlog, scale.neighbours);
+    let tenant = stage.tenants("backlog", &["neighbour"]).await;
+    stage.subscriber("backlog", "dead", &stage.receiver.dead_webhook()).await;
+    let operator = ready(&tenant, &[]).await;
+    say("latency of the neighbour, alone");
+    let alone = latency::sample(stage, "neighbour", &operator, 0..neighbours).await;
+    alone.say();
+    create(stage, count).await;
+    sleep(scale.rest).await;
+    let what = format!("{count} pending for a dead endpoint");
+    let rss = told(&operator, &what);
+    report.row(&format!("memory, {what}"), memory_of(&operator), "");
+    let events = f64::min(EVENT_MEMORY, (count * bare::EVENT_BYTES) as f64 / f64::from(1 << 20));
+    report.at_most("— more than idle, the budget for events apart", rss - idle - events, 60.0, " MiB");
+    say("latency of the neighbour, beside the backlog");
+    let beside = latency::sample(stage, "neighbour", &operator, neighbours..2 * neighbours).await;
+    beside.say();
+    operator.terminate().await.unwrap();
+    let p99 = [&alone, &beside].map(|latency| percentile(&latency.post, 99));
+    report.row("neighbour's create to POST, p99, alone", format!("{:.2} ms", p99[0]), "");
+    report.row(&format!("— beside {what}"), format!("{:.2} ms", p99[1]), "");
+    report.at_most("— ratio", p99[1] / p99[0], 2.0, "");
+
+    say("the endpoint lives: the backlog is drained");
+    stage.subscriber("backlog", "dead", &stage.receiver.webhook("finished")).await;
+    let operator = tenant.operator(&[]).await;
+    let drain = drained(stage, &operator, "finished", count).await;
+    grown(count, &drain, report);
+    told(&operator, "drained");
+    operator.terminate().await.unwrap();
+    finished(stage, scale, &tenant, idle, report).await;
+}
+
+/// With all of the backlog finished.
+async fn finished(stage: &Stage, scale: &Scale, tenant: &Tenant, idle: f64, report: &mut Report) {
+    for (what, ttl, most) in [("without a TTL", "0", 2.0), ("with a TTL", "86400", 15.0)] {
+        let operator = ready(tenant, &["--generated-ttl", ttl]).await;
+        sleep(scale.rest).await;
+        let what = format!("{} finished {what}", scale.backlog);
+        let rss = told(&operator, &what);
+        report.row(&format!("memory, {what}"), memory_of(&operator), "");
+        report.at_most("— more than idle", rss - idle, most, " MiB");
+        operator.terminate().await.unwrap();
+    }
+    let pending = scale.backlog / 10;
+    stage.subscriber("backlog", "dead", &stage.receiver.webhook("start")).await;
+    create(stage, pending).await;
+    let begun = now();
+    let operator = tenant.operator(&[]).await;
+    let first = stage.receiver.first("start").await - begun;
+    say(format!("the first POST came {:.2} s after the start", first.as_secs_f64()));
+    let what = format!("start to first POST, {} finished and {pending} pending", scale.backlog);
+    report.row(&what, format!("{:.2} s", first.as_secs_f64()), "");
+    until_delivered(&operator, pending).await;
+    operator.terminate().await.unwrap();
+}
+
+/// Creates so many with generateName for the Subscriber `dead`.
+async fn create(stage: &Stage, count: usize) {
+    for batch in (0..count).step_by(BATCH) {
+        let numbers = batch..count.min(batch + BATCH);
+        let manifests = numbers.map(|number| {
+            let mut manifest = bare::manifest(number);
+            manifest["spec"]["subscriberRef"]["name"] = "dead".into();
+            manifest["metadata"] = json!({"generateName": "n-"});
+            manifest
+        });
+        let (rate, _) = bare::create(&stage.creator, "backlog", manifests.collect(), CREATORS).await;
+        say(format!("{} of {count} created, at {rate:.0}/s", batch + BATCH.min(count - batch)));
+    }
+}
+
+fn memory_of(operator: &Operator) -> String {
+    let pid = operator.process().pid();
+    format!("{:.1} MiB, peak {:.1} MiB", usage::rss(pid), usage::peak(pid))
+}
+
+async fn ready(tenant: &Tenant, flags: &[&str]) -> Operator {
+    let operator = tenant.operator(flags).await;
+    operator.ready(Duration::from_secs(120)).await.unwrap();
+    operator
+}
+
+fn told(operator: &Operator, what: &str) -> f64 {
+    let pid = operator.process().pid();
+    let rss = usage::rss(pid);
+    say(format!("{what}: {rss:.1} MiB resident, {:.1} MiB at the peak", usage::peak(pid)));
+    rss
+}

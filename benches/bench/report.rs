@@ -1,0 +1,77 @@
+//! The table, on the terminal and in the documentation.
+
+use std::{fmt::Write, time::Duration};
+
+use k8s_openapi::jiff::Timestamp;
+
+use crate::{cluster::root, usage::machine};
+
+/// Where the table stands, between these lines.
+const PAGE: &str = "docs/performance.md";
+const MARKS: [&str; 2] = ["<!-- written by make bench -->", "<!-- end of what make bench writes -->"];
+
+/// What was measured, line by line.
+#[derive(Default)]
+pub struct Report {
+    rows: Vec<[String; 3]>,
+}
+
+impl Report {
+    /// A figure; `goal` says what it should be and whether it is.
+    pub fn row(&mut self, what: &str, measured: String, goal: &str) {
+        crate::say(format!("=> {what}: {measured} {goal}"));
+        self.rows.push([what.to_owned(), measured, goal.to_owned()]);
+    }
+
+    /// A figure that should be large.
+    pub fn at_least(&mut self, what: &str, measured: f64, goal: f64) {
+        let verdict = verdict(measured >= goal);
+        self.row(what, format!("{measured:.2}"), &format!("≥ {goal}: {verdict}"));
+    }
+
+    /// A figure that should be small.
+    pub fn at_most(&mut self, what: &str, measured: f64, goal: f64, unit: &str) {
+        let verdict = verdict(measured <= goal);
+        self.row(what, format!("{measured:.2}{unit}"), &format!("≤ {goal}{unit}: {verdict}"));
+    }
+
+    /// All of it, as Markdown.
+    pub fn table(&self, took: Duration) -> String {
+        let mut table = format!(
+            "Measured on {}, on {}, in {} minutes:\n\n| what | measured | goal |\n|---|---|---|\n",
+            Timestamp::now().strftime("%Y-%m-%d"),
+            machine(),
+            took.as_secs().div_ceil(60),
+        );
+        for [what, measured, goal] in &self.rows {
+            writeln!(table, "| {what} | {measured} | {goal} |").unwrap();
+        }
+        table
+    }
+}
+
+fn verdict(reached: bool) -> &'static str {
+    if reached { "reached" } else { "missed" }
+}
+
+/// Puts the table into the page.
+pub fn write(table: &str) {
+    let path = root().join(PAGE);
+    let page = std::fs::read_to_string(&path).unwrap();
+    let (before, rest) = page.split_once(MARKS[0]).expect("the page has a place for the table");
+    let (_, after) = rest.split_once(MARKS[1]).expect("the place for the table ends");
+    std::fs::write(&path, format!("{before}{}\n\n{table}\n{}{after}", MARKS[0], MARKS[1])).unwrap();
+}
+
+/// The middle one.
+pub fn median(mut samples: Vec<f64>) -> f64 {
+    samples.sort_by(f64::total_cmp);
+    samples[samples.len() / 2]
+}
+
+/// The smallest sample that `percent` per cent of the samples do not exceed.
+pub fn percentile(samples: &[f64], percent: usize) -> f64 {
+    let mut sorted = samples.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    sorted[(samples.len() * percent).div_ceil(100).max(1) - 1]
+}

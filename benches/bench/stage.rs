@@ -1,0 +1,125 @@
+//! What the bench stands on: a control plane, the receiver's process, and namespaces with Subscribers.
+
+use std::path::PathBuf;
+
+use kube::{
+    Client, Config,
+    config::{KubeConfigOptions, Kubeconfig},
+};
+use serde_json::{Value, json};
+use testkit::{ControlPlane, Operator};
+
+use tidings::api_server;
+
+use crate::{
+    cluster::{install_crds, render_chart},
+    receiver::{CLIENT, Receiver},
+};
+
+/// Subscribers of each tenant that share the load, each with the default limits.
+pub const SUBSCRIBERS: usize = 4;
+
+/// See the module.
+pub struct Stage {
+    pub plane: ControlPlane,
+    pub receiver: Receiver,
+    /// Creates Notifications, as another controller would.
+    pub creator: Client,
+}
+
+/// A namespace with its Subscribers, whose events the receiver writes down under the namespace's name.
+pub struct Tenant {
+    pub namespace: String,
+    /// Other namespaces that the same operator watches.
+    neighbours: Vec<String>,
+    kubeconfig: PathBuf,
+    /// The operator's own rights, through the operator's own HTTP client.
+    pub client: Client,
+}
+
+impl Stage {
+    pub async fn start() -> Self {
+        let plane = ControlPlane::start().await.unwrap();
+        install_crds(&plane).await;
+        let creator = client(plane.admin_kubeconfig().to_owned()).await;
+        Self { plane, receiver: Receiver::start().await, creator }
+    }
+
+    /// A new namespace with an operator's rights in it and [`SUBSCRIBERS`] Subscribers.
+    pub async fn tenant(&self, namespace: &str) -> Tenant {
+        self.tenants(namespace, &[]).await
+    }
+
+    /// The same, and new namespaces besides it that the operator watches, too.
+    pub async fn tenants(&self, namespace: &str, neighbours: &[&str]) -> Tenant {
+        let all = [&[namespace], neighbours].concat();
+        for namespace in &all {
+            self.plane.kubectl(&["create", "namespace", namespace]).await.unwrap().ok().unwrap();
+        }
+        let values = ["--set", &format!("watchNamespaces={{{}}}", all.join(",")), "--set", "crds.install=false"];
+        let chart = render_chart(namespace, &values).unwrap();
+        self.plane.admin().apply(&chart, &[]).await.unwrap();
+        let token = ["create", "token", "tidings", "-n", namespace, "--duration=2h"];
+        let token = self.plane.kubectl(&token).await.unwrap().ok().unwrap();
+        let kubeconfig = self.plane.kubeconfig_for_token(namespace, token.trim()).unwrap();
+        let neighbours = neighbours.iter().map(|name| (*name).to_owned()).collect();
+        let client = client(kubeconfig.clone()).await;
+        for namespace in &all {
+            self.furnish(namespace).await;
+        }
+        Tenant { namespace: namespace.to_owned(), neighbours, kubeconfig, client }
+    }
+
+    async fn furnish(&self, namespace: &str) {
+        let ca = json!({
+            "apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "ca"},
+            "data": {"ca.crt": self.receiver.ca_pem()},
+        });
+        let secret = json!({
+            "apiVersion": "v1", "kind": "Secret", "metadata": {"name": "oauth"},
+            "stringData": {"client_id": CLIENT.0, "client_secret": CLIENT.1},
+        });
+        self.apply(namespace, &ca).await;
+        self.apply(namespace, &secret).await;
+        for number in 0..SUBSCRIBERS {
+            self.subscriber(namespace, &format!("shop-{number}"), &self.receiver.webhook(namespace)).await;
+        }
+    }
+
+    /// Applies a Subscriber.
+    pub async fn subscriber(&self, namespace: &str, name: &str, url: &str) {
+        let tls = json!({"caRef": {"kind": "ConfigMap", "name": "ca"}});
+        let subscriber = json!({
+            "apiVersion": "tidings.dev/v1alpha1", "kind": "Subscriber", "metadata": {"name": name},
+            "spec": {
+                "webhook": {"url": url, "tls": tls},
+                "tokenService": {
+                    "url": self.receiver.token_url(), "tls": tls, "credentialsSecretRef": {"name": "oauth"},
+                },
+            },
+        });
+        self.apply(namespace, &subscriber).await;
+    }
+
+    async fn apply(&self, namespace: &str, manifest: &Value) {
+        let args = ["-n", namespace, "--server-side", "--force-conflicts"];
+        self.plane.admin().apply(&manifest.to_string(), &args).await.unwrap();
+    }
+}
+
+impl Tenant {
+    /// Starts an operator for its namespaces; whether it is ready is for the caller to wait for.
+    pub async fn operator(&self, flags: &[&str]) -> Operator {
+        let watched = [std::slice::from_ref(&self.namespace), &self.neighbours].concat().join(",");
+        let own = ["--watch-namespace", &watched, "--lease-namespace", &self.namespace];
+        let own = [&own[..], &["--egress-allow-cidr", "127.0.0.0/8", "--log-level", "warn"]].concat();
+        let binary = env!("CARGO_BIN_EXE_tidings").as_ref();
+        Operator::start(binary, &self.kubeconfig, &[&own[..], flags].concat(), &[]).await.unwrap()
+    }
+}
+
+async fn client(kubeconfig: PathBuf) -> Client {
+    let kubeconfig = Kubeconfig::read_from(kubeconfig).unwrap();
+    let config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await.unwrap();
+    api_server::single_try(&config).unwrap()
+}

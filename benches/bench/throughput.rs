@@ -1,0 +1,178 @@
+//! Drain and pipeline beside the ceiling, what a delivery costs, and how that grows.
+
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+use testkit::Operator;
+use tokio::time::sleep;
+
+use crate::{
+    Scale, bare, receiver,
+    report::{Report, median},
+    say,
+    stage::{Stage, Tenant},
+    usage,
+};
+
+/// Notifications are created by so many requests at once.
+pub const CREATORS: usize = 32;
+
+/// Measures in rounds, the bare runs between the operator's.
+pub async fn measure(stage: &Stage, scale: &Scale, report: &mut Report) {
+    let status = delivered_status(stage).await;
+    let (mut creates, mut patches, mut drains, mut pipelines) = (vec![], vec![], vec![], vec![]);
+    let mut ratios = (vec![], vec![]);
+    let mut cpu = vec![];
+    let mut api_server_cpu = vec![];
+    for round in 1..=scale.rounds {
+        say(format!("round {round} of {}: bare creates and status patches", scale.rounds));
+        let plain = stage.tenant(&format!("bare-{round}")).await;
+        let (create, patch) = bare::ceiling(&stage.creator, &plain.client, &plain.namespace, scale.run, &status).await;
+        say(format!("{create:.0} creates/s, {patch:.0} patches/s; now a backlog is drained"));
+        let before = Writes::now(stage).await;
+        let tenant = stage.tenant(&format!("drain-{round}")).await;
+        let (drain, operator) = drain(stage, &tenant, scale.run).await;
+        say(format!("{:.0} deliveries/s; now they are created while the operator runs", drain.rate));
+        let pipeline = pipeline(stage, &tenant, &operator, scale.run).await;
+        let ideal = 1.0 / (1.0 / create + 1.0 / patch);
+        say(format!("{pipeline:.0} deliveries/s, ideal {ideal:.0}"));
+        if round == 1 {
+            Writes::now(stage).await.report(&before, 2 * scale.run, report);
+        }
+        operator.terminate().await.unwrap();
+        ratios.0.push(drain.rate / patch);
+        ratios.1.push(pipeline / ideal);
+        creates.push(create);
+        patches.push(patch);
+        drains.push(drain.rate);
+        pipelines.push(pipeline);
+        cpu.push(drain.cpu.as_secs_f64() * 1e3);
+        api_server_cpu.push(drain.api_server_cpu.as_secs_f64() * 1e3);
+    }
+    report.row("bare creates", format!("{:.0}/s", median(creates)), "");
+    report.row("bare status patches", format!("{:.0}/s", median(patches)), "");
+    report.row("drain of a backlog", format!("{:.0}/s", median(drains)), "");
+    report.at_least("drain ÷ bare patches", median(ratios.0), 0.9);
+    report.row("pipeline", format!("{:.0}/s", median(pipelines)), "");
+    report.at_least("pipeline ÷ ideal", median(ratios.1), 0.9);
+    report.row("CPU of the operator for a delivery", format!("{:.2} ms", median(cpu)), "");
+    report.row("CPU of API server and etcd for a delivery (drain)", format!("{:.2} ms", median(api_server_cpu)), "");
+    for count in [1_000, 10_000] {
+        let count = count.min(scale.backlog);
+        say(format!("growth: a backlog of {count}"));
+        let tenant = stage.tenant(&format!("growth-{count}")).await;
+        let (drain, operator) = drain(stage, &tenant, count).await;
+        operator.terminate().await.unwrap();
+        grown(count, &drain, report);
+    }
+}
+
+/// One line of how the cost of a delivery grows.
+pub fn grown(count: usize, drain: &Drain, report: &mut Report) {
+    let cost = drain.cpu.as_secs_f64() * 1e3;
+    let what = format!("drain of {count}: CPU of the operator for a delivery");
+    report.row(&what, format!("{cost:.2} ms at {:.0}/s", drain.rate), "");
+}
+
+/// How a backlog was drained.
+pub struct Drain {
+    /// Deliveries a second, from the first POST to the last outcome written.
+    pub rate: f64,
+    /// The operator's processor time for each.
+    pub cpu: Duration,
+    /// That of the API server and etcd.
+    pub api_server_cpu: Duration,
+}
+
+/// Creates a backlog, then starts an operator and waits until all is delivered.
+async fn drain(stage: &Stage, tenant: &Tenant, count: usize) -> (Drain, Operator) {
+    let manifests = (0..count).map(bare::manifest).collect();
+    bare::create(&stage.creator, &tenant.namespace, manifests, CREATORS).await;
+    let operator = tenant.operator(&[]).await;
+    let drain = drained(stage, &operator, &tenant.namespace, count).await;
+    (drain, operator)
+}
+
+/// Waits until a started operator has delivered `count` in the namespace.
+pub async fn drained(stage: &Stage, operator: &Operator, namespace: &str, count: usize) -> Drain {
+    let first = stage.receiver.first(namespace).await;
+    let control_plane = stage.plane.pids().await;
+    let of_control_plane = || control_plane.into_iter().map(usage::cpu).sum::<Duration>();
+    let (cpu, api_server_cpu) = (usage::cpu(operator.process().pid()), of_control_plane());
+    until_delivered(operator, count).await;
+    let share = |time: Duration| time / u32::try_from(count).unwrap();
+    Drain {
+        rate: count as f64 / (receiver::now() - first).as_secs_f64(),
+        cpu: share(usage::cpu(operator.process().pid()) - cpu),
+        api_server_cpu: share(of_control_plane() - api_server_cpu),
+    }
+}
+
+/// Creates while the operator runs; deliveries a second from the first create to the last outcome written.
+async fn pipeline(stage: &Stage, tenant: &Tenant, operator: &Operator, count: usize) -> f64 {
+    let before = delivered(operator).await;
+    let manifests = (before..before + count).map(bare::manifest).collect();
+    let begun = Instant::now();
+    bare::create(&stage.creator, &tenant.namespace, manifests, CREATORS).await;
+    until_delivered(operator, before + count).await;
+    count as f64 / begun.elapsed().as_secs_f64()
+}
+
+/// Waits until the operator has delivered so many since its start.
+pub async fn until_delivered(operator: &Operator, count: usize) {
+    let mut told = Instant::now();
+    loop {
+        let delivered = delivered(operator).await;
+        if delivered >= count {
+            return;
+        }
+        if told.elapsed() > Duration::from_secs(10) {
+            told = Instant::now();
+            say(format!("{delivered} of {count} delivered"));
+        }
+        sleep(Duration::from_millis(20)).await;
+    }
+}
+
+async fn delivered(operator: &Operator) -> usize {
+    let metrics = operator.metrics().await.unwrap_or_default();
+    let name = r#"tidings_notifications_finished_total{phase="Delivered"} "#;
+    metrics.lines().find_map(|line| line.strip_prefix(name)?.parse().ok()).unwrap_or_default()
+}
+
+/// The status of a delivered Notification, as the operator writes it.
+async fn delivered_status(stage: &Stage) -> Value {
+    let tenant = stage.tenant("sample").await;
+    let operator = tenant.operator(&[]).await;
+    bare::create(&stage.creator, &tenant.namespace, vec![bare::manifest(0)], 1).await;
+    until_delivered(&operator, 1).await;
+    operator.terminate().await.unwrap();
+    let get = ["get", "notification", "n-0", "-n", &tenant.namespace, "-o", "jsonpath={.status}"];
+    serde_json::from_str(&stage.plane.kubectl(&get).await.unwrap().ok().unwrap()).unwrap()
+}
+
+/// Writes that the API server has answered, by the audit log, the creator's apart.
+struct Writes {
+    notifications: usize,
+    subscribers: usize,
+    leases: usize,
+}
+
+impl Writes {
+    async fn now(stage: &Stage) -> Self {
+        let audit = stage.plane.audit().await.unwrap();
+        let count = |resource: &str| {
+            let of_operator = |user: &str| user.starts_with("system:serviceaccount:drain-");
+            let written = audit.iter().filter(|event| event.is_write() && of_operator(&event.user));
+            written.filter(|event| event.resource == resource && event.stage == "ResponseComplete").count()
+        };
+        Self { notifications: count("notifications"), subscribers: count("subscribers"), leases: count("leases") }
+    }
+
+    fn report(&self, before: &Self, deliveries: usize, report: &mut Report) {
+        let each = (self.notifications - before.notifications) as f64 / deliveries as f64;
+        report.at_most("writes to Notifications for a delivery", each, 1.0, "");
+        let beside = format!("{} and {}", self.subscribers - before.subscribers, self.leases - before.leases);
+        report.row(&format!("writes to Subscribers and Leases beside {deliveries} deliveries"), beside, "");
+    }
+}
