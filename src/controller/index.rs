@@ -11,6 +11,9 @@ use k8s_openapi::jiff::Timestamp;
 use super::{attempt::Recorded, unfinished::Unfinished};
 use crate::dispatch::LaneKey;
 
+/// What the small texts of a kept object take, about: uid, names, versions.
+const NAMES: usize = 256;
+
 /// A Notification's uid.
 pub type Uid = Arc<str>;
 
@@ -297,9 +300,9 @@ fn next(object: &Unfinished) -> Option<Timestamp> {
     object.status.next_attempt_time.as_ref().map(|time| time.0)
 }
 
-/// Bytes that a kept object takes, short of what its few small texts do.
+/// Bytes that a kept object takes.
 fn size(object: &Unfinished) -> usize {
-    size_of::<Unfinished>() + object.spec.event.get().len()
+    size_of::<Unfinished>() + NAMES + object.spec.event.get().len()
 }
 
 #[cfg(test)]

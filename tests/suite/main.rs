@@ -4,6 +4,7 @@
 // Tests stop at the first broken expectation.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod api_server;
 mod architecture;
 mod canary;
 mod certificates;
