@@ -69,9 +69,9 @@ pub async fn measure(stage: &Stage, scale: &Scale, report: &mut Report) {
 
 /// One line of how the cost of a delivery grows.
 pub fn grown(count: usize, drain: &Drain, report: &mut Report) {
-    let cost = drain.cpu.as_secs_f64() * 1e3;
-    let what = format!("drain of {count}: CPU of the operator for a delivery");
-    report.row(&what, format!("{cost:.2} ms at {:.0}/s", drain.rate), "");
+    let [cpu, api_server_cpu] = [drain.cpu, drain.api_server_cpu].map(|time| time.as_secs_f64() * 1e3);
+    let costs = format!("{cpu:.2} ms, {api_server_cpu:.2} ms, {:.0}/s", drain.rate);
+    report.row(&format!("drain of {count}: CPU for a delivery of operator, of API server and etcd; rate"), costs, "");
 }
 
 /// How a backlog was drained.

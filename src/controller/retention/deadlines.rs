@@ -63,30 +63,38 @@ pub fn decide(read: &Stored, uid: &str, rules: Rules, now: Timestamp) -> Decisio
     }
 }
 
-/// All that are to be deleted, the next one first.
+/// All that are to be deleted, the next one first. There may be 100,000 of them: each is small.
 ///
 /// One that was moved by a replay may stand here twice; it is read before anything is done, and the next complete
 /// listing drops what it did not show.
 #[derive(Debug, Default)]
 pub struct Deadlines {
-    /// By deadline and uid.
-    places: BTreeMap<(Timestamp, Box<str>), Place>,
+    /// By deadline and label, with the number of the newest listing when it was last heard of.
+    places: BTreeMap<(Timestamp, Label), u64>,
     listing: u64,
 }
 
-#[derive(Debug)]
-struct Place {
-    namespace: Box<str>,
-    name: Box<str>,
-    /// The number of the newest listing when it was last heard of.
-    listing: u64,
+/// Uid, namespace and name in one text.
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Label(Box<str>);
+
+impl Label {
+    fn of(due: &Due) -> Self {
+        Self([&*due.uid, &due.namespace, &due.name].join("/").into())
+    }
+
+    /// Neither a namespace nor a name holds a slash.
+    fn due(&self, at: Timestamp) -> Due {
+        let mut parts = self.0.rsplitn(3, '/').map(Box::from);
+        let mut part = || parts.next().unwrap_or_default();
+        Due { at, name: part(), namespace: part(), uid: part() }
+    }
 }
 
 impl Deadlines {
     /// It is to be deleted then.
-    pub fn add(&mut self, due: Due) {
-        let Due { at, uid, namespace, name } = due;
-        self.places.insert((at, uid), Place { namespace, name, listing: self.listing });
+    pub fn add(&mut self, due: &Due) {
+        self.places.insert((due.at, Label::of(due)), self.listing);
     }
 
     /// When the next one is due.
@@ -97,8 +105,8 @@ impl Deadlines {
     /// Takes the one that has been due longest, if one is.
     pub fn take_due(&mut self, now: Timestamp) -> Option<Due> {
         let first = self.places.first_entry().filter(|first| first.key().0 <= now)?;
-        let ((at, uid), Place { namespace, name, .. }) = first.remove_entry();
-        Some(Due { at, uid, namespace, name })
+        let (at, label) = first.remove_entry().0;
+        Some(label.due(at))
     }
 
     /// A listing of everything begins.
@@ -108,7 +116,7 @@ impl Deadlines {
 
     /// The listing is complete: what was not heard of since it began is gone.
     pub fn end_listing(&mut self) {
-        self.places.retain(|_, place| place.listing == self.listing);
+        self.places.retain(|_, heard| *heard == self.listing);
     }
 }
 
@@ -187,7 +195,7 @@ mod tests {
     fn they_come_in_the_order_of_their_deadlines_and_none_too_early() {
         let mut deadlines = Deadlines::default();
         for (second, uid) in [(30, "c"), (10, "a"), (20, "b"), (10, "a2")] {
-            deadlines.add(due(second, uid));
+            deadlines.add(&due(second, uid));
         }
         assert_eq!(deadlines.next(), Some(at(10)));
         assert_eq!(deadlines.take_due(at(9)), None);
@@ -200,13 +208,13 @@ mod tests {
     fn a_complete_listing_drops_what_was_not_heard_of_since_it_began() {
         let mut deadlines = Deadlines::default();
         for (second, uid) in [(10, "deleted"), (20, "listed"), (30, "moved")] {
-            deadlines.add(due(second, uid));
+            deadlines.add(&due(second, uid));
         }
         deadlines.begin_listing();
-        deadlines.add(due(20, "listed"));
+        deadlines.add(&due(20, "listed"));
         deadlines.begin_listing(); // the first one broke off
         for (second, uid) in [(20, "listed"), (35, "moved"), (40, "finished meanwhile")] {
-            deadlines.add(due(second, uid));
+            deadlines.add(&due(second, uid));
         }
         deadlines.end_listing();
         let left: Vec<_> = std::iter::from_fn(|| deadlines.take_due(at(99))).collect();

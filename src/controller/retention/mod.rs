@@ -151,13 +151,13 @@ impl Retention {
                     Ok(Looked::Done) => failures = 0,
                     Ok(Looked::Again(at)) => {
                         failures = 0;
-                        self.deadlines.add(Due { at, ..due });
+                        self.deadlines.add(&Due { at, ..due });
                     }
                     Err(error) => {
                         failures += 1;
                         not_before = Instant::now() + BACKOFF.wait(failures, rand::random());
                         warn!(notification = %due, %error, "could not be deleted yet; it is tried again");
-                        self.deadlines.add(Due { at: after(AFTER_FAILURE), ..due });
+                        self.deadlines.add(&Due { at: after(AFTER_FAILURE), ..due });
                     }
                 },
                 // With both hands full there is nothing to wake up for.
@@ -169,7 +169,7 @@ impl Retention {
     fn learn(&mut self, finished: Finished) {
         let Finished { namespace, name, uid, completed, ttl, generated } = finished;
         if let Some(at) = self.rules.deadline(ttl, generated, completed) {
-            self.deadlines.add(Due { at, uid, namespace, name });
+            self.deadlines.add(&Due { at, uid, namespace, name });
         }
     }
 
@@ -181,7 +181,7 @@ impl Retention {
             }
             Listed::Page(stored, due) => {
                 count.listed += stored;
-                due.into_iter().for_each(|due| self.deadlines.add(due));
+                due.iter().for_each(|due| self.deadlines.add(due));
             }
             Listed::Complete => {
                 self.deadlines.end_listing();
