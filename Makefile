@@ -10,7 +10,8 @@ CARGO_DENY_VERSION := 0.20.2
 # Said once, in the Go module that builds the control plane.
 K8S_VERSION := $(shell awk '$$1 == "k8s.io/kubernetes" { print substr($$2, 2) }' tools/controlplane/go.mod)
 
-bin := $(abspath $(or $(CARGO_TARGET_DIR),target))/debug
+built := $(abspath $(or $(CARGO_TARGET_DIR),target))
+bin := $(built)/debug
 helm := .tools/bin/helm
 hydra := .tools/bin/hydra
 cargo_deny := .tools/cargo-deny-$(CARGO_DENY_VERSION)/bin/cargo-deny
@@ -59,7 +60,7 @@ demo: $(control_plane) bins ## show a delivery from end to end on a local contro
 .PHONY: bins
 bins:
 	@echo "==> The operator and the demo (a few minutes the first time)"
-	cargo build --workspace --bins --locked
+	cargo build --workspace --exclude tidings-fuzz --bins --locked
 
 ##### Check
 
@@ -67,6 +68,22 @@ bins:
 test: $(control_plane) $(helm) $(hydra) ## run all tests; TEST=word runs those whose name holds the word
 	@echo "==> Tests (a few minutes to build the first time)"
 	cargo test --workspace --locked $(TEST)
+
+# The targets are instrumented, and the rest of the workspace that they use; dependencies are those that the tests have built.
+fuzz: fuzz_targets = $(patsubst fuzz/fuzz_targets/%.rs,%,$(wildcard fuzz/fuzz_targets/*$(FUZZ)*.rs))
+fuzz: FUZZ_SECONDS ?= 10
+.PHONY: fuzz
+fuzz: ## feed each fuzz target for FUZZ_SECONDS (10); FUZZ=word takes those whose name holds the word
+	@echo "==> Fuzz targets (a minute to build after the tests)"
+	RUSTC_WORKSPACE_WRAPPER='$(CURDIR)/fuzz/rustc' cargo build --package tidings-fuzz --bins --locked
+	@for target in $(fuzz_targets); do \
+		grown='$(built)'/fuzz/$$target; broken=$$grown.broken; log=$$grown.log; dictionary=fuzz/dictionary/$$target; \
+		mkdir -p $$grown $$broken; \
+		if '$(bin)'/fuzz_$$target -max_total_time=$(FUZZ_SECONDS) -timeout=5 -artifact_prefix=$$broken/ \
+			$$([[ ! -f $$dictionary ]] || echo -dict=$$dictionary) $$grown fuzz/corpus/$$target >$$log 2>&1; \
+		then printf '%-13s %s\n' $$target "$$(grep -a DONE $$log)"; \
+		else grep -a -B1 -A4 panicked $$log || tail $$log; echo "$$target: see $$log" >&2; exit 1; fi; \
+	done
 
 .PHONY: lint
 lint: lint-rust lint-deps lint-generated lint-chart ## check format, code, dependencies, generated files and the chart

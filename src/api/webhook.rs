@@ -17,7 +17,7 @@ pub struct Webhook {
     pub url: HttpsUrl,
     /// How the event is put into the request (CloudEvents HTTP protocol binding). Structured (default): one JSON
     /// object. Binary: attributes as ce- headers and the data as the body; an event without data is sent structured
-    /// even then, since a web hook request always has a body.
+    /// even then, since a web hook request always has a body, and so is one whose data are a CloudEvent.
     #[serde(default)]
     pub content_mode: ContentMode,
     /// The media type of a structured event.

@@ -11,8 +11,9 @@ use super::event::{Data, Event, InvalidEvent};
 pub enum Encoding {
     /// The whole event as one JSON object, under this media type (section 3.2).
     Structured(&'static str),
-    /// Attributes as headers, data as the body (section 3.1); an event without data goes structured all the same,
-    /// because a web hook request always has a body.
+    /// Attributes as headers, data as the body (section 3.1). Two kinds of events go structured all the same: one without
+    /// data, because a web hook request always has a body; and one whose data are a CloudEvent, because a receiver would
+    /// take that for the event (section 3).
     Binary,
 }
 
@@ -25,7 +26,9 @@ impl Encoding {
 pub fn encode(event: &Event, encoding: Encoding) -> Result<(HeaderMap, Vec<u8>), InvalidEvent> {
     match encoding {
         Encoding::Structured(media_type) => structured(event, media_type),
-        Encoding::Binary if matches!(event.data, Data::None) => structured(event, Encoding::CLOUDEVENTS_JSON),
+        Encoding::Binary if matches!(event.data, Data::None) || holds_an_event(event) => {
+            structured(event, Encoding::CLOUDEVENTS_JSON)
+        }
         Encoding::Binary => binary(event),
     }
 }
@@ -64,6 +67,12 @@ fn binary(event: &Event) -> Result<(HeaderMap, Vec<u8>), InvalidEvent> {
         Data::Bytes(bytes) => bytes.clone(),
     };
     Ok((headers, body))
+}
+
+/// Whether the media type of the data begins as that of an event does.
+fn holds_an_event(event: &Event) -> bool {
+    let media_type = event.attributes.get("datacontenttype").map(|media_type| media_type.to_ascii_lowercase());
+    media_type.is_some_and(|media_type| media_type.starts_with("application/cloudevents"))
 }
 
 /// A header value: space, double quote, percent and everything outside printable ASCII as `%XX` of its UTF-8 bytes
@@ -133,6 +142,16 @@ mod tests {
         assert_eq!((headers[CONTENT_TYPE].to_str().unwrap(), body.as_str()), ("text/plain", "hi \"you\""));
         let bytes = r#"{"source":"/s","type":"t","datacontenttype":"application/json","data_base64":"eyJhIjoxLjB9"}"#;
         assert_eq!(encoded(bytes, Encoding::Binary).1, r#"{"a":1.0}"#);
+    }
+
+    #[test]
+    fn an_event_that_carries_an_event_goes_structured_even_in_binary_mode() {
+        for media_type in ["application/cloudevents+json", "Application/CloudEvents-batch+json; charset=utf-8"] {
+            let json = format!(r#"{{"source":"/s","type":"t","datacontenttype":"{media_type}","data":{{"id":"2"}}}}"#);
+            let (headers, body) = encoded(&json, Encoding::Binary);
+            assert_eq!(headers[CONTENT_TYPE], "application/cloudevents+json");
+            assert!(headers.len() == 1 && body.contains(r#""id":"uid-1""#), "{media_type}: {body}");
+        }
     }
 
     #[test]

@@ -81,7 +81,8 @@ impl Event {
 }
 
 fn invalid(attribute: &str, fault: &'static str) -> InvalidEvent {
-    let attribute = attribute.chars().take(64).collect();
+    // It is shown to people: a name may be anything, so what a terminal would obey is written out.
+    let attribute = attribute.chars().take(64).flat_map(char::escape_debug).collect();
     InvalidEvent { attribute, fault }
 }
 
@@ -154,14 +155,31 @@ fn is_uri_reference(text: &str) -> bool {
     })
 }
 
-/// RFC 3339, section 5.6; the library alone would also take shorter ISO 8601 forms.
+/// RFC 3339, section 5.6. The library alone would also take other forms of ISO 8601.
 fn is_rfc3339(time: &str) -> bool {
-    let bytes = time.as_bytes();
-    bytes.len() >= "2026-10-01T10:02:00Z".len()
-        && matches!(bytes[10], b'T' | b't')
-        && [(4, b'-'), (7, b'-'), (13, b':'), (16, b':')].iter().all(|&(at, c)| bytes[at] == c)
-        && !time.contains('[')
+    let Some((to_the_second, rest)) = time.as_bytes().split_at_checked("2026-10-01T10:02:00".len()) else {
+        return false;
+    };
+    let offset = match rest {
+        [b'.', fraction @ ..] => match fraction.iter().position(|byte| !byte.is_ascii_digit()) {
+            Some(digits @ 1..) => &fraction[digits..],
+            _ => return false,
+        },
+        rest => rest,
+    };
+    let is_hours = [b"+00:00", b"-00:00"].iter().any(|form| has_form(offset, *form)) && offset[1..3] <= b"23"[..];
+    has_form(to_the_second, b"0000-00-00T00:00:00")
+        && (offset.eq_ignore_ascii_case(b"Z") || is_hours)
         && time.parse::<jiff::Timestamp>().is_ok()
+}
+
+/// Whether `text` has a digit wherever `form` has a 0, and is the same elsewhere, but for the case.
+fn has_form(text: &[u8], form: &[u8]) -> bool {
+    let fits = |(byte, form): (&u8, &u8)| match form {
+        b'0' => byte.is_ascii_digit(),
+        form => byte.eq_ignore_ascii_case(form),
+    };
+    text.len() == form.len() && text.iter().zip(form).all(fits)
 }
 
 fn is_media_type(text: &str) -> bool {
@@ -249,11 +267,32 @@ mod tests {
     }
 
     #[test]
+    fn a_name_that_a_terminal_would_obey_is_shown_written_out() {
+        let name = format!("\\u001b[2J\\n\u{202e}{}", "x".repeat(100));
+        let fault = fault(&format!(r#"{{"source":"/s","type":"t","{name}":1}}"#));
+        assert!(fault.starts_with(r"event.\u{1b}[2J\n\u{202e}xxx") && fault.len() < 200, "{fault}");
+    }
+
+    #[test]
     fn rfc_3339_times_are_taken_and_other_iso_8601_forms_are_not() {
         for time in ["2026-10-01T10:02:00Z", "2026-10-01t10:02:00.123456z", "2026-10-01T10:02:00+02:00"] {
             assert!(is_rfc3339(time), "{time}");
         }
-        for time in ["2026-10-01 10:02:00Z", "2026-10-01T10:02Z", "20261001T100200Z", "2026-13-01T10:02:00Z"] {
+        for time in [
+            "2026-10-01 10:02:00Z",
+            "2026-10-01T10:02Z",
+            "20261001T100200Z",
+            "2026-13-01T10:02:00Z",
+            "2026-10-01T10:02:00",
+            "2026-10-01T10:02:00,5Z",
+            "2026-10-01T10:02:00.Z",
+            "2026-10-01T10:02:00+02",
+            "2026-10-01T10:02:00+0200",
+            "2026-10-01T10:02:00+02:00:30",
+            "2026-10-01T10:02:00+24:00",
+            "2026-10-01T10:02:00Z[UTC]",
+            "+002026-10-01T10:02:00Z",
+        ] {
             assert!(!is_rfc3339(time), "{time}");
         }
     }

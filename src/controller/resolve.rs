@@ -271,12 +271,8 @@ async fn check(client: &egress::Client, url: &Url, field: &str) -> Result<(), Un
 
 /// The API server has checked the text; this parser may still be stricter.
 fn parse(url: &HttpsUrl, field: &str) -> Result<Url, Unresolved> {
-    let invalid = |fault: &str| Unresolved::permanent(SubscriberReason::InvalidSpec, format!("{field}: {fault}"));
-    let url = Url::parse(&url.0).map_err(|error| invalid(&error.to_string()))?;
-    if url.scheme() != "https" || !url.username().is_empty() || url.password().is_some() || url.fragment().is_some() {
-        return Err(invalid("must be an https URL without user name, password or fragment"));
-    }
-    Ok(url)
+    egress::endpoint(&url.0)
+        .map_err(|fault| Unresolved::permanent(SubscriberReason::InvalidSpec, format!("{field}: {fault}")))
 }
 
 /// The API server has checked the names; nothing else keeps a reserved one from being sent beside the operator's own.

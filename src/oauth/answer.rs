@@ -40,11 +40,11 @@ const REFUSALS: &[&str] = &[
 const TROUBLES: &[&str] = &["server_error", "temporarily_unavailable", "slow_down"];
 
 /// A token, ready for the Authorization header.
-pub(super) struct Token {
+pub struct Token {
     /// `Bearer …` (RFC 6750, section 2.1), marked sensitive.
-    pub(super) authorization: HeaderValue,
+    pub authorization: HeaderValue,
     /// How long it lives from the moment it was asked for.
-    pub(super) lifetime: Duration,
+    pub lifetime: Duration,
 }
 
 /// The fields that matter, each still as its JSON text, so that a wrong type is a finding and not the end.
@@ -60,41 +60,43 @@ struct Fields<'a> {
     error: Option<&'a RawValue>,
 }
 
-/// Reads an answer.
-///
-/// The body counts, not its Content-Type, which real services get wrong; nor need success be 200, or failure anything
-/// else. A status that speaks of trouble is believed whatever the body says, and a 401 means `invalid_client`, for
-/// which alone section 5.2 has it, unless a standard code says otherwise.
-pub(super) fn read(answer: Answer, now: SystemTime) -> Result<Token, TokenError> {
-    let Answer { status, headers, body, complete } = answer;
-    let body = Zeroizing::new(body);
-    let unavailable = |code| {
-        let retry_after = retry_after(&headers, now).map(|wait| wait.min(LONGEST));
-        TokenError::Unavailable { status, code, retry_after }
-    };
-    if status == StatusCode::TOO_MANY_REQUESTS || status.is_server_error() || status.is_redirection() {
-        return Err(unavailable(None));
-    }
-    let fields = fields(&body);
-    let code = fields.as_ref().and_then(|fields| fields.error).map(|error| text(error).unwrap_or_default());
-    if let Some(code) = &code {
-        let of = |codes: &[&'static str]| codes.iter().copied().find(|known| *known == code.as_str());
-        if let Some(code) = of(REFUSALS) {
-            return Err(TokenError::Rejected(code));
+impl Token {
+    /// Reads an answer.
+    ///
+    /// The body counts, not its Content-Type, which real services get wrong; nor need success be 200, or failure anything
+    /// else. A status that speaks of trouble is believed whatever the body says, and a 401 means `invalid_client`, for
+    /// which alone section 5.2 has it, unless a standard code says otherwise.
+    pub fn read(answer: Answer, now: SystemTime) -> Result<Self, TokenError> {
+        let Answer { status, headers, body, complete } = answer;
+        let body = Zeroizing::new(body);
+        let unavailable = |code| {
+            let retry_after = retry_after(&headers, now).map(|wait| wait.min(LONGEST));
+            TokenError::Unavailable { status, code, retry_after }
+        };
+        if status == StatusCode::TOO_MANY_REQUESTS || status.is_server_error() || status.is_redirection() {
+            return Err(unavailable(None));
         }
-        if let Some(code) = of(TROUBLES) {
-            return Err(unavailable(Some(code)));
+        let fields = fields(&body);
+        let code = fields.as_ref().and_then(|fields| fields.error).map(|error| text(error).unwrap_or_default());
+        if let Some(code) = &code {
+            let of = |codes: &[&'static str]| codes.iter().copied().find(|known| *known == code.as_str());
+            if let Some(code) = of(REFUSALS) {
+                return Err(TokenError::Rejected(code));
+            }
+            if let Some(code) = of(TROUBLES) {
+                return Err(unavailable(Some(code)));
+            }
         }
-    }
-    match fields {
-        _ if status == StatusCode::UNAUTHORIZED => Err(TokenError::Rejected("invalid_client")),
-        _ if !status.is_success() => Err(unavailable(None)),
-        _ if !complete => Err(TokenError::Malformed("it is too long, or broke off")),
-        None => Err(TokenError::Malformed("it is not a JSON object, or has a field twice")),
-        Some(_) if code.is_some_and(|code| !code.is_empty()) => {
-            Err(TokenError::Malformed("it holds an error code that OAuth 2.0 does not know"))
+        match fields {
+            _ if status == StatusCode::UNAUTHORIZED => Err(TokenError::Rejected("invalid_client")),
+            _ if !status.is_success() => Err(unavailable(None)),
+            _ if !complete => Err(TokenError::Malformed("it is too long, or broke off")),
+            None => Err(TokenError::Malformed("it is not a JSON object, or has a field twice")),
+            Some(_) if code.is_some_and(|code| !code.is_empty()) => {
+                Err(TokenError::Malformed("it holds an error code that OAuth 2.0 does not know"))
+            }
+            Some(fields) => token(&fields),
         }
-        Some(fields) => token(&fields),
     }
 }
 
@@ -161,7 +163,7 @@ mod tests {
 
     /// What is read of an answer: the header and the seconds of life, or the error.
     fn outcome(answer: Answer) -> Result<(String, f64), TokenError> {
-        let token = read(answer, SystemTime::UNIX_EPOCH)?;
+        let token = Token::read(answer, SystemTime::UNIX_EPOCH)?;
         Ok((token.authorization.to_str().unwrap().to_owned(), token.lifetime.as_secs_f64()))
     }
 
@@ -349,7 +351,7 @@ mod tests {
             start in r#"(\{"(access_token|token_type|expires_in|error)":)?"#,
             rest in proptest::collection::vec(any::<u8>(), 0..80),
         ) {
-            if let Ok(token) = read(answer(status, [start.as_bytes(), &rest].concat()), SystemTime::UNIX_EPOCH) {
+            if let Ok(token) = Token::read(answer(status, [start.as_bytes(), &rest].concat()), SystemTime::UNIX_EPOCH) {
                 prop_assert!((SHORTEST_LIFETIME..=LONGEST).contains(&token.lifetime));
             }
         }

@@ -9,11 +9,7 @@ use std::{
 use secrecy::SecretString;
 use url::Url;
 
-use super::{
-    TokenError,
-    answer::{self, Token},
-    form,
-};
+use super::{TokenError, answer::Token, form};
 use crate::egress::{Client, SendError};
 
 /// A token answer may be this long; of a longer one this much is read.
@@ -61,7 +57,7 @@ impl TokenRequest {
     pub(super) async fn send(&self) -> Result<Token, TokenError> {
         let request = form::encode(self).map_err(|_| TokenError::Unreachable(SendError::Broken))?;
         let answer = self.http.send(request, ANSWER_LIMIT, self.timeout).await.map_err(TokenError::Unreachable)?;
-        answer::read(answer, SystemTime::now())
+        Token::read(answer, SystemTime::now())
     }
 }
 

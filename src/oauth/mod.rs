@@ -13,6 +13,7 @@ mod policy;
 mod secret_header;
 mod source;
 
+pub use answer::Token;
 pub use cache::{TokenCache, TokenKey};
 pub use client::{ClientAuthentication, Credentials, TokenRequest};
 pub use error::{NoToken, TokenError};

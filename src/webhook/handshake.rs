@@ -21,6 +21,21 @@ pub enum Consent {
     Silent,
 }
 
+impl Consent {
+    /// Reads consent from `WebHook-Allowed-Origin` alone (section 4.2.1): our origin exactly, or `*`. A rate that is not
+    /// named, or is none, is the one that was asked for. Pure.
+    pub fn read(headers: &HeaderMap, origin: &HeaderValue, asked: Option<u32>) -> Self {
+        let mut allowed = headers.get_all("webhook-allowed-origin").iter().peekable();
+        if allowed.peek().is_none() {
+            Self::Silent
+        } else if allowed.any(|value| value == origin || value == "*") {
+            Self::Granted(rate(headers, asked))
+        } else {
+            Self::Refused
+        }
+    }
+}
+
 /// The webhook did not answer the question, and may do so later.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NoAnswer {
@@ -55,25 +70,12 @@ pub async fn ask_consent(target: &Target, request_rate: Option<u32>) -> Result<C
         headers.insert("webhook-request-rate", HeaderValue::from(rate));
     }
     let answer = target.exchange(Method::OPTIONS, headers, Vec::new(), target.timeout).await?;
-    match consent(&answer.headers, &target.origin, request_rate) {
+    match Consent::read(&answer.headers, &target.origin, request_rate) {
         Consent::Silent if is_trouble(answer.status) => {
             let retry_after = retry_after(&answer.headers, SystemTime::now());
             Err(NoAnswer::Trouble { status: answer.status, retry_after })
         }
         consent => Ok(consent),
-    }
-}
-
-/// Reads consent from `WebHook-Allowed-Origin` alone (section 4.2.1): our origin exactly, or `*`. A rate that is not named,
-/// or is none, is the one that was asked for.
-fn consent(headers: &HeaderMap, origin: &HeaderValue, asked: Option<u32>) -> Consent {
-    let mut allowed = headers.get_all("webhook-allowed-origin").iter().peekable();
-    if allowed.peek().is_none() {
-        Consent::Silent
-    } else if allowed.any(|value| value == origin || value == "*") {
-        Consent::Granted(rate(headers, asked))
-    } else {
-        Consent::Refused
     }
 }
 
@@ -102,7 +104,7 @@ mod tests {
 
     fn read(headers: &[(&'static str, &str)], asked: Option<u32>) -> Consent {
         let headers = headers.iter().map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap())).collect();
-        consent(&headers, &HeaderValue::from_static("notify.example.com"), asked)
+        Consent::read(&headers, &HeaderValue::from_static("notify.example.com"), asked)
     }
 
     #[test]

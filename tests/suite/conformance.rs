@@ -323,6 +323,15 @@ async fn binding_09_specversion_is_1_0() {
 }
 
 #[tokio::test]
+async fn binding_11_an_event_inside_an_event_is_not_taken_for_it() {
+    let inner = event(json!({"id": "inner", "specversion": "1.0"}));
+    let more = json!({"datacontenttype": "application/cloudevents+json", "data": inner});
+    let received = sent(Encoding::Binary, more).await;
+    assert_eq!(cloudevents::AttributesReader::id(&read_by_the_sdk(&received)), "1");
+    assert_eq!(received.json().unwrap()["data"]["id"], "inner");
+}
+
+#[tokio::test]
 async fn binding_10_the_id_is_the_same_on_every_attempt() {
     let exchange = Exchange::new(STRUCTURED).await;
     exchange.receiver.answer_next(PATH, 2, &Behaviour::status(503));

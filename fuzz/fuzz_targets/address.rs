@@ -1,0 +1,48 @@
+//! Addresses that a name may resolve to, against the egress policy.
+#![no_main]
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use libfuzzer_sys::fuzz_target;
+use tidings::egress::{Cidr, Policy};
+use tidings_fuzz::{disguised, is_in, is_public, near_special, unmasked};
+
+// An address, and a range that a flag allows: of IPv4 if the last is even.
+fuzz_target!(|input: ([u8; 16], [u8; 16], u8, u8)| {
+    let (address, network, prefix, kind) = input;
+    let v6 = Ipv6Addr::from(address);
+    let v4 = Ipv4Addr::from_bits(v6.to_bits() as u32);
+    let (network, prefix): (IpAddr, u32) = match kind % 2 {
+        0 => (Ipv4Addr::from_bits(u128::from_be_bytes(network) as u32).into(), u32::from(prefix) % 33),
+        _ => (Ipv6Addr::from(network).into(), u32::from(prefix) % 129),
+    };
+    let range: Cidr = format!("{network}/{prefix}").parse().unwrap();
+    let (closed, open) = (Policy::default(), Policy::allowing(vec![range]));
+    let named = Policy::default().allowing_hosts(vec!["*.example.com".parse().unwrap()]);
+
+    let check = |address: IpAddr| {
+        let public = is_public(address);
+        assert_eq!(closed.allows(None, address), public, "{address}");
+        assert_eq!(closed.allows(Some("a.example.com"), address), public, "{address}");
+        // A range allows what an address stands for, not what it looks like.
+        let in_range = is_in(&network.to_string(), prefix, unmasked(address));
+        assert_eq!(open.allows(None, address), public || in_range, "{address} with {range:?}");
+        assert_eq!(named.allows(None, address), public, "{address}");
+        assert_eq!(named.allows(Some("example.com"), address), public, "{address}");
+        let of_one_host = match unmasked(address) {
+            IpAddr::V4(v4) => !(v4.is_unspecified() || v4.is_broadcast() || v4.is_multicast()),
+            IpAddr::V6(v6) => !(v6.is_unspecified() || v6.is_multicast()),
+        };
+        assert_eq!(named.allows(Some("a.example.com"), address), public || of_one_host, "{address}");
+        // What it is written like makes no difference.
+        assert_eq!(address.to_string().parse(), Ok(address));
+    };
+    check(v6.into());
+    for v4 in near_special(kind / 2, v4.to_bits()).into_iter().chain([v4]) {
+        check(v4.into());
+        for disguise in disguised(v4, v6.to_bits()) {
+            assert_eq!(unmasked(disguise.into()), IpAddr::V4(v4), "{disguise}");
+            check(disguise.into());
+        }
+    }
+});

@@ -1,0 +1,85 @@
+//! What a token service answers.
+#![no_main]
+
+use std::time::{Duration, SystemTime};
+
+use http::{HeaderMap, HeaderValue, StatusCode, header::RETRY_AFTER};
+use libfuzzer_sys::{Corpus, fuzz_target};
+use serde_json::{Value, json};
+use tidings::{
+    egress::Answer,
+    oauth::{Token, TokenError},
+};
+
+/// What must never be seen in an error.
+const CANARY: &str = "canary-7f3a";
+const DAY: Duration = Duration::from_secs(24 * 3600);
+
+fn read(status: StatusCode, retry_after: &HeaderValue, body: &[u8], complete: bool) -> Result<Token, TokenError> {
+    let headers = HeaderMap::from_iter([(RETRY_AFTER, retry_after.clone())]);
+    let answer = Answer { status, headers, body: body.to_vec(), complete };
+    let result = Token::read(answer, SystemTime::UNIX_EPOCH);
+    match &result {
+        Ok(token) => check_token(token),
+        Err(error) => check_error(*error, status),
+    }
+    result
+}
+
+fn check_token(token: &Token) {
+    let text = token.authorization.to_str().unwrap().strip_prefix("Bearer ").unwrap();
+    assert!(!text.is_empty() && text.bytes().all(|byte| byte.is_ascii_graphic()), "{text:?}");
+    assert!(token.authorization.is_sensitive());
+    assert!((Duration::from_secs(1)..=DAY).contains(&token.lifetime), "{:?}", token.lifetime);
+}
+
+fn check_error(error: TokenError, answered: StatusCode) {
+    let shown = format!("{error} {error:?}");
+    assert!(!shown.contains(CANARY) && shown.len() < 400, "{shown}");
+    match error {
+        TokenError::Unavailable { status, retry_after, .. } => {
+            assert_eq!(status, answered);
+            assert!(retry_after.is_none_or(|wait| !wait.is_zero() && wait <= DAY));
+        }
+        TokenError::Rejected(_) => assert!(!answered.is_server_error() && !answered.is_redirection()),
+        TokenError::Malformed(_) => assert!(answered.is_success()),
+        TokenError::Unreachable(_) | TokenError::Internal => panic!("{shown}"),
+    }
+}
+
+// Three lines: the status, with `cut` behind it where the body broke off; Retry-After; the body, to the end.
+fuzz_target!(|input: &[u8]| -> Corpus {
+    let mut lines = input.splitn(3, |byte| *byte == b'\n');
+    let (Some(status), Some(retry_after), Some(body)) = (lines.next(), lines.next(), lines.next()) else {
+        return Corpus::Reject;
+    };
+    let (status, complete) = status.strip_suffix(b" cut").map_or((status, true), |status| (status, false));
+    let (Ok(status), Ok(retry_after)) = (StatusCode::from_bytes(status), HeaderValue::from_bytes(retry_after)) else {
+        return Corpus::Reject;
+    };
+    if let Ok(token) = read(status, &retry_after, body, complete) {
+        assert!(status.is_success() && complete);
+        // The token is the one that the body names, and nothing in it says otherwise.
+        let body = body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body);
+        if let Ok(body) = serde_json::from_slice::<Value>(body) {
+            assert_eq!(token.authorization, format!("Bearer {}", body["access_token"].as_str().unwrap()));
+            assert!(
+                body["token_type"].is_null() || body["token_type"].as_str().unwrap().eq_ignore_ascii_case("bearer")
+            );
+            assert!(body["error"].as_str().is_none_or(str::is_empty));
+        }
+    }
+
+    // Whatever a token is made of, it goes into the header as it is or not at all.
+    if let Ok(text) = str::from_utf8(body) {
+        let token = format!("{CANARY}{text}");
+        let body = json!({ "access_token": token, "token_type": "bearer" }).to_string();
+        match read(StatusCode::OK, &retry_after, body.as_bytes(), true) {
+            Ok(read) => assert_eq!(read.authorization, format!("Bearer {token}")),
+            Err(_) => assert!(!token.bytes().all(|byte| byte.is_ascii_graphic()), "{token}"),
+        }
+        let refusal = json!({ "error": token, "error_description": CANARY, "access_token": CANARY }).to_string();
+        assert!(read(status, &retry_after, refusal.as_bytes(), complete).is_err());
+    }
+    Corpus::Keep
+});
