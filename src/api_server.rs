@@ -1,12 +1,13 @@
-//! The way to the API server, for everything that kube does: one HTTP/2 connection for each client, HTTP/1.1 where a
-//! proxy in between speaks nothing newer.
+//! The ways to the API server: kube's own client for what reads, HTTP/2 for what writes much.
 //!
-//! kube's own client speaks HTTP/1.1 only: a connection for each request that is under way, and a third more work for
-//! the API server.
+//! kube's client speaks HTTP/1.1: a connection for each request that is under way. For watches and the Lease that is
+//! right: none waits for the streams, the window or the death of another's connection. For outcomes it is not: their many
+//! connections cost the API server, whose processor limits the rate, a third more than one HTTP/2 connection does.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
-use hyper_rustls::HttpsConnector;
+use http::Request;
+use hyper_rustls::{FixedServerNameResolver, HttpsConnectorBuilder};
 use hyper_timeout::TimeoutConnector;
 use hyper_util::{
     client::legacy::{self, connect::HttpConnector},
@@ -14,25 +15,28 @@ use hyper_util::{
 };
 use kube::{
     Client, Config,
-    client::{ClientBuilder, ConfigExt, retry::RetryPolicy},
+    client::{Body, ClientBuilder, ConfigExt},
 };
-use tower::{BoxError, ServiceBuilder, retry::RetryLayer};
+use tower::{BoxError, ServiceBuilder};
+use tracing::info;
 
 /// No connection within this: the try has failed.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// A watch ends after 45 s at the latest: a connection that is silent for longer is dead.
 const SILENCE: Duration = Duration::from_secs(60);
-/// So often the other side of an HTTP/2 connection is asked whether it is there,
-const PING_EVERY: Duration = Duration::from_secs(15);
-/// and so long it has to answer.
-const PING_TIMEOUT: Duration = Duration::from_secs(10);
+/// When nothing comes for so long, the other end of an HTTP/2 connection is asked whether it is there,
+const PING_AFTER: Duration = Duration::from_secs(5);
+/// and has so long to answer.
+const PING_TIMEOUT: Duration = Duration::from_secs(5);
+/// Whether HTTP/2 is spoken is known within this.
+const PROBE_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// A client that repeats a request which the API server asks to repeat (429, 503, 504): for reading.
+/// A client for lists, watches and reads: it repeats what the API server asks to repeat (429, 503, 504).
 ///
 /// # Errors
-/// When the certificates or credentials of the configuration cannot be read.
+/// When the certificates or credentials of the configuration cannot be read, or it names a proxy.
 pub fn reader(config: &Config) -> kube::Result<Client> {
-    build(config, Some(RetryPolicy::server_retry()))
+    http1(config, true)
 }
 
 /// A client that tries each request once: for whoever knows better when to repeat, and when not to.
@@ -40,28 +44,60 @@ pub fn reader(config: &Config) -> kube::Result<Client> {
 /// # Errors
 /// As [`reader`].
 pub fn single_try(config: &Config) -> kube::Result<Client> {
-    build(config, None)
+    http1(config, false)
 }
 
-fn build(config: &Config, retry: Option<RetryPolicy>) -> kube::Result<Client> {
-    let mut tls = config.rustls_client_config()?;
-    tls.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+/// A client for many requests at once, which tries each once. It speaks HTTP/2 if the API server does when asked now, and
+/// is a [`single_try`] if not: some proxies know HTTP/1.1 alone.
+///
+/// # Errors
+/// As [`reader`].
+pub async fn writer(config: &Config) -> kube::Result<Client> {
+    let old = single_try(config)?;
+    let new = http2(config)?;
+    let probe = new.send(Request::get("/version").body(Body::empty()).map_err(kube::Error::HttpError)?);
+    match tokio::time::timeout(PROBE_TIMEOUT, probe).await {
+        Ok(Ok(_)) => Ok(new),
+        _ => {
+            info!(
+                "the API server, or a proxy before it, does not speak HTTP/2: outcomes are written by HTTP/1.1, which costs it more"
+            );
+            Ok(old)
+        }
+    }
+}
+
+/// kube's own client.
+fn http1(config: &Config, retry: bool) -> kube::Result<Client> {
+    let mut config = config.clone();
+    config.connect_timeout = Some(CONNECT_TIMEOUT);
+    config.read_timeout = Some(SILENCE);
+    config.reset_reader_on_write = true;
+    config.default_retry = retry;
+    Client::try_from(config)
+}
+
+/// kube's layers on a client with one HTTP/2 connection.
+fn http2(config: &Config) -> kube::Result<Client> {
     let mut tcp = HttpConnector::new();
     tcp.enforce_http(false);
     tcp.set_nodelay(true);
-    let mut connector = TimeoutConnector::new(HttpsConnector::from((tcp, Arc::new(tls))));
+    let mut https = HttpsConnectorBuilder::new().with_tls_config(config.rustls_client_config()?).https_or_http();
+    if let Some(name) = config.tls_server_name.clone().and_then(|name| name.try_into().ok()) {
+        https = https.with_server_name_resolver(FixedServerNameResolver::new(name));
+    }
+    let mut connector = TimeoutConnector::new(https.enable_http2().wrap_connector(tcp));
     connector.set_connect_timeout(Some(CONNECT_TIMEOUT));
-    connector.set_read_timeout(Some(SILENCE));
-    connector.set_reset_reader_on_write(true);
     let http = legacy::Client::builder(TokioExecutor::new())
         .timer(TokioTimer::new())
         .pool_timer(TokioTimer::new())
-        .http2_keep_alive_interval(PING_EVERY)
+        .http2_only(true)
+        .http2_keep_alive_interval(PING_AFTER)
         .http2_keep_alive_timeout(PING_TIMEOUT)
+        .http2_keep_alive_while_idle(true)
         .build(connector);
     let service = ServiceBuilder::new()
         .layer(config.base_uri_layer())
-        .option_layer(retry.map(RetryLayer::new))
         .option_layer(config.auth_layer()?)
         .layer(config.extra_headers_layer()?)
         .map_err(BoxError::from)

@@ -110,12 +110,12 @@ pub async fn run(settings: Settings) -> Result<(), Error> {
     load_public_roots()?;
     let config = Config::infer().await?;
     let client = api_server::reader(&config).map_err(Error::Client)?;
-    // Outcomes are written again by the writer itself, which knows when not to.
-    let writer = api_server::single_try(&config).map_err(Error::Client)?;
     // Renewals wait behind nothing else.
     let of_lease = api_server::single_try(&config).map_err(Error::Client)?;
     let namespaces = scopes(settings.watch_namespaces);
     check_crds(&client, &namespaces).await?;
+    // Outcomes are written again by the writer itself, which knows when not to.
+    let writer = api_server::writer(&config).await.map_err(Error::Client)?;
 
     let metrics = Metrics::default();
     let readiness = Readiness::of_parts(namespaces.len() + 1);
@@ -161,6 +161,7 @@ pub async fn run(settings: Settings) -> Result<(), Error> {
     let policy = Policy::allowing(settings.egress_allow_cidrs).allowing_hosts(settings.egress_allow_hosts);
     let subscribers = Arc::new(Subscribers {
         client: client.clone(),
+        writer: writer.clone(),
         resolver: Resolver {
             client: client.clone(),
             egress: Egress::new(policy),

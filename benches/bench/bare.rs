@@ -1,9 +1,6 @@
 //! What the API server itself can do: creates, status patches and a watch, without any of the operator's work.
 
-use std::{
-    ops::Range,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, stream};
@@ -12,7 +9,7 @@ use http_body_util::BodyExt;
 use kube::{Client, client::Body};
 use serde_json::{Value, json};
 
-use crate::stage::SUBSCRIBERS;
+use crate::stage::{SUBSCRIBERS, Stage, Tenant};
 
 /// Requests under way at once; the best of them counts.
 const AT_ONCE: [usize; 3] = [16, 32, 64];
@@ -93,22 +90,44 @@ fn patch_of(uid: &str, status: &Value) -> String {
         { "op": "test", "path": "/metadata/uid", "value": uid },
         { "op": "test", "path": "/status/phase", "value": "Pending" },
         { "op": "test", "path": "/status/attempts", "value": 0 },
+        { "op": "test", "path": "/status/lastHandledReplay", "value": null },
         { "op": "add", "path": "/status", "value": status },
     ])
     .to_string()
 }
 
-/// The ceiling: the best rates of bare creates and bare patches of these many objects.
-pub async fn ceiling(creator: &Client, writer: &Client, namespace: &str, count: usize, status: &Value) -> (f64, f64) {
-    let (mut creates, mut patches) = (0.0, 0.0);
-    for (number, at_once) in AT_ONCE.into_iter().enumerate() {
-        let numbers: Range<usize> = number * count..(number + 1) * count;
-        let manifests = numbers.map(manifest).collect();
-        let (rate, created) = create(creator, namespace, manifests, at_once).await;
-        creates = f64::max(creates, rate);
-        patches = f64::max(patches, patch(writer, namespace, &created, status, at_once).await);
+/// What the API server can do.
+pub struct Ceiling {
+    /// Creates a second.
+    pub creates: f64,
+    /// Status patches a second.
+    pub patches: f64,
+    /// Processor time of API server and etcd for a patch.
+    pub patch_cpu: Duration,
+}
+
+impl Ceiling {
+    /// Deliveries a second while all is created at the same time: both share the API server.
+    pub fn ideal(&self) -> f64 {
+        1.0 / (1.0 / self.creates + 1.0 / self.patches)
     }
-    (creates, patches)
+}
+
+/// The best rates of bare creates and bare patches of `count` objects each.
+pub async fn ceiling(stage: &Stage, tenant: &Tenant, count: usize, status: &Value) -> Ceiling {
+    let mut best = Ceiling { creates: 0.0, patches: 0.0, patch_cpu: Duration::MAX };
+    for (number, at_once) in AT_ONCE.into_iter().enumerate() {
+        let manifests = (number * count..(number + 1) * count).map(manifest).collect();
+        let (creates, created) = create(&stage.creator, &tenant.namespace, manifests, at_once).await;
+        best.creates = best.creates.max(creates);
+        let before = stage.control_plane_cpu().await;
+        let patches = patch(&tenant.client, &tenant.namespace, &created, status, at_once).await;
+        if patches > best.patches {
+            let cpu = stage.control_plane_cpu().await - before;
+            (best.patches, best.patch_cpu) = (patches, cpu / u32::try_from(count).unwrap());
+        }
+    }
+    best
 }
 
 /// Tells, for each object that appears in the namespace, its name and when it was seen.

@@ -11,7 +11,7 @@ use crate::{
     receiver::now,
     report::{Report, percentile},
     say,
-    stage::{Stage, Tenant},
+    stage::{SUBSCRIBERS, Stage, Tenant},
     throughput::{CREATORS, drained, grown, until_delivered},
     usage,
 };
@@ -37,7 +37,7 @@ pub async fn idle(stage: &Stage, scale: &Scale, report: &mut Report) -> f64 {
 pub async fn measure(stage: &Stage, scale: &Scale, idle: f64, report: &mut Report) {
     let (count, neighbours) = (scale.backlog, scale.neighbours);
     let tenant = stage.tenants("backlog", &["neighbour"]).await;
-    stage.subscriber("backlog", "dead", &stage.receiver.dead_webhook()).await;
+    send_to(stage, &stage.receiver.dead_webhook()).await;
     let operator = ready(&tenant, &[]).await;
     say("latency of the neighbour, alone");
     let alone = latency::sample(stage, "neighbour", &operator, 0..neighbours).await;
@@ -59,7 +59,7 @@ pub async fn measure(stage: &Stage, scale: &Scale, idle: f64, report: &mut Repor
     report.at_most("— ratio", p99[1] / p99[0], 2.0, "");
 
     say("the endpoint lives: the backlog is drained");
-    stage.subscriber("backlog", "dead", &stage.receiver.webhook("finished")).await;
+    send_to(stage, &stage.receiver.webhook("finished")).await;
     let operator = tenant.operator(&[]).await;
     let drain = drained(stage, &operator, "finished", count).await;
     grown(count, &drain, report);
@@ -72,6 +72,7 @@ pub async fn measure(stage: &Stage, scale: &Scale, idle: f64, report: &mut Repor
 async fn finished(stage: &Stage, scale: &Scale, tenant: &Tenant, idle: f64, report: &mut Report) {
     for (what, ttl, most) in [("without a TTL", "0", 2.0), ("with a TTL", "86400", 15.0)] {
         let operator = ready(tenant, &["--generated-ttl", ttl]).await;
+        until_listed(&operator, scale.backlog).await;
         sleep(scale.rest).await;
         let what = format!("{} finished {what}", scale.backlog);
         let rss = told(&operator, &what);
@@ -80,7 +81,7 @@ async fn finished(stage: &Stage, scale: &Scale, tenant: &Tenant, idle: f64, repo
         operator.terminate().await.unwrap();
     }
     let pending = scale.backlog / 10;
-    stage.subscriber("backlog", "dead", &stage.receiver.webhook("start")).await;
+    send_to(stage, &stage.receiver.webhook("start")).await;
     create(stage, pending).await;
     let begun = now();
     let operator = tenant.operator(&[]).await;
@@ -92,18 +93,37 @@ async fn finished(stage: &Stage, scale: &Scale, tenant: &Tenant, idle: f64, repo
     operator.terminate().await.unwrap();
 }
 
-/// Creates so many with generateName for the Subscriber `dead`.
+/// Where the Subscribers of the backlog send from now on.
+async fn send_to(stage: &Stage, url: &str) {
+    for number in 0..SUBSCRIBERS {
+        stage.subscriber("backlog", &format!("shop-{number}"), url).await;
+    }
+}
+
+/// Creates so many with generateName.
 async fn create(stage: &Stage, count: usize) {
     for batch in (0..count).step_by(BATCH) {
         let numbers = batch..count.min(batch + BATCH);
         let manifests = numbers.map(|number| {
             let mut manifest = bare::manifest(number);
-            manifest["spec"]["subscriberRef"]["name"] = "dead".into();
             manifest["metadata"] = json!({"generateName": "n-"});
             manifest
         });
         let (rate, _) = bare::create(&stage.creator, "backlog", manifests.collect(), CREATORS).await;
         say(format!("{} of {count} created, at {rate:.0}/s", batch + BATCH.min(count - batch)));
+    }
+}
+
+/// Waits until the operator knows of so many finished Notifications.
+async fn until_listed(operator: &Operator, count: usize) {
+    let name = "tidings_notifications_finished_stored ";
+    loop {
+        let metrics = operator.metrics().await.unwrap();
+        let listed = metrics.lines().find_map(|line| line.strip_prefix(name)?.parse::<usize>().ok());
+        if listed.is_some_and(|listed| listed >= count) {
+            return;
+        }
+        sleep(Duration::from_millis(200)).await;
     }
 }
 

@@ -1,6 +1,6 @@
 //! What the bench stands on: a control plane, the receiver's process, and namespaces with Subscribers.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, time::Duration};
 
 use kube::{
     Client, Config,
@@ -14,6 +14,7 @@ use tidings::api_server;
 use crate::{
     cluster::{install_crds, render_chart},
     receiver::{CLIENT, Receiver},
+    usage,
 };
 
 /// Subscribers of each tenant that share the load, each with the default limits.
@@ -43,6 +44,11 @@ impl Stage {
         install_crds(&plane).await;
         let creator = client(plane.admin_kubeconfig().to_owned()).await;
         Self { plane, receiver: Receiver::start().await, creator }
+    }
+
+    /// Processor time of the API server and etcd so far.
+    pub async fn control_plane_cpu(&self) -> Duration {
+        self.plane.pids().await.into_iter().map(usage::cpu).sum()
     }
 
     /// A new namespace with an operator's rights in it and [`SUBSCRIBERS`] Subscribers.
@@ -121,5 +127,5 @@ impl Tenant {
 async fn client(kubeconfig: PathBuf) -> Client {
     let kubeconfig = Kubeconfig::read_from(kubeconfig).unwrap();
     let config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await.unwrap();
-    api_server::single_try(&config).unwrap()
+    api_server::writer(&config).await.unwrap()
 }

@@ -7,7 +7,9 @@ use testkit::Operator;
 use tokio::time::sleep;
 
 use crate::{
-    Scale, bare, receiver,
+    Scale,
+    bare::{self, Ceiling},
+    receiver,
     report::{Report, median},
     say,
     stage::{Stage, Tenant},
@@ -17,46 +19,28 @@ use crate::{
 /// Notifications are created by so many requests at once.
 pub const CREATORS: usize = 32;
 
+/// The longest run, on a slow machine.
+const PATIENCE: Duration = Duration::from_secs(3600);
+
 /// Measures in rounds, the bare runs between the operator's.
 pub async fn measure(stage: &Stage, scale: &Scale, report: &mut Report) {
     let status = delivered_status(stage).await;
-    let (mut creates, mut patches, mut drains, mut pipelines) = (vec![], vec![], vec![], vec![]);
-    let mut ratios = (vec![], vec![]);
-    let mut cpu = vec![];
-    let mut api_server_cpu = vec![];
-    for round in 1..=scale.rounds {
-        say(format!("round {round} of {}: bare creates and status patches", scale.rounds));
-        let plain = stage.tenant(&format!("bare-{round}")).await;
-        let (create, patch) = bare::ceiling(&stage.creator, &plain.client, &plain.namespace, scale.run, &status).await;
-        say(format!("{create:.0} creates/s, {patch:.0} patches/s; now a backlog is drained"));
-        let before = Writes::now(stage).await;
-        let tenant = stage.tenant(&format!("drain-{round}")).await;
-        let (drain, operator) = drain(stage, &tenant, scale.run).await;
-        say(format!("{:.0} deliveries/s; now they are created while the operator runs", drain.rate));
-        let pipeline = pipeline(stage, &tenant, &operator, scale.run).await;
-        let ideal = 1.0 / (1.0 / create + 1.0 / patch);
-        say(format!("{pipeline:.0} deliveries/s, ideal {ideal:.0}"));
-        if round == 1 {
-            Writes::now(stage).await.report(&before, 2 * scale.run, report);
-        }
-        operator.terminate().await.unwrap();
-        ratios.0.push(drain.rate / patch);
-        ratios.1.push(pipeline / ideal);
-        creates.push(create);
-        patches.push(patch);
-        drains.push(drain.rate);
-        pipelines.push(pipeline);
-        cpu.push(drain.cpu.as_secs_f64() * 1e3);
-        api_server_cpu.push(drain.api_server_cpu.as_secs_f64() * 1e3);
+    let mut rounds = Vec::new();
+    for number in 1..=scale.rounds {
+        rounds.push(round(stage, scale, number, &status, report).await);
     }
-    report.row("bare creates", format!("{:.0}/s", median(creates)), "");
-    report.row("bare status patches", format!("{:.0}/s", median(patches)), "");
-    report.row("drain of a backlog", format!("{:.0}/s", median(drains)), "");
-    report.at_least("drain ÷ bare patches", median(ratios.0), 0.9);
-    report.row("pipeline", format!("{:.0}/s", median(pipelines)), "");
-    report.at_least("pipeline ÷ ideal", median(ratios.1), 0.9);
-    report.row("CPU of the operator for a delivery", format!("{:.2} ms", median(cpu)), "");
-    report.row("CPU of API server and etcd for a delivery (drain)", format!("{:.2} ms", median(api_server_cpu)), "");
+    let middle = |figure: fn(&Round) -> f64| median(rounds.iter().map(figure).collect());
+    let rate = |figure| format!("{:.0}/s", middle(figure));
+    let time = |figure| format!("{:.2} ms", middle(figure));
+    report.row("bare creates", rate(|round| round.ceiling.creates), "");
+    report.row("bare status patches", rate(|round| round.ceiling.patches), "");
+    report.row("drain of a backlog", rate(|round| round.drain.rate), "");
+    report.at_least("drain ÷ bare patches", middle(|round| round.drain.rate / round.ceiling.patches), 0.9);
+    report.row("pipeline", rate(|round| round.pipeline), "");
+    report.at_least("pipeline ÷ ideal", middle(|round| round.pipeline / round.ceiling.ideal()), 0.9);
+    report.row("CPU of API server and etcd for a bare patch", time(|round| millis(round.ceiling.patch_cpu)), "");
+    report.row("CPU of API server and etcd for a delivery", time(|round| millis(round.drain.control_plane_cpu)), "");
+    report.row("CPU of the operator for a delivery", time(|round| millis(round.drain.cpu)), "");
     for count in [1_000, 10_000] {
         let count = count.min(scale.backlog);
         say(format!("growth: a backlog of {count}"));
@@ -67,10 +51,41 @@ pub async fn measure(stage: &Stage, scale: &Scale, report: &mut Report) {
     }
 }
 
+/// Bare and measured runs that follow each other.
+struct Round {
+    ceiling: Ceiling,
+    drain: Drain,
+    /// Deliveries a second.
+    pipeline: f64,
+}
+
+async fn round(stage: &Stage, scale: &Scale, number: usize, status: &Value, report: &mut Report) -> Round {
+    say(format!("round {number} of {}: bare creates and status patches", scale.rounds));
+    let plain = stage.tenant(&format!("bare-{number}")).await;
+    let ceiling = bare::ceiling(stage, &plain, scale.run, status).await;
+    say(format!("{:.0} creates/s, {:.0} patches/s; now a backlog is drained", ceiling.creates, ceiling.patches));
+    let before = Writes::now(stage).await;
+    let tenant = stage.tenant(&format!("drain-{number}")).await;
+    let (drain, operator) = drain(stage, &tenant, scale.run).await;
+    say(format!("{:.0} deliveries/s; now they are created while the operator runs", drain.rate));
+    let pipeline = pipeline(stage, &tenant, &operator, scale.run).await;
+    say(format!("{pipeline:.0} deliveries/s, ideal {:.0}", ceiling.ideal()));
+    if number == 1 {
+        sleep(Duration::from_secs(1)).await; // the audit log follows
+        Writes::now(stage).await.report(&before, 2 * scale.run, report);
+    }
+    operator.terminate().await.unwrap();
+    Round { ceiling, drain, pipeline }
+}
+
+fn millis(time: Duration) -> f64 {
+    time.as_secs_f64() * 1e3
+}
+
 /// One line of how the cost of a delivery grows.
 pub fn grown(count: usize, drain: &Drain, report: &mut Report) {
-    let [cpu, api_server_cpu] = [drain.cpu, drain.api_server_cpu].map(|time| time.as_secs_f64() * 1e3);
-    let costs = format!("{cpu:.2} ms, {api_server_cpu:.2} ms, {:.0}/s", drain.rate);
+    let [cpu, control_plane_cpu] = [drain.cpu, drain.control_plane_cpu].map(millis);
+    let costs = format!("{cpu:.2} ms, {control_plane_cpu:.2} ms, {:.0}/s", drain.rate);
     report.row(&format!("drain of {count}: CPU for a delivery of operator, of API server and etcd; rate"), costs, "");
 }
 
@@ -81,7 +96,7 @@ pub struct Drain {
     /// The operator's processor time for each.
     pub cpu: Duration,
     /// That of the API server and etcd.
-    pub api_server_cpu: Duration,
+    pub control_plane_cpu: Duration,
 }
 
 /// Creates a backlog, then starts an operator and waits until all is delivered.
@@ -96,15 +111,13 @@ async fn drain(stage: &Stage, tenant: &Tenant, count: usize) -> (Drain, Operator
 /// Waits until a started operator has delivered `count` in the namespace.
 pub async fn drained(stage: &Stage, operator: &Operator, namespace: &str, count: usize) -> Drain {
     let first = stage.receiver.first(namespace).await;
-    let control_plane = stage.plane.pids().await;
-    let of_control_plane = || control_plane.into_iter().map(usage::cpu).sum::<Duration>();
-    let (cpu, api_server_cpu) = (usage::cpu(operator.process().pid()), of_control_plane());
+    let (cpu, control_plane_cpu) = (usage::cpu(operator.process().pid()), stage.control_plane_cpu().await);
     until_delivered(operator, count).await;
     let share = |time: Duration| time / u32::try_from(count).unwrap();
     Drain {
         rate: count as f64 / (receiver::now() - first).as_secs_f64(),
         cpu: share(usage::cpu(operator.process().pid()) - cpu),
-        api_server_cpu: share(of_control_plane() - api_server_cpu),
+        control_plane_cpu: share(stage.control_plane_cpu().await - control_plane_cpu),
     }
 }
 
@@ -120,8 +133,9 @@ async fn pipeline(stage: &Stage, tenant: &Tenant, operator: &Operator, count: us
 
 /// Waits until the operator has delivered so many since its start.
 pub async fn until_delivered(operator: &Operator, count: usize) {
-    let mut told = Instant::now();
+    let (begun, mut told) = (Instant::now(), Instant::now());
     loop {
+        assert!(operator.process().exit_code().is_none() && begun.elapsed() < PATIENCE, "{}", operator.logs());
         let delivered = delivered(operator).await;
         if delivered >= count {
             return;
@@ -130,7 +144,7 @@ pub async fn until_delivered(operator: &Operator, count: usize) {
             told = Instant::now();
             say(format!("{delivered} of {count} delivered"));
         }
-        sleep(Duration::from_millis(20)).await;
+        sleep(Duration::from_millis(50)).await;
     }
 }
 
@@ -171,6 +185,8 @@ impl Writes {
 
     fn report(&self, before: &Self, deliveries: usize, report: &mut Report) {
         let each = (self.notifications - before.notifications) as f64 / deliveries as f64;
+        // The audit log follows the answers: fewer writes than deliveries would mean that some were not counted.
+        assert!(each >= 1.0, "{each} writes for a delivery");
         report.at_most("writes to Notifications for a delivery", each, 1.0, "");
         let beside = format!("{} and {}", self.subscribers - before.subscribers, self.leases - before.leases);
         report.row(&format!("writes to Subscribers and Leases beside {deliveries} deliveries"), beside, "");

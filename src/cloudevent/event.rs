@@ -82,7 +82,7 @@ impl Event {
 
 fn invalid(attribute: &str, fault: &'static str) -> InvalidEvent {
     // It is shown to people: a name may be anything, so what a terminal would obey is written out.
-    let attribute = attribute.chars().take(64).flat_map(char::escape_debug).collect();
+    let attribute = attribute.chars().flat_map(char::escape_debug).take(64).collect();
     InvalidEvent { attribute, fault }
 }
 

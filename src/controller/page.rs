@@ -15,16 +15,19 @@ pub struct Page {
     wanted: SubscriberStatus,
     /// As the API server has it.
     written: SubscriberStatus,
-    /// The resourceVersion of the latest write of this process.
+    /// The resourceVersion as of which that is known.
     version: u64,
+    /// The latest end of a pause that was known so far, also of one that was ended early.
+    latest_pause: Option<Time>,
     /// Held by whoever writes it.
     turn: Arc<AsyncMutex<()>>,
 }
 
 impl Page {
-    /// A page that holds what was read.
-    pub fn new(read: SubscriberStatus) -> Self {
-        Self { wanted: read.clone(), written: read, version: 0, turn: Arc::default() }
+    /// A page that holds what was read, as of this resourceVersion.
+    pub fn new(read: SubscriberStatus, version: u64) -> Self {
+        let latest_pause = read.paused_until_time.clone();
+        Self { wanted: read.clone(), written: read, version, latest_pause, turn: Arc::default() }
     }
 
     /// The status as it should be.
@@ -46,6 +49,7 @@ impl Page {
     pub fn pause(&mut self, until: Timestamp) {
         let latest = self.wanted.paused_until_time.as_ref().map_or(until, |known| known.0.max(until));
         self.wanted.paused_until_time = Some(Time(latest));
+        self.latest_pause = self.latest_pause.take().max(Some(Time(until)));
     }
 
     /// How much of a pause is left at `now`. A time written by a wrong clock is not trusted past `longest`.
@@ -59,9 +63,9 @@ impl Page {
         self.turn.clone()
     }
 
-    /// What is written and what should be (None: the same).
-    pub fn unwritten(&self) -> Option<(SubscriberStatus, SubscriberStatus)> {
-        (self.wanted != self.written).then(|| (self.written.clone(), self.wanted.clone()))
+    /// What is written, as of which resourceVersion, and what should be (None: the same).
+    pub fn unwritten(&self) -> Option<(SubscriberStatus, u64, SubscriberStatus)> {
+        (self.wanted != self.written).then(|| (self.written.clone(), self.version, self.wanted.clone()))
     }
 
     /// This is written now, as of this resourceVersion.
@@ -70,12 +74,20 @@ impl Page {
         self.version = version;
     }
 
-    /// The watch shows this, as of this resourceVersion. What somebody else wrote over ours is to be written again; what is
-    /// older than our latest write is old news.
-    pub fn shown(&mut self, status: SubscriberStatus, version: u64) {
-        if version > self.version {
-            self.written = status;
+    /// The API server shows this, as of this resourceVersion. What somebody else wrote over ours is to be written again,
+    /// but for a later pause, which a former leader was asked for: that is obeyed. True if there is one. What is older than
+    /// what is known is old news.
+    pub fn shown(&mut self, status: SubscriberStatus, version: u64) -> bool {
+        if version <= self.version {
+            return false;
         }
+        self.version = version;
+        let pause = status.paused_until_time.clone().filter(|until| Some(until) > self.latest_pause.as_ref());
+        if let Some(Time(until)) = &pause {
+            self.pause(*until);
+        }
+        self.written = status;
+        pause.is_some()
     }
 }
 
@@ -85,25 +97,43 @@ mod tests {
 
     #[test]
     fn a_change_that_comes_while_another_is_written_stays_unwritten() {
-        let mut page = Page::new(SubscriberStatus::default());
+        let mut page = Page::new(SubscriberStatus::default(), 1);
         assert_eq!(page.unwritten(), None);
         page.amend(|status| status.pending = Some(1));
-        let (_, first) = page.unwritten().unwrap();
+        let (_, _, first) = page.unwritten().unwrap();
         page.amend(|status| status.pending = Some(2));
         page.wrote(first.clone(), 2);
-        let (written, wanted) = page.unwritten().unwrap();
+        let (written, _, wanted) = page.unwritten().unwrap();
         assert_eq!((written, wanted.pending), (first, Some(2)));
     }
 
     #[test]
     fn what_somebody_else_wrote_over_ours_is_to_be_written_again_and_old_news_is_not() {
-        let mut page = Page::new(SubscriberStatus::default());
+        let mut page = Page::new(SubscriberStatus::default(), 1);
         page.amend(|status| status.pending = Some(1));
-        let (_, ours) = page.unwritten().unwrap();
+        let (_, version, ours) = page.unwritten().unwrap();
+        assert_eq!(version, 1);
         page.wrote(ours.clone(), 7);
         page.shown(SubscriberStatus::default(), 6);
         assert_eq!(page.unwritten(), None);
         page.shown(SubscriberStatus::default(), 8);
-        assert_eq!(page.unwritten(), Some((SubscriberStatus::default(), ours)));
+        assert_eq!(page.unwritten(), Some((SubscriberStatus::default(), 8, ours)));
+    }
+
+    #[test]
+    fn a_later_pause_that_a_former_leader_wrote_is_obeyed_and_one_that_was_ended_does_not_come_back() {
+        let mut page = Page::new(SubscriberStatus::default(), 1);
+        let paused = |second| {
+            let until = Timestamp::from_second(second).unwrap();
+            SubscriberStatus { paused_until_time: Some(Time(until)), ..SubscriberStatus::default() }
+        };
+        assert!(page.shown(paused(100), 2));
+        assert_eq!((page.wanted(), page.unwritten()), (&paused(100), None));
+        page.amend(|status| status.paused_until_time = None);
+        assert!(!page.shown(paused(100), 3), "it is known, and somebody ended it");
+        assert_eq!(page.wanted(), &SubscriberStatus::default());
+        assert!(page.shown(paused(200), 4));
+        assert!(!page.shown(paused(300), 4), "old news");
+        assert_eq!(page.wanted(), &paused(200));
     }
 }

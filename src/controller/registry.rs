@@ -103,7 +103,7 @@ struct Entry {
 }
 
 impl Entry {
-    fn new(uid: String, status: SubscriberStatus) -> Self {
+    fn new(uid: String, status: SubscriberStatus, version: u64) -> Self {
         Self {
             uid,
             begun: None,
@@ -113,7 +113,7 @@ impl Entry {
             gone: None,
             tokens: None,
             unanswered: None,
-            page: Page::new(status),
+            page: Page::new(status, version),
         }
     }
 }
@@ -128,12 +128,19 @@ impl Registry {
     /// reconciler has looked.
     pub fn exists(&self, key: LaneKey, uid: String, status: SubscriberStatus, version: u64) {
         let mut known = self.lock();
-        match known.subscribers.get_mut(&key).filter(|entry| entry.uid == uid) {
-            Some(entry) => entry.page.shown(status, version),
-            None => {
-                known.subscribers.insert(key.clone(), Entry::new(uid, status));
-                self.tell(key, Passage::Closed(Gate::SubscriberNotReady, DEFAULT_EXPIRY), true);
-            }
+        if known.subscribers.get(&key).is_some_and(|entry| entry.uid == uid) {
+            drop(known);
+            return self.shown(&key, &uid, status, version);
+        }
+        known.subscribers.insert(key.clone(), Entry::new(uid, status, version));
+        self.tell(key, Passage::Closed(Gate::SubscriberNotReady, DEFAULT_EXPIRY), true);
+    }
+
+    /// The API server has this status of a Subscriber that is known.
+    pub fn shown(&self, key: &LaneKey, uid: &str, status: SubscriberStatus, version: u64) {
+        if self.with(key, uid, |entry| entry.page.shown(status, version)) == Some(true) {
+            // The look tells the queue of the pause that another operator was asked for.
+            self.look_again(key);
         }
     }
 

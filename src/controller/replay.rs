@@ -3,10 +3,10 @@
 //! The label stays; the value that was handled is kept in the status, so a label that Git holds sends nothing twice. The
 //! queue then sees the Notification come back through its own watch and sends it with the same event id.
 //!
-//! An attempt that is in flight while a replay is asked for writes its outcome over what it read before, replay fields
-//! included. Either its tests fail, or it undoes the replay's write: then the label differs from the handled value
-//! again, this watch shows it, and the replay is done once more, now after the outcome. Both ways end with an attempt
-//! that began after the label was there. A crash at any point leaves a label that differs, which the next start finds.
+//! An attempt that is in flight while a replay is asked for writes its outcome only as long as the replay is not written:
+//! the patch tests which value was handled last. If the outcome comes first, the replay is done over it; if it comes
+//! after, from this process or a former leader, it is dropped. Both ways end with an attempt that began after the label
+//! was there. A crash at any point leaves a label that differs, which the next start finds.
 
 use std::{pin::pin, time::Duration};
 
@@ -173,18 +173,14 @@ fn replayed(read: &Stored, now: Timestamp) -> Option<NotificationStatus> {
 
 /// Writes `status` over what `read` holds, and only over that: stale news of a label replays nothing.
 fn patch(read: &Stored, status: &NotificationStatus) -> Value {
-    // A missing value cannot be tested for; before the first replay the version stands in for it.
-    let not_handled_since = match &read.status.last_handled_replay {
-        Some(handled) => json!({ "op": "test", "path": "/status/lastHandledReplay", "value": handled }),
-        None => json!({ "op": "test", "path": "/metadata/resourceVersion", "value": read.metadata.resource_version }),
-    };
     let label = format!("/metadata/labels/{}", REPLAY_LABEL.replace('/', "~1"));
     json!([
         { "op": "test", "path": "/metadata/uid", "value": read.metadata.uid },
         { "op": "test", "path": label, "value": status.last_handled_replay },
         { "op": "test", "path": "/status/phase", "value": read.status.phase },
         { "op": "test", "path": "/status/attempts", "value": read.status.attempts },
-        not_handled_since,
+        // For the API server null is the same as absent.
+        { "op": "test", "path": "/status/lastHandledReplay", "value": read.status.last_handled_replay },
         { "op": "add", "path": "/status", "value": status },
     ])
 }
@@ -304,9 +300,9 @@ mod tests {
             ("/status/phase".to_owned(), json!("Failed")),
             ("/status/attempts".to_owned(), json!(5)),
         ];
-        let with = |path: &str, value| [&base[..], &[(path.to_owned(), json!(value))]].concat();
-        assert_eq!(tested(&stored(|_| ())), with("/metadata/resourceVersion", "7"));
+        let with = |handled| [&base[..], &[("/status/lastHandledReplay".to_owned(), handled)]].concat();
+        assert_eq!(tested(&stored(|_| ())), with(Value::Null));
         let again = stored(|n| n["status"]["lastHandledReplay"] = json!("0"));
-        assert_eq!(tested(&again), with("/status/lastHandledReplay", "0"));
+        assert_eq!(tested(&again), with(json!("0")));
     }
 }

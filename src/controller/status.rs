@@ -11,7 +11,7 @@ use kube::{
 use serde_json::json;
 use tracing::warn;
 
-use super::{FIELD_MANAGER, Unfinished, in_time};
+use super::{FIELD_MANAGER, Unfinished, in_time, unfinished::Status};
 use crate::{
     api::{NotificationReason, NotificationStatus, Phase},
     dispatch::Backoff,
@@ -50,13 +50,31 @@ pub enum Written {
     Superseded(Box<Unfinished>),
 }
 
+/// What a write replaces.
+#[derive(PartialEq, Eq)]
+struct Expected {
+    phase: String,
+    attempts: u32,
+    /// The replay that was handled last.
+    replay: Option<String>,
+}
+
+impl Expected {
+    fn of(read: &Unfinished) -> Self {
+        let Status { phase, attempts, last_handled_replay: replay, .. } = read.status.clone();
+        Self { phase, attempts, replay }
+    }
+}
+
 impl StatusWriter {
-    /// Writes `status` over what `read` holds, and only over that: the patch tests uid, phase and attempts.
+    /// Writes `status` over what `read` holds, and only over that: the patch tests uid, phase, attempts, and which replay
+    /// was handled last. So a write that reaches the API server late, from this process or a former leader, changes
+    /// nothing: attempts only grow, and a replay begins another life.
     ///
     /// Returns when the API server has spoken, however long that takes; the outcome is in hand until then, and nothing
     /// is sent again meanwhile. A 2xx outcome replaces Pending and Failed; nothing replaces Delivered.
     pub async fn record(&self, read: &Unfinished, status: &NotificationStatus) -> Written {
-        let mut expected = (read.status.phase.clone(), read.status.attempts);
+        let mut expected = Expected::of(read);
         let mut failures = 0;
         loop {
             match self.patch(read, &expected, status).await {
@@ -72,14 +90,22 @@ impl StatusWriter {
                         if is_ours(&current, status) {
                             return Written::Recorded(current.version());
                         }
-                        if (&current.status.phase, current.status.attempts) == (&expected.0, expected.1) {
+                        let found = Expected::of(&current);
+                        // Replayed since, by a label that this attempt did not see: what became of the life before says
+                        // nothing of this one.
+                        let other_life = found.replay != read.status.last_handled_replay
+                            && found.replay != status.last_handled_replay;
+                        let moved = (&found.phase, found.attempts) != (&expected.phase, expected.attempts);
+                        if found == expected {
                             // Nobody else wrote: the API server refuses the write itself, perhaps by a policy.
                             self.failed(read, &kube::Error::Api(answer));
-                        } else if status.phase != Phase::Delivered || current.status.phase == Phase::Delivered.as_str()
+                        } else if other_life
+                            || current.status.phase == Phase::Delivered.as_str()
+                            || (moved && status.phase != Phase::Delivered)
                         {
                             return Written::Superseded(Box::new(current));
                         } else {
-                            expected = (current.status.phase, current.status.attempts);
+                            expected = found;
                             continue;
                         }
                     }
@@ -113,13 +139,15 @@ impl StatusWriter {
     async fn patch(
         &self,
         read: &Unfinished,
-        (phase, attempts): &(String, u32),
+        expected: &Expected,
         status: &NotificationStatus,
     ) -> Result<u64, kube::Error> {
         let patch: JsonPatch = serde_json::from_value(json!([
             { "op": "test", "path": "/metadata/uid", "value": read.metadata.uid },
-            { "op": "test", "path": "/status/phase", "value": phase },
-            { "op": "test", "path": "/status/attempts", "value": attempts },
+            { "op": "test", "path": "/status/phase", "value": expected.phase },
+            { "op": "test", "path": "/status/attempts", "value": expected.attempts },
+            // For the API server null is the same as absent.
+            { "op": "test", "path": "/status/lastHandledReplay", "value": expected.replay },
             { "op": "add", "path": "/status", "value": status },
         ]))
         .map_err(kube::Error::SerdeError)?;

@@ -192,6 +192,25 @@ async fn the_latest_end_of_a_pause_wins_over_an_earlier_one() {
     assert!(posts[4..].iter().all(|post| post.arrived >= long + Duration::from_secs(12)), "a POST inside the pause");
 }
 
+/// Its write may reach the API server when another one leads already.
+#[tokio::test]
+async fn a_pause_that_a_former_leader_wrote_late_is_obeyed() {
+    let world = shop("late-pause", json!({})).await;
+    let _operator = world.operator().await;
+    world.until_reason("shop", "Operational").await;
+    let until = SystemTime::now() + Duration::from_secs(10);
+    let seconds = until.duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs();
+    let time = jiff::Timestamp::from_second(seconds.try_into().unwrap()).unwrap();
+    let patch = json!({"status": {"pausedUntilTime": time.to_string()}}).to_string();
+    let args = ["patch", "subr", "shop", "--subresource=status", "--type=merge", "-p", &patch];
+    world.kubectl(&args).await.ok().unwrap();
+    sleep(Duration::from_secs(2)).await; // the watch shows it
+    world.notification("n", "shop", json!({"source": "/s", "type": "t"})).await;
+    world.until_phase("n", "Delivered").await;
+    let post = &world.posts(&path("shop"))[0];
+    assert!(post.arrived_at >= SystemTime::UNIX_EPOCH + Duration::from_secs(seconds), "a POST inside the pause");
+}
+
 #[tokio::test]
 async fn what_expires_while_its_attempt_waits_for_a_token_is_not_sent_afterwards() {
     let world = World::new("late-token").await;

@@ -2,9 +2,19 @@
 
 use std::time::Duration;
 
+use kube::{
+    Api, Config,
+    config::{KubeConfigOptions, Kubeconfig},
+};
 use serde_json::{Value, json};
 use testkit::{Behaviour, ControlPlane, Part};
 use tokio::time::sleep;
+
+use tidings::{
+    api_server,
+    controller::{StatusWriter, Unfinished},
+    metrics::Metrics,
+};
 
 use crate::{
     cluster::install_crds,
@@ -256,4 +266,26 @@ async fn replays_outlast_an_api_server_that_goes_away_and_others_who_write_all_t
     for n in 0..20 {
         assert_eq!(ids.iter().filter(|id| **id == format!("n-{n}")).count(), 2, "n-{n}");
     }
+}
+
+/// The outcome of a former leader, or of a try that timed out, may reach the API server when the Notification was replayed.
+#[tokio::test]
+async fn an_outcome_of_the_life_before_a_replay_changes_nothing() {
+    let world = shop("replay-late").await;
+    world.notification("n", "shop", event("n")).await;
+    let config = Kubeconfig::read_from(world.plane.admin_kubeconfig()).unwrap();
+    let config = Config::from_custom_kubeconfig(config, &KubeConfigOptions::default()).await.unwrap();
+    let writer = StatusWriter { client: api_server::writer(&config).await.unwrap(), metrics: Metrics::default() };
+    let api = Api::<Unfinished>::namespaced(writer.client.clone(), &world.namespace);
+    let read = api.get("n").await.unwrap();
+    let outcome = json!({"phase": "Delivered", "reason": "Acknowledged", "attempts": 1});
+    let outcome = serde_json::from_value(outcome).unwrap();
+    let replayed = json!({"status": {"phase": "Pending", "attempts": 0, "lastHandledReplay": "1"}}).to_string();
+    let patch = ["patch", "ntf", "n", "--subresource=status", "--type=merge", "-p", &replayed];
+    world.kubectl(&patch).await.ok().unwrap();
+    let before = world.get("notification", "n").await;
+    writer.record(&read, &outcome).await;
+    assert_eq!(world.get("notification", "n").await, before);
+    writer.record(&api.get("n").await.unwrap(), &outcome).await;
+    assert_eq!(world.get("notification", "n").await["status"]["phase"], "Delivered", "that of this life is written");
 }

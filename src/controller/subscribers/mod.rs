@@ -58,8 +58,10 @@ const CONCURRENCY: u16 = 256;
 
 /// Watches Subscribers and all that they refer to.
 pub struct Subscribers {
-    /// Watches and writes.
+    /// Watches.
     pub client: Client,
+    /// Writes; should not retry by itself.
+    pub writer: Client,
     /// Makes targets.
     pub resolver: Resolver,
     /// Where answers go.

@@ -23,6 +23,9 @@ use crate::{
 
 const BACKOFF: Backoff = Backoff { initial: Duration::from_millis(100), max: Duration::from_secs(5) };
 
+/// A write that meets others' writes is begun anew so often at once.
+const TRIES: u32 = 8;
+
 impl Subscribers {
     /// Changes the status of the Subscriber with this uid and writes it. The change stands at once for this process; an
     /// error says that the API server does not have it yet.
@@ -44,23 +47,59 @@ impl Subscribers {
         if !self.leadership.holds() {
             return Err(kube::Error::Service(Box::new(Unresolved::NotLeading)));
         }
-        let Some((written, wanted)) = self.registry.page(key, uid, |page| page.unwritten()).flatten() else {
-            return Ok(());
-        };
+        for tries in 1.. {
+            let Some((written, version, wanted)) = self.registry.page(key, uid, |page| page.unwritten()).flatten()
+            else {
+                return Ok(());
+            };
+            match self.patch(key, uid, version, &wanted).await {
+                Ok(version) => {
+                    self.registry.page(key, uid, |page| page.wrote(wanted.clone(), version));
+                    self.announcer.announce(key, uid, &written.conditions, &wanted.conditions);
+                    return Ok(());
+                }
+                Err(kube::Error::Api(status)) if status.code == 404 => return Ok(()),
+                // Something was written since; or it is another one by now, and the watch will say so soon.
+                Err(kube::Error::Api(status)) if status.code == 422 => match self.read(key, uid).await? {
+                    Some((current, of)) if of != version && tries < TRIES => self.registry.shown(key, uid, current, of),
+                    Some(_) => return Err(kube::Error::Api(status)),
+                    None => return Ok(()),
+                },
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes over what was known as of `version`, and only over that: a write that reaches the API server late, from this
+    /// process or a former leader, covers nothing.
+    async fn patch(
+        &self,
+        key: &LaneKey,
+        uid: &str,
+        version: u64,
+        wanted: &SubscriberStatus,
+    ) -> Result<u64, kube::Error> {
         let patch: JsonPatch = serde_json::from_value(json!([
             { "op": "test", "path": "/metadata/uid", "value": uid },
+            { "op": "test", "path": "/metadata/resourceVersion", "value": version.to_string() },
             { "op": "add", "path": "/status", "value": wanted },
         ]))
         .map_err(kube::Error::SerdeError)?;
-        let api = Api::<Subscriber>::namespaced(self.client.clone(), &key.namespace);
         let params = PatchParams { field_manager: Some(FIELD_MANAGER.into()), ..PatchParams::default() };
-        let version = match in_time(api.patch_status(&key.name, &params, &Patch::<()>::Json(patch))).await {
-            Err(kube::Error::Api(status)) if status.code == 404 => return Ok(()),
-            result => version(&result?.metadata),
-        };
-        self.registry.page(key, uid, |page| page.wrote(wanted.clone(), version));
-        self.announcer.announce(key, uid, &written.conditions, &wanted.conditions);
-        Ok(())
+        let written = in_time(self.api(key).patch_status(&key.name, &params, &Patch::<()>::Json(patch))).await?;
+        Ok(crate::controller::version(&written.metadata))
+    }
+
+    /// The status as it is now and its version, if it is still the same Subscriber.
+    async fn read(&self, key: &LaneKey, uid: &str) -> Result<Option<(SubscriberStatus, u64)>, kube::Error> {
+        let current = in_time(self.api(key).get_opt(&key.name)).await?;
+        let same = current.filter(|current| current.metadata.uid.as_deref() == Some(uid));
+        Ok(same.map(|same| (same.status.unwrap_or_default(), version(&same.metadata))))
+    }
+
+    fn api(&self, key: &LaneKey) -> Api<Subscriber> {
+        Api::namespaced(self.writer.clone(), &key.namespace)
     }
 
     /// Writes that nothing is sent to the Subscriber before `until`, that is for `wait`; the latest wins. Returns when it is
