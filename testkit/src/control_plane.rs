@@ -32,6 +32,7 @@ pub struct ControlPlane {
     api_server: Mutex<Process>,
     etcd: Mutex<Process>,
     address: SocketAddr,
+    etcd_address: SocketAddr,
     ca_file: PathBuf,
     kubectl: Kubectl,
     folder: Folder,
@@ -84,6 +85,7 @@ impl ControlPlane {
             etcd: Mutex::new(Process::start(etcd).await?),
             api_server: Mutex::new(Process::start(api_server).await?),
             address,
+            etcd_address,
             ca_file,
             kubectl: Kubectl::new(&kubeconfig),
             folder,
@@ -124,6 +126,18 @@ impl ControlPlane {
         format!("https://{}", self.address)
     }
 
+    /// The same without its scheme.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Where etcd serves its clients, over plain HTTP.
+    #[must_use]
+    pub fn etcd_address(&self) -> SocketAddr {
+        self.etcd_address
+    }
+
     /// The certificate of the CA that the API server's certificate is from.
     #[must_use]
     pub fn ca_file(&self) -> &Path {
@@ -148,6 +162,22 @@ impl ControlPlane {
     /// When the file cannot be written.
     pub fn kubeconfig_for_token(&self, name: &str, token: &str) -> Result<PathBuf> {
         self.folder.write(&format!("{name}.kubeconfig"), &programs::kubeconfig(self.address, &self.ca_file, token))
+    }
+
+    /// The same with all rights or the rights of a token, for an API server behind a proxy: at this address, with a
+    /// certificate of the authority in this file.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub fn kubeconfig_through(
+        &self,
+        name: &str,
+        address: SocketAddr,
+        ca_file: &Path,
+        token: Option<&str>,
+    ) -> Result<PathBuf> {
+        let token = token.unwrap_or(programs::ADMIN_TOKEN);
+        self.folder.write(&format!("{name}.kubeconfig"), &programs::kubeconfig(address, ca_file, token))
     }
 
     /// kubectl with all rights.

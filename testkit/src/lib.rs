@@ -7,7 +7,9 @@
 // A test library: a broken invariant of the kit itself should stop the test at once.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+pub mod api_proxy;
 pub mod audit;
+
 pub mod control_plane;
 pub mod error;
 pub mod exchange;
@@ -22,6 +24,7 @@ pub mod process;
 pub mod raw;
 pub mod receiver;
 pub mod script;
+pub mod tcp_proxy;
 pub mod token_book;
 pub mod token_service;
 
@@ -30,7 +33,9 @@ mod binaries;
 mod programs;
 mod token_endpoint;
 mod token_request;
+mod upstream;
 
+pub use api_proxy::ApiProxy;
 pub use control_plane::{ControlPlane, Part};
 pub use error::{Error, Result};
 pub use hydra::Hydra;
@@ -39,4 +44,5 @@ pub use pki::{Authority, Identity};
 pub use raw::RawServer;
 pub use receiver::Receiver;
 pub use script::Behaviour;
+pub use tcp_proxy::TcpProxy;
 pub use token_service::{Client, TokenService};

@@ -75,6 +75,13 @@ impl Authority {
         self.server_identity(further_names).server_config()
     }
 
+    /// The same, offering `h2` before `http/1.1`.
+    pub(crate) fn server_config_for_http2(&self) -> Arc<ServerConfig> {
+        let mut config = ServerConfig::clone(&self.server_config(&[]));
+        config.alpn_protocols.insert(0, b"h2".to_vec());
+        Arc::new(config)
+    }
+
     /// Lets in clients with a certificate of this authority.
     fn verifier(&self) -> Arc<dyn ClientCertVerifier> {
         let mut roots = RootCertStore::empty();

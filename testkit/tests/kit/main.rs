@@ -3,6 +3,7 @@
 // Helpers of tests say what they expect by panicking, as tests do.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod api_proxy;
 mod client;
 mod control_plane;
 mod hydra;
@@ -10,4 +11,5 @@ mod operator;
 mod process;
 mod raw;
 mod receiver;
+mod tcp_proxy;
 mod token_service;
