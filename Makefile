@@ -59,7 +59,7 @@ demo: $(control_plane) bins ## show a delivery from end to end on a local contro
 
 .PHONY: bins
 bins:
-	@echo "==> The operator and the demo (a few minutes the first time)"
+	@echo "==> The operator, the demo and the fault campaign (a few minutes the first time)"
 	cargo build --workspace --exclude tidings-fuzz --bins --locked
 
 ##### Check
@@ -84,6 +84,10 @@ fuzz: ## feed each fuzz target for FUZZ_SECONDS (10); FUZZ=word takes those whos
 		then printf '%-13s %s\n' $$target "$$(grep -a DONE $$log)"; \
 		else grep -a -B1 -A4 panicked $$log || tail $$log; echo "$$target: see $$log" >&2; exit 1; fi; \
 	done
+
+.PHONY: chaos
+chaos: $(control_plane) bins ## let all go wrong and check that nothing is lost; DURATION=10m for longer, SEED= to repeat
+	TIDINGS_BIN='$(bin)/tidings' '$(bin)/chaos'
 
 .PHONY: lint
 lint: lint-rust lint-deps lint-generated lint-chart ## check format, code, dependencies, generated files and the chart

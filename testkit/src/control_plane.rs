@@ -18,6 +18,8 @@ use crate::process::Process;
 use crate::{binaries, programs};
 
 const START_LIMIT: Duration = Duration::from_secs(60);
+/// What was only stopped is ready again by then.
+const REVIVAL_LIMIT: Duration = Duration::from_secs(10);
 /// Tries to start, since a free port may be taken by somebody else before we use it.
 const TRIES: u32 = 3;
 
@@ -229,6 +231,37 @@ impl ControlPlane {
     /// As [`ControlPlane::ready`].
     pub async fn restart_api_server(&self) -> Result<()> {
         self.restart(Part::ApiServer).await
+    }
+
+    /// Has both programs run and be ready, whether they were stopped, killed, or neither.
+    ///
+    /// # Errors
+    /// As [`ControlPlane::ready`].
+    pub async fn revive(&self) -> Result<()> {
+        for part in [Part::Etcd, Part::ApiServer] {
+            let process = self.part(part).lock().await;
+            // One that has ended is no error here.
+            let _ = process.signal("CONT").await;
+        }
+        if self.ready(REVIVAL_LIMIT).await.is_ok() {
+            return Ok(());
+        }
+        for part in [Part::Etcd, Part::ApiServer] {
+            self.part(part).lock().await.restart().await?;
+        }
+        self.ready(START_LIMIT).await
+    }
+
+    /// Kills one of the programs, and starts it again `after` this, without waiting until it is ready.
+    ///
+    /// # Errors
+    /// When it cannot be killed or started.
+    pub async fn kill_for(&self, part: Part, after: Duration) -> Result<()> {
+        // Held meanwhile: nobody else restarts it.
+        let mut process = self.part(part).lock().await;
+        process.kill().await?;
+        sleep(after).await;
+        process.restart().await
     }
 
     /// The process ids of the API server and of etcd.

@@ -10,6 +10,7 @@
 pub mod api_proxy;
 pub mod audit;
 
+pub mod chaos;
 pub mod control_plane;
 pub mod error;
 pub mod exchange;

@@ -26,6 +26,9 @@ use crate::token_book::TokenBook;
 /// Whether a bearer token is valid.
 type Check = Box<dyn Fn(String) -> Pin<Box<dyn Future<Output = bool> + Send>> + Send + Sync>;
 
+/// What is done with a POST.
+type Choice = Box<dyn Fn(&Request) -> Behaviour + Send + Sync>;
+
 /// A receiver over HTTPS. Tests that share one keep apart by path. Dropping it closes its port.
 pub struct Receiver(HttpsServer<Webhook>);
 
@@ -55,6 +58,7 @@ pub struct Received {
 struct Webhook {
     check: Check,
     scripts: Scripts,
+    choices: Mutex<HashMap<String, Choice>>,
     handshakes: Scripts,
     log: Mutex<Log>,
     arrivals: watch::Sender<usize>,
@@ -136,8 +140,14 @@ impl Receiver {
     async fn serve(tls: Arc<ServerConfig>, check: Check) -> Result<Self> {
         let (scripts, handshakes) = (Scripts::default(), Scripts::default());
         let (log, arrivals) = (Mutex::default(), watch::Sender::new(0));
-        let webhook = Webhook { check, scripts, handshakes, log, arrivals };
+        let webhook = Webhook { check, scripts, choices: Mutex::default(), handshakes, log, arrivals };
         Ok(Self(HttpsServer::start(Arc::new(webhook), tls).await?))
+    }
+
+    /// Where it listens.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.0.address()
     }
 
     /// The URL of a path, which starts with a slash.
@@ -154,6 +164,11 @@ impl Receiver {
     /// All POSTs to `path` with a valid token are met by `behaviour`, until [`Receiver::behave`].
     pub fn answer_always(&self, path: &str, behaviour: Behaviour) {
         self.webhook().scripts.always(path, behaviour);
+    }
+
+    /// Each POST to `path` with a valid token is met by what `choose` says, unless something else is planned for it.
+    pub fn answer_by(&self, path: &str, choose: impl Fn(&Request) -> Behaviour + Send + Sync + 'static) {
+        self.webhook().choices.lock().unwrap().insert(path.to_owned(), Box::new(choose));
     }
 
     /// The next `count` OPTIONS to `path`, the web hook handshake, are met by `behaviour`, in place of a 204 that says
@@ -255,13 +270,21 @@ impl Webhook {
             Method::POST if !self.is_authorized(request).await => {
                 Behaviour::reply(Reply::status(401).header("www-authenticate", r#"Bearer error="invalid_token""#))
             }
-            Method::POST => self.scripts.take(&request.path).unwrap_or_else(|| Behaviour::status(204)),
+            Method::POST => {
+                let planned = self.scripts.take(&request.path).or_else(|| self.choose(request));
+                planned.unwrap_or_else(|| Behaviour::status(204))
+            }
             Method::OPTIONS => self.handshakes.take(&request.path).unwrap_or_else(|| {
                 // Heard, neither agreed to nor refused.
                 Behaviour::reply(Reply::status(204).header("allow", "OPTIONS, POST"))
             }),
             _ => Behaviour::reply(Reply::status(405).header("allow", "OPTIONS, POST")),
         }
+    }
+
+    fn choose(&self, request: &Request) -> Option<Behaviour> {
+        let choices = self.choices.lock().unwrap();
+        choices.get(&request.path).map(|choose| choose(request))
     }
 
     async fn is_authorized(&self, request: &Request) -> bool {

@@ -1,5 +1,6 @@
 //! An OAuth 2.0 token endpoint for the client-credentials grant (RFC 6749, section 4.4).
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -113,6 +114,12 @@ impl TokenService {
         let service = Self(HttpsServer::start(Arc::default(), tls).await?);
         service.set_expires_in(Some(Duration::from_secs(3600)));
         Ok(service)
+    }
+
+    /// Where it listens.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.0.address()
     }
 
     /// The URL of the token endpoint.

@@ -4,10 +4,12 @@
 // Tests stop at the first broken expectation.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod api_faults;
 mod api_server;
 mod architecture;
 mod canary;
 mod certificates;
+mod chaos;
 mod chart;
 mod client_certificates;
 mod cluster;

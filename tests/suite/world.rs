@@ -11,7 +11,7 @@ use kube::{
     config::{KubeConfigOptions, Kubeconfig},
 };
 use serde_json::{Value, json};
-use testkit::{Authority, Client, ControlPlane, Operator, Receiver, TokenService, receiver::Received};
+use testkit::{ApiProxy, Authority, Client, ControlPlane, Operator, Receiver, TokenService, receiver::Received};
 use tokio::time::{Instant, sleep};
 
 use tidings::api::Notification;
@@ -65,6 +65,17 @@ impl World {
     /// Starts an operator for the namespace and waits until it is ready.
     pub async fn operator(&self) -> Operator {
         let operator = self.start(&["--egress-allow-cidr", "127.0.0.0/8"]).await;
+        operator.ready(PATIENCE).await.unwrap();
+        operator
+    }
+
+    /// Starts an operator for the namespace that reaches the API server through `proxy`, and waits until it is ready.
+    pub async fn operator_through(&self, proxy: &ApiProxy) -> Operator {
+        let token = operator_token(self.plane, &self.namespace).await;
+        let name = format!("{}-through", self.namespace);
+        let through = self.plane.kubeconfig_through(&name, proxy.address(), proxy.ca_file(), Some(&token)).unwrap();
+        let args = ["--watch-namespace", &self.namespace, "--egress-allow-cidr", "127.0.0.0/8"];
+        let operator = Operator::start(binary(), &through, &args, &[]).await.unwrap();
         operator.ready(PATIENCE).await.unwrap();
         operator
     }
@@ -237,9 +248,12 @@ pub fn binary() -> &'static Path {
 
 /// A kubeconfig with a token of the chart's ServiceAccount, by TokenRequest.
 pub async fn operator_kubeconfig(plane: &ControlPlane, namespace: &str) -> PathBuf {
+    plane.kubeconfig_for_token(namespace, &operator_token(plane, namespace).await).unwrap()
+}
+
+async fn operator_token(plane: &ControlPlane, namespace: &str) -> String {
     let create = ["create", "token", "tidings", "-n", namespace, "--duration=1h"];
-    let token = plane.kubectl(&create).await.unwrap().ok().unwrap();
-    plane.kubeconfig_for_token(namespace, token.trim()).unwrap()
+    plane.kubectl(&create).await.unwrap().ok().unwrap().trim().to_owned()
 }
 
 fn notification(name: &str, subscriber: &str, event: Value) -> Value {

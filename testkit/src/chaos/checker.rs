@@ -1,0 +1,617 @@
+//! Joins what was accepted, what arrived and what the statuses said, and finds what should not be. Pure.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use jiff::{SignedDuration, Timestamp};
+
+use super::record::{Change, Post, Record, State, Window};
+
+/// How much later than it began a POST may arrive, and than it was recorded a version may be seen. A pause or a time
+/// counts so much later, and ends so much earlier.
+const TOLERANCE: SignedDuration = SignedDuration::from_millis(1000);
+/// No exchange with a webhook takes longer.
+const EXCHANGE: SignedDuration = SignedDuration::from_secs(6);
+/// What a process that was stopped in the middle of a send still sends when it goes on.
+const AFTER_STOP: SignedDuration = SignedDuration::from_secs(3);
+
+/// What the checker found.
+#[derive(Debug, Default)]
+pub(crate) struct Findings {
+    pub(crate) created: usize,
+    pub(crate) delivered: usize,
+    /// By reason.
+    pub(crate) failed: BTreeMap<String, usize>,
+    /// Deleted by others before they were finished.
+    pub(crate) deleted: usize,
+    pub(crate) posts: usize,
+    pub(crate) repeats: BTreeMap<Cause, usize>,
+    pub(crate) replays: usize,
+    pub(crate) pauses: usize,
+    pub(crate) takeovers: usize,
+    /// The most that a takeover had repeated.
+    pub(crate) most_after_takeover: usize,
+    pub(crate) violations: Vec<Violation>,
+}
+
+/// Why an event was sent once more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Cause {
+    /// The webhook answered with something else than 2xx.
+    Refused,
+    /// The webhook answered nothing: it reset, hung, or its client was gone.
+    Unanswered,
+    /// It was asked for by the label.
+    Replay,
+    /// Another client had set it back to Pending.
+    SetBack,
+    /// The answer was lost on a bad way.
+    AnswerLost,
+    /// The operator was stopped when the answer came.
+    OperatorStopped,
+    /// Another operator followed, which did not know of the POST: its outcome was not written yet.
+    Takeover,
+    /// None of these.
+    Unexplained,
+}
+
+/// Something that must never be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Violation {
+    /// Accepted, and neither Delivered nor Failed nor deleted by others.
+    Lost {
+        id: String,
+        state: String,
+    },
+    /// Failed without a reason.
+    NoReason {
+        id: String,
+    },
+    /// Delivered, and the webhook never said so.
+    NeverAcknowledged {
+        id: String,
+    },
+    /// A replay that was asked for was not done.
+    ReplayLost {
+        id: String,
+    },
+    /// Delivered, and then not any more, though nobody asked for that.
+    Undone {
+        id: String,
+        at: Timestamp,
+    },
+    PostInPause {
+        id: String,
+        at: Timestamp,
+        until: Timestamp,
+    },
+    PostAfterDelivered {
+        id: String,
+        at: Timestamp,
+        delivered: Timestamp,
+    },
+    PostBeforeTime {
+        id: String,
+        at: Timestamp,
+        next: Timestamp,
+    },
+    /// A POST of an event that nobody created, or at another Subscriber's webhook.
+    Stray {
+        id: String,
+        subscriber: String,
+    },
+    Unexplained {
+        id: String,
+        at: Timestamp,
+        before: Timestamp,
+    },
+    /// A takeover had more repeated than could have been under way.
+    TooManyRepeats {
+        takeover: Timestamp,
+        repeats: usize,
+    },
+}
+
+/// Judges a record.
+pub(crate) fn check(record: &Record) -> Findings {
+    let mut findings = Findings {
+        created: record.accepted.len(),
+        posts: record.posts.len(),
+        replays: record.replays.len(),
+        pauses: record.pauses.values().flatten().filter(|(_, until)| until.is_some()).count(),
+        takeovers: record.takeovers.len(),
+        ..Findings::default()
+    };
+    let mut posts: BTreeMap<&str, Vec<&Post>> = BTreeMap::new();
+    for post in &record.posts {
+        let is_ours = record.accepted.contains_key(&post.id) && post.id.starts_with(&format!("{}-", post.subscriber));
+        if !is_ours {
+            let (id, subscriber) = (post.id.clone(), post.subscriber.clone());
+            findings.violations.push(Violation::Stray { id, subscriber });
+        }
+        findings.violations.extend(in_pause(record, post));
+        posts.entry(&post.id).or_default().push(post);
+    }
+    let mut after: BTreeMap<Timestamp, usize> = record.takeovers.iter().map(|at| (*at, 0)).collect();
+    for id in record.accepted.keys() {
+        let story = Story {
+            record,
+            id,
+            posts: posts.get(id.as_str()).map_or(&[][..], |posts| posts),
+            changes: record.changes.get(id).map_or(&[][..], |changes| changes),
+        };
+        story.outcome(&mut findings);
+        findings.violations.extend(story.undone());
+        findings.violations.extend(story.posts.iter().filter_map(|post| story.untimely(post)));
+        story.repeats(&mut findings, &mut after);
+    }
+    findings.most_after_takeover = after.values().copied().max().unwrap_or_default();
+    let too_many = after.into_iter().filter(|(_, repeats)| *repeats > record.in_flight);
+    findings.violations.extend(too_many.map(|(takeover, repeats)| Violation::TooManyRepeats { takeover, repeats }));
+    findings
+}
+
+/// A POST that arrived while its Subscriber was recorded as paused, and that had not begun before.
+fn in_pause(record: &Record, post: &Post) -> Option<Violation> {
+    let pauses = record.pauses.get(&post.subscriber)?;
+    let number = pauses.iter().rposition(|(since, _)| *since <= post.arrived - TOLERANCE)?;
+    let (since, until) = pauses[number];
+    let until = until?;
+    let changed = pauses.get(number + 1).is_some_and(|(next, _)| *next <= post.arrived + TOLERANCE);
+    let opened = record
+        .openings
+        .get(&post.subscriber)
+        .is_some_and(|openings| openings.iter().any(|at| *at >= since - TOLERANCE && *at <= post.arrived + TOLERANCE));
+    let inside = post.arrived < until - TOLERANCE && !changed && !opened && !woken(record, post);
+    inside.then(|| Violation::PostInPause { id: post.id.clone(), at: post.arrived, until })
+}
+
+/// Whether a process that was stopped may just have sent the rest of it.
+fn woken(record: &Record, post: &Post) -> bool {
+    record.stops.iter().any(|stop| stop.from <= post.arrived && post.arrived <= stop.to + AFTER_STOP)
+}
+
+impl Window {
+    fn meets(&self, from: Timestamp, to: Timestamp) -> bool {
+        self.from <= to && from <= self.to
+    }
+}
+
+/// All that is known of one Notification.
+struct Story<'a> {
+    record: &'a Record,
+    id: &'a str,
+    posts: &'a [&'a Post],
+    changes: &'a [Change],
+}
+
+impl Story<'_> {
+    /// What became of it.
+    fn outcome(&self, findings: &mut Findings) {
+        let id = || self.id.to_owned();
+        let last = self.changes.iter().rev().find_map(|change| change.state.as_ref());
+        let state = match self.record.listed.get(self.id) {
+            Some(listed) => listed,
+            None if self.record.deleted.contains(self.id) => match last.filter(|state| state.is_finished()) {
+                Some(last) => last,
+                None => {
+                    findings.deleted += 1;
+                    return;
+                }
+            },
+            // Deleted by its time to live, once it was finished.
+            None => match last.filter(|state| state.is_finished() && state.has_ttl) {
+                Some(last) => last,
+                None => {
+                    let state = "gone".to_owned();
+                    findings.violations.push(Violation::Lost { id: id(), state });
+                    return;
+                }
+            },
+        };
+        match state.phase.as_str() {
+            "Delivered" => {
+                findings.delivered += 1;
+                if !self.posts.iter().any(|post| post.is_acknowledged()) {
+                    findings.violations.push(Violation::NeverAcknowledged { id: id() });
+                }
+            }
+            "Failed" => {
+                *findings.failed.entry(state.reason.clone()).or_default() += 1;
+                if state.reason.is_empty() {
+                    findings.violations.push(Violation::NoReason { id: id() });
+                }
+            }
+            phase => {
+                let state = format!("{phase}, {}", state.reason);
+                findings.violations.push(Violation::Lost { id: id(), state });
+            }
+        }
+        if !self.is_replayed(state) {
+            findings.violations.push(Violation::ReplayLost { id: id() });
+        }
+    }
+
+    /// Whether the replay that was asked for, if any, was done: handled, and if it succeeded, acknowledged anew.
+    fn is_replayed(&self, state: &State) -> bool {
+        let Some((value, asked)) = self.record.replays.get(self.id) else { return true };
+        let sent_anew = || self.posts.iter().any(|post| post.is_acknowledged() && post.arrived + TOLERANCE >= *asked);
+        // One that others delete needs no replay any more.
+        self.record.deleted.contains(self.id)
+            || (state.handled.as_ref() == Some(value) && (!state.is_delivered() || sent_anew()))
+    }
+
+    fn undone(&self) -> Option<Violation> {
+        let pairs = self.changes.windows(2).filter_map(|pair| {
+            let (before, after) = (pair[0].state.as_ref()?, pair[1].state.as_ref()?);
+            (before.is_delivered() && !after.is_delivered() && !after.is_replay_of(before)).then_some(pair[1].at)
+        });
+        let at = pairs.into_iter().next().filter(|_| !self.record.set_back.contains(self.id))?;
+        Some(Violation::Undone { id: self.id.to_owned(), at })
+    }
+
+    /// A POST that began after Delivered was recorded, or before the recorded time of its next attempt.
+    fn untimely(&self, post: &Post) -> Option<Violation> {
+        let known = self.changes.iter().rposition(|change| change.at <= post.arrived - TOLERANCE)?;
+        let state = self.changes[known].state.as_ref()?;
+        let meanwhile = self.changes[known + 1..].iter().take_while(|change| change.at <= post.arrived + TOLERANCE);
+        if woken(self.record, post) {
+            return None;
+        }
+        let (id, at) = (self.id.to_owned(), post.arrived);
+        if state.is_delivered() {
+            let stays = meanwhile.into_iter().all(|change| change.state.as_ref().is_some_and(State::is_delivered));
+            let delivered = self.changes[known].at;
+            return stays.then_some(Violation::PostAfterDelivered { id, at, delivered });
+        }
+        let next = state.next.filter(|next| *next > post.arrived + TOLERANCE)?;
+        (meanwhile.count() == 0).then_some(Violation::PostBeforeTime { id, at, next })
+    }
+
+    fn repeats(&self, findings: &mut Findings, after: &mut BTreeMap<Timestamp, usize>) {
+        for pair in self.posts.windows(2) {
+            let (first, again) = (pair[0], pair[1]);
+            let cause = self.cause(first, again);
+            *findings.repeats.entry(cause).or_default() += 1;
+            match cause {
+                Cause::Takeover => {
+                    if let Some(takeover) = self.takeover(first, again) {
+                        *after.entry(takeover).or_default() += 1;
+                    }
+                }
+                Cause::Unexplained => {
+                    let (id, at, before) = (self.id.to_owned(), again.arrived, first.arrived);
+                    findings.violations.push(Violation::Unexplained { id, at, before });
+                }
+                _ => {}
+            }
+        }
+    }
+
+    fn cause(&self, first: &Post, again: &Post) -> Cause {
+        if first.answered.is_none() {
+            return Cause::Unanswered;
+        }
+        if !first.is_acknowledged() {
+            return Cause::Refused;
+        }
+        if let Some(cause) = self.sent_back(first, again) {
+            return cause;
+        }
+        let (from, to) = (first.arrived - TOLERANCE, again.arrived.min(first.arrived + EXCHANGE));
+        if self.record.bad_ways.iter().any(|way| way.meets(from, to)) {
+            Cause::AnswerLost
+        } else if self.record.stops.iter().any(|stop| stop.meets(from, to)) {
+            Cause::OperatorStopped
+        } else if self.takeover(first, again).is_some() {
+            Cause::Takeover
+        } else {
+            Cause::Unexplained
+        }
+    }
+
+    /// Whether it was sent back to the queue between two POSTs.
+    fn sent_back(&self, first: &Post, again: &Post) -> Option<Cause> {
+        let between = |at: Timestamp| first.arrived - TOLERANCE <= at && at <= again.arrived + TOLERANCE;
+        self.changes.windows(2).filter(|pair| between(pair[1].at)).find_map(|pair| {
+            let (before, after) = (pair[0].state.as_ref()?, pair[1].state.as_ref()?);
+            if after.is_replay_of(before) {
+                Some(Cause::Replay)
+            } else {
+                (before.is_finished() && !after.is_finished()).then_some(Cause::SetBack)
+            }
+        })
+    }
+
+    fn takeover(&self, first: &Post, again: &Post) -> Option<Timestamp> {
+        let between = |at: &&Timestamp| first.arrived - TOLERANCE <= **at && **at <= again.arrived;
+        self.record.takeovers.iter().find(between).copied()
+    }
+}
+
+impl fmt::Display for Cause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Refused => "after an answer that was not 2xx",
+            Self::Unanswered => "after no answer",
+            Self::Replay => "replay",
+            Self::SetBack => "set back to Pending by another client",
+            Self::AnswerLost => "the answer was lost on a bad way",
+            Self::OperatorStopped => "the operator was stopped when the answer came",
+            Self::Takeover => "another operator took over before the outcome was written",
+            Self::Unexplained => "unexplained",
+        })
+    }
+}
+
+impl fmt::Display for Violation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Lost { id, state } => write!(f, "{id} is lost: {state}"),
+            Self::NoReason { id } => write!(f, "{id} failed without a reason"),
+            Self::NeverAcknowledged { id } => write!(f, "{id} is Delivered, but no POST of it was answered with 2xx"),
+            Self::ReplayLost { id } => write!(f, "the replay of {id} was not done"),
+            Self::Undone { id, at } => write!(f, "{id} was Delivered and, at {at}, not any more"),
+            Self::PostInPause { id, at, until } => write!(f, "{id} was sent at {at}, in a pause until {until}"),
+            Self::PostAfterDelivered { id, at, delivered } => {
+                write!(f, "{id} was sent at {at}, recorded as Delivered since {delivered}")
+            }
+            Self::PostBeforeTime { id, at, next } => write!(f, "{id} was sent at {at}, due at {next}"),
+            Self::Stray { id, subscriber } => write!(f, "{id} arrived at {subscriber}, where it does not belong"),
+            Self::Unexplained { id, at, before } => write!(f, "{id} was sent at {at}, and at {before} with success"),
+            Self::TooManyRepeats { takeover, repeats } => {
+                write!(f, "the takeover at {takeover} had {repeats} events repeated")
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const START: i64 = 1_800_000_000;
+
+    /// So many seconds after the start.
+    fn at(seconds: f64) -> Timestamp {
+        Timestamp::from_second(START).unwrap() + SignedDuration::from_secs_f64(seconds)
+    }
+
+    fn post(id: &str, arrived: f64, answered: impl Into<Option<u16>>) -> Post {
+        let (subscriber, _) = id.split_once('-').unwrap();
+        Post { id: id.into(), subscriber: subscriber.into(), arrived: at(arrived), answered: answered.into() }
+    }
+
+    fn state(phase: &str) -> State {
+        State { phase: phase.into(), reason: "Why".into(), ..State::default() }
+    }
+
+    fn change(seconds: f64, state: State) -> Change {
+        Change { at: at(seconds), state: Some(state) }
+    }
+
+    /// `shop-1` was accepted at 0, sent at 1 with success, and recorded as Delivered at 2.
+    fn good() -> Record {
+        let mut record = Record { in_flight: 1, ..Record::default() };
+        record.accepted.insert("shop-1".into(), at(0.0));
+        record.posts.push(post("shop-1", 1.0, 204));
+        let changes = vec![change(0.0, state("Pending")), change(2.0, state("Delivered"))];
+        record.changes.insert("shop-1".into(), changes);
+        record.listed.insert("shop-1".into(), state("Delivered"));
+        record
+    }
+
+    fn violations(change: impl FnOnce(&mut Record)) -> Vec<Violation> {
+        let mut record = good();
+        change(&mut record);
+        check(&record).violations
+    }
+
+    /// The cause of the second of two POSTs, the first at 1.
+    fn cause(again: f64, change: impl FnOnce(&mut Record)) -> Cause {
+        let mut record = good();
+        record.posts.push(post("shop-1", again, 204));
+        change(&mut record);
+        let repeats = check(&record).repeats;
+        assert_eq!(repeats.len(), 1, "{repeats:?}");
+        *repeats.keys().next().unwrap()
+    }
+
+    fn id() -> String {
+        "shop-1".into()
+    }
+
+    fn states(record: &mut Record) -> &mut Vec<Change> {
+        record.changes.get_mut("shop-1").unwrap()
+    }
+
+    #[test]
+    fn a_good_record_has_nothing_against_it() {
+        let findings = check(&good());
+        assert_eq!((findings.created, findings.delivered, findings.posts), (1, 1, 1));
+        assert_eq!((findings.violations, findings.repeats.len()), (vec![], 0));
+    }
+
+    #[test]
+    fn one_that_is_gone_or_unfinished_is_lost_unless_others_deleted_it() {
+        let gone = |record: &mut Record| record.listed.clear();
+        assert_eq!(violations(gone), [Violation::Lost { id: id(), state: "gone".into() }]);
+        let pending = |record: &mut Record| drop(record.listed.insert(id(), state("Pending")));
+        assert_eq!(violations(pending), [Violation::Lost { id: id(), state: "Pending, Why".into() }]);
+        assert_eq!(
+            violations(|record| {
+                record.listed.clear();
+                record.deleted.insert(id());
+            }),
+            []
+        );
+    }
+
+    #[test]
+    fn a_time_to_live_deletes_what_is_finished_and_nothing_else() {
+        let with = |phase: &'static str| {
+            violations(move |record| {
+                record.listed.clear();
+                states(record)[1].state = Some(State { has_ttl: true, ..state(phase) });
+            })
+        };
+        assert_eq!(with("Delivered"), []);
+        assert_eq!(with("Pending"), [Violation::Lost { id: id(), state: "gone".into() }]);
+    }
+
+    #[test]
+    fn failed_needs_a_reason() {
+        let failed = |reason: &'static str| {
+            violations(move |record| {
+                states(record).pop();
+                record.listed.insert(id(), State { reason: reason.into(), ..state("Failed") });
+            })
+        };
+        assert_eq!((failed("Rejected"), failed("")), (vec![], vec![Violation::NoReason { id: id() }]));
+    }
+
+    #[test]
+    fn delivered_needs_a_2xx() {
+        for answered in [None, Some(500), Some(302)] {
+            let found = violations(|record| record.posts[0].answered = answered);
+            assert_eq!(found, [Violation::NeverAcknowledged { id: id() }], "{answered:?}");
+        }
+    }
+
+    #[test]
+    fn a_replay_is_handled_and_sent_anew() {
+        let handled = State { handled: Some("1".into()), ..state("Delivered") };
+        let replay = |sent: bool, handled: State| {
+            violations(move |record| {
+                record.replays.insert(id(), ("1".into(), at(10.0)));
+                states(record).push(change(11.0, State { handled: Some("1".into()), ..state("Pending") }));
+                if sent {
+                    record.posts.push(post("shop-1", 12.0, 204));
+                }
+                record.listed.insert(id(), handled);
+            })
+        };
+        assert_eq!(replay(true, handled.clone()), []);
+        assert_eq!(replay(false, handled), [Violation::ReplayLost { id: id() }]);
+        assert_eq!(replay(true, state("Delivered")), [Violation::ReplayLost { id: id() }]);
+    }
+
+    #[test]
+    fn delivered_is_undone_by_a_replay_or_another_client_alone() {
+        let undone = |state: State, set_back: bool| {
+            violations(move |record| {
+                states(record).push(change(10.0, state));
+                if set_back {
+                    record.set_back.insert(id());
+                }
+            })
+        };
+        assert_eq!(undone(state("Failed"), false), [Violation::Undone { id: id(), at: at(10.0) }]);
+        assert_eq!(undone(state("Pending"), true), []);
+        assert_eq!(undone(State { handled: Some("1".into()), ..state("Pending") }, false), []);
+    }
+
+    #[test]
+    fn nothing_is_sent_inside_a_recorded_pause() {
+        let sent = |seconds: f64, extra: fn(&mut Record)| {
+            violations(move |record| {
+                record.pauses.insert("shop".into(), vec![(at(10.0), Some(at(20.0))), (at(40.0), None)]);
+                record.accepted.insert("shop-2".into(), at(0.0));
+                record.listed.insert("shop-2".into(), state("Delivered"));
+                record.posts.push(post("shop-2", seconds, 204));
+                extra(record);
+            })
+        };
+        let found = [Violation::PostInPause { id: "shop-2".into(), at: at(15.0), until: at(20.0) }];
+        assert_eq!(sent(15.0, |_| ()), found);
+        for (outside, why) in [(9.0, "before"), (10.5, "had begun"), (19.5, "another clock"), (21.0, "after")] {
+            assert_eq!(sent(outside, |_| ()), [], "{why}");
+        }
+        assert_eq!(sent(15.0, |record| drop(record.openings.insert("shop".into(), vec![at(12.0)]))), []);
+        assert_eq!(sent(15.0, |record| drop(record.openings.insert("shop".into(), vec![at(5.0)]))), found);
+        assert_eq!(sent(15.0, |record| record.stops.push(Window { from: at(8.0), to: at(14.0) })), []);
+    }
+
+    #[test]
+    fn nothing_is_sent_after_a_recorded_delivered() {
+        let sent = |seconds: f64, extra: fn(&mut Record)| {
+            violations(move |record| {
+                // Explained as a repeat, so that this alone is found.
+                record.takeovers.push(at(1.5));
+                record.posts.push(post("shop-1", seconds, 204));
+                extra(record);
+            })
+        };
+        let found = [Violation::PostAfterDelivered { id: id(), at: at(9.0), delivered: at(2.0) }];
+        assert_eq!(sent(9.0, |_| ()), found);
+        assert_eq!(sent(2.5, |_| ()), [], "it had begun before");
+        let replay = |record: &mut Record| {
+            states(record).push(change(8.0, State { handled: Some("1".into()), ..state("Pending") }));
+        };
+        assert_eq!(sent(9.0, replay), []);
+    }
+
+    #[test]
+    fn nothing_is_sent_before_its_time() {
+        let sent = |seconds: f64| {
+            violations(move |record| {
+                record.posts[0].answered = Some(500);
+                let waits = State { next: Some(at(30.0)), attempts: 1, ..state("Pending") };
+                *states(record) = vec![change(2.0, waits), change(40.0, state("Delivered"))];
+                record.posts.push(post("shop-1", seconds, 204));
+            })
+        };
+        assert_eq!(sent(20.0), [Violation::PostBeforeTime { id: id(), at: at(20.0), next: at(30.0) }]);
+        assert_eq!((sent(29.5), sent(31.0)), (vec![], vec![]));
+    }
+
+    #[test]
+    fn a_post_has_an_accepted_event_and_its_own_webhook() {
+        let stray = |post: Post| violations(move |record| record.posts.push(post));
+        let other = Post { subscriber: "other".into(), ..post("shop-1", 1.5, 204) };
+        let found = stray(other);
+        assert!(found.contains(&Violation::Stray { id: id(), subscriber: "other".into() }), "{found:?}");
+        let found = stray(post("shop-9", 1.5, 204));
+        assert_eq!(found, [Violation::Stray { id: "shop-9".into(), subscriber: "shop".into() }]);
+    }
+
+    #[test]
+    fn a_repeat_without_a_cause_is_found() {
+        let found = violations(|record| record.posts.push(post("shop-1", 1.9, 204)));
+        assert_eq!(found, [Violation::Unexplained { id: id(), at: at(1.9), before: at(1.0) }]);
+    }
+
+    #[test]
+    fn each_cause_explains_a_repeat_and_an_event_at_another_time_does_not() {
+        let window = |from, to| Window { from: at(from), to: at(to) };
+        let replayed = || State { handled: Some("1".into()), ..state("Pending") };
+        assert_eq!(cause(9.0, |record| record.posts[0].answered = None), Cause::Unanswered);
+        assert_eq!(cause(9.0, |record| record.posts[0].answered = Some(401)), Cause::Refused);
+        assert_eq!(cause(9.0, |record| states(record).push(change(8.0, replayed()))), Cause::Replay);
+        assert_eq!(cause(9.0, |record| states(record).push(change(8.0, state("Pending")))), Cause::SetBack);
+        assert_eq!(cause(9.0, |record| record.bad_ways.push(window(0.5, 1.5))), Cause::AnswerLost);
+        assert_eq!(cause(9.0, |record| record.stops.push(window(1.0, 3.0))), Cause::OperatorStopped);
+        assert_eq!(cause(9.0, |record| record.takeovers.push(at(5.0))), Cause::Takeover);
+        assert_eq!(cause(30.0, |record| states(record).push(change(40.0, replayed()))), Cause::Unexplained);
+        assert_eq!(cause(30.0, |record| record.bad_ways.push(window(20.0, 25.0))), Cause::Unexplained);
+        assert_eq!(cause(30.0, |record| record.stops.push(window(20.0, 25.0))), Cause::Unexplained);
+        assert_eq!(cause(30.0, |record| record.takeovers.push(at(31.0))), Cause::Unexplained);
+    }
+
+    #[test]
+    fn a_takeover_repeats_no_more_than_was_under_way() {
+        let repeated = |count: usize| {
+            violations(|record| {
+                record.takeovers.push(at(1.5));
+                for id in (1..=count).map(|number| format!("shop-{number}")) {
+                    record.accepted.insert(id.clone(), at(0.0));
+                    record.listed.insert(id.clone(), state("Delivered"));
+                    record.posts.retain(|post| post.id != id);
+                    record.posts.extend([post(&id, 1.0, 204), post(&id, 1.8, 204)]);
+                }
+            })
+        };
+        assert_eq!(repeated(1), []);
+        assert_eq!(repeated(2), [Violation::TooManyRepeats { takeover: at(1.5), repeats: 2 }]);
+    }
+}

@@ -1,0 +1,156 @@
+//! How each fault of the plan is made, and unmade after its time.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use jiff::Timestamp;
+use tokio::time::sleep;
+
+use super::others;
+use super::plan::Fault;
+use super::random::Random;
+use super::record::Window;
+use super::stage::{Rule, Stage};
+use crate::api_proxy::{Call, Treatment};
+use crate::control_plane::Part;
+use crate::error::Result;
+use crate::exchange::Reply;
+use crate::script::Behaviour;
+use crate::tcp_proxy::{Link, TcpProxy};
+
+/// A killed program of the control plane comes back after this.
+const DOWN: Duration = Duration::from_secs(2);
+
+/// Makes the fault with this number, and returns when it is over.
+///
+/// # Errors
+/// When a process cannot be signalled or started. One that another fault has ended is no error.
+pub(crate) async fn make(stage: &Arc<Stage>, number: u64, fault: Fault) -> Result<()> {
+    let random = Random::of(stage.seed, "fault", number);
+    match fault {
+        Fault::KillLeader => signal(stage, stage.replicas.leader().await, "KILL").await,
+        Fault::ReplaceLeader => signal(stage, stage.replicas.leader().await, "TERM").await,
+        Fault::KillStandby => signal(stage, 1 - stage.replicas.leader().await, "KILL").await,
+        Fault::StopLeader(time) => stop_leader(stage, time).await,
+        Fault::KillApiServer => stage.plane.kill_for(Part::ApiServer, DOWN).await?,
+        Fault::KillEtcd => stage.plane.kill_for(Part::Etcd, DOWN).await?,
+        Fault::StopApiServer(time) => stop_part(stage, Part::ApiServer, time).await,
+        Fault::StopEtcd(time) => stop_part(stage, Part::Etcd, time).await,
+        Fault::CutWatches => stage.replicas.links().for_each(TcpProxy::reset),
+        Fault::LeaderLink(link, time) => {
+            let way = stage.replicas.link(stage.replicas.leader().await);
+            way.set(link);
+            sleep(time).await;
+            way.set(Link::Pass);
+        }
+        Fault::ApiLink(link, time) => {
+            stage.replicas.links().for_each(|way| way.set(link));
+            sleep(time).await;
+            stage.replicas.links().for_each(|way| way.set(Link::Pass));
+        }
+        Fault::ApiRefuses(code, time) => {
+            // Not the Lease: then nothing but changes of leader would be tried.
+            let wanted = |call: &Call| !call.path.contains("/leases");
+            rule(stage, time, some(random, 33, Treatment::Answer(code), wanted)).await;
+        }
+        Fault::LoseAnswers(time) => rule(stage, time, some(random, 50, Treatment::LoseAnswer, is_status_write)).await,
+        Fault::LateWrites(time) => {
+            let mut random = random;
+            let late = Treatment::Late(random.time(1_000..6_000));
+            rule(stage, time, some(random, 33, late, is_status_write)).await;
+        }
+        Fault::BreakListings(time) => {
+            // Watches end, so that there are listings.
+            let wanted = |call: &Call| call.is_list_of("notifications") || call.is_list_of("subscribers");
+            let broken = rule(stage, time, some(random, 70, Treatment::BreakOff(3_000), wanted));
+            let expired = rule(stage, time / 2, Box::new(expired));
+            stage.replicas.links().for_each(TcpProxy::reset);
+            tokio::join!(broken, expired);
+        }
+        Fault::ExpireWatches(time) => {
+            let expired = rule(stage, time, Box::new(expired));
+            stage.replicas.links().for_each(TcpProxy::reset);
+            expired.await;
+        }
+        Fault::WebhookLink(link, time) => {
+            let from = Timestamp::now();
+            bad_way(&stage.webhook_link, link, time).await;
+            stage.record.lock().unwrap().bad_ways.push(Window { from, to: Timestamp::now() });
+            others::open_all(stage).await;
+        }
+        Fault::TokenLink(link, time) => {
+            bad_way(&stage.token_link, link, time).await;
+            others::open_all(stage).await;
+        }
+        Fault::TokenRefuses(code, time) => {
+            stage.tokens.answer_always(Behaviour::reply(Reply::status(code)));
+            sleep(time).await;
+            stage.tokens.behave();
+            others::open_all(stage).await;
+        }
+        Fault::RevokeTokens => stage.tokens.tokens().revoke_all(),
+        Fault::StatusWrites(time) => others::status_storm(stage, time, random).await,
+        Fault::LabelWrites(time) => others::label_storm(stage, time, random).await,
+    }
+    Ok(())
+}
+
+async fn signal(stage: &Stage, number: usize, signal: &str) {
+    // One that has just ended by itself gets its signal by being started anew.
+    let _ = stage.replicas.hold(number).await.process().signal(signal).await;
+}
+
+async fn stop_leader(stage: &Stage, time: Duration) {
+    let leader = stage.replicas.leader().await;
+    let from = Timestamp::now();
+    signal(stage, leader, "STOP").await;
+    sleep(time).await;
+    // Before it goes on, so that whatever it does then lies inside.
+    let window = Window { from, to: Timestamp::now() };
+    stage.record.lock().unwrap().stops.push(window);
+    signal(stage, leader, "CONT").await;
+}
+
+async fn stop_part(stage: &Stage, part: Part, time: Duration) {
+    // One that another fault has killed is not there to be stopped.
+    let _ = stage.plane.signal(part, "STOP").await;
+    sleep(time).await;
+    let _ = stage.plane.signal(part, "CONT").await;
+}
+
+async fn bad_way(way: &TcpProxy, link: Link, time: Duration) {
+    // Connections that exist are as bad as new ones.
+    if matches!(link, Link::Refuse) {
+        way.reset();
+    }
+    way.set(link);
+    sleep(time).await;
+    way.set(Link::Pass);
+}
+
+/// Has a rule hold for a while.
+async fn rule(stage: &Stage, time: Duration, rule: Rule) {
+    static NEXT: AtomicUsize = AtomicUsize::new(0);
+    let number = NEXT.fetch_add(1, Ordering::Relaxed);
+    stage.rules.lock().unwrap().push((number, rule));
+    sleep(time).await;
+    stage.rules.lock().unwrap().retain(|(other, _)| *other != number);
+}
+
+/// So many in a hundred of those that are wanted are treated so.
+fn some(mut random: Random, percent: u64, treatment: Treatment, wanted: fn(&Call) -> bool) -> Rule {
+    let (seed, calls) = (random.next(), AtomicU64::new(0));
+    Box::new(move |call| {
+        let hit = wanted(call) && Random::of(seed, "call", calls.fetch_add(1, Ordering::Relaxed)).percent(percent);
+        if hit { treatment } else { Treatment::Pass }
+    })
+}
+
+fn is_status_write(call: &Call) -> bool {
+    call.is_status_write_to("notifications") || call.is_status_write_to("subscribers")
+}
+
+fn expired(call: &Call) -> Treatment {
+    if call.is_watch() { Treatment::Expire } else { Treatment::Pass }
+}

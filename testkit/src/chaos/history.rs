@@ -1,0 +1,153 @@
+//! What the store of the cluster had, version by version: a watch on etcd itself, which outlives every API server.
+
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
+use http::{Request, header::HOST};
+use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
+use hyper::client::conn::http1::handshake;
+use hyper_util::rt::TokioIo;
+use jiff::Timestamp;
+use serde_json::{Value, json};
+use tokio::net::TcpStream;
+use tokio::task::JoinHandle;
+use tokio::time::sleep;
+
+use super::record::{Change, Record, State, time};
+use super::stage::NAMESPACE;
+use crate::error::{Error, Result};
+
+/// Where the API server keeps our kinds, as JSON.
+const PREFIX: &str = "/registry/tidings.dev/";
+
+/// A watch that writes what it sees into a record. Dropping it ends it.
+pub(crate) struct History {
+    record: Arc<Mutex<Record>>,
+    incomplete: Arc<Mutex<Option<String>>>,
+    task: JoinHandle<()>,
+}
+
+impl History {
+    pub(crate) fn watch(etcd: SocketAddr, record: Arc<Mutex<Record>>) -> Self {
+        let incomplete = Arc::default();
+        let mut watch =
+            Watch { etcd, next: 1, record: Arc::clone(&record), incomplete: Arc::clone(&incomplete), rest: Vec::new() };
+        let task = tokio::spawn(async move {
+            loop {
+                // It ends with each etcd that is killed, and goes on where it was.
+                let _ = watch.follow().await;
+                watch.rest.clear();
+                sleep(Duration::from_millis(50)).await;
+            }
+        });
+        Self { record, incomplete, task }
+    }
+
+    /// Why something is missing, if it is.
+    pub(crate) fn incomplete(&self) -> Option<String> {
+        self.incomplete.lock().unwrap().clone()
+    }
+
+    /// Those that are accepted and neither finished nor gone, and those whose replay is still to come.
+    pub(crate) fn unfinished(&self) -> Vec<String> {
+        let record = self.record.lock().unwrap();
+        let is_open = |id: &&String| {
+            let Some(change) = record.changes.get(*id).and_then(|changes| changes.last()) else { return true };
+            let Some(state) = &change.state else { return false };
+            let asked = record.replays.get(*id).map(|(value, _)| value);
+            !state.is_finished() || (asked.is_some() && asked != state.handled.as_ref())
+        };
+        record.accepted.keys().filter(is_open).cloned().collect()
+    }
+}
+
+impl Drop for History {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+struct Watch {
+    etcd: SocketAddr,
+    /// The revision to begin with.
+    next: u64,
+    record: Arc<Mutex<Record>>,
+    incomplete: Arc<Mutex<Option<String>>>,
+    /// The beginning of a line.
+    rest: Vec<u8>,
+}
+
+impl Watch {
+    async fn follow(&mut self) -> Result<()> {
+        let mut body = self.open().await?;
+        while let Some(frame) = body.frame().await {
+            let frame = frame.map_err(|error| Error::new(error.to_string()))?;
+            self.rest.extend_from_slice(frame.data_ref().unwrap_or(&Bytes::new()));
+            while let Some(end) = self.rest.iter().position(|byte| *byte == b'\n') {
+                let line: Vec<u8> = self.rest.drain(..=end).collect();
+                self.take(&serde_json::from_slice(&line).map_err(|error| Error::new(error.to_string()))?);
+            }
+        }
+        Ok(())
+    }
+
+    /// The watch by etcd's JSON gateway: one line for each answer.
+    async fn open(&self) -> Result<Incoming> {
+        let stream = TcpStream::connect(self.etcd).await?;
+        let failed = |error: hyper::Error| Error::new(error.to_string());
+        let (mut sender, connection) = handshake(TokioIo::new(stream)).await.map_err(failed)?;
+        tokio::spawn(connection);
+        let end = PREFIX.replace("dev/", "dev0");
+        let create = json!({"create_request": {"key": STANDARD.encode(PREFIX), "range_end": STANDARD.encode(end),
+            "start_revision": self.next.to_string()}});
+        let request = Request::post("/v3/watch").header(HOST, "etcd").body(Full::new(Bytes::from(create.to_string())));
+        let answer = sender.send_request(request.map_err(|error| Error::new(error.to_string()))?).await;
+        Ok(answer.map_err(failed)?.into_body())
+    }
+
+    fn take(&mut self, line: &Value) {
+        let (result, at) = (&line["result"], Timestamp::now());
+        if result["canceled"].as_bool() == Some(true) {
+            *self.incomplete.lock().unwrap() = Some(line.to_string());
+        }
+        for event in result["events"].as_array().into_iter().flatten() {
+            self.take_event(event, at);
+        }
+    }
+
+    fn take_event(&mut self, event: &Value, at: Timestamp) {
+        let kv = &event["kv"];
+        let revision = kv["mod_revision"].as_str().and_then(|revision| revision.parse::<u64>().ok());
+        self.next = self.next.max(revision.unwrap_or_default() + 1);
+        let decoded = |field: &str| kv[field].as_str().and_then(|text| STANDARD.decode(text).ok()).unwrap_or_default();
+        let key = String::from_utf8(decoded("key")).unwrap_or_default();
+        let Some((kind, name)) = key
+            .strip_prefix(PREFIX)
+            .and_then(|key| key.split_once('/'))
+            .and_then(|(kind, rest)| Some((kind, rest.strip_prefix(NAMESPACE)?.strip_prefix('/')?)))
+        else {
+            return;
+        };
+        let object: Option<Value> = serde_json::from_slice(&decoded("value")).ok();
+        let mut record = self.record.lock().unwrap();
+        match (kind, object) {
+            ("notifications", object) => {
+                let state = object.as_ref().map(State::of);
+                record.changes.entry(name.to_owned()).or_default().push(Change { at, state });
+            }
+            ("subscribers", Some(subscriber)) => {
+                let until = time(&subscriber["status"]["pausedUntilTime"]);
+                let pauses = record.pauses.entry(name.to_owned()).or_default();
+                if pauses.last().is_none_or(|(_, last)| *last != until) {
+                    pauses.push((at, until));
+                }
+            }
+            _ => {}
+        }
+    }
+}

@@ -1,0 +1,166 @@
+//! The fault campaign: the whole operator, twice, on a real control plane, under load, while everything goes wrong that
+//! `docs/delivery.md` promises to survive; then a checker joins what was accepted, what arrived and what was recorded.
+
+mod checker;
+mod client;
+mod faults;
+mod history;
+mod others;
+mod plan;
+mod random;
+mod record;
+mod replicas;
+mod report;
+mod stage;
+mod webhooks;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::task::JoinSet;
+use tokio::time::{sleep, sleep_until, timeout};
+
+use self::plan::plan;
+use self::record::Record;
+pub use self::report::Report;
+use self::stage::Stage;
+use crate::error::{Error, Result};
+
+/// After the last fault everything must be finished within this.
+const SETTLE_LIMIT: Duration = Duration::from_secs(180);
+/// What is up to start, to heal and to judge takes no longer.
+const REST_LIMIT: Duration = Duration::from_secs(180);
+/// What arrives when nothing should arrive any more, arrives within this.
+const QUIET: Duration = Duration::from_secs(3);
+/// The counts are told this often.
+const TELL: Duration = Duration::from_secs(10);
+
+/// What a campaign is.
+#[derive(Clone, Debug)]
+pub struct Campaign {
+    /// The operator's binary.
+    pub binary: PathBuf,
+    /// The faults, their times and the load follow from it.
+    pub seed: u64,
+    /// How long there are faults and load.
+    pub duration: Duration,
+    /// Notifications created each second.
+    pub rate: u32,
+    /// Where to leave logs and records; made if it is not there.
+    pub folder: PathBuf,
+}
+
+impl Campaign {
+    /// Runs it, telling `say` how it goes, one line at a time.
+    ///
+    /// # Errors
+    /// When it could not be run to its end: whether it found anything is for the report to tell.
+    pub async fn run(&self, say: impl Fn(&str) + Send + Sync + 'static) -> Result<Report> {
+        let limit = self.duration + SETTLE_LIMIT + REST_LIMIT;
+        let run = timeout(limit, self.run_to_its_end(Arc::new(say))).await;
+        run.unwrap_or_else(|_| Err(Error::new(format!("the campaign has no end after {limit:?}"))))
+    }
+
+    async fn run_to_its_end(&self, say: Arc<dyn Fn(&str) + Send + Sync>) -> Result<Report> {
+        say("starting etcd, kube-apiserver, a webhook, a token service, two operators, and proxies between them");
+        let stage = Arc::new(Stage::set(&self.binary, self.seed).await?);
+        let began = Instant::now();
+        let tell = {
+            let say = Arc::clone(&say);
+            move |what: String| say(&format!("{:>6.1} s  {what}", began.elapsed().as_secs_f32()))
+        };
+        let supervised = Arc::clone(&stage);
+        let mut background = JoinSet::new();
+        background.spawn(async move { supervised.replicas.supervise().await });
+        background.spawn(counts(Arc::clone(&stage), tell.clone()));
+        let result = self.disturb(&stage, began, tell).await;
+        let taken = stage.finish().await;
+        background.shutdown().await;
+        self.leave(&stage, taken.as_ref().ok()).await?;
+        let (faults, settled) = result?;
+        let findings = checker::check(&taken?);
+        let treated = stage.api.treated();
+        let report = Report { seed: self.seed, duration: self.duration, settled, faults, treated, findings };
+        fs::write(self.folder.join("report.txt"), report.to_string())?;
+        Ok(report)
+    }
+
+    /// Faults and load, then neither, until all is finished. Returns how many faults, and how long the last part took.
+    async fn disturb(
+        &self,
+        stage: &Arc<Stage>,
+        began: Instant,
+        tell: impl Fn(String) + Clone + Send + 'static,
+    ) -> Result<(usize, Duration)> {
+        let mut load = JoinSet::new();
+        load.spawn(others::create(Arc::clone(stage), self.rate, self.duration));
+        let meddling = load.spawn(others::meddle(Arc::clone(stage)));
+        let mut faults = JoinSet::new();
+        let steps = plan(self.seed, self.duration);
+        for (number, step) in (0..).zip(&steps) {
+            sleep_until((began + step.at).into()).await;
+            tell(format!("{}", step.fault));
+            let (stage, fault) = (Arc::clone(stage), step.fault);
+            faults.spawn(async move { faults::make(&stage, number, fault).await });
+        }
+        sleep_until((began + self.duration).into()).await;
+        tell("the faults end".to_owned());
+        meddling.abort();
+        // A fault that is aborted midway is unmade by what follows.
+        faults.shutdown().await;
+        stage.heal().await?;
+        let healed = Instant::now();
+        let settled = async {
+            while load.join_next().await.is_some() {}
+            others::settle(stage, SETTLE_LIMIT, tell.clone()).await
+        };
+        let open = settled.await;
+        tell(match open.len() {
+            0 => "everything is finished".to_owned(),
+            count => format!("{count} are not finished: {}", open[..count.min(10)].join(", ")),
+        });
+        let settled = healed.elapsed();
+        sleep(QUIET).await;
+        Ok((steps.len(), settled))
+    }
+
+    /// Leaves logs and records in the folder.
+    async fn leave(&self, stage: &Stage, record: Option<&Record>) -> Result<()> {
+        fs::create_dir_all(&self.folder)?;
+        for (number, log) in stage.replicas.logs().await.iter().enumerate() {
+            fs::write(self.folder.join(format!("operator-{}.log", number + 1)), log)?;
+        }
+        for log in ["kube-apiserver.log", "etcd.log"] {
+            copy(&stage.plane.folder().join(log), &self.folder.join(log));
+        }
+        let Some(record) = record else { return Ok(()) };
+        let text = |lines: Vec<String>| lines.join("\n") + "\n";
+        let posts = record.posts.iter().map(|post| format!("{} {} {:?}", post.arrived, post.id, post.answered));
+        fs::write(self.folder.join("posts.txt"), text(posts.collect()))?;
+        let changes = record.changes.iter().flat_map(|(id, changes)| {
+            changes.iter().map(move |change| format!("{id} {} {:?}", change.at, change.state))
+        });
+        fs::write(self.folder.join("changes.txt"), text(changes.collect()))?;
+        let mut rest = record.clone();
+        (rest.posts, rest.changes, rest.listed) = Default::default();
+        fs::write(self.folder.join("rest.txt"), format!("{rest:#?}\n"))?;
+        Ok(())
+    }
+}
+
+/// A log that is not there is not missed.
+fn copy(from: &Path, to: &Path) {
+    let _ = fs::copy(from, to);
+}
+
+/// Tells how it stands, for ever.
+async fn counts(stage: Arc<Stage>, tell: impl Fn(String) + Send) {
+    loop {
+        sleep(TELL).await;
+        let created = stage.record.lock().unwrap().accepted.len();
+        let (arrived, open) = (stage.receiver.requests().len(), stage.history.unfinished().len());
+        tell(format!("{created} created, {open} of them not finished, {arrived} requests arrived"));
+    }
+}

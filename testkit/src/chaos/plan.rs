@@ -1,0 +1,192 @@
+//! Which fault comes when: a pure function of the seed.
+
+use std::fmt;
+use std::time::Duration;
+
+use super::random::Random;
+use crate::tcp_proxy::Link;
+
+/// Something that goes wrong, for a while where it has a length.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Fault {
+    /// SIGKILL for the operator that leads; it is started again, as a kubelet would.
+    KillLeader,
+    /// SIGTERM for the operator that leads.
+    ReplaceLeader,
+    /// SIGKILL for the operator that stands by.
+    KillStandby,
+    /// SIGSTOP, later SIGCONT, for the operator that leads.
+    StopLeader(Duration),
+    KillApiServer,
+    StopApiServer(Duration),
+    KillEtcd,
+    StopEtcd(Duration),
+    /// Every connection of the operators to the API server is reset, watches too.
+    CutWatches,
+    /// The way from the leader alone to the API server.
+    LeaderLink(Link, Duration),
+    /// The way from both operators to the API server.
+    ApiLink(Link, Duration),
+    /// A third of all requests to the API server are answered so.
+    ApiRefuses(u16, Duration),
+    /// The answers to half of the status writes are lost after the API server has done them.
+    LoseAnswers(Duration),
+    /// Listings break off midway.
+    BreakListings(Duration),
+    /// Watches are told that they are too old.
+    ExpireWatches(Duration),
+    /// A third of the status writes reach the API server seconds later.
+    LateWrites(Duration),
+    WebhookLink(Link, Duration),
+    TokenLink(Link, Duration),
+    TokenRefuses(u16, Duration),
+    /// No token issued so far is valid any more.
+    RevokeTokens,
+    /// Other clients write to statuses, 50 times a second.
+    StatusWrites(Duration),
+    /// Other clients write labels, 50 times a second.
+    LabelWrites(Duration),
+}
+
+/// A fault and when it begins, from the start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Step {
+    pub(crate) at: Duration,
+    pub(crate) fault: Fault,
+}
+
+type Draw = fn(&mut Random) -> Fault;
+
+/// Every kind once; those with more than one face draw it.
+const DECK: [Draw; 24] = [
+    |_| Fault::KillLeader,
+    |_| Fault::ReplaceLeader,
+    |_| Fault::KillStandby,
+    |r| Fault::StopLeader(r.time(2_000..8_000)),
+    // Past the life of the Lease.
+    |r| Fault::StopLeader(r.time(18_000..22_000)),
+    |_| Fault::KillApiServer,
+    |r| Fault::StopApiServer(r.time(2_000..8_000)),
+    |_| Fault::KillEtcd,
+    |r| Fault::StopEtcd(r.time(2_000..6_000)),
+    |_| Fault::CutWatches,
+    // Past the life of the Lease: what stalls arrives after somebody else leads.
+    |r| Fault::LeaderLink(Link::Stall, r.time(18_000..22_000)),
+    |r| Fault::LeaderLink(Link::HalfOpen, r.time(2_000..5_000)),
+    |r| Fault::ApiLink(bad_link(r), r.time(2_000..6_000)),
+    |r| Fault::ApiRefuses(*r.pick(&[409, 429]), r.time(3_000..8_000)),
+    |r| Fault::ApiRefuses(*r.pick(&[500, 503]), r.time(3_000..8_000)),
+    |r| Fault::LoseAnswers(r.time(3_000..8_000)),
+    |r| Fault::BreakListings(r.time(5_000..10_000)),
+    |r| Fault::ExpireWatches(r.time(2_000..5_000)),
+    |r| Fault::LateWrites(r.time(5_000..10_000)),
+    |r| Fault::WebhookLink(bad_link(r), r.time(2_000..5_000)),
+    |r| Fault::TokenLink(bad_link(r), r.time(2_000..6_000)),
+    |r| match r.percent(50) {
+        true => Fault::TokenRefuses(*r.pick(&[429, 500, 503]), r.time(2_000..6_000)),
+        false => Fault::RevokeTokens,
+    },
+    |r| Fault::StatusWrites(r.time(5_000..10_000)),
+    |r| Fault::LabelWrites(r.time(5_000..10_000)),
+];
+
+fn bad_link(random: &mut Random) -> Link {
+    let delay = Link::Delay(random.time(20..150));
+    let cut = Link::Cut(usize::try_from(random.below(20_000)).unwrap_or_default());
+    *random.pick(&[Link::Refuse, Link::HalfOpen, delay, cut])
+}
+
+/// The faults of a campaign, in their order. Each kind comes once before any comes again; they may overlap.
+pub(crate) fn plan(seed: u64, duration: Duration) -> Vec<Step> {
+    let mut random = Random::new(seed);
+    let (mut steps, mut at) = (Vec::new(), random.time(2_000..4_000));
+    loop {
+        let mut deck = DECK;
+        random.shuffle(&mut deck);
+        for draw in deck {
+            if at >= duration {
+                return steps;
+            }
+            steps.push(Step { at, fault: draw(&mut random) });
+            at += random.time(2_500..7_000);
+        }
+    }
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (what, time) = match *self {
+            Self::KillLeader => ("the leader is killed".into(), None),
+            Self::ReplaceLeader => ("the leader is told to end".into(), None),
+            Self::KillStandby => ("the standby is killed".into(), None),
+            Self::StopLeader(time) => ("the leader is stopped".into(), Some(time)),
+            Self::KillApiServer => ("the API server is killed".into(), None),
+            Self::StopApiServer(time) => ("the API server is stopped".into(), Some(time)),
+            Self::KillEtcd => ("etcd is killed".into(), None),
+            Self::StopEtcd(time) => ("etcd is stopped".into(), Some(time)),
+            Self::CutWatches => ("all connections to the API server are reset".into(), None),
+            Self::LeaderLink(link, time) => (format!("leader to API server: {link}"), Some(time)),
+            Self::ApiLink(link, time) => (format!("operators to API server: {link}"), Some(time)),
+            Self::ApiRefuses(code, time) => (format!("the API server answers {code}"), Some(time)),
+            Self::LoseAnswers(time) => ("answers to status writes are lost".into(), Some(time)),
+            Self::BreakListings(time) => ("listings break off".into(), Some(time)),
+            Self::ExpireWatches(time) => ("watches are too old (410)".into(), Some(time)),
+            Self::LateWrites(time) => ("status writes arrive late".into(), Some(time)),
+            Self::WebhookLink(link, time) => (format!("operators to webhooks: {link}"), Some(time)),
+            Self::TokenLink(link, time) => (format!("operators to token service: {link}"), Some(time)),
+            Self::TokenRefuses(code, time) => (format!("the token service answers {code}"), Some(time)),
+            Self::RevokeTokens => ("all tokens are revoked".into(), None),
+            Self::StatusWrites(time) => ("others write statuses".into(), Some(time)),
+            Self::LabelWrites(time) => ("others write labels".into(), Some(time)),
+        };
+        match time {
+            Some(time) => write!(f, "{what}, for {:.1} s", time.as_secs_f32()),
+            None => f.write_str(&what),
+        }
+    }
+}
+
+impl fmt::Display for Link {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Pass => f.write_str("all passes"),
+            Self::Refuse => f.write_str("new connections are reset"),
+            Self::Stall => f.write_str("stalled"),
+            Self::HalfOpen => f.write_str("half open"),
+            Self::Delay(time) => write!(f, "{} ms slower", time.as_millis()),
+            Self::Cut(bytes) => write!(f, "cut after {bytes} bytes"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+    use std::mem::discriminant;
+
+    use super::*;
+
+    const LONG: Duration = Duration::from_secs(600);
+
+    #[test]
+    fn a_seed_gives_the_same_plan_and_another_seed_another() {
+        assert_eq!(plan(7, LONG), plan(7, LONG));
+        assert_ne!(plan(7, LONG), plan(8, LONG));
+    }
+
+    #[test]
+    fn a_shorter_plan_is_the_beginning_of_a_longer_one() {
+        let (short, long) = (plan(7, Duration::from_secs(40)), plan(7, LONG));
+        assert!(short.len() >= 6 && long.starts_with(&short), "{short:?}");
+    }
+
+    #[test]
+    fn every_kind_comes_in_each_round_in_order_and_within_the_time() {
+        let steps = plan(7, LONG);
+        let kinds = |steps: &[Step]| steps.iter().map(|step| discriminant(&step.fault)).collect::<HashSet<_>>();
+        // One draw has two kinds, two kinds have two draws.
+        assert!(kinds(&steps[..DECK.len()]).len() >= DECK.len() - 4);
+        assert_eq!(kinds(&steps).len(), 22);
+        assert!(steps.is_sorted_by_key(|step| step.at) && steps.last().unwrap().at < LONG);
+    }
+}

@@ -1,0 +1,116 @@
+//! What a campaign has seen, from four witnesses: the clients that created, the receiver, etcd, and who made the faults.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use jiff::Timestamp;
+use serde_json::Value;
+
+/// All of it. Notifications are known by their name, which is their event's id too.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Record {
+    /// What the API server confirmed to have created, and when.
+    pub(crate) accepted: BTreeMap<String, Timestamp>,
+    /// What somebody else than the operator deletes.
+    pub(crate) deleted: BTreeSet<String>,
+    /// What other clients set back to Pending.
+    pub(crate) set_back: BTreeSet<String>,
+    /// The value of `tidings.dev/replay` that was set, and when the API server had confirmed that.
+    pub(crate) replays: BTreeMap<String, (String, Timestamp)>,
+    /// Requests to open what is closed (`tidings.dev/reconcile-requested-at`), by Subscriber: they end a pause.
+    pub(crate) openings: BTreeMap<String, Vec<Timestamp>>,
+    /// The POSTs that arrived, in their order.
+    pub(crate) posts: Vec<Post>,
+    /// Every version of each Notification that etcd had, in order.
+    pub(crate) changes: BTreeMap<String, Vec<Change>>,
+    /// Every value of `pausedUntilTime` that etcd had, by Subscriber, and since when.
+    pub(crate) pauses: BTreeMap<String, Vec<(Timestamp, Option<Timestamp>)>>,
+    /// What the API server lists at the end.
+    pub(crate) listed: BTreeMap<String, State>,
+    /// When an operator began to lead.
+    pub(crate) takeovers: Vec<Timestamp>,
+    /// When an operator was stopped, and continued.
+    pub(crate) stops: Vec<Window>,
+    /// When the way to the webhooks was bad.
+    pub(crate) bad_ways: Vec<Window>,
+    /// At most so many attempts may be under way at once.
+    pub(crate) in_flight: usize,
+}
+
+/// From when to when.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Window {
+    pub(crate) from: Timestamp,
+    pub(crate) to: Timestamp,
+}
+
+/// A POST that arrived at the receiver.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Post {
+    pub(crate) id: String,
+    pub(crate) subscriber: String,
+    pub(crate) arrived: Timestamp,
+    /// The status of the answer, from when it was handed to the connection; none before, and for a hang or a reset.
+    pub(crate) answered: Option<u16>,
+}
+
+/// A version of a Notification, with the time at which it was seen: never before it was recorded.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Change {
+    pub(crate) at: Timestamp,
+    /// None: it was deleted.
+    pub(crate) state: Option<State>,
+}
+
+/// What a Notification's status says.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct State {
+    pub(crate) phase: String,
+    pub(crate) reason: String,
+    pub(crate) attempts: u64,
+    pub(crate) next: Option<Timestamp>,
+    pub(crate) replayed: Option<Timestamp>,
+    pub(crate) handled: Option<String>,
+    /// Whether it deletes itself after it is finished.
+    pub(crate) has_ttl: bool,
+}
+
+impl Post {
+    pub(crate) fn is_acknowledged(&self) -> bool {
+        self.answered.is_some_and(|status| (200..300).contains(&status))
+    }
+}
+
+impl State {
+    /// Of a Notification as Kubernetes keeps it.
+    pub(crate) fn of(object: &Value) -> Self {
+        let status = &object["status"];
+        let text = |field: &str| status[field].as_str().unwrap_or_default().to_owned();
+        Self {
+            phase: text("phase"),
+            reason: text("reason"),
+            attempts: status["attempts"].as_u64().unwrap_or_default(),
+            next: time(&status["nextAttemptTime"]),
+            replayed: time(&status["replayTime"]),
+            handled: status["lastHandledReplay"].as_str().map(str::to_owned),
+            has_ttl: object["spec"]["ttlSecondsAfterFinished"].is_u64(),
+        }
+    }
+
+    pub(crate) fn is_finished(&self) -> bool {
+        self.is_delivered() || self.phase == "Failed"
+    }
+
+    pub(crate) fn is_delivered(&self) -> bool {
+        self.phase == "Delivered"
+    }
+
+    /// Whether this is another life of the same Notification than `before`: a replay lies between.
+    pub(crate) fn is_replay_of(&self, before: &Self) -> bool {
+        (&self.handled, self.replayed) != (&before.handled, before.replayed)
+    }
+}
+
+/// A time as Kubernetes writes it.
+pub(crate) fn time(value: &Value) -> Option<Timestamp> {
+    value.as_str()?.parse().ok()
+}

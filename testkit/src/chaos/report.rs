@@ -1,0 +1,109 @@
+//! What a campaign found, as a table and as a verdict.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::time::Duration;
+
+use super::checker::{Cause, Findings, Violation};
+
+/// Violations that are told one by one.
+const TOLD: usize = 20;
+
+/// What a campaign found.
+#[derive(Debug)]
+pub struct Report {
+    pub(crate) seed: u64,
+    pub(crate) duration: Duration,
+    /// How long it took from the last fault until everything was finished.
+    pub(crate) settled: Duration,
+    pub(crate) faults: usize,
+    /// How many requests to the API server the proxy treated in each way.
+    pub(crate) treated: BTreeMap<&'static str, usize>,
+    pub(crate) findings: Findings,
+}
+
+impl Report {
+    /// Whether nothing was found that must not be.
+    #[must_use]
+    pub fn is_clean(&self) -> bool {
+        self.findings.violations.is_empty()
+    }
+
+    /// How many Notifications were delivered.
+    #[must_use]
+    pub fn delivered(&self) -> usize {
+        self.findings.delivered
+    }
+
+    /// How often an operator began to lead, the first time included.
+    #[must_use]
+    pub fn takeovers(&self) -> usize {
+        self.findings.takeovers
+    }
+
+    /// How many pauses were recorded.
+    #[must_use]
+    pub fn pauses(&self) -> usize {
+        self.findings.pauses
+    }
+
+    fn count(&self, kind: fn(&Violation) -> bool) -> usize {
+        self.findings.violations.iter().filter(|violation| kind(violation)).count()
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let findings = &self.findings;
+        let mut row = |name: &str, value: usize| writeln!(f, "{name:<62} {value:>8}");
+        row("created (confirmed by the API server)", findings.created)?;
+        row("delivered", findings.delivered)?;
+        for (reason, count) in &findings.failed {
+            row(&format!("failed, {reason}"), *count)?;
+        }
+        row("deleted by others before they were finished", findings.deleted)?;
+        row("lost (must be 0)", self.count(|v| matches!(v, Violation::Lost { .. } | Violation::ReplayLost { .. })))?;
+        row("POSTs", findings.posts)?;
+        for (cause, count) in &findings.repeats {
+            let must = if *cause == Cause::Unexplained { " (must be 0)" } else { "" };
+            row(&format!("  repeated, {cause}{must}"), *count)?;
+        }
+        if !findings.repeats.contains_key(&Cause::Unexplained) {
+            row("  repeated, unexplained (must be 0)", 0)?;
+        }
+        row("  at most after one takeover", findings.most_after_takeover)?;
+        row(
+            "POSTs begun inside a recorded pause (must be 0)",
+            self.count(|v| matches!(v, Violation::PostInPause { .. })),
+        )?;
+        row(
+            "POSTs begun after a recorded Delivered (must be 0)",
+            self.count(|v| matches!(v, Violation::PostAfterDelivered { .. })),
+        )?;
+        row(
+            "POSTs begun before their nextAttemptTime (must be 0)",
+            self.count(|v| matches!(v, Violation::PostBeforeTime { .. })),
+        )?;
+        row("all violations (must be 0)", findings.violations.len())?;
+        row("faults", self.faults)?;
+        row("changes of leader, the first included", findings.takeovers)?;
+        row("pauses recorded", findings.pauses)?;
+        row("replays asked for", findings.replays)?;
+        let treated: Vec<_> = self.treated.iter().map(|(how, count)| format!("{count} {how}")).collect();
+        writeln!(f, "requests to the API server: {}", treated.join(", "))?;
+        writeln!(
+            f,
+            "{} s of faults, settled {:.1} s later, seed {}",
+            self.duration.as_secs(),
+            self.settled.as_secs_f32(),
+            self.seed
+        )?;
+        for violation in findings.violations.iter().take(TOLD) {
+            writeln!(f, "VIOLATION: {violation}")?;
+        }
+        match findings.violations.len().saturating_sub(TOLD) {
+            0 => Ok(()),
+            more => writeln!(f, "and {more} more"),
+        }
+    }
+}

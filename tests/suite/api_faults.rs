@@ -1,0 +1,148 @@
+//! An API server whose answers are lost, late, broken off or too old: what the operator makes of them.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use serde_json::json;
+use testkit::{
+    ApiProxy, Behaviour,
+    api_proxy::{Call, Treatment},
+};
+use tokio::time::{Instant, sleep};
+
+use crate::world::{CLIENT, PATIENCE, World, path};
+
+/// A world with a Subscriber `shop`, and a proxy before its API server.
+async fn shop(name: &str) -> (World, ApiProxy) {
+    let world = World::new(name).await;
+    world.secret(CLIENT.1).await;
+    world.subscriber("shop", |spec| spec["delivery"] = json!({"backoff": {"initialSeconds": 1}})).await;
+    let proxy = ApiProxy::start(world.plane).await.unwrap();
+    (world, proxy)
+}
+
+/// How often each event arrived.
+fn arrivals(world: &World) -> BTreeMap<String, usize> {
+    let mut arrivals = BTreeMap::new();
+    for post in world.posts(&path("shop")) {
+        *arrivals.entry(post.event_id().unwrap()).or_default() += 1;
+    }
+    arrivals
+}
+
+fn writes_a_status(call: &Call) -> bool {
+    call.is_status_write_to("notifications")
+}
+
+/// Waits until so many requests were treated so.
+async fn until_treated(proxy: &ApiProxy, how: &str, count: usize) {
+    let end = Instant::now() + PATIENCE;
+    while proxy.treated().get(how).copied().unwrap_or_default() < count {
+        assert!(Instant::now() < end, "{:?}", proxy.treated());
+        sleep(Duration::from_millis(20)).await;
+    }
+}
+
+#[tokio::test]
+async fn a_lost_answer_to_a_status_write_repeats_no_post_and_the_status_is_right() {
+    let (world, proxy) = shop("lost-answer").await;
+    let _operator = world.operator_through(&proxy).await;
+    world.until_reason("shop", "Operational").await;
+    for (name, answers, phase) in
+        [("ok", vec![204], "Delivered"), ("no", vec![422], "Failed"), ("again", vec![500, 204], "Delivered")]
+    {
+        for answer in &answers {
+            world.receiver.answer_next(&path("shop"), 1, &Behaviour::status(*answer));
+        }
+        let before = proxy.treated().get("answer lost").copied().unwrap_or_default();
+        proxy.treat_next(1, Treatment::LoseAnswer, writes_a_status);
+        world.notification(name, "shop", json!({"id": name, "source": "/s", "type": "t"})).await;
+        let ended = world.until_phase(name, phase).await;
+        assert_eq!(ended["status"]["attempts"], answers.len(), "{name}");
+        assert_eq!(proxy.treated()["answer lost"], before + 1, "{name}");
+    }
+    // What would be sent again, would be by now.
+    world.notification("marker", "shop", json!({"id": "marker", "source": "/s", "type": "t"})).await;
+    world.until_phase("marker", "Delivered").await;
+    let expected = [("again", 2), ("marker", 1), ("no", 1), ("ok", 1)];
+    assert_eq!(arrivals(&world), expected.map(|(id, times)| (id.to_owned(), times)).into());
+}
+
+#[tokio::test]
+async fn a_listing_that_breaks_off_midway_begins_anew_and_each_is_sent_once() {
+    let (world, proxy) = shop("broken-listing").await;
+    world.create("n", "shop", 200).await;
+    // Of the later pages of the queue's own listing, so that the first is at work already.
+    let later_page = |call: &Call| {
+        call.is_list_of("notifications") && call.query.contains("continue=") && call.query.contains("status.phase")
+    };
+    proxy.treat_next(2, Treatment::BreakOff(10_000), later_page);
+    let _operator = world.operator_through(&proxy).await;
+    world.until_delivered(200).await;
+    assert_eq!(proxy.treated()["broken off"], 2);
+    let arrivals = arrivals(&world);
+    assert!(arrivals.len() == 200 && arrivals.values().all(|times| *times == 1), "{arrivals:?}");
+}
+
+#[tokio::test]
+async fn watches_that_are_too_old_begin_anew_and_each_is_sent_once() {
+    let (world, proxy) = shop("expired-watch").await;
+    proxy.treat_next(12, Treatment::Expire, Call::is_watch);
+    let _operator = world.operator_through(&proxy).await;
+    world.create("n", "shop", 50).await;
+    until_treated(&proxy, "watch expired", 12).await;
+    world.create("m", "shop", 50).await;
+    world.until_delivered(100).await;
+    let arrivals = arrivals(&world);
+    assert!(arrivals.len() == 100 && arrivals.values().all(|times| *times == 1), "{arrivals:?}");
+}
+
+#[tokio::test]
+async fn a_replay_between_retentions_read_and_its_delete_wins() {
+    let (world, proxy) = shop("late-delete").await;
+    let _operator = world.operator_through(&proxy).await;
+    world.until_reason("shop", "Operational").await;
+    let deletes = |call: &Call| call.method == "DELETE" && call.path.contains("/notifications/");
+    proxy.treat_next(1, Treatment::Late(Duration::from_secs(3)), deletes);
+    world
+        .apply(&json!({"apiVersion": "tidings.dev/v1alpha1", "kind": "Notification", "metadata": {"name": "n"},
+            "spec": {"subscriberRef": {"name": "shop"}, "ttlSecondsAfterFinished": 0,
+                "event": {"id": "n", "source": "/s", "type": "t"}}}))
+        .await;
+    until_treated(&proxy, "late", 1).await;
+    world.kubectl(&["label", "ntf", "n", "tidings.dev/replay=1"]).await.ok().unwrap();
+    world.receiver.wait_for(&path("shop"), 2, PATIENCE).await.unwrap();
+    let end = Instant::now() + PATIENCE;
+    while !world.kubectl(&["get", "ntf", "n", "--ignore-not-found", "-o", "name"]).await.stdout.is_empty() {
+        assert!(Instant::now() < end, "it is still there");
+    }
+    assert_eq!(arrivals(&world)["n"], 2);
+}
+
+#[tokio::test]
+async fn a_write_of_a_process_that_is_gone_undoes_no_replay_though_it_arrives_after_it() {
+    let (world, proxy) = shop("late-write").await;
+    let mut operator = world.operator_through(&proxy).await;
+    world.until_reason("shop", "Operational").await;
+    let late = Duration::from_secs(10);
+    proxy.treat_next(1, Treatment::Late(late), writes_a_status);
+    world.notification("n", "shop", json!({"id": "n", "source": "/s", "type": "t"})).await;
+    until_treated(&proxy, "late", 1).await;
+    let held = Instant::now();
+    operator.restart().await.unwrap();
+    world.until_phase("n", "Delivered").await;
+    world.subscriber("shop", |spec| spec["suspend"] = true.into()).await;
+    world.until_reason("shop", "Suspended").await;
+    world.kubectl(&["label", "ntf", "n", "tidings.dev/replay=1"]).await.ok().unwrap();
+    world.until("notification", "n", |n| n["status"]["lastHandledReplay"] == "1").await;
+    assert!(held.elapsed() < late, "the write is no longer late: the machine is too slow");
+    // It finds uid, phase and attempts as it tests them, and covers the replay; the label tells that it is still to be done.
+    let end = held + late + PATIENCE;
+    while operator.logs().matches("replayed: it is sent again").count() < 2 {
+        assert!(Instant::now() < end, "the late write covered nothing");
+        sleep(Duration::from_millis(50)).await;
+    }
+    assert_eq!(world.get("notification", "n").await["status"]["phase"], "Pending");
+    world.subscriber("shop", |_| ()).await;
+    world.until_phase("n", "Delivered").await;
+    assert_eq!(arrivals(&world)["n"], 3, "the first, the one that repeats it, the replay");
+}

@@ -1,0 +1,32 @@
+//! The short form of `make chaos`: the same campaign, with a seed whose faults meet all parts.
+
+use std::{sync::Mutex, time::Duration};
+
+use testkit::chaos::Campaign;
+
+use crate::world::binary;
+
+/// In 40 s: etcd stopped and killed, the leader killed, watches too old, other clients' status writes, a half-open way,
+/// lost answers, 409, the API server killed, and connections to webhooks that are cut.
+const SEED: u64 = 50_435;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn chaos_loses_nothing_and_repeats_nothing_without_a_cause() {
+    let folder = std::env::temp_dir().join(format!("tidings-chaos-test-{}", std::process::id()));
+    let campaign = Campaign {
+        binary: binary().to_owned(),
+        seed: SEED,
+        duration: Duration::from_secs(40),
+        rate: 10,
+        folder: folder.clone(),
+    };
+    let lines = std::sync::Arc::new(Mutex::new(Vec::new()));
+    let told = lines.clone();
+    let report = campaign.run(move |line| told.lock().unwrap().push(line.to_owned())).await;
+    let told = lines.lock().unwrap().join("\n");
+    let report = report.unwrap_or_else(|error| panic!("{error}\n{told}\nlogs: {}", folder.display()));
+    assert!(report.is_clean(), "{told}\n{report}\nlogs: {}", folder.display());
+    // Else it proved nothing.
+    assert!(report.delivered() > 100 && report.takeovers() >= 2 && report.pauses() > 0, "{told}\n{report}");
+    std::fs::remove_dir_all(folder).unwrap();
+}
