@@ -73,7 +73,9 @@ pub struct Job {
     pub name: Box<str>,
     /// The Notification's uid.
     pub uid: Arc<str>,
-    /// The object, if it is in memory.
+    /// The attempts that are known to be recorded.
+    pub attempts: u32,
+    /// The object, if it is in memory; it is read otherwise.
     pub object: Option<Box<Unfinished>>,
     /// Where it goes.
     pub route: Arc<Route>,
@@ -134,7 +136,8 @@ impl Attempts {
                 }
             },
         };
-        if object.is_finished() || object.is_being_deleted() {
+        // More attempts than are known: another operator's outcome, which came after it was to lead no more.
+        if object.is_finished() || object.is_being_deleted() || object.status.attempts > job.attempts {
             return Ended::Superseded(object);
         }
         let started = Instant::now();

@@ -33,26 +33,41 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// A call to the API server that takes longer has failed.
 const CALL: Duration = Duration::from_secs(4);
 
+/// A leader that was cut off, and did not give the Lease back, may have outcomes in hand that it writes when it is back,
+/// or that are on their way. For so long after a takeover the next one reckons with them.
+const CONTESTED: Duration = Duration::from_secs(60);
+
 /// Whether this process may start anything now; clones share it.
 #[derive(Clone, Debug)]
-pub struct Leadership(Arc<Mutex<Option<Instant>>>, watch::Receiver<bool>);
+pub struct Leadership {
+    until: Arc<Mutex<Option<Instant>>>,
+    held: watch::Receiver<bool>,
+    contested: Arc<Mutex<Option<Instant>>>,
+}
 
 impl Leadership {
     /// Of an operator that is alone: it always may.
     pub fn alone() -> Self {
         let (_, held) = watch::channel(true);
-        Self(Arc::new(Mutex::new(Some(Instant::now() + Duration::from_secs(u32::MAX.into())))), held)
+        let until = Arc::new(Mutex::new(Some(Instant::now() + Duration::from_secs(u32::MAX.into()))));
+        Self { until, held, contested: Arc::default() }
     }
 
     /// Whether it may, now.
     pub fn holds(&self) -> bool {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).is_some_and(|until| Instant::now() < until)
+        is_ahead(&self.until)
+    }
+
+    /// Whether another operator led until a moment ago and did not give the Lease back: what it sent last, it may be
+    /// writing only now.
+    pub fn is_contested(&self) -> bool {
+        is_ahead(&self.contested)
     }
 
     /// Returns when the Lease was taken, or taken up again after a time in which it could not be renewed.
     pub async fn regained(&mut self) {
-        while self.1.changed().await.is_ok() {
-            if *self.1.borrow_and_update() {
+        while self.held.changed().await.is_ok() {
+            if *self.held.borrow_and_update() {
                 return;
             }
         }
@@ -60,13 +75,23 @@ impl Leadership {
     }
 }
 
+fn is_ahead(time: &Mutex<Option<Instant>>) -> bool {
+    time.lock().unwrap_or_else(PoisonError::into_inner).is_some_and(|time| Instant::now() < time)
+}
+
+fn set(time: &Mutex<Option<Instant>>, to: Option<Instant>) {
+    *time.lock().unwrap_or_else(PoisonError::into_inner) = to;
+}
+
 /// What a candidate does about the Lease as it read it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Move {
     /// It is not there: make it.
     Create,
-    /// It is free, or its holder is gone: take it.
+    /// It is free: take it.
     Take,
+    /// Its holder did not renew it for its whole life: take it over.
+    TakeOver,
     /// It is ours.
     Renew,
     /// Somebody else holds it; look again after this, at the latest.
@@ -99,7 +124,7 @@ impl Sight {
         let life = spec.and_then(|spec| spec.lease_duration_seconds).and_then(|seconds| u64::try_from(seconds).ok());
         let life = life.map_or(LIFE, Duration::from_secs);
         let left = self.since.map_or(life, |since| (since + life).saturating_duration_since(now));
-        if left.is_zero() { Move::Take } else { Move::Wait(left.min(LOOK_EVERY)) }
+        if left.is_zero() { Move::TakeOver } else { Move::Wait(left.min(LOOK_EVERY)) }
     }
 }
 
@@ -110,18 +135,20 @@ pub struct Candidate {
     identity: String,
     until: Arc<Mutex<Option<Instant>>>,
     held: watch::Sender<bool>,
+    contested: Arc<Mutex<Option<Instant>>>,
 }
 
 impl Candidate {
     /// A candidate for the Lease of this name. Its client should not retry by itself. No two have one `identity`.
     pub fn new(client: Client, namespace: &str, name: &str, identity: String) -> Self {
         let (held, _) = watch::channel(false);
-        Self { api: Api::namespaced(client, namespace), name: name.to_owned(), identity, until: Arc::default(), held }
+        let (api, name) = (Api::namespaced(client, namespace), name.to_owned());
+        Self { api, name, identity, until: Arc::default(), held, contested: Arc::default() }
     }
 
     /// Whether it leads.
     pub fn leadership(&self) -> Leadership {
-        Leadership(self.until.clone(), self.held.subscribe())
+        Leadership { until: self.until.clone(), held: self.held.subscribe(), contested: self.contested.clone() }
     }
 
     /// Stands by until it leads, and leads until somebody else does: returns who that is.
@@ -137,7 +164,7 @@ impl Candidate {
                         info!(lease = self.name, identity = self.identity, "this operator leads");
                     }
                     led = true;
-                    *self.until.lock().unwrap_or_else(PoisonError::into_inner) = Some(began + RENEW_DEADLINE);
+                    set(&self.until, Some(began + RENEW_DEADLINE));
                     self.tell(true);
                     RENEW_EVERY
                 }
@@ -157,7 +184,7 @@ impl Candidate {
 
     /// Gives the Lease back, if it is ours, so that another operator takes over at once.
     pub async fn release(&self) {
-        *self.until.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        set(&self.until, None);
         let released = async {
             let Some(lease) = self.read().await? else { return Ok(()) };
             let holder = lease.spec.as_ref().and_then(|spec| spec.holder_identity.as_deref());
@@ -175,13 +202,17 @@ impl Candidate {
     async fn step(&self, sight: &mut Sight) -> Result<Move, kube::Error> {
         let lease = self.read().await?;
         let next = sight.judge(&self.identity, lease.as_ref(), Instant::now());
+        if next == Move::TakeOver {
+            // Before the write: its answer may be lost.
+            set(&self.contested, Some(Instant::now() + CONTESTED));
+        }
         match (next, &lease) {
             (Move::Create, _) => {
                 let spec = self.spec(None, &self.identity);
                 let metadata = ObjectMeta { name: Some(self.name.clone()), ..ObjectMeta::default() };
                 within(CALL, self.api.create(&PostParams::default(), &Lease { metadata, spec: Some(spec) })).await?;
             }
-            (Move::Take | Move::Renew, Some(lease)) => self.replace(lease, &self.identity).await?,
+            (Move::Take | Move::TakeOver | Move::Renew, Some(lease)) => self.replace(lease, &self.identity).await?,
             _ => {}
         }
         Ok(next)
@@ -248,14 +279,15 @@ mod tests {
         // Renewed: its life begins anew, whatever times it names.
         assert!(matches!(sight.judge("me", Some(&lease("other", "2")), now + 14 * SECOND), Move::Wait(_)));
         assert!(matches!(sight.judge("me", Some(&lease("other", "2")), now + 28 * SECOND), Move::Wait(_)));
-        assert_eq!(sight.judge("me", Some(&lease("other", "2")), now + 29 * SECOND), Move::Take);
+        assert_eq!(sight.judge("me", Some(&lease("other", "2")), now + 29 * SECOND), Move::TakeOver);
     }
 
     #[test]
     fn a_leader_stops_starting_before_anybody_may_take_over() {
         assert!(RENEW_DEADLINE + CALL < LIFE);
         let (_, held) = watch::channel(true);
-        let leadership = |until| Leadership(Arc::new(Mutex::new(until)), held.clone());
+        let leadership =
+            |until| Leadership { until: Arc::new(Mutex::new(until)), held: held.clone(), contested: Arc::default() };
         assert!(leadership(Some(Instant::now() + SECOND)).holds());
         assert!(!leadership(Some(Instant::now())).holds() && !leadership(None).holds());
         assert!(Leadership::alone().holds());

@@ -185,6 +185,7 @@ impl Receiver {
     /// From now on POSTs to `path` are answered with 204 again, and OPTIONS without a word about consent.
     pub fn behave(&self, path: &str) {
         self.webhook().scripts.forget(path);
+        self.webhook().choices.lock().unwrap().remove(path);
         self.webhook().handshakes.forget(path);
     }
 

@@ -146,3 +146,34 @@ async fn a_write_of_a_process_that_is_gone_undoes_no_replay_though_it_arrives_af
     world.until_phase("n", "Delivered").await;
     assert_eq!(arrivals(&world)["n"], 3, "the first, the one that repeats it, the replay");
 }
+
+#[tokio::test]
+async fn what_a_leader_that_was_cut_off_writes_at_last_is_not_sent_again_by_the_next_one() {
+    let (world, of_first) = shop("stragglers").await;
+    let of_second = ApiProxy::start(world.plane).await.unwrap();
+    world.subscriber("held", |spec| spec["suspend"] = true.into()).await;
+    // One page of the queue's listing, so that what comes behind them is on the next.
+    world.notifications("held", "held", 64).await;
+    let lease = ["--lease-namespace", world.namespace.as_str()];
+    let first = world.start_through(&of_first, &lease).await;
+    world.until_reason("shop", "Operational").await;
+    let second = world.start_through(&of_second, &lease).await;
+    // The outcome arrives 25 s later: the second leads by then, and has its first page.
+    let outcome = |call: &Call| writes_a_status(call) && call.path.contains("/notifications/z/");
+    of_first.treat_next(1, Treatment::Late(Duration::from_secs(25)), outcome);
+    let next_page = |call: &Call| {
+        call.is_list_of("notifications") && call.query.contains("continue=") && call.query.contains("status.phase")
+    };
+    of_second.treat_next(1, Treatment::Late(Duration::from_secs(15)), next_page);
+    world.notification("z", "shop", json!({"id": "z", "source": "/s", "type": "t"})).await;
+    until_treated(&of_first, "late", 1).await;
+    first.kill().await.unwrap();
+    until_treated(&of_second, "late", 1).await;
+    assert_eq!(world.get("notification", "z").await["status"]["phase"], "Pending", "the outcome came too early");
+    // It is Delivered while the second still lists, and what the listing tells of it is older.
+    world.until_phase("z", "Delivered").await;
+    assert!(!second.logs().contains("every unfinished Notification is known"), "the listing was too early");
+    world.notification("zz", "shop", json!({"id": "zz", "source": "/s", "type": "t"})).await;
+    world.until_phase("zz", "Delivered").await;
+    assert_eq!(arrivals(&world)["z"], 1);
+}

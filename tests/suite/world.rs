@@ -71,11 +71,16 @@ impl World {
 
     /// Starts an operator for the namespace that reaches the API server through `proxy`, and waits until it is ready.
     pub async fn operator_through(&self, proxy: &ApiProxy) -> Operator {
+        self.start_through(proxy, &[]).await
+    }
+
+    /// The same with these flags besides.
+    pub async fn start_through(&self, proxy: &ApiProxy, flags: &[&str]) -> Operator {
         let token = operator_token(self.plane, &self.namespace).await;
-        let name = format!("{}-through", self.namespace);
+        let name = format!("{}-through-{}", self.namespace, proxy.address().port());
         let through = self.plane.kubeconfig_through(&name, proxy.address(), proxy.ca_file(), Some(&token)).unwrap();
         let args = ["--watch-namespace", &self.namespace, "--egress-allow-cidr", "127.0.0.0/8"];
-        let operator = Operator::start(binary(), &through, &args, &[]).await.unwrap();
+        let operator = Operator::start(binary(), &through, &[&args, flags].concat(), &[]).await.unwrap();
         operator.ready(PATIENCE).await.unwrap();
         operator
     }

@@ -174,10 +174,12 @@ impl Notifications {
     }
 
     fn job(&mut self, uid: &Uid) -> Option<Job> {
-        let object = self.index.take_object(uid);
+        // While a leader before may still write outcomes, what a listing told may be old by now.
+        let in_memory = self.index.take_object(uid).filter(|_| !self.attempts.leadership.is_contested());
         let entry = self.index.get(uid)?;
         let route = self.lanes.get(&entry.lane)?.route.clone()?;
-        Some(Job { lane: entry.lane.clone(), name: entry.name.clone(), uid: uid.clone(), object, route })
+        let (lane, name, attempts) = (entry.lane.clone(), entry.name.clone(), entry.attempts);
+        Some(Job { lane, name, uid: uid.clone(), attempts, object: in_memory, route })
     }
 
     fn wake_at(&self) -> Option<Instant> {

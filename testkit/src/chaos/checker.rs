@@ -12,8 +12,11 @@ use super::record::{Change, Post, Record, State, Window};
 const TOLERANCE: SignedDuration = SignedDuration::from_millis(1000);
 /// No exchange with a webhook takes longer.
 const EXCHANGE: SignedDuration = SignedDuration::from_secs(6);
-/// What a process that was stopped in the middle of a send still sends when it goes on.
+/// What a process that was stopped in the middle of a send still sends when it goes on, arrives within this.
 const AFTER_STOP: SignedDuration = SignedDuration::from_secs(3);
+/// At most so many sends can be caught in their middle by one stop: between the last look at Lease and pause, and the
+/// request's last byte, lie milliseconds.
+const MIDWAY: usize = 4;
 
 /// What the checker found.
 #[derive(Debug, Default)]
@@ -31,6 +34,8 @@ pub(crate) struct Findings {
     pub(crate) takeovers: usize,
     /// The most that a takeover had repeated.
     pub(crate) most_after_takeover: usize,
+    /// POSTs at a wrong time or without a cause that a stop had caught in the middle.
+    pub(crate) midway: usize,
     pub(crate) violations: Vec<Violation>,
 }
 
@@ -51,8 +56,6 @@ pub(crate) enum Cause {
     OperatorStopped,
     /// Another operator followed, which did not know of the POST: its outcome was not written yet.
     Takeover,
-    /// None of these.
-    Unexplained,
 }
 
 /// Something that must never be.
@@ -122,6 +125,7 @@ pub(crate) fn check(record: &Record) -> Findings {
         takeovers: record.takeovers.len(),
         ..Findings::default()
     };
+    let mut timing = Timing::of(record);
     let mut posts: BTreeMap<&str, Vec<&Post>> = BTreeMap::new();
     for post in &record.posts {
         let is_ours = record.accepted.contains_key(&post.id) && post.id.starts_with(&format!("{}-", post.subscriber));
@@ -129,7 +133,7 @@ pub(crate) fn check(record: &Record) -> Findings {
             let (id, subscriber) = (post.id.clone(), post.subscriber.clone());
             findings.violations.push(Violation::Stray { id, subscriber });
         }
-        findings.violations.extend(in_pause(record, post));
+        timing.add(post, in_pause(record, post));
         posts.entry(&post.id).or_default().push(post);
     }
     let mut after: BTreeMap<Timestamp, usize> = record.takeovers.iter().map(|at| (*at, 0)).collect();
@@ -142,9 +146,10 @@ pub(crate) fn check(record: &Record) -> Findings {
         };
         story.outcome(&mut findings);
         findings.violations.extend(story.undone());
-        findings.violations.extend(story.posts.iter().filter_map(|post| story.untimely(post)));
-        story.repeats(&mut findings, &mut after);
+        story.posts.iter().for_each(|post| timing.add(post, story.untimely(post)));
+        story.repeats(&mut findings, &mut after, &mut timing);
     }
+    timing.judge(&mut findings);
     findings.most_after_takeover = after.values().copied().max().unwrap_or_default();
     let too_many = after.into_iter().filter(|(_, repeats)| *repeats > record.in_flight);
     findings.violations.extend(too_many.map(|(takeover, repeats)| Violation::TooManyRepeats { takeover, repeats }));
@@ -162,13 +167,39 @@ fn in_pause(record: &Record, post: &Post) -> Option<Violation> {
         .openings
         .get(&post.subscriber)
         .is_some_and(|openings| openings.iter().any(|at| *at >= since - TOLERANCE && *at <= post.arrived + TOLERANCE));
-    let inside = post.arrived < until - TOLERANCE && !changed && !opened && !woken(record, post);
+    let inside = post.arrived < until - TOLERANCE && !changed && !opened;
     inside.then(|| Violation::PostInPause { id: post.id.clone(), at: post.arrived, until })
 }
 
-/// Whether a process that was stopped may just have sent the rest of it.
-fn woken(record: &Record, post: &Post) -> bool {
-    record.stops.iter().any(|stop| stop.from <= post.arrived && post.arrived <= stop.to + AFTER_STOP)
+/// POSTs at a wrong time or without a cause, by the stop that may have caught them in the middle.
+struct Timing<'a> {
+    stops: Vec<(&'a Window, Vec<Violation>)>,
+    others: Vec<Violation>,
+}
+
+impl<'a> Timing<'a> {
+    fn of(record: &'a Record) -> Self {
+        Self { stops: record.stops.iter().map(|stop| (stop, Vec::new())).collect(), others: Vec::new() }
+    }
+
+    fn add(&mut self, post: &Post, violation: Option<Violation>) {
+        let Some(violation) = violation else { return };
+        let caught = |stop: &Window| stop.from <= post.arrived && post.arrived <= stop.to + AFTER_STOP;
+        match self.stops.iter_mut().find(|(stop, _)| caught(stop)) {
+            Some((_, of_stop)) => of_stop.push(violation),
+            None => self.others.push(violation),
+        }
+    }
+
+    fn judge(self, findings: &mut Findings) {
+        findings.violations.extend(self.others);
+        for (_, of_stop) in self.stops {
+            match of_stop.len() {
+                count if count <= MIDWAY => findings.midway += count,
+                _ => findings.violations.extend(of_stop),
+            }
+        }
+    }
 }
 
 impl Window {
@@ -255,9 +286,6 @@ impl Story<'_> {
         let known = self.changes.iter().rposition(|change| change.at <= post.arrived - TOLERANCE)?;
         let state = self.changes[known].state.as_ref()?;
         let meanwhile = self.changes[known + 1..].iter().take_while(|change| change.at <= post.arrived + TOLERANCE);
-        if woken(self.record, post) {
-            return None;
-        }
         let (id, at) = (self.id.to_owned(), post.arrived);
         if state.is_delivered() {
             let stays = meanwhile.into_iter().all(|change| change.state.as_ref().is_some_and(State::is_delivered));
@@ -268,45 +296,39 @@ impl Story<'_> {
         (meanwhile.count() == 0).then_some(Violation::PostBeforeTime { id, at, next })
     }
 
-    fn repeats(&self, findings: &mut Findings, after: &mut BTreeMap<Timestamp, usize>) {
+    fn repeats(&self, findings: &mut Findings, after: &mut BTreeMap<Timestamp, usize>, timing: &mut Timing<'_>) {
         for pair in self.posts.windows(2) {
             let (first, again) = (pair[0], pair[1]);
-            let cause = self.cause(first, again);
+            let Some(cause) = self.cause(first, again) else {
+                let (id, at, before) = (self.id.to_owned(), again.arrived, first.arrived);
+                timing.add(again, Some(Violation::Unexplained { id, at, before }));
+                continue;
+            };
             *findings.repeats.entry(cause).or_default() += 1;
-            match cause {
-                Cause::Takeover => {
-                    if let Some(takeover) = self.takeover(first, again) {
-                        *after.entry(takeover).or_default() += 1;
-                    }
-                }
-                Cause::Unexplained => {
-                    let (id, at, before) = (self.id.to_owned(), again.arrived, first.arrived);
-                    findings.violations.push(Violation::Unexplained { id, at, before });
-                }
-                _ => {}
+            if let Some(takeover) = self.takeover(first, again).filter(|_| cause == Cause::Takeover) {
+                *after.entry(takeover).or_default() += 1;
             }
         }
     }
 
-    fn cause(&self, first: &Post, again: &Post) -> Cause {
+    /// Why it was sent again after `first`, if there is a reason.
+    fn cause(&self, first: &Post, again: &Post) -> Option<Cause> {
         if first.answered.is_none() {
-            return Cause::Unanswered;
+            return Some(Cause::Unanswered);
         }
         if !first.is_acknowledged() {
-            return Cause::Refused;
+            return Some(Cause::Refused);
         }
         if let Some(cause) = self.sent_back(first, again) {
-            return cause;
+            return Some(cause);
         }
         let (from, to) = (first.arrived - TOLERANCE, again.arrived.min(first.arrived + EXCHANGE));
         if self.record.bad_ways.iter().any(|way| way.meets(from, to)) {
-            Cause::AnswerLost
+            Some(Cause::AnswerLost)
         } else if self.record.stops.iter().any(|stop| stop.meets(from, to)) {
-            Cause::OperatorStopped
-        } else if self.takeover(first, again).is_some() {
-            Cause::Takeover
+            Some(Cause::OperatorStopped)
         } else {
-            Cause::Unexplained
+            self.takeover(first, again).map(|_| Cause::Takeover)
         }
     }
 
@@ -339,7 +361,6 @@ impl fmt::Display for Cause {
             Self::AnswerLost => "the answer was lost on a bad way",
             Self::OperatorStopped => "the operator was stopped when the answer came",
             Self::Takeover => "another operator took over before the outcome was written",
-            Self::Unexplained => "unexplained",
         })
     }
 }
@@ -408,13 +429,14 @@ mod tests {
     }
 
     /// The cause of the second of two POSTs, the first at 1.
-    fn cause(again: f64, change: impl FnOnce(&mut Record)) -> Cause {
+    fn cause(again: f64, change: impl FnOnce(&mut Record)) -> Option<Cause> {
         let mut record = good();
         record.posts.push(post("shop-1", again, 204));
         change(&mut record);
-        let repeats = check(&record).repeats;
-        assert_eq!(repeats.len(), 1, "{repeats:?}");
-        *repeats.keys().next().unwrap()
+        let findings = check(&record);
+        let unexplained = findings.violations.iter().any(|v| matches!(v, Violation::Unexplained { .. }));
+        assert_eq!(findings.repeats.len(), usize::from(!unexplained), "{findings:?}");
+        findings.repeats.keys().next().copied()
     }
 
     fn id() -> String {
@@ -529,7 +551,25 @@ mod tests {
         }
         assert_eq!(sent(15.0, |record| drop(record.openings.insert("shop".into(), vec![at(12.0)]))), []);
         assert_eq!(sent(15.0, |record| drop(record.openings.insert("shop".into(), vec![at(5.0)]))), found);
-        assert_eq!(sent(15.0, |record| record.stops.push(Window { from: at(8.0), to: at(14.0) })), []);
+    }
+
+    #[test]
+    fn a_stop_catches_a_few_sends_in_their_middle_and_no_more() {
+        let sent = |count: usize, stopped: f64| {
+            let mut record = good();
+            record.stops.push(Window { from: at(stopped), to: at(stopped + 5.0) });
+            record.pauses.insert("shop".into(), vec![(at(10.0), Some(at(20.0)))]);
+            for id in (2..2 + count).map(|number| format!("shop-{number}")) {
+                record.accepted.insert(id.clone(), at(0.0));
+                record.listed.insert(id.clone(), state("Delivered"));
+                record.posts.push(post(&id, 15.0, 204));
+            }
+            let findings = check(&record);
+            (findings.midway, findings.violations.len())
+        };
+        assert_eq!(sent(MIDWAY, 9.0), (MIDWAY, 0));
+        assert_eq!(sent(MIDWAY + 1, 9.0), (0, MIDWAY + 1));
+        assert_eq!(sent(1, 1.0), (0, 1), "that stop was over long before");
     }
 
     #[test]
@@ -585,17 +625,17 @@ mod tests {
     fn each_cause_explains_a_repeat_and_an_event_at_another_time_does_not() {
         let window = |from, to| Window { from: at(from), to: at(to) };
         let replayed = || State { handled: Some("1".into()), ..state("Pending") };
-        assert_eq!(cause(9.0, |record| record.posts[0].answered = None), Cause::Unanswered);
-        assert_eq!(cause(9.0, |record| record.posts[0].answered = Some(401)), Cause::Refused);
-        assert_eq!(cause(9.0, |record| states(record).push(change(8.0, replayed()))), Cause::Replay);
-        assert_eq!(cause(9.0, |record| states(record).push(change(8.0, state("Pending")))), Cause::SetBack);
-        assert_eq!(cause(9.0, |record| record.bad_ways.push(window(0.5, 1.5))), Cause::AnswerLost);
-        assert_eq!(cause(9.0, |record| record.stops.push(window(1.0, 3.0))), Cause::OperatorStopped);
-        assert_eq!(cause(9.0, |record| record.takeovers.push(at(5.0))), Cause::Takeover);
-        assert_eq!(cause(30.0, |record| states(record).push(change(40.0, replayed()))), Cause::Unexplained);
-        assert_eq!(cause(30.0, |record| record.bad_ways.push(window(20.0, 25.0))), Cause::Unexplained);
-        assert_eq!(cause(30.0, |record| record.stops.push(window(20.0, 25.0))), Cause::Unexplained);
-        assert_eq!(cause(30.0, |record| record.takeovers.push(at(31.0))), Cause::Unexplained);
+        assert_eq!(cause(9.0, |record| record.posts[0].answered = None), Some(Cause::Unanswered));
+        assert_eq!(cause(9.0, |record| record.posts[0].answered = Some(401)), Some(Cause::Refused));
+        assert_eq!(cause(9.0, |record| states(record).push(change(8.0, replayed()))), Some(Cause::Replay));
+        assert_eq!(cause(9.0, |record| states(record).push(change(8.0, state("Pending")))), Some(Cause::SetBack));
+        assert_eq!(cause(9.0, |record| record.bad_ways.push(window(0.5, 1.5))), Some(Cause::AnswerLost));
+        assert_eq!(cause(9.0, |record| record.stops.push(window(1.0, 3.0))), Some(Cause::OperatorStopped));
+        assert_eq!(cause(9.0, |record| record.takeovers.push(at(5.0))), Some(Cause::Takeover));
+        assert_eq!(cause(30.0, |record| states(record).push(change(40.0, replayed()))), None);
+        assert_eq!(cause(30.0, |record| record.bad_ways.push(window(20.0, 25.0))), None);
+        assert_eq!(cause(30.0, |record| record.stops.push(window(20.0, 25.0))), None);
+        assert_eq!(cause(30.0, |record| record.takeovers.push(at(31.0))), None);
     }
 
     #[test]

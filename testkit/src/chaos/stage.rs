@@ -92,13 +92,14 @@ impl Stage {
         })
     }
 
-    /// All is well again, whatever was wrong.
+    /// All is well again, whatever was wrong, and the webhooks take everything.
     pub(crate) async fn heal(&self) -> Result<()> {
         self.rules.lock().unwrap().clear();
         for link in self.replicas.links().chain([&self.webhook_link, &self.token_link]) {
             link.set(Link::Pass);
         }
         self.tokens.behave();
+        webhooks::calm(&self.receiver);
         self.replicas.go_on().await;
         self.plane.revive().await
     }

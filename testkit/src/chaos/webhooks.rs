@@ -67,7 +67,7 @@ pub(crate) const WEBHOOKS: [Webhook; 9] = [
     },
     Webhook {
         name: "limited",
-        delivery: &[("rateLimitPerMinute", 300)],
+        delivery: &[("rateLimitPerMinute", 1200)],
         expires: None,
         answer: |random| Behaviour::status(204).after(random.time(1..50)),
     },
@@ -84,11 +84,12 @@ fn flaky(random: &mut Random) -> Behaviour {
 }
 
 fn pausing(random: &mut Random) -> Behaviour {
-    let seconds = (3 + random.below(5)).to_string();
+    // Now and then so long that a change of leader falls into it.
+    let seconds = (3 + random.below(5) + if random.percent(20) { 15 } else { 0 }).to_string();
     match random.below(100) {
-        0..92 => Behaviour::status(204).after(random.time(1..100)),
-        92..95 => Behaviour::reply(Reply::status(429).header("retry-after", &seconds)),
-        95..98 => Behaviour::reply(Reply::status(503).header("retry-after", &seconds)),
+        0..95 => Behaviour::status(204).after(random.time(1..100)),
+        95..97 => Behaviour::reply(Reply::status(429).header("retry-after", &seconds)),
+        97..99 => Behaviour::reply(Reply::status(503).header("retry-after", &seconds)),
         _ => Behaviour::status(429),
     }
 }
@@ -143,6 +144,13 @@ pub(crate) fn behave(receiver: &Receiver, seed: u64) {
             *times += 1;
             (webhook.answer)(&mut Random::of(seed, &id, *times))
         });
+    }
+}
+
+/// From now on each takes everything.
+pub(crate) fn calm(receiver: &Receiver) {
+    for webhook in WEBHOOKS {
+        receiver.behave(&format!("/{}", webhook.name));
     }
 }
 
