@@ -147,10 +147,7 @@ impl Replays {
 
 /// The status that sends `read` again, unless the value of its label was handled already.
 fn replayed(read: &Stored, now: Timestamp) -> Option<NotificationStatus> {
-    let asked = read.replay_label()?;
-    if read.status.last_handled_replay.as_deref() == Some(asked) || read.is_being_deleted() {
-        return None;
-    }
+    let asked = read.replay_asked_for().filter(|_| !read.is_being_deleted())?;
     let (phase, reason) = (Phase::Pending, NotificationReason::Queued);
     let message = format!("to be sent again, as the label {REPLAY_LABEL}={asked} asks for");
     let generation = read.metadata.generation;

@@ -33,6 +33,11 @@ impl Stored {
         replay_label(&self.metadata)
     }
 
+    /// The value of that label, unless it was handled already.
+    pub fn replay_asked_for(&self) -> Option<&str> {
+        self.replay_label().filter(|asked| self.status.last_handled_replay.as_deref() != Some(asked))
+    }
+
     /// Its name, never empty on what the API server sends.
     pub fn name(&self) -> &str {
         self.metadata.name.as_deref().unwrap_or_default()

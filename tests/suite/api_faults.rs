@@ -177,3 +177,31 @@ async fn what_a_leader_that_was_cut_off_writes_at_last_is_not_sent_again_by_the_
     world.until_phase("zz", "Delivered").await;
     assert_eq!(arrivals(&world)["z"], 1);
 }
+
+#[tokio::test]
+async fn what_is_asked_to_be_sent_again_is_not_deleted_though_its_time_is_over() {
+    let (world, proxy) = shop("overdue-replay").await;
+    let mut operator = world.operator_through(&proxy).await;
+    for name in ["n", "overdue"] {
+        world
+            .apply(&json!({"apiVersion": "tidings.dev/v1alpha1", "kind": "Notification", "metadata": {"name": name},
+                "spec": {"subscriberRef": {"name": "shop"}, "ttlSecondsAfterFinished": 3,
+                    "event": {"id": name, "source": "/s", "type": "t"}}}))
+            .await;
+        world.until_phase(name, "Delivered").await;
+    }
+    operator.kill().await.unwrap();
+    world.kubectl(&["label", "ntf", "n", "tidings.dev/replay=1"]).await.ok().unwrap();
+    sleep(Duration::from_secs(4)).await; // their time passes while nobody is there
+    // Retention has looked at both when the replay is noticed.
+    let replays = |call: &Call| call.is_list_of("notifications") && call.query.contains("labelSelector");
+    proxy.treat_next(1, Treatment::Late(Duration::from_secs(4)), replays);
+    operator.restart().await.unwrap();
+    operator.ready(PATIENCE).await.unwrap();
+    let end = Instant::now() + PATIENCE;
+    while !world.kubectl(&["get", "ntf", "overdue", "--ignore-not-found", "-o", "name"]).await.stdout.is_empty() {
+        assert!(Instant::now() < end, "it is still there");
+    }
+    world.receiver.wait_for(&path("shop"), 3, PATIENCE).await.unwrap();
+    assert_eq!((arrivals(&world)["n"], arrivals(&world)["overdue"]), (2, 1));
+}

@@ -47,13 +47,13 @@ pub enum Decision {
     Delete,
     /// Its time comes then: it was finished anew, or a clock was wrong.
     Later(Timestamp),
-    /// It is another one, is being deleted, or is to be sent again; it is heard of when that one finishes.
+    /// It is another one, is being deleted, or is (or is asked) to be sent again; it is heard of when that one finishes.
     Forget,
 }
 
 /// Decides about what was read under the name of the one with this uid.
 pub fn decide(read: &Stored, uid: &str, rules: Rules, now: Timestamp) -> Decision {
-    if read.metadata.uid.as_deref() != Some(uid) || read.is_being_deleted() {
+    if read.metadata.uid.as_deref() != Some(uid) || read.is_being_deleted() || read.replay_asked_for().is_some() {
         return Decision::Forget;
     }
     match rules.deadline_of(read) {
@@ -174,10 +174,17 @@ mod tests {
         let unfinished_time = |n: &mut Value| n["status"]["completionTime"] = Value::Null;
         let kept = |n: &mut Value| n["spec"] = json!({});
         let going = |n: &mut Value| n["metadata"]["deletionTimestamp"] = json!("1970-01-01T00:00:51Z");
+        let asked_for = |n: &mut Value| n["metadata"]["labels"] = json!({"tidings.dev/replay": "2"});
         assert_eq!(decide(&stored(|_| ()), "another", RULES, at(99)), Decision::Forget);
-        for object in [stored(pending), stored(stale), stored(unfinished_time), stored(kept), stored(going)] {
+        let left_alone = [pending, stale, unfinished_time, kept, going, asked_for];
+        for object in left_alone.map(|change: fn(&mut Value)| stored(change)) {
             assert_eq!(decide(&object, "u", RULES, at(99)), Decision::Forget, "{object:?}");
         }
+        let handled = stored(|n| {
+            asked_for(n);
+            n["status"]["lastHandledReplay"] = json!("2");
+        });
+        assert_eq!(decide(&handled, "u", RULES, at(99)), Decision::Delete);
         let anew = stored(|n| n["status"]["completionTime"] = json!("1970-01-01T00:01:30Z"));
         assert_eq!(decide(&anew, "u", RULES, at(99)), Decision::Later(at(100)));
     }

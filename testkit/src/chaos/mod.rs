@@ -84,6 +84,8 @@ impl Campaign {
         let treated = stage.api.treated();
         let report = Report { seed: self.seed, duration: self.duration, settled, faults, treated, findings };
         fs::write(self.folder.join("report.txt"), report.to_string())?;
+        let violations = report.findings.violations.iter().map(|violation| format!("{violation}\n"));
+        fs::write(self.folder.join("violations.txt"), violations.collect::<String>())?;
         Ok(report)
     }
 

@@ -87,9 +87,9 @@ fn pausing(random: &mut Random) -> Behaviour {
     // Now and then so long that a change of leader falls into it.
     let seconds = (3 + random.below(5) + if random.percent(20) { 15 } else { 0 }).to_string();
     match random.below(100) {
-        0..95 => Behaviour::status(204).after(random.time(1..100)),
-        95..97 => Behaviour::reply(Reply::status(429).header("retry-after", &seconds)),
-        97..99 => Behaviour::reply(Reply::status(503).header("retry-after", &seconds)),
+        0..90 => Behaviour::status(204).after(random.time(1..100)),
+        90..94 => Behaviour::reply(Reply::status(429).header("retry-after", &seconds)),
+        94..98 => Behaviour::reply(Reply::status(503).header("retry-after", &seconds)),
         _ => Behaviour::status(429),
     }
 }
