@@ -41,12 +41,6 @@ impl Report {
         self.findings.takeovers
     }
 
-    /// How many pauses were recorded.
-    #[must_use]
-    pub fn pauses(&self) -> usize {
-        self.findings.pauses
-    }
-
     fn count(&self, kind: fn(&Violation) -> bool) -> usize {
         self.findings.violations.iter().filter(|violation| kind(violation)).count()
     }

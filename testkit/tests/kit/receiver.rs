@@ -135,6 +135,20 @@ async fn each_path_has_its_own_answers() {
 }
 
 #[tokio::test]
+async fn a_choice_sees_the_request_comes_after_what_is_planned_and_ends_when_it_behaves() {
+    let fixture = Fixture::start().await;
+    fixture.receiver.answer_by("/", |request| Behaviour::status(if request.body.is_empty() { 400 } else { 202 }));
+    fixture.receiver.answer_next("/", 1, &Behaviour::status(500));
+    let mut answers = Vec::new();
+    for body in ["x", "x", ""] {
+        answers.push(fixture.post("/", &[], body).await.unwrap().status);
+    }
+    fixture.receiver.behave("/");
+    answers.push(fixture.post("/", &[], "").await.unwrap().status);
+    assert_eq!(answers, [500, 202, 400, 204]);
+}
+
+#[tokio::test]
 async fn it_delays_and_resets_and_hangs_as_told() {
     let fixture = Fixture::start().await;
     let delay = Duration::from_millis(200);
