@@ -25,19 +25,20 @@ pub struct ReadCredentials {
     pub version: String,
 }
 
-/// Looks up what one Subscriber names in its namespace, each Secret once.
+/// Looks up what one Subscriber names in its namespace, each object once.
 pub struct Lookup<'a> {
     client: &'a Client,
     namespace: &'a str,
     /// Whether a Secret's values go only to hosts that it allows.
     consent: bool,
     secrets: HashMap<String, Secret>,
+    config_maps: HashMap<String, ConfigMap>,
 }
 
 impl<'a> Lookup<'a> {
     /// A look-up in `namespace`; with `consent`, a Secret's values go only to hosts that it allows.
     pub fn new(client: &'a Client, namespace: &'a str, consent: bool) -> Self {
-        Self { client, namespace, consent, secrets: HashMap::new() }
+        Self { client, namespace, consent, secrets: HashMap::new(), config_maps: HashMap::new() }
     }
 
     /// Reads the client credentials, which are sent to `host`.
@@ -86,9 +87,10 @@ impl<'a> Lookup<'a> {
         let CaRef { kind, name, key } = reference;
         let bytes = match kind {
             CaKind::ConfigMap => {
-                let map: ConfigMap = self.get(name, "ConfigMap", Reason::ConfigMapNotFound).await?;
-                let text = map.data.and_then(|mut data| data.remove(key).map(String::into_bytes));
-                text.or_else(|| map.binary_data.and_then(|mut data| data.remove(key).map(|bytes| bytes.0)))
+                let map = self.config_map(name).await?;
+                let text = map.data.as_ref().and_then(|data| data.get(key)).map(|text| text.clone().into_bytes());
+                let bytes = || map.binary_data.as_ref().and_then(|data| data.get(key)).map(|bytes| bytes.0.clone());
+                text.or_else(bytes)
             }
             CaKind::Secret => {
                 let data = self.secret(name).await?.data.as_ref();
@@ -124,6 +126,14 @@ impl<'a> Lookup<'a> {
             self.secrets.insert(name.to_owned(), secret);
         }
         Ok(&self.secrets[name])
+    }
+
+    async fn config_map(&mut self, name: &str) -> Result<&ConfigMap, Unresolved> {
+        if !self.config_maps.contains_key(name) {
+            let map = self.get(name, "ConfigMap", Reason::ConfigMapNotFound).await?;
+            self.config_maps.insert(name.to_owned(), map);
+        }
+        Ok(&self.config_maps[name])
     }
 
     async fn get<K>(&self, name: &str, kind: &str, missing: Reason) -> Result<K, Unresolved>

@@ -1,7 +1,7 @@
 //! What a Subscriber's conditions say, and how each heals without a restart.
 
 use serde_json::{Value, json};
-use testkit::Behaviour;
+use testkit::{Behaviour, audit::AuditEvent};
 
 use crate::world::{CLIENT, PATIENCE, World, condition};
 
@@ -170,4 +170,23 @@ async fn basic_and_post_authentication_audience_and_parameters_reach_the_token_s
     world.subscriber("narrow", |spec| spec["tokenService"]["scopes"] = json!(["events.delete"])).await;
     let rejected = world.until_reason("narrow", "TokenRejected").await;
     assert!(condition(&rejected, "Ready")["message"].as_str().unwrap().contains("check tokenService.scopes"));
+}
+
+#[tokio::test]
+async fn a_look_reads_each_object_once_however_often_the_subscriber_names_it() {
+    let world = World::new("once").await;
+    world.secret(CLIENT.1).await;
+    // The bundle is named for the webhook and for the token service.
+    world.subscriber("shop", |_| ()).await;
+    let _operator = world.operator().await;
+    world.until_reason("shop", "Operational").await;
+    let audit = world.plane.audit().await.unwrap();
+    let reads = |resource: &str| {
+        let is_read = |event: &&AuditEvent| {
+            event.verb == "get" && event.resource == resource && event.namespace == world.namespace
+        };
+        audit.iter().filter(is_read).filter(|event| event.user.ends_with(":tidings")).count()
+    };
+    assert!(reads("secrets") > 0);
+    assert_eq!(reads("configmaps"), reads("secrets"));
 }
