@@ -12,7 +12,7 @@ use kube::{Api, Client, Config, api::ListParams, core::PartialObjectMeta};
 use tokio::{
     signal::unix::{Signal, SignalKind},
     sync::{mpsc, watch},
-    task::{JoinError, JoinSet},
+    task::{JoinError, JoinHandle, JoinSet},
 };
 use tracing::{info, warn};
 
@@ -133,30 +133,7 @@ pub async fn run(settings: Settings) -> Result<(), Error> {
             None => std::future::pending().await,
         }
     });
-    if let Some(candidate) = &candidate {
-        readiness.stands_by(true);
-        let mut leads = leadership.clone();
-        tokio::select! {
-            () = leads.regained() => {}
-            // It returns only after it led.
-            holder = &mut lost => return Err(lost_to(holder)),
-            () = either(&mut terminated, &mut interrupted) => {
-                lost.abort();
-                candidate.release().await;
-                return Ok(());
-            }
-        }
-        readiness.stands_by(false);
-    }
-    metrics.leads();
-    let (stop, stopped) = watch::channel(false);
-    let stopped = move || {
-        let mut stopped = stopped.clone();
-        async move { drop(stopped.wait_for(|stop| *stop).await) }
-    };
     let (changes_to, changes) = mpsc::unbounded_channel();
-    let (signals_to, signals) = mpsc::unbounded_channel();
-    let (census_to, census) = watch::channel(Vec::new());
     let registry = Arc::new(Registry::new(changes_to));
     let policy = Policy::allowing(settings.egress_allow_cidrs).allowing_hosts(settings.egress_allow_hosts);
     let subscribers = Arc::new(Subscribers {
@@ -174,6 +151,30 @@ pub async fn run(settings: Settings) -> Result<(), Error> {
         vitals: Mutex::default(),
         leadership: leadership.clone(),
     });
+    let mut referrers = Vec::new();
+    for namespace in &namespaces {
+        let (referrers_to, of_namespace) = mpsc::unbounded_channel();
+        parts.spawn(subscribers.clone().watch_referents(namespace.clone(), referrers_to));
+        referrers.push(of_namespace);
+    }
+    if let Some(candidate) = &candidate {
+        readiness.stands_by(true);
+        let ends = either(&mut terminated, &mut interrupted);
+        if !stand_by(leadership.clone(), &mut lost, ends).await? {
+            lost.abort();
+            candidate.release().await;
+            return Ok(());
+        }
+        readiness.stands_by(false);
+    }
+    metrics.leads();
+    let (stop, stopped) = watch::channel(false);
+    let stopped = move || {
+        let mut stopped = stopped.clone();
+        async move { drop(stopped.wait_for(|stop| *stop).await) }
+    };
+    let (signals_to, signals) = mpsc::unbounded_channel();
+    let (census_to, census) = watch::channel(Vec::new());
     let retention = Retention::new(writer.clone(), metrics.clone(), settings.generated_ttl);
     let attempts = Attempts {
         writer: StatusWriter { client: writer.clone(), metrics: metrics.clone() },
@@ -189,11 +190,11 @@ pub async fn run(settings: Settings) -> Result<(), Error> {
     let mut looks = JoinSet::new();
     parts.spawn(subscribers.clone().report(census));
     parts.spawn(retention.run(namespaces.clone(), stopped()));
-    for namespace in namespaces.clone() {
+    for (namespace, referrers) in namespaces.clone().into_iter().zip(referrers) {
         let replays = Replays { client: client.clone(), writer: writer.clone(), metrics: metrics.clone() };
         parts.spawn(replays.run(namespace.clone(), stopped()));
         let readiness = readiness.clone();
-        looks.spawn(subscribers.clone().run(namespace, move || readiness.part_is_ready(), stopped()));
+        looks.spawn(subscribers.clone().run(namespace, referrers, move || readiness.part_is_ready(), stopped()));
     }
     let queue = notifications.run(
         &client,
@@ -224,6 +225,20 @@ pub async fn run(settings: Settings) -> Result<(), Error> {
     }
     info!("tidings ends");
     result
+}
+
+/// Stands by until this operator leads (true) or is to end before (false).
+async fn stand_by(
+    mut leadership: Leadership,
+    lost: &mut JoinHandle<String>,
+    ends: impl Future<Output = ()>,
+) -> Result<bool, Error> {
+    tokio::select! {
+        () = leadership.regained() => Ok(true),
+        // It returns only after it led.
+        holder = lost => Err(lost_to(holder)),
+        () = ends => Ok(false),
+    }
 }
 
 async fn either(one: &mut Signal, other: &mut Signal) {

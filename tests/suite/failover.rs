@@ -3,7 +3,7 @@
 use std::{collections::HashMap, time::Duration};
 
 use serde_json::{Value, json};
-use testkit::{Behaviour, ControlPlane, Operator, Part};
+use testkit::{Behaviour, Client, ControlPlane, Operator, Part, audit::AuditEvent};
 use tokio::time::{Instant, sleep};
 
 use crate::{
@@ -48,6 +48,25 @@ fn arrivals(world: &World) -> HashMap<String, usize> {
         *arrivals.entry(post.event_id().unwrap()).or_default() += 1;
     }
     arrivals
+}
+
+/// What the operators asked of the API server about this resource.
+async fn requests(world: &World, resource: &str) -> Vec<AuditEvent> {
+    let mut requests = world.plane.audit().await.unwrap();
+    requests.retain(|event| {
+        event.namespace == world.namespace && event.resource == resource && event.user.ends_with(":tidings")
+    });
+    requests
+}
+
+/// How many writes the operators made, those to the Lease left out.
+async fn writes(world: &World) -> usize {
+    let mut writes = world.plane.audit().await.unwrap();
+    writes.retain(|event| {
+        let of_operators = event.namespace == world.namespace && event.user.ends_with(":tidings");
+        of_operators && event.is_write() && event.resource != "leases"
+    });
+    writes.len()
 }
 
 #[tokio::test]
@@ -96,6 +115,68 @@ async fn a_leader_that_is_killed_is_followed_within_the_leases_time_and_two_seco
     assert!(first < TAKEOVER, "the next leader sent after {first:?}");
     world.until_delivered(20).await;
     assert!(leads(&standby).await);
+}
+
+#[tokio::test]
+async fn a_standby_knows_the_secrets_has_changed_nothing_and_asked_nobody() {
+    let (world, leader, standby) = two("warm").await;
+    world.until_reason("shop", "Operational").await;
+    let watches = async |resource: &str| {
+        let begun = |event: &&AuditEvent| (&*event.verb, &*event.stage) == ("watch", "ResponseStarted");
+        requests(&world, resource).await.iter().filter(begun).count()
+    };
+    let end = Instant::now() + PATIENCE;
+    while watches("secrets").await < 2 || watches("configmaps").await < 2 {
+        assert!(Instant::now() < end, "the standby does not watch");
+        sleep(Duration::from_millis(100)).await;
+    }
+    // Whatever is asked and written from now on, the standby does: the leader is stopped, and leads for some seconds still.
+    leader.process().signal("STOP").await.unwrap();
+    let (asked, said) = (world.tokens.requests().len(), world.receiver.requests().len());
+    let written = writes(&world).await;
+    world.secret("another").await;
+    world.subscriber("shop", |spec| spec["delivery"] = json!({"maxInFlight": 3})).await;
+    world.create("n", "shop", 1).await;
+    sleep(Duration::from_secs(3)).await;
+    assert!(!leads(&standby).await);
+    assert_eq!((world.tokens.requests().len(), world.receiver.requests().len()), (asked, said));
+    assert_eq!(writes(&world).await, written);
+    world.secret(CLIENT.1).await;
+    leader.process().signal("CONT").await.unwrap();
+    world.until_delivered(1).await;
+
+    let lists =
+        async |resource: &str| requests(&world, resource).await.iter().filter(|event| event.verb == "list").count();
+    let before = (lists("secrets").await, lists("configmaps").await, lists("subscribers").await);
+    leader.terminate().await.unwrap();
+    until_leads(&standby).await;
+    world.create("m", "shop", 1).await;
+    world.until_delivered(2).await;
+    let after = (lists("secrets").await, lists("configmaps").await, lists("subscribers").await);
+    // Subscribers are listed anew: that shows all that the last leader wrote, such as a pause.
+    assert_eq!(after, (before.0, before.1, before.2 + 1));
+}
+
+#[tokio::test]
+async fn nothing_goes_by_a_spec_or_a_secret_that_changed_while_nobody_led() {
+    let (world, leader, standby) = two("stale").await;
+    world.create("n", "shop", 1).await;
+    world.until_delivered(1).await;
+    leader.kill().await.unwrap();
+    world.tokens.register(Client::new("other", "0ther-s3cr3t").scopes(["events.write"]));
+    world
+        .apply(&json!({
+            "apiVersion": "v1", "kind": "Secret", "metadata": {"name": "acme-oauth"},
+            "stringData": {"client_id": "other", "client_secret": "0ther-s3cr3t"},
+        }))
+        .await;
+    world.subscriber("shop", |spec| spec["webhook"]["url"] = world.receiver.url(&path("moved")).into()).await;
+    let asked = world.tokens.requests_of(CLIENT.0).len();
+    world.create("m", "shop", 20).await;
+    world.until_delivered(21).await;
+    assert!(leads(&standby).await);
+    assert_eq!((world.posts(&path("shop")).len(), world.posts(&path("moved")).len()), (1, 20));
+    assert_eq!(world.tokens.requests_of(CLIENT.0).len(), asked, "the client of before");
 }
 
 #[tokio::test]

@@ -39,6 +39,7 @@ use kube::{
     },
 };
 use serde::de::DeserializeOwned;
+use tokio::sync::mpsc;
 use tracing::{debug, warn};
 
 use self::reconcile::reconcile;
@@ -86,11 +87,25 @@ pub enum Error {
 }
 
 impl Subscribers {
-    /// Looks after the Subscribers of one namespace (None: of all) until `shutdown`. `synced` is called once all that
-    /// exist are known.
+    /// Watches the Secrets and ConfigMaps of one namespace (None: of all) and tells which Subscribers to look at again. A
+    /// standby does so, too: while no Subscriber is known there is nothing to tell, and nothing is kept.
+    pub async fn watch_referents(
+        self: Arc<Self>,
+        namespace: Option<String>,
+        referrers: mpsc::UnboundedSender<ObjectRef<Subscriber>>,
+    ) {
+        let scope = namespace.as_deref();
+        let secrets = self.referrers::<Secret>(scope, Reference::Secret);
+        let config_maps = self.referrers::<ConfigMap>(scope, Reference::ConfigMap);
+        stream::select(secrets, config_maps).for_each(|referrer| async { drop(referrers.send(referrer)) }).await;
+    }
+
+    /// Looks after the Subscribers of one namespace (None: of all) until `shutdown`; `referrers` are those that
+    /// [`Self::watch_referents`] tells. `synced` is called once all that exist are known.
     pub async fn run(
         self: Arc<Self>,
         namespace: Option<String>,
+        referrers: mpsc::UnboundedReceiver<ObjectRef<Subscriber>>,
         synced: impl FnOnce() + Send + 'static,
         shutdown: impl Future<Output = ()> + Send + Sync + 'static,
     ) {
@@ -113,13 +128,10 @@ impl Subscribers {
             .inspect_err(|error| warn!(%error, "watching Subscribers"))
             .applied_objects()
             .predicate_filter(predicates::generation.combine(predicates::annotations), Default::default());
-        let again = stream::unfold(self.registry.look_again_in(namespace.clone()), |mut again| async {
-            again.recv().await.map(|key| (object_ref(&key), again))
-        });
+        let again = received(self.registry.look_again_in(namespace)).map(|key| object_ref(&key));
         Controller::for_stream(subscribers, reader)
             .reconcile_on(again)
-            .reconcile_on(self.referrers::<Secret>(scope, Reference::Secret))
-            .reconcile_on(self.referrers::<ConfigMap>(scope, Reference::ConfigMap))
+            .reconcile_on(received(referrers))
             .with_config(controller::Config::default().concurrency(CONCURRENCY))
             .graceful_shutdown_on(shutdown)
             .run(reconcile, on_error, self)
@@ -153,6 +165,10 @@ impl Subscribers {
             .filter_map(|event| async { event.ok() })
             .flat_map(move |event| stream::iter(referents.observe(&registry, &event)))
     }
+}
+
+fn received<T: Send + 'static>(receiver: mpsc::UnboundedReceiver<T>) -> impl Stream<Item = T> + Send + 'static {
+    stream::unfold(receiver, |mut receiver| async { receiver.recv().await.map(|item| (item, receiver)) })
 }
 
 fn on_error(subscriber: Arc<Subscriber>, error: &Error, _: Arc<Subscribers>) -> Action {
