@@ -159,8 +159,9 @@ impl Candidate {
             let wait = match self.step(&mut sight).await {
                 Ok(Move::Wait(_)) if led => return self.holder().await,
                 Ok(Move::Wait(wait)) => wait,
-                Ok(made) => {
-                    if made != Move::Renew {
+                Ok(_) => {
+                    // Also where the answer to the write that took it was lost, and it is only found to be ours.
+                    if !led {
                         info!(lease = self.name, identity = self.identity, "this operator leads");
                     }
                     led = true;

@@ -205,3 +205,13 @@ async fn what_is_asked_to_be_sent_again_is_not_deleted_though_its_time_is_over()
     world.receiver.wait_for(&path("shop"), 3, PATIENCE).await.unwrap();
     assert_eq!((arrivals(&world)["n"], arrivals(&world)["overdue"]), (2, 1));
 }
+
+#[tokio::test]
+async fn a_leader_says_that_it_leads_though_the_answer_to_its_taking_the_lease_was_lost() {
+    let (world, proxy) = shop("lost-lease").await;
+    proxy.treat_next(1, Treatment::LoseAnswer, |call| call.method == "POST" && call.path.ends_with("/leases"));
+    let operator = world.start_through(&proxy, &["--lease-namespace", world.namespace.as_str()]).await;
+    world.until_reason("shop", "Operational").await;
+    assert_eq!(proxy.treated()["answer lost"], 1);
+    assert_eq!(operator.logs().matches("this operator leads").count(), 1, "{}", operator.logs());
+}

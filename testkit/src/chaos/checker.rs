@@ -1,10 +1,10 @@
 //! Joins what was accepted, what arrived and what the statuses said, and finds what should not be. Pure.
 
-use std::collections::BTreeMap;
-use std::fmt;
+use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::{SignedDuration, Timestamp};
 
+use super::findings::{Cause, Findings, Violation};
 use super::record::{Change, Post, Record, State, Window};
 
 /// How much later than it began a POST may arrive, and than it was recorded a version may be seen. A pause or a time
@@ -17,103 +17,6 @@ const AFTER_STOP: SignedDuration = SignedDuration::from_secs(3);
 /// At most so many sends can be caught in their middle by one stop: between the last look at Lease and pause, and the
 /// request's last byte, lie milliseconds.
 const MIDWAY: usize = 4;
-
-/// What the checker found.
-#[derive(Debug, Default)]
-pub(crate) struct Findings {
-    pub(crate) created: usize,
-    pub(crate) delivered: usize,
-    /// By reason.
-    pub(crate) failed: BTreeMap<String, usize>,
-    /// Deleted by others before they were finished.
-    pub(crate) deleted: usize,
-    pub(crate) posts: usize,
-    pub(crate) repeats: BTreeMap<Cause, usize>,
-    pub(crate) replays: usize,
-    pub(crate) pauses: usize,
-    pub(crate) takeovers: usize,
-    /// The most that a takeover had repeated.
-    pub(crate) most_after_takeover: usize,
-    /// POSTs at a wrong time or without a cause that a stop had caught in the middle.
-    pub(crate) midway: usize,
-    pub(crate) violations: Vec<Violation>,
-}
-
-/// Why an event was sent once more.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Cause {
-    /// The webhook answered with something else than 2xx.
-    Refused,
-    /// The webhook answered nothing: it reset, hung, or its client was gone.
-    Unanswered,
-    /// It was asked for by the label.
-    Replay,
-    /// Another client had set it back to Pending.
-    SetBack,
-    /// The answer was lost on a bad way.
-    AnswerLost,
-    /// The operator was stopped when the answer came.
-    OperatorStopped,
-    /// Another operator followed, which did not know of the POST: its outcome was not written yet.
-    Takeover,
-}
-
-/// Something that must never be.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Violation {
-    /// Accepted, and neither Delivered nor Failed nor deleted by others.
-    Lost {
-        id: String,
-        state: String,
-    },
-    /// Failed without a reason.
-    NoReason {
-        id: String,
-    },
-    /// Delivered, and the webhook never said so.
-    NeverAcknowledged {
-        id: String,
-    },
-    /// A replay that was asked for was not done.
-    ReplayLost {
-        id: String,
-    },
-    /// Delivered, and then not any more, though nobody asked for that.
-    Undone {
-        id: String,
-        at: Timestamp,
-    },
-    PostInPause {
-        id: String,
-        at: Timestamp,
-        until: Timestamp,
-    },
-    PostAfterDelivered {
-        id: String,
-        at: Timestamp,
-        delivered: Timestamp,
-    },
-    PostBeforeTime {
-        id: String,
-        at: Timestamp,
-        next: Timestamp,
-    },
-    /// A POST of an event that nobody created, or at another Subscriber's webhook.
-    Stray {
-        id: String,
-        subscriber: String,
-    },
-    Unexplained {
-        id: String,
-        at: Timestamp,
-        before: Timestamp,
-    },
-    /// A takeover had more repeated than could have been under way.
-    TooManyRepeats {
-        takeover: Timestamp,
-        repeats: usize,
-    },
-}
 
 /// Judges a record.
 pub(crate) fn check(record: &Record) -> Findings {
@@ -156,6 +59,12 @@ pub(crate) fn check(record: &Record) -> Findings {
     findings
 }
 
+/// Whether a Notification is in another place after a change than before: not if somebody wrote a label or a message.
+fn moved(before: &State, after: &State) -> bool {
+    (&before.phase, before.attempts, before.next, before.replayed)
+        != (&after.phase, after.attempts, after.next, after.replayed)
+}
+
 /// A POST that arrived while its Subscriber was recorded as paused, and that had not begun before.
 fn in_pause(record: &Record, post: &Post) -> Option<Violation> {
     let pauses = record.pauses.get(&post.subscriber)?;
@@ -184,7 +93,11 @@ impl<'a> Timing<'a> {
 
     fn add(&mut self, post: &Post, violation: Option<Violation>) {
         let Some(violation) = violation else { return };
-        let caught = |stop: &Window| stop.from <= post.arrived && post.arrived <= stop.to + AFTER_STOP;
+        // In between it sends nothing: that is somebody else's.
+        let at = post.arrived;
+        let caught = |stop: &Window| {
+            (stop.from <= at && at <= stop.from + TOLERANCE) || (stop.to <= at && at <= stop.to + AFTER_STOP)
+        };
         match self.stops.iter_mut().find(|(stop, _)| caught(stop)) {
             Some((_, of_stop)) => of_stop.push(violation),
             None => self.others.push(violation),
@@ -205,6 +118,11 @@ impl<'a> Timing<'a> {
 impl Window {
     fn meets(&self, from: Timestamp, to: Timestamp) -> bool {
         self.from <= to && from <= self.to
+    }
+
+    /// Whether a process that was stopped here had sent this POST and may have had no answer to it yet.
+    fn caught_answer_to(&self, post: &Post) -> bool {
+        self.from - EXCHANGE <= post.arrived && post.arrived <= self.from + TOLERANCE
     }
 }
 
@@ -249,8 +167,8 @@ impl Story<'_> {
             }
             "Failed" => {
                 *findings.failed.entry(state.reason.clone()).or_default() += 1;
-                if state.reason.is_empty() {
-                    findings.violations.push(Violation::NoReason { id: id() });
+                if !self.bears_out(&state.reason) {
+                    findings.violations.push(Violation::NoReason { id: id(), reason: state.reason.clone() });
                 }
             }
             phase => {
@@ -260,6 +178,16 @@ impl Story<'_> {
         }
         if !self.is_replayed(state) {
             findings.violations.push(Violation::ReplayLost { id: id() });
+        }
+    }
+
+    /// Whether what the webhook answered can lead to this failure.
+    fn bears_out(&self, reason: &str) -> bool {
+        match reason {
+            "Rejected" => self.posts.iter().any(|post| post.is_rejected()),
+            "RedirectRefused" => self.posts.iter().any(|post| post.is_redirected()),
+            "Exhausted" => self.posts.iter().any(|post| !post.is_acknowledged()),
+            reason => reason == "Expired",
         }
     }
 
@@ -281,25 +209,37 @@ impl Story<'_> {
         Some(Violation::Undone { id: self.id.to_owned(), at })
     }
 
-    /// A POST that began after Delivered was recorded, or before the recorded time of its next attempt.
+    /// A POST that began after Delivered or Failed was recorded, or before the recorded time of its next attempt.
     fn untimely(&self, post: &Post) -> Option<Violation> {
         let known = self.changes.iter().rposition(|change| change.at <= post.arrived - TOLERANCE)?;
         let state = self.changes[known].state.as_ref()?;
         let meanwhile = self.changes[known + 1..].iter().take_while(|change| change.at <= post.arrived + TOLERANCE);
         let (id, at) = (self.id.to_owned(), post.arrived);
-        if state.is_delivered() {
-            let stays = meanwhile.into_iter().all(|change| change.state.as_ref().is_some_and(State::is_delivered));
-            let delivered = self.changes[known].at;
-            return stays.then_some(Violation::PostAfterDelivered { id, at, delivered });
+        // Its own outcome does not excuse it.
+        let is_outcome = |change: &&Change| {
+            let after = change.state.as_ref().filter(|_| change.at >= post.arrived);
+            after.is_some_and(|after| after.attempts > state.attempts && !after.is_replay_of(state))
+        };
+        let moves = |change: &Change| change.state.as_ref().is_none_or(|after| moved(state, after));
+        if meanwhile.filter(|change| !is_outcome(change)).any(moves) {
+            return None;
         }
-        let next = state.next.filter(|next| *next > post.arrived + TOLERANCE)?;
-        (meanwhile.count() == 0).then_some(Violation::PostBeforeTime { id, at, next })
+        let since = self.changes[known].at;
+        match state.phase.as_str() {
+            "Delivered" => Some(Violation::PostAfterDelivered { id, at, delivered: since }),
+            "Failed" => Some(Violation::PostAfterFailed { id, at, failed: since }),
+            _ => {
+                let next = state.next.filter(|next| *next > post.arrived + TOLERANCE)?;
+                Some(Violation::PostBeforeTime { id, at, next })
+            }
+        }
     }
 
     fn repeats(&self, findings: &mut Findings, after: &mut BTreeMap<Timestamp, usize>, timing: &mut Timing<'_>) {
+        let mut used = BTreeSet::new();
         for pair in self.posts.windows(2) {
             let (first, again) = (pair[0], pair[1]);
-            let Some(cause) = self.cause(first, again) else {
+            let Some(cause) = self.cause(first, again, &mut used) else {
                 let (id, at, before) = (self.id.to_owned(), again.arrived, first.arrived);
                 timing.add(again, Some(Violation::Unexplained { id, at, before }));
                 continue;
@@ -311,21 +251,22 @@ impl Story<'_> {
         }
     }
 
-    /// Why it was sent again after `first`, if there is a reason.
-    fn cause(&self, first: &Post, again: &Post) -> Option<Cause> {
+    /// Why it was sent again after `first`, if there is a reason. A change explains one repeat: `used` are those that did.
+    fn cause(&self, first: &Post, again: &Post, used: &mut BTreeSet<usize>) -> Option<Cause> {
         if first.answered.is_none() {
             return Some(Cause::Unanswered);
         }
-        if !first.is_acknowledged() {
+        if !first.is_final() {
             return Some(Cause::Refused);
         }
-        if let Some(cause) = self.sent_back(first, again) {
+        if let Some((number, cause)) = self.sent_back(first, again, used) {
+            used.insert(number);
             return Some(cause);
         }
         let (from, to) = (first.arrived - TOLERANCE, again.arrived.min(first.arrived + EXCHANGE));
         if self.record.bad_ways.iter().any(|way| way.meets(from, to)) {
             Some(Cause::AnswerLost)
-        } else if self.record.stops.iter().any(|stop| stop.meets(from, to)) {
+        } else if self.record.stops.iter().any(|stop| stop.caught_answer_to(first)) {
             Some(Cause::OperatorStopped)
         } else {
             self.takeover(first, again).map(|_| Cause::Takeover)
@@ -333,14 +274,16 @@ impl Story<'_> {
     }
 
     /// Whether it was sent back to the queue between two POSTs.
-    fn sent_back(&self, first: &Post, again: &Post) -> Option<Cause> {
+    fn sent_back(&self, first: &Post, again: &Post, used: &BTreeSet<usize>) -> Option<(usize, Cause)> {
         let between = |at: Timestamp| first.arrived - TOLERANCE <= at && at <= again.arrived + TOLERANCE;
-        self.changes.windows(2).filter(|pair| between(pair[1].at)).find_map(|pair| {
+        let pairs = self.changes.windows(2).enumerate();
+        let mut unused = pairs.filter(|(number, pair)| between(pair[1].at) && !used.contains(number));
+        unused.find_map(|(number, pair)| {
             let (before, after) = (pair[0].state.as_ref()?, pair[1].state.as_ref()?);
-            if after.is_replay_of(before) {
-                Some(Cause::Replay)
-            } else {
-                (before.is_finished() && !after.is_finished()).then_some(Cause::SetBack)
+            let set_back = before.is_finished() && !after.is_finished() && self.record.set_back.contains(self.id);
+            match after.is_replay_of(before) {
+                true => Some((number, Cause::Replay)),
+                false => set_back.then_some((number, Cause::SetBack)),
             }
         })
     }
@@ -348,42 +291,6 @@ impl Story<'_> {
     fn takeover(&self, first: &Post, again: &Post) -> Option<Timestamp> {
         let between = |at: &&Timestamp| first.arrived - TOLERANCE <= **at && **at <= again.arrived;
         self.record.takeovers.iter().find(between).copied()
-    }
-}
-
-impl fmt::Display for Cause {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Refused => "after an answer that was not 2xx",
-            Self::Unanswered => "after no answer",
-            Self::Replay => "replay",
-            Self::SetBack => "set back to Pending by another client",
-            Self::AnswerLost => "the answer was lost on a bad way",
-            Self::OperatorStopped => "the operator was stopped when the answer came",
-            Self::Takeover => "another operator took over before the outcome was written",
-        })
-    }
-}
-
-impl fmt::Display for Violation {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Lost { id, state } => write!(f, "{id} is lost: {state}"),
-            Self::NoReason { id } => write!(f, "{id} failed without a reason"),
-            Self::NeverAcknowledged { id } => write!(f, "{id} is Delivered, but no POST of it was answered with 2xx"),
-            Self::ReplayLost { id } => write!(f, "the replay of {id} was not done"),
-            Self::Undone { id, at } => write!(f, "{id} was Delivered and, at {at}, not any more"),
-            Self::PostInPause { id, at, until } => write!(f, "{id} was sent at {at}, in a pause until {until}"),
-            Self::PostAfterDelivered { id, at, delivered } => {
-                write!(f, "{id} was sent at {at}, recorded as Delivered since {delivered}")
-            }
-            Self::PostBeforeTime { id, at, next } => write!(f, "{id} was sent at {at}, due at {next}"),
-            Self::Stray { id, subscriber } => write!(f, "{id} arrived at {subscriber}, where it does not belong"),
-            Self::Unexplained { id, at, before } => write!(f, "{id} was sent at {at}, and at {before} with success"),
-            Self::TooManyRepeats { takeover, repeats } => {
-                write!(f, "the takeover at {takeover} had {repeats} events repeated")
-            }
-        }
     }
 }
 
@@ -439,6 +346,10 @@ mod tests {
         findings.repeats.keys().next().copied()
     }
 
+    fn replayed() -> State {
+        State { handled: Some("1".into()), replayed: Some(at(10.0)), ..state("Pending") }
+    }
+
     fn id() -> String {
         "shop-1".into()
     }
@@ -482,14 +393,20 @@ mod tests {
     }
 
     #[test]
-    fn failed_needs_a_reason() {
-        let failed = |reason: &'static str| {
+    fn failed_needs_a_reason_and_an_answer_that_leads_to_it() {
+        let failed = |reason: &'static str, answered: u16| {
             violations(move |record| {
                 states(record).pop();
+                record.posts[0].answered = Some(answered);
                 record.listed.insert(id(), State { reason: reason.into(), ..state("Failed") });
             })
         };
-        assert_eq!((failed("Rejected"), failed("")), (vec![], vec![Violation::NoReason { id: id() }]));
+        for (reason, answered) in [("Rejected", 422), ("RedirectRefused", 302), ("Exhausted", 404), ("Expired", 500)] {
+            assert_eq!(failed(reason, answered), [], "{reason}");
+        }
+        for (reason, answered) in [("", 500), ("Rejected", 500), ("RedirectRefused", 422), ("Exhausted", 204)] {
+            assert_eq!(failed(reason, answered), [Violation::NoReason { id: id(), reason: reason.into() }]);
+        }
     }
 
     #[test]
@@ -502,11 +419,11 @@ mod tests {
 
     #[test]
     fn a_replay_is_handled_and_sent_anew() {
-        let handled = State { handled: Some("1".into()), ..state("Delivered") };
+        let handled = State { handled: Some("1".into()), replayed: Some(at(10.0)), ..state("Delivered") };
         let replay = |sent: bool, handled: State| {
             violations(move |record| {
                 record.replays.insert(id(), ("1".into(), at(10.0)));
-                states(record).push(change(11.0, State { handled: Some("1".into()), ..state("Pending") }));
+                states(record).push(change(11.0, replayed()));
                 if sent {
                     record.posts.push(post("shop-1", 12.0, 204));
                 }
@@ -530,7 +447,7 @@ mod tests {
         };
         assert_eq!(undone(state("Failed"), false), [Violation::Undone { id: id(), at: at(10.0) }]);
         assert_eq!(undone(state("Pending"), true), []);
-        assert_eq!(undone(State { handled: Some("1".into()), ..state("Pending") }, false), []);
+        assert_eq!(undone(replayed(), false), []);
     }
 
     #[test]
@@ -570,6 +487,7 @@ mod tests {
         assert_eq!(sent(MIDWAY, 9.0), (MIDWAY, 0));
         assert_eq!(sent(MIDWAY + 1, 9.0), (0, MIDWAY + 1));
         assert_eq!(sent(1, 1.0), (0, 1), "that stop was over long before");
+        assert_eq!(sent(1, 11.5), (0, 1), "what is stopped sends nothing");
     }
 
     #[test]
@@ -586,7 +504,7 @@ mod tests {
         assert_eq!(sent(9.0, |_| ()), found);
         assert_eq!(sent(2.5, |_| ()), [], "it had begun before");
         let replay = |record: &mut Record| {
-            states(record).push(change(8.0, State { handled: Some("1".into()), ..state("Pending") }));
+            states(record).push(change(8.0, replayed()));
         };
         assert_eq!(sent(9.0, replay), []);
     }
@@ -597,7 +515,9 @@ mod tests {
             violations(move |record| {
                 record.posts[0].answered = Some(500);
                 let waits = State { next: Some(at(30.0)), attempts: 1, ..state("Pending") };
-                *states(record) = vec![change(2.0, waits), change(40.0, state("Delivered"))];
+                // Its own outcome is recorded at once, and does not hide it.
+                let outcome = State { attempts: 2, ..state("Delivered") };
+                *states(record) = vec![change(2.0, waits), change(seconds + 0.02, outcome)];
                 record.posts.push(post("shop-1", seconds, 204));
             })
         };
@@ -624,11 +544,18 @@ mod tests {
     #[test]
     fn each_cause_explains_a_repeat_and_an_event_at_another_time_does_not() {
         let window = |from, to| Window { from: at(from), to: at(to) };
-        let replayed = || State { handled: Some("1".into()), ..state("Pending") };
         assert_eq!(cause(9.0, |record| record.posts[0].answered = None), Some(Cause::Unanswered));
         assert_eq!(cause(9.0, |record| record.posts[0].answered = Some(401)), Some(Cause::Refused));
         assert_eq!(cause(9.0, |record| states(record).push(change(8.0, replayed()))), Some(Cause::Replay));
-        assert_eq!(cause(9.0, |record| states(record).push(change(8.0, state("Pending")))), Some(Cause::SetBack));
+        let set_back = |record: &mut Record| states(record).push(change(8.0, state("Pending")));
+        assert_eq!(cause(9.0, set_back), None, "nobody says that it did that");
+        let by_another = |record: &mut Record| {
+            set_back(record);
+            record.set_back.insert(id());
+        };
+        assert_eq!(cause(9.0, by_another), Some(Cause::SetBack));
+        assert_eq!(cause(9.0, |record| record.posts[0].answered = Some(422)), None, "nothing follows a final answer");
+        assert_eq!(cause(9.0, |record| record.stops.push(window(-9.0, 5.0))), None, "sent while that one was stopped");
         assert_eq!(cause(9.0, |record| record.bad_ways.push(window(0.5, 1.5))), Some(Cause::AnswerLost));
         assert_eq!(cause(9.0, |record| record.stops.push(window(1.0, 3.0))), Some(Cause::OperatorStopped));
         assert_eq!(cause(9.0, |record| record.takeovers.push(at(5.0))), Some(Cause::Takeover));
@@ -636,6 +563,30 @@ mod tests {
         assert_eq!(cause(30.0, |record| record.bad_ways.push(window(20.0, 25.0))), None);
         assert_eq!(cause(30.0, |record| record.stops.push(window(20.0, 25.0))), None);
         assert_eq!(cause(30.0, |record| record.takeovers.push(at(31.0))), None);
+    }
+
+    #[test]
+    fn a_replay_explains_one_repeat_and_one_that_was_undone_none() {
+        let two = violations(|record| {
+            record.posts.extend([post("shop-1", 9.0, 204), post("shop-1", 9.3, 204)]);
+            states(record).push(change(8.5, replayed()));
+        });
+        assert_eq!(two, [Violation::Unexplained { id: id(), at: at(9.3), before: at(9.0) }]);
+        let undone = cause(9.0, |record| {
+            *states(record) = vec![change(0.0, replayed()), change(2.0, state("Delivered"))];
+        });
+        assert_eq!(undone, None);
+    }
+
+    #[test]
+    fn nothing_is_sent_after_a_recorded_failed() {
+        let found = violations(|record| {
+            record.posts[0].answered = Some(500);
+            states(record)[1].state = Some(state("Failed"));
+            record.posts.push(post("shop-1", 9.0, 204));
+            states(record).push(change(9.02, State { attempts: 1, ..state("Delivered") }));
+        });
+        assert_eq!(found, [Violation::PostAfterFailed { id: id(), at: at(9.0), failed: at(2.0) }]);
     }
 
     #[test]

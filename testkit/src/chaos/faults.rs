@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use jiff::Timestamp;
 use tokio::time::sleep;
 
 use super::others;
@@ -33,7 +32,11 @@ pub(crate) async fn make(stage: &Arc<Stage>, number: u64, fault: Fault) -> Resul
         Fault::ReplaceLeader => signal(stage, stage.replicas.leader().await, "TERM").await,
         Fault::KillStandby => signal(stage, 1 - stage.replicas.leader().await, "KILL").await,
         Fault::StopLeader(time) => stop_leader(stage, time).await,
-        Fault::KillApiServer => stage.plane.kill_for(Part::ApiServer, DOWN).await?,
+        Fault::KillApiServer => {
+            // Its connections end with it; the proxy before it would keep them.
+            stage.replicas.links().for_each(TcpProxy::reset);
+            stage.plane.kill_for(Part::ApiServer, DOWN).await?;
+        }
         Fault::KillEtcd => stage.plane.kill_for(Part::Etcd, DOWN).await?,
         Fault::StopApiServer(time) => stop_part(stage, Part::ApiServer, time).await,
         Fault::StopEtcd(time) => stop_part(stage, Part::Etcd, time).await,
@@ -45,6 +48,9 @@ pub(crate) async fn make(stage: &Arc<Stage>, number: u64, fault: Fault) -> Resul
             way.set(Link::Pass);
         }
         Fault::ApiLink(link, time) => {
+            if link == Link::Refuse {
+                stage.replicas.links().for_each(TcpProxy::reset);
+            }
             stage.replicas.links().for_each(|way| way.set(link));
             sleep(time).await;
             stage.replicas.links().for_each(|way| way.set(Link::Pass));
@@ -74,9 +80,12 @@ pub(crate) async fn make(stage: &Arc<Stage>, number: u64, fault: Fault) -> Resul
             expired.await;
         }
         Fault::WebhookLink(link, time) => {
-            let from = Timestamp::now();
+            // What is only slower loses no answer.
+            if !matches!(link, Link::Delay(_)) {
+                stage.record.lock().unwrap().bad_ways.push(Window::open());
+            }
             bad_way(&stage.webhook_link, link, time).await;
-            stage.record.lock().unwrap().bad_ways.push(Window { from, to: Timestamp::now() });
+            close(&mut stage.record.lock().unwrap().bad_ways);
             others::open_all(stage).await;
         }
         Fault::TokenLink(link, time) => {
@@ -103,13 +112,18 @@ async fn signal(stage: &Stage, number: usize, signal: &str) {
 
 async fn stop_leader(stage: &Stage, time: Duration) {
     let leader = stage.replicas.leader().await;
-    let from = Timestamp::now();
+    let window = Window::open();
+    stage.record.lock().unwrap().stops.push(window);
     signal(stage, leader, "STOP").await;
     sleep(time).await;
-    // Before it goes on, so that whatever it does then lies inside.
-    let window = Window { from, to: Timestamp::now() };
-    stage.record.lock().unwrap().stops.push(window);
+    // Before it goes on, so that whatever it does then lies behind; two may be stopped at once.
+    stage.record.lock().unwrap().stops.iter_mut().filter(|stop| **stop == window).for_each(Window::close);
     signal(stage, leader, "CONT").await;
+}
+
+/// The windows that are still open end now.
+pub(crate) fn close(windows: &mut [Window]) {
+    windows.iter_mut().for_each(Window::close);
 }
 
 async fn stop_part(stage: &Stage, part: Part, time: Duration) {

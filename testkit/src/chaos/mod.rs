@@ -4,6 +4,7 @@
 mod checker;
 mod client;
 mod faults;
+mod findings;
 mod history;
 mod others;
 mod plan;

@@ -132,7 +132,10 @@ pub(crate) async fn open(stage: Arc<Stage>, subscriber: &'static str) {
     let now = Timestamp::now();
     stage.record.lock().unwrap().openings.entry(subscriber.to_owned()).or_default().push(now);
     let patch = json!({"metadata": {"annotations": {"tidings.dev/reconcile-requested-at": now.to_string()}}});
-    let _ = stage.client.patch("subscribers", subscriber, "", Form::Merge, &patch).await;
+    if stage.client.patch("subscribers", subscriber, "", Form::Merge, &patch).await.is_ok_and(|code| code != 200) {
+        // Refused, so nothing was opened; of an answer that did not come, nobody knows.
+        stage.record.lock().unwrap().openings.entry(subscriber.to_owned()).or_default().retain(|at| *at != now);
+    }
 }
 
 /// The same for all Subscribers.

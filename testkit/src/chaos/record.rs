@@ -43,6 +43,18 @@ pub(crate) struct Window {
     pub(crate) to: Timestamp,
 }
 
+impl Window {
+    /// From now on, and not over yet.
+    pub(crate) fn open() -> Self {
+        Self { from: Timestamp::now(), to: Timestamp::MAX }
+    }
+
+    /// Over by now, if it was not before.
+    pub(crate) fn close(&mut self) {
+        self.to = self.to.min(Timestamp::now());
+    }
+}
+
 /// A POST that arrived at the receiver.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Post {
@@ -78,6 +90,21 @@ impl Post {
     pub(crate) fn is_acknowledged(&self) -> bool {
         self.answered.is_some_and(|status| (200..300).contains(&status))
     }
+
+    /// Whether the answer redirects.
+    pub(crate) fn is_redirected(&self) -> bool {
+        self.answered.is_some_and(|status| (300..400).contains(&status))
+    }
+
+    /// Whether the answer says that the event itself is not wanted.
+    pub(crate) fn is_rejected(&self) -> bool {
+        matches!(self.answered, Some(400 | 405 | 413 | 414 | 415 | 422 | 431))
+    }
+
+    /// Whether nothing is to be sent after such an answer.
+    pub(crate) fn is_final(&self) -> bool {
+        self.is_acknowledged() || self.is_redirected() || self.is_rejected()
+    }
 }
 
 impl State {
@@ -104,9 +131,9 @@ impl State {
         self.phase == "Delivered"
     }
 
-    /// Whether this is another life of the same Notification than `before`: a replay lies between.
+    /// Whether this is a later life of the same Notification than `before`: a replay lies between.
     pub(crate) fn is_replay_of(&self, before: &Self) -> bool {
-        (&self.handled, self.replayed) != (&before.handled, before.replayed)
+        self.replayed > before.replayed
     }
 }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
-use super::checker::{Findings, Violation};
+use super::findings::{Findings, Violation};
 
 /// Violations that are told one by one.
 const TOLD: usize = 20;
@@ -70,6 +70,10 @@ impl fmt::Display for Report {
         row(
             "POSTs begun after a recorded Delivered (must be 0)",
             self.count(|v| matches!(v, Violation::PostAfterDelivered { .. })),
+        )?;
+        row(
+            "POSTs begun after a recorded Failed (must be 0)",
+            self.count(|v| matches!(v, Violation::PostAfterFailed { .. })),
         )?;
         row(
             "POSTs begun before their nextAttemptTime (must be 0)",

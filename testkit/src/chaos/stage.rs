@@ -8,6 +8,7 @@ use jiff::Timestamp;
 use serde_json::json;
 
 use super::client::ApiClient;
+use super::faults;
 use super::history::History;
 use super::record::{Post, Record, State};
 use super::replicas::Replicas;
@@ -100,6 +101,12 @@ impl Stage {
         }
         self.tokens.behave();
         webhooks::calm(&self.receiver);
+        {
+            // Of faults that ended before their time.
+            let mut record = self.record.lock().unwrap();
+            faults::close(&mut record.bad_ways);
+            faults::close(&mut record.stops);
+        }
         self.replicas.go_on().await;
         self.plane.revive().await
     }

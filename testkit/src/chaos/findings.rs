@@ -1,0 +1,148 @@
+//! What the checker may find, and how it is told.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use jiff::Timestamp;
+
+/// What the checker found.
+#[derive(Debug, Default)]
+pub(crate) struct Findings {
+    pub(crate) created: usize,
+    pub(crate) delivered: usize,
+    /// By reason.
+    pub(crate) failed: BTreeMap<String, usize>,
+    /// Deleted by others before they were finished.
+    pub(crate) deleted: usize,
+    pub(crate) posts: usize,
+    pub(crate) repeats: BTreeMap<Cause, usize>,
+    pub(crate) replays: usize,
+    pub(crate) pauses: usize,
+    pub(crate) takeovers: usize,
+    /// The most that a takeover had repeated.
+    pub(crate) most_after_takeover: usize,
+    /// POSTs at a wrong time or without a cause that a stop had caught in the middle.
+    pub(crate) midway: usize,
+    pub(crate) violations: Vec<Violation>,
+}
+
+/// Why an event was sent once more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Cause {
+    /// The webhook answered with something else than 2xx.
+    Refused,
+    /// The webhook answered nothing: it reset, hung, or its client was gone.
+    Unanswered,
+    /// It was asked for by the label.
+    Replay,
+    /// Another client had set it back to Pending.
+    SetBack,
+    /// The answer was lost on a bad way.
+    AnswerLost,
+    /// The operator was stopped when the answer came.
+    OperatorStopped,
+    /// Another operator followed, which did not know of the POST: its outcome was not written yet.
+    Takeover,
+}
+
+/// Something that must never be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Violation {
+    /// Accepted, and neither Delivered nor Failed nor deleted by others.
+    Lost {
+        id: String,
+        state: String,
+    },
+    /// Failed without a reason, or with one that no answer bears out.
+    NoReason {
+        id: String,
+        reason: String,
+    },
+    /// Delivered, and the webhook never said so.
+    NeverAcknowledged {
+        id: String,
+    },
+    /// A replay that was asked for was not done.
+    ReplayLost {
+        id: String,
+    },
+    /// Delivered, and then not any more, though nobody asked for that.
+    Undone {
+        id: String,
+        at: Timestamp,
+    },
+    PostInPause {
+        id: String,
+        at: Timestamp,
+        until: Timestamp,
+    },
+    PostAfterDelivered {
+        id: String,
+        at: Timestamp,
+        delivered: Timestamp,
+    },
+    PostAfterFailed {
+        id: String,
+        at: Timestamp,
+        failed: Timestamp,
+    },
+    PostBeforeTime {
+        id: String,
+        at: Timestamp,
+        next: Timestamp,
+    },
+    /// A POST of an event that nobody created, or at another Subscriber's webhook.
+    Stray {
+        id: String,
+        subscriber: String,
+    },
+    Unexplained {
+        id: String,
+        at: Timestamp,
+        before: Timestamp,
+    },
+    /// A takeover had more repeated than could have been under way.
+    TooManyRepeats {
+        takeover: Timestamp,
+        repeats: usize,
+    },
+}
+
+impl fmt::Display for Cause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Refused => "after an answer that was not 2xx",
+            Self::Unanswered => "after no answer",
+            Self::Replay => "replay",
+            Self::SetBack => "set back to Pending by another client",
+            Self::AnswerLost => "the answer was lost on a bad way",
+            Self::OperatorStopped => "the operator was stopped when the answer came",
+            Self::Takeover => "another operator took over before the outcome was written",
+        })
+    }
+}
+
+impl fmt::Display for Violation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Lost { id, state } => write!(f, "{id} is lost: {state}"),
+            Self::NoReason { id, reason } => write!(f, "{id} failed: {reason:?}, which no answer bears out"),
+            Self::NeverAcknowledged { id } => write!(f, "{id} is Delivered, but no POST of it was answered with 2xx"),
+            Self::ReplayLost { id } => write!(f, "the replay of {id} was not done"),
+            Self::Undone { id, at } => write!(f, "{id} was Delivered and, at {at}, not any more"),
+            Self::PostInPause { id, at, until } => write!(f, "{id} was sent at {at}, in a pause until {until}"),
+            Self::PostAfterDelivered { id, at, delivered } => {
+                write!(f, "{id} was sent at {at}, recorded as Delivered since {delivered}")
+            }
+            Self::PostAfterFailed { id, at, failed } => {
+                write!(f, "{id} was sent at {at}, recorded as Failed since {failed}")
+            }
+            Self::PostBeforeTime { id, at, next } => write!(f, "{id} was sent at {at}, due at {next}"),
+            Self::Stray { id, subscriber } => write!(f, "{id} arrived at {subscriber}, where it does not belong"),
+            Self::Unexplained { id, at, before } => write!(f, "{id} was sent at {at}, and at {before} with success"),
+            Self::TooManyRepeats { takeover, repeats } => {
+                write!(f, "the takeover at {takeover} had {repeats} events repeated")
+            }
+        }
+    }
+}
