@@ -1,4 +1,4 @@
-# Everything one does with this repository. Needs Rust (rustup), Go, a C compiler, bash and git; the other tools are built
+# Everything one does with this repository. Needs Rust (rustup), Go, a C and C++ compiler, bash and git; the other tools are built
 # into .tools/, once. `make` alone lists the targets.
 
 SHELL := bash
@@ -74,6 +74,8 @@ fuzz: fuzz_targets = $(patsubst fuzz/fuzz_targets/%.rs,%,$(wildcard fuzz/fuzz_ta
 fuzz: FUZZ_SECONDS ?= 10
 .PHONY: fuzz
 fuzz: ## feed each fuzz target for FUZZ_SECONDS (10); FUZZ=word takes those whose name holds the word
+	@[[ '$(FUZZ_SECONDS)' =~ ^[1-9][0-9]*$$ ]] || { echo "FUZZ_SECONDS=$(FUZZ_SECONDS): say whole seconds, such as 10" >&2; exit 1; }
+	@[[ -n '$(fuzz_targets)' ]] || { echo "FUZZ=$(FUZZ): no target's name holds it; there are:" fuzz/fuzz_targets/*.rs >&2; exit 1; }
 	@echo "==> Fuzz targets (a minute to build after the tests)"
 	RUSTC_WORKSPACE_WRAPPER='$(CURDIR)/fuzz/rustc' cargo build --package tidings-fuzz --bins --locked
 	@for target in $(fuzz_targets); do \
@@ -81,12 +83,12 @@ fuzz: ## feed each fuzz target for FUZZ_SECONDS (10); FUZZ=word takes those whos
 		mkdir -p $$grown $$broken; \
 		if '$(bin)'/fuzz_$$target -max_total_time=$(FUZZ_SECONDS) -timeout=5 -artifact_prefix=$$broken/ \
 			$$([[ ! -f $$dictionary ]] || echo -dict=$$dictionary) $$grown fuzz/corpus/$$target >$$log 2>&1; \
-		then printf '%-13s %s\n' $$target "$$(grep -a DONE $$log)"; \
-		else grep -a -B1 -A4 panicked $$log || tail $$log; echo "$$target: see $$log" >&2; exit 1; fi; \
+		then printf '%-13s %s inputs, no rule broken\n' $$target "$$(sed -n 's/^#\([0-9]*\).*DONE.*/\1/p' $$log)"; \
+		else grep -a -B1 -A4 panicked $$log || tail $$log; echo "$$target: the input is in $$broken, the whole log is $$log" >&2; exit 1; fi; \
 	done
 
 .PHONY: chaos
-chaos: $(control_plane) bins ## let all go wrong and check that nothing is lost; DURATION=10m for longer, SEED= to repeat
+chaos: $(control_plane) bins ## let all go wrong and check that nothing is lost; DURATION=10m for longer, SEED=7 to repeat, RATE=30 a second
 	TIDINGS_BIN='$(bin)/tidings' '$(bin)/chaos'
 
 .PHONY: lint
@@ -121,8 +123,8 @@ lint-chart: $(helm)
 	done
 
 .PHONY: bench
-bench: $(control_plane) $(helm) ## measure speed and memory beside the API server's own limits; QUICK=1 for a small run
-	@echo "==> The optimised build (a few minutes the first time), then the measured runs (about 15 minutes)"
+bench: $(control_plane) $(helm) ## measure speed and memory beside the API server's own limits; QUICK=1 for a small run, ONLY=latency for a part
+	@echo "==> The optimised build (a few minutes the first time), then the measured runs (about 20 minutes; QUICK=1: two)"
 	cargo bench --locked --bench bench
 
 .PHONY: audit

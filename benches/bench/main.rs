@@ -47,6 +47,13 @@ const FULL: Scale =
 const QUICK: Scale =
     Scale { rounds: 1, run: 500, samples: 200, neighbours: 100, backlog: 5_000, rest: Duration::from_secs(5) };
 
+/// What `ONLY` may name, separated by commas.
+const PARTS: [&str; 3] = ["throughput", "latency", "memory"];
+
+fn variable(name: &str) -> String {
+    std::env::var(name).unwrap_or_default()
+}
+
 fn main() {
     let args: Vec<_> = std::env::args().collect();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
@@ -55,8 +62,15 @@ fn main() {
     {
         return runtime.block_on(receiver::serve(Path::new(folder)));
     }
-    let quick = std::env::var("QUICK").is_ok_and(|quick| !quick.is_empty() && quick != "0");
-    let only = std::env::var("ONLY").unwrap_or_default();
+    let quick = match variable("QUICK").as_str() {
+        "" | "0" => false,
+        "1" => true,
+        other => panic!("QUICK={other}: it is 1 for a small run, or not set"),
+    };
+    let only = variable("ONLY");
+    if let Some(part) = only.split(',').find(|part| !part.is_empty() && !PARTS.contains(part)) {
+        panic!("ONLY={part}: the parts are {}", PARTS.join(", "));
+    }
     runtime.block_on(run(if quick { &QUICK } else { &FULL }, quick, &only));
 }
 

@@ -2,10 +2,10 @@
 
 use std::{
     fs::{self, File},
-    io::{Read, Seek, SeekFrom, Write},
+    io::Write,
     path::{Path, PathBuf},
     sync::{Arc, Mutex},
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use http::Method;
@@ -24,6 +24,9 @@ use tokio::time::sleep;
 pub const CLIENT: (&str, &str) = ("bench", "s3cr3t-for-the-bench");
 /// The path of an endpoint that takes the request and never answers.
 const DEAD: &str = "/dead";
+
+/// What arrives at all, arrives within this.
+const PATIENCE: Duration = Duration::from_secs(120);
 
 /// The process, as the bench sees it.
 pub struct Receiver {
@@ -76,7 +79,7 @@ impl Receiver {
         format!("https://{}{DEAD}", self.settings["webhook"].as_str().unwrap())
     }
 
-    /// What arrived for `name`, beginning with number `from`.
+    /// What arrived for `name`.
     pub fn arrivals(&self, name: &str) -> Vec<Arrival> {
         let text = fs::read_to_string(log(self.folder.path(), name)).unwrap_or_default();
         let complete = text.rfind('\n').map_or("", |end| &text[..end]);
@@ -91,17 +94,13 @@ impl Receiver {
 
     /// Waits for the first arrival for `name`.
     pub async fn first(&self, name: &str) -> Duration {
-        let path = log(self.folder.path(), name);
-        loop {
-            let mut line = [0; 64];
-            if let Ok(mut file) = File::open(&path)
-                && file.seek(SeekFrom::Start(0)).is_ok()
-                && file.read(&mut line).is_ok_and(|read| line[..read].contains(&b'\n'))
-            {
-                return self.arrivals(name)[0].at;
-            }
+        let (path, end) = (log(self.folder.path(), name), Instant::now() + PATIENCE);
+        while fs::metadata(&path).map_or(0, |file| file.len()) == 0 {
+            assert!(Instant::now() < end, "nothing arrived for {name} within {PATIENCE:?}");
             sleep(Duration::from_millis(1)).await;
         }
+        // Lines are written whole.
+        self.arrivals(name)[0].at
     }
 }
 

@@ -117,7 +117,7 @@ impl fmt::Display for Cause {
             Self::SetBack => "set back to Pending by another client",
             Self::AnswerLost => "the answer was lost on a bad way",
             Self::OperatorStopped => "the operator was stopped when the answer came",
-            Self::Takeover => "another operator took over before the outcome was written",
+            Self::Takeover => "takeover before the outcome was written",
         })
     }
 }

@@ -79,7 +79,7 @@ impl fmt::Display for Report {
             "POSTs begun before their nextAttemptTime (must be 0)",
             self.count(|v| matches!(v, Violation::PostBeforeTime { .. })),
         )?;
-        row("such POSTs that SIGSTOP had caught in the middle of a send", findings.midway)?;
+        row("POSTs of these kinds that SIGSTOP had caught in the middle of a send", findings.midway)?;
         row("all violations (must be 0)", findings.violations.len())?;
         row("faults", self.faults)?;
         row("changes of leader, the first included", findings.takeovers)?;
@@ -97,9 +97,10 @@ impl fmt::Display for Report {
         for violation in findings.violations.iter().take(TOLD) {
             writeln!(f, "VIOLATION: {violation}")?;
         }
-        match findings.violations.len().saturating_sub(TOLD) {
-            0 => Ok(()),
-            more => writeln!(f, "and {more} more"),
+        match findings.violations.len() {
+            0 => writeln!(f, "No violation: nothing lost, no repeat without a cause."),
+            count if count > TOLD => writeln!(f, "and {} more", count - TOLD),
+            _ => Ok(()),
         }
     }
 }
