@@ -9,7 +9,6 @@ mod api_server;
 mod architecture;
 mod canary;
 mod certificates;
-mod chaos;
 mod chart;
 mod client_certificates;
 mod cluster;
