@@ -1,18 +1,18 @@
 //! What the bench stands on: a control plane, the receiver's process, and namespaces with Subscribers.
 
-use std::{path::PathBuf, time::Duration};
-
-use kube::{
-    Client, Config,
-    config::{KubeConfigOptions, Kubeconfig},
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
 };
+
+use kube::Client;
 use serde_json::{Value, json};
 use testkit::{ControlPlane, Operator};
 
 use tidings::api_server;
 
 use crate::{
-    cluster::{install_crds, render_chart},
+    cluster::{config, install_crds, render_chart},
     receiver::{CLIENT, Receiver},
     usage,
 };
@@ -42,7 +42,7 @@ impl Stage {
     pub async fn start() -> Self {
         let plane = ControlPlane::start().await.unwrap();
         install_crds(&plane).await;
-        let creator = client(plane.admin_kubeconfig().to_owned()).await;
+        let creator = client(plane.admin_kubeconfig()).await;
         Self { plane, receiver: Receiver::start().await, creator }
     }
 
@@ -69,7 +69,7 @@ impl Stage {
         let token = self.plane.kubectl(&token).await.unwrap().ok().unwrap();
         let kubeconfig = self.plane.kubeconfig_for_token(namespace, token.trim()).unwrap();
         let neighbours = neighbours.iter().map(|name| (*name).to_owned()).collect();
-        let client = client(kubeconfig.clone()).await;
+        let client = client(&kubeconfig).await;
         for namespace in &all {
             self.furnish(namespace).await;
         }
@@ -124,8 +124,6 @@ impl Tenant {
     }
 }
 
-async fn client(kubeconfig: PathBuf) -> Client {
-    let kubeconfig = Kubeconfig::read_from(kubeconfig).unwrap();
-    let config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await.unwrap();
-    api_server::writer(&config).await.unwrap()
+async fn client(kubeconfig: &Path) -> Client {
+    api_server::writer(&config(kubeconfig).await).await.unwrap()
 }

@@ -3,11 +3,7 @@
 use std::sync::Arc;
 
 use http::{Request, Version};
-use kube::{
-    Client, Config,
-    client::Body,
-    config::{KubeConfigOptions, Kubeconfig},
-};
+use kube::{Client, Config, client::Body, config::KubeConfigOptions};
 use testkit::{
     Authority,
     exchange::{Answer, Reply, Request as Arrived},
@@ -16,12 +12,11 @@ use testkit::{
 
 use tidings::api_server;
 
-use crate::cluster::cluster;
+use crate::cluster::{cluster, config};
 
 #[tokio::test]
 async fn outcomes_are_written_in_http_2() {
-    let kubeconfig = Kubeconfig::read_from(cluster().await.admin_kubeconfig()).unwrap();
-    let config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await.unwrap();
+    let config = config(cluster().await.admin_kubeconfig()).await;
     let version = async |client: Client| client.send(version_request()).await.unwrap().version();
     assert_eq!(version(api_server::writer(&config).await.unwrap()).await, Version::HTTP_2);
     // Each watch has a connection of its own.

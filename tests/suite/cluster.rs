@@ -7,6 +7,10 @@ use std::{
     sync::atomic::{AtomicUsize, Ordering},
 };
 
+use kube::{
+    Config,
+    config::{KubeConfigOptions, Kubeconfig},
+};
 use testkit::ControlPlane;
 use tokio::sync::OnceCell;
 
@@ -29,6 +33,12 @@ pub async fn install_crds(plane: &ControlPlane) {
     for kind in ["subscribers", "notifications"] {
         while !plane.kubectl(&["get", kind]).await.unwrap().success {}
     }
+}
+
+/// How to reach the API server of a kubeconfig.
+pub async fn config(kubeconfig: &Path) -> Config {
+    let kubeconfig = Kubeconfig::read_from(kubeconfig).unwrap();
+    Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await.unwrap()
 }
 
 /// A new namespace that starts with `name`.

@@ -2,10 +2,7 @@
 
 use std::time::Duration;
 
-use kube::{
-    Api, Config,
-    config::{KubeConfigOptions, Kubeconfig},
-};
+use kube::Api;
 use serde_json::{Value, json};
 use testkit::{Behaviour, ControlPlane, Part};
 use tokio::time::sleep;
@@ -17,7 +14,7 @@ use tidings::{
 };
 
 use crate::{
-    cluster::install_crds,
+    cluster::{config, install_crds},
     world::{CLIENT, PATIENCE, World, condition, path},
 };
 
@@ -273,8 +270,7 @@ async fn replays_outlast_an_api_server_that_goes_away_and_others_who_write_all_t
 async fn an_outcome_of_the_life_before_a_replay_changes_nothing() {
     let world = shop("replay-late").await;
     world.notification("n", "shop", event("n")).await;
-    let config = Kubeconfig::read_from(world.plane.admin_kubeconfig()).unwrap();
-    let config = Config::from_custom_kubeconfig(config, &KubeConfigOptions::default()).await.unwrap();
+    let config = config(world.plane.admin_kubeconfig()).await;
     let writer = StatusWriter { client: api_server::writer(&config).await.unwrap(), metrics: Metrics::default() };
     let api = Api::<Unfinished>::namespaced(writer.client.clone(), &world.namespace);
     let read = api.get("n").await.unwrap();

@@ -5,18 +5,14 @@ use std::{path::Path, path::PathBuf, time::Duration};
 
 use futures::StreamExt;
 use http::Method;
-use kube::{
-    Api, Config,
-    api::PostParams,
-    config::{KubeConfigOptions, Kubeconfig},
-};
+use kube::{Api, api::PostParams};
 use serde_json::{Value, json};
 use testkit::{ApiProxy, Authority, Client, ControlPlane, Operator, Receiver, TokenService, receiver::Received};
 use tokio::time::{Instant, sleep};
 
 use tidings::api::Notification;
 
-use crate::cluster::{cluster, namespace, render_chart};
+use crate::cluster::{cluster, config, namespace, render_chart};
 
 /// The client that `World::secret` names.
 pub const CLIENT: (&str, &str) = ("acme", "s3cr3t-for-the-test");
@@ -153,8 +149,7 @@ impl World {
 
     /// Creates `count` Notifications as a controller would: many at once, through the API.
     pub async fn create(&self, prefix: &str, subscriber: &str, count: usize) {
-        let kubeconfig = Kubeconfig::read_from(self.plane.admin_kubeconfig()).unwrap();
-        let config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await.unwrap();
+        let config = config(self.plane.admin_kubeconfig()).await;
         let api = Api::<Notification>::namespaced(kube::Client::try_from(config).unwrap(), &self.namespace);
         let make = |n| {
             let name = format!("{prefix}-{n}");

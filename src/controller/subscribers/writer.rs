@@ -47,7 +47,9 @@ impl Subscribers {
         if !self.leadership.holds() {
             return Err(kube::Error::Service(Box::new(Unresolved::NotLeading)));
         }
-        for tries in 1.. {
+        let mut tries = 0;
+        loop {
+            tries += 1;
             let Some((written, version, wanted)) = self.registry.page(key, uid, |page| page.unwritten()).flatten()
             else {
                 return Ok(());
@@ -68,7 +70,6 @@ impl Subscribers {
                 Err(error) => return Err(error),
             }
         }
-        Ok(())
     }
 
     /// Writes over what was known as of `version`, and only over that: a write that reaches the API server late, from this
