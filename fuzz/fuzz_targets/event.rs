@@ -40,7 +40,7 @@ fuzz_target!(|json: &str| -> Corpus {
         assert_eq!(headers[CONTENT_TYPE], Encoding::CLOUDEVENTS_JSON);
         check_structured(json, &members, &body);
     } else {
-        check_binary(&members, &headers, &body);
+        check_binary(&members, headers, &body);
     }
     Corpus::Keep
 });
@@ -92,21 +92,24 @@ fn is_json_to_the_sdk(event: &Value) -> bool {
 }
 
 /// Attributes as headers, data as the body.
-fn check_binary(members: &Members, headers: &HeaderMap, body: &[u8]) {
+fn check_binary(members: &Members, mut headers: HeaderMap, body: &[u8]) {
     // A receiver tells the modes apart by this alone.
     let content_type = headers[CONTENT_TYPE].to_str().unwrap().to_ascii_lowercase();
     assert!(!content_type.starts_with("application/cloudevents"), "{content_type}");
-    for (name, value) in headers {
+    for (name, value) in &headers {
         assert!(value.as_bytes().iter().all(|byte| (b' '..=b'~').contains(byte)), "{name}: {value:?}");
     }
-    let sent: Value = members
+    let decoded = |text: &str| percent_decode_str(text).decode_utf8().unwrap().into_owned();
+    let mut sent: serde_json::Map<_, _> = members
         .iter()
         .filter(|(name, _)| !name.starts_with("data_") && *name != "data")
         .map(|(name, value)| (name.clone(), serde_json::from_str(value.get()).unwrap()))
-        .collect::<serde_json::Map<_, _>>()
-        .into();
-    let event = cloudevents::binding::http::to_event(headers, body.to_vec()).unwrap();
-    check_attributes(&event, &sent, |text| percent_decode_str(text).decode_utf8().unwrap().into_owned());
+        .collect();
+    // The SDK reads it as a URI before it decodes it, which a percent in the host does not outlive.
+    let schema = headers.remove("ce-dataschema").map(|value| decoded(value.to_str().unwrap()).into());
+    assert_eq!(schema, sent.remove("dataschema").filter(|schema: &Value| !schema.is_null()));
+    let event = cloudevents::binding::http::to_event(&headers, body.to_vec()).unwrap();
+    check_attributes(&event, &sent.into(), decoded);
     let text = |name| members.get(name).map(|value| serde_json::from_str::<String>(value.get()));
     match (members.get("data"), text("data_base64")) {
         (_, Some(Ok(base64))) => assert_eq!(BASE64_STANDARD.decode(base64).unwrap(), body),
