@@ -4,15 +4,15 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, stream};
-use http::{Method, Request};
+use http::{Request, request};
 use http_body_util::BodyExt;
 use kube::{Client, client::Body};
 use serde_json::{Value, json};
 
-use crate::stage::{SUBSCRIBERS, Stage, Tenant};
+use crate::stage::{SUBSCRIBERS, Stage};
 
 /// Requests under way at once; the best of them counts.
-const AT_ONCE: [usize; 3] = [16, 32, 64];
+pub const AT_ONCE: [usize; 3] = [16, 32, 64];
 /// Bytes of data in each event.
 pub const EVENT_BYTES: usize = 1024;
 
@@ -40,13 +40,17 @@ pub fn manifest(number: usize) -> Value {
 }
 
 /// Sends one request and takes all of the answer, which must be a success.
-pub async fn send(client: &Client, method: Method, path: &str, content_type: &str, body: Vec<u8>) -> Bytes {
-    let request = Request::builder().method(method).uri(path).header("content-type", content_type);
+async fn send(client: &Client, request: request::Builder, body: Vec<u8>) -> Bytes {
     let answer = client.send(request.body(Body::from(body)).unwrap()).await.unwrap();
     let status = answer.status();
     let body = answer.into_body().collect().await.unwrap().to_bytes();
     assert!(status.is_success(), "{status}: {}", String::from_utf8_lossy(&body));
     body
+}
+
+/// Creates one at the path of its namespace.
+pub async fn create_one(client: &Client, path: &str, body: Vec<u8>) -> Bytes {
+    send(client, Request::post(path).header("content-type", "application/json"), body).await
 }
 
 /// Creates these, so many at once, and returns how many a second that were.
@@ -56,7 +60,7 @@ pub async fn create(client: &Client, namespace: &str, manifests: Vec<Value>, at_
     let path = path(namespace);
     let begun = Instant::now();
     let answers: Vec<_> = stream::iter(bodies)
-        .map(|body| send(client, Method::POST, &path, "application/json", body.into_bytes()))
+        .map(|body| create_one(client, &path, body.into_bytes()))
         .buffer_unordered(at_once)
         .collect()
         .await;
@@ -69,35 +73,35 @@ pub async fn create(client: &Client, namespace: &str, manifests: Vec<Value>, at_
     (rate, created.collect())
 }
 
-/// Finishes these by the patch that the operator writes, with the status `status`; returns how many a second.
+/// Finishes these with the status `status`; returns how many a second.
 pub async fn patch(client: &Client, namespace: &str, created: &[Created], status: &Value, at_once: usize) -> f64 {
-    let bodies: Vec<_> = created.iter().map(|created| (created, patch_of(&created.uid, status).into_bytes())).collect();
-    let path = path(namespace);
     let begun = Instant::now();
-    stream::iter(bodies)
-        .map(|(created, body)| {
-            let path = format!("{path}/{}/status?&fieldManager=tidings", created.name);
-            async move { send(client, Method::PATCH, &path, "application/json-patch+json", body).await }
-        })
+    stream::iter(created)
+        .map(|created| finish(client, namespace, created, status))
         .buffer_unordered(at_once)
-        .for_each(async |answer| drop(answer))
+        .for_each(async |()| ())
         .await;
     created.len() as f64 / begun.elapsed().as_secs_f64()
 }
 
-fn patch_of(uid: &str, status: &Value) -> String {
-    json!([
-        { "op": "test", "path": "/metadata/uid", "value": uid },
+/// Finishes one by the request that the operator makes.
+pub async fn finish(client: &Client, namespace: &str, created: &Created, status: &Value) {
+    let patch = json!([
+        { "op": "test", "path": "/metadata/uid", "value": created.uid },
         { "op": "test", "path": "/status/phase", "value": "Pending" },
         { "op": "test", "path": "/status/attempts", "value": 0 },
         { "op": "test", "path": "/status/lastHandledReplay", "value": null },
         { "op": "add", "path": "/status", "value": status },
-    ])
-    .to_string()
+    ]);
+    let path = format!("{}/{}/status?&fieldManager=tidings", path(namespace), created.name);
+    let request = Request::patch(path)
+        .header("content-type", "application/json-patch+json")
+        .header("accept", "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1");
+    send(client, request, patch.to_string().into_bytes()).await;
 }
 
-/// What the API server can do.
-pub struct Ceiling {
+/// What the API server can do, with so many requests at once.
+pub struct Bare {
     /// Creates a second.
     pub creates: f64,
     /// Status patches a second.
@@ -106,28 +110,15 @@ pub struct Ceiling {
     pub patch_cpu: Duration,
 }
 
-impl Ceiling {
-    /// Deliveries a second while all is created at the same time: both share the API server.
-    pub fn ideal(&self) -> f64 {
-        1.0 / (1.0 / self.creates + 1.0 / self.patches)
-    }
-}
-
-/// The best rates of bare creates and bare patches of `count` objects each.
-pub async fn ceiling(stage: &Stage, tenant: &Tenant, count: usize, status: &Value) -> Ceiling {
-    let mut best = Ceiling { creates: 0.0, patches: 0.0, patch_cpu: Duration::MAX };
-    for (number, at_once) in AT_ONCE.into_iter().enumerate() {
-        let manifests = (number * count..(number + 1) * count).map(manifest).collect();
-        let (creates, created) = create(&stage.creator, &tenant.namespace, manifests, at_once).await;
-        best.creates = best.creates.max(creates);
-        let before = stage.control_plane_cpu().await;
-        let patches = patch(&tenant.client, &tenant.namespace, &created, status, at_once).await;
-        if patches > best.patches {
-            let cpu = stage.control_plane_cpu().await - before;
-            (best.patches, best.patch_cpu) = (patches, cpu / u32::try_from(count).unwrap());
-        }
-    }
-    best
+/// Creates `count` objects in a new namespace, then patches them.
+pub async fn run(stage: &Stage, namespace: &str, count: usize, status: &Value, at_once: usize) -> Bare {
+    let tenant = stage.tenant(namespace).await;
+    let manifests = (0..count).map(manifest).collect();
+    let (creates, created) = create(&stage.creator, &tenant.namespace, manifests, at_once).await;
+    let before = stage.control_plane_cpu().await;
+    let patches = patch(&tenant.client, &tenant.namespace, &created, status, at_once).await;
+    let cpu = stage.control_plane_cpu().await - before;
+    Bare { creates, patches, patch_cpu: cpu / u32::try_from(count).unwrap() }
 }
 
 /// Tells, for each object that appears in the namespace, its name and when it was seen.

@@ -7,7 +7,6 @@ use std::{
     time::Duration,
 };
 
-use http::Method;
 use testkit::Operator;
 use tokio::{
     task::JoinSet,
@@ -79,7 +78,7 @@ pub async fn sample(stage: &Stage, namespace: &str, operator: &Operator, numbers
         let (client, path) = (stage.creator.clone(), path.clone());
         creating.spawn(async move {
             let at = now();
-            bare::send(&client, Method::POST, &path, "application/json", body).await;
+            bare::create_one(&client, &path, body).await;
             (format!("n-{number}"), at)
         });
     }

@@ -7,6 +7,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stderr, clippy::print_stdout)]
 
 mod bare;
+mod bare_loop;
 mod latency;
 mod memory;
 mod receiver;
@@ -43,7 +44,7 @@ pub struct Scale {
 }
 
 const FULL: Scale =
-    Scale { rounds: 3, run: 2_000, samples: 2_000, neighbours: 1_000, backlog: 100_000, rest: Duration::from_secs(30) };
+    Scale { rounds: 5, run: 2_000, samples: 2_000, neighbours: 1_000, backlog: 100_000, rest: Duration::from_secs(30) };
 const QUICK: Scale =
     Scale { rounds: 1, run: 500, samples: 200, neighbours: 100, backlog: 5_000, rest: Duration::from_secs(5) };
 

@@ -8,8 +8,8 @@ use tokio::time::sleep;
 
 use crate::{
     Scale,
-    bare::{self, Ceiling},
-    receiver,
+    bare::{self, AT_ONCE, Bare},
+    bare_loop, receiver,
     report::{Report, median},
     say,
     stage::{Stage, Tenant},
@@ -27,20 +27,10 @@ pub async fn measure(stage: &Stage, scale: &Scale, report: &mut Report) {
     let status = delivered_status(stage).await;
     let mut rounds = Vec::new();
     for number in 1..=scale.rounds {
+        say(format!("round {number} of {}", scale.rounds));
         rounds.push(round(stage, scale, number, &status, report).await);
     }
-    let middle = |figure: fn(&Round) -> f64| median(rounds.iter().map(figure).collect());
-    let rate = |figure| format!("{:.0}/s", middle(figure));
-    let time = |figure| format!("{:.2} ms", middle(figure));
-    report.row("bare creates", rate(|round| round.ceiling.creates), "");
-    report.row("bare status patches", rate(|round| round.ceiling.patches), "");
-    report.row("drain of a backlog", rate(|round| round.drain.rate), "");
-    report.at_least("drain ÷ bare patches", middle(|round| round.drain.rate / round.ceiling.patches), 0.9);
-    report.row("pipeline", rate(|round| round.pipeline), "");
-    report.at_least("pipeline ÷ ideal", middle(|round| round.pipeline / round.ceiling.ideal()), 0.9);
-    report.row("CPU of API server and etcd for a bare patch", time(|round| millis(round.ceiling.patch_cpu)), "");
-    report.row("CPU of API server and etcd for a delivery", time(|round| millis(round.drain.control_plane_cpu)), "");
-    report.row("CPU of the operator for a delivery", time(|round| millis(round.drain.cpu)), "");
+    tell(&rounds, report);
     for count in [1_000, 10_000] {
         let count = count.min(scale.backlog);
         say(format!("growth: a backlog of {count}"));
@@ -53,29 +43,72 @@ pub async fn measure(stage: &Stage, scale: &Scale, report: &mut Report) {
 
 /// Bare and measured runs that follow each other.
 struct Round {
-    ceiling: Ceiling,
+    /// For each of [`AT_ONCE`].
+    bare: Vec<Bare>,
     drain: Drain,
     /// Deliveries a second.
     pipeline: f64,
+    /// Deliveries a second of the bare loop.
+    bare_loop: f64,
 }
 
 async fn round(stage: &Stage, scale: &Scale, number: usize, status: &Value, report: &mut Report) -> Round {
-    say(format!("round {number} of {}: bare creates and status patches", scale.rounds));
-    let plain = stage.tenant(&format!("bare-{number}")).await;
-    let ceiling = bare::ceiling(stage, &plain, scale.run, status).await;
-    say(format!("{:.0} creates/s, {:.0} patches/s; now a backlog is drained", ceiling.creates, ceiling.patches));
+    let mut bare = Vec::new();
+    let mut run_bare = async |at_once: usize| {
+        let run = bare::run(stage, &format!("bare-{number}-{at_once}"), scale.run, status, at_once).await;
+        say(format!("{at_once} at once: {:.0} bare creates/s, {:.0} bare patches/s", run.creates, run.patches));
+        bare.push(run);
+    };
+    run_bare(AT_ONCE[0]).await;
     let before = Writes::now(stage).await;
     let tenant = stage.tenant(&format!("drain-{number}")).await;
     let (drain, operator) = drain(stage, &tenant, scale.run).await;
-    say(format!("{:.0} deliveries/s; now they are created while the operator runs", drain.rate));
+    say(format!("drain: {:.0} deliveries/s", drain.rate));
+    run_bare(AT_ONCE[1]).await;
     let pipeline = pipeline(stage, &tenant, &operator, scale.run).await;
-    say(format!("{pipeline:.0} deliveries/s, ideal {:.0}", ceiling.ideal()));
+    say(format!("pipeline: {pipeline:.0} deliveries/s"));
+    operator.terminate().await.unwrap();
     if number == 1 {
         sleep(Duration::from_secs(1)).await; // the audit log follows
         Writes::now(stage).await.report(&before, 2 * scale.run, report);
     }
-    operator.terminate().await.unwrap();
-    Round { ceiling, drain, pipeline }
+    run_bare(AT_ONCE[2]).await;
+    let tenant = stage.tenant(&format!("loop-{number}")).await;
+    let bare_loop = bare_loop::drain(stage, &tenant, scale.run, status).await;
+    say(format!("bare loop: {bare_loop:.0} deliveries/s"));
+    Round { bare, drain, pipeline, bare_loop }
+}
+
+/// What the rounds say. Which number at once is the best, all rounds decide together: the best of three in a single round
+/// would be the one that the machine's moods favoured.
+fn tell(rounds: &[Round], report: &mut Report) {
+    let middle = |figure: &dyn Fn(&Round) -> f64| median(rounds.iter().map(figure).collect());
+    let best = |figure: fn(&Bare) -> f64| {
+        let rate = |number: &usize| middle(&|round| figure(&round.bare[*number]));
+        (0..AT_ONCE.len()).max_by(|one, other| rate(one).total_cmp(&rate(other))).unwrap()
+    };
+    let (creates, patches) = (best(|bare| bare.creates), best(|bare| bare.patches));
+    let ideal = |round: &Round| 1.0 / (1.0 / round.bare[creates].creates + 1.0 / round.bare[patches].patches);
+    let mut rate = |what: &str, figure: &dyn Fn(&Round) -> f64| {
+        report.row(what, format!("{:.0}/s", middle(figure)), "");
+    };
+    rate(&format!("bare creates, {} at once", AT_ONCE[creates]), &|round| round.bare[creates].creates);
+    rate(&format!("bare status patches, {} at once", AT_ONCE[patches]), &|round| round.bare[patches].patches);
+    rate("drain of a backlog", &|round| round.drain.rate);
+    rate("drain of a backlog by a bare loop", &|round| round.bare_loop);
+    rate("pipeline", &|round| round.pipeline);
+    let of_patches = |rate: f64, round: &Round| rate / round.bare[patches].patches;
+    report.at_least("drain ÷ bare patches", middle(&|round| of_patches(round.drain.rate, round)), 0.9);
+    report.at_least("pipeline ÷ ideal", middle(&|round| round.pipeline / ideal(round)), 0.9);
+    let mut ratio = |what: &str, figure: &dyn Fn(&Round) -> f64| report.row(what, format!("{:.2}", middle(figure)), "");
+    ratio("bare loop ÷ bare patches", &|round| of_patches(round.bare_loop, round));
+    ratio("drain ÷ bare loop", &|round| round.drain.rate / round.bare_loop);
+    let mut time = |what: &str, figure: &dyn Fn(&Round) -> Duration| {
+        report.row(&format!("CPU of {what}"), format!("{:.2} ms", middle(&|round| millis(figure(round)))), "");
+    };
+    time("API server and etcd for a bare patch", &|round| round.bare[patches].patch_cpu);
+    time("API server and etcd for a delivery", &|round| round.drain.control_plane_cpu);
+    time("the operator for a delivery", &|round| round.drain.cpu);
 }
 
 fn millis(time: Duration) -> f64 {
