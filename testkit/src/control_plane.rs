@@ -55,9 +55,17 @@ impl ControlPlane {
     /// # Errors
     /// When the programs are missing (it says how to get them) or not ready in time (with what they printed).
     pub async fn start() -> Result<Self> {
+        Self::start_logging_to(None).await
+    }
+
+    /// The same, with the logs of both programs in this folder, where they outlive the control plane (None: in its own).
+    ///
+    /// # Errors
+    /// As [`ControlPlane::start`].
+    pub async fn start_logging_to(logs: Option<&Path>) -> Result<Self> {
         let mut tries = 1;
         loop {
-            match Self::try_start().await {
+            match Self::try_start(logs).await {
                 Err(error) if tries < TRIES && error.to_string().contains("address already in use") => tries += 1,
                 result => return result,
             }
@@ -72,15 +80,16 @@ impl ControlPlane {
         SHARED.get_or_try_init(Self::start).await
     }
 
-    async fn try_start() -> Result<Self> {
+    async fn try_start(logs: Option<&Path>) -> Result<Self> {
         let (etcd, api_server) = (binaries::find("etcd")?, binaries::find("kube-apiserver")?);
         let folder = Folder::new("control-plane")?;
+        let logs = logs.unwrap_or(folder.path());
         let authority = Authority::new();
         let ca_file = folder.write("ca.crt", authority.ca_pem())?;
         let address = free_address()?;
         let etcd_address = free_address()?;
-        let etcd = programs::etcd(etcd, &folder, etcd_address, free_address()?);
-        let api_server = programs::api_server(api_server, &folder, &authority, address, etcd_address)?;
+        let etcd = programs::etcd(etcd, &folder, logs, etcd_address, free_address()?);
+        let api_server = programs::api_server(api_server, &folder, logs, &authority, address, etcd_address)?;
         let kubeconfig =
             folder.write("admin.kubeconfig", &programs::kubeconfig(address, &ca_file, programs::ADMIN_TOKEN))?;
         let plane = Self {

@@ -11,6 +11,7 @@ pub mod api_proxy;
 pub mod audit;
 
 pub mod chaos;
+pub mod chart;
 pub mod control_plane;
 pub mod error;
 pub mod exchange;

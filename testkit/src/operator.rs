@@ -20,7 +20,8 @@ const TERMINATION_LIMIT: Duration = Duration::from_secs(75);
 pub struct Operator {
     process: Process,
     admin: SocketAddr,
-    _folder: Folder,
+    /// Of the log, unless that is to outlive it.
+    _folder: Option<Folder>,
 }
 
 /// A test that fails shows what the operator said.
@@ -40,11 +41,34 @@ impl Operator {
     /// When no process can be started. Whether it is ready is for [`Operator::ready`] to tell.
     pub async fn start(binary: &Path, kubeconfig: &Path, args: &[&str], env: &[(&str, &str)]) -> Result<Self> {
         let folder = Folder::new("operator")?;
+        let log = folder.path().join("operator.log");
+        Self::start_in(Some(folder), Program::new("operator", binary, log), kubeconfig, args, env).await
+    }
+
+    /// The same with its log in this file, where it outlives the operator.
+    ///
+    /// # Errors
+    /// As [`Operator::start`].
+    pub async fn start_logging_to(
+        log: &Path,
+        binary: &Path,
+        kubeconfig: &Path,
+        args: &[&str],
+        env: &[(&str, &str)],
+    ) -> Result<Self> {
+        Self::start_in(None, Program::new("operator", binary, log), kubeconfig, args, env).await
+    }
+
+    async fn start_in(
+        folder: Option<Folder>,
+        program: Program,
+        kubeconfig: &Path,
+        args: &[&str],
+        env: &[(&str, &str)],
+    ) -> Result<Self> {
         let admin = free_address()?;
-        let program = Program::new("operator", binary, folder.path().join("operator.log"))
-            .args(["run", "--admin-addr", &admin.to_string()])
-            .args(args)
-            .env("KUBECONFIG", kubeconfig);
+        let program =
+            program.args(["run", "--admin-addr", &admin.to_string()]).args(args).env("KUBECONFIG", kubeconfig);
         let program = env.iter().fold(program, |program, (name, value)| program.env(name, value));
         Ok(Self { process: Process::start(program).await?, admin, _folder: folder })
     }

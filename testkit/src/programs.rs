@@ -14,9 +14,9 @@ use crate::process::Program;
 /// The token of the administrator. It guards a control plane on loopback that lives as long as a test.
 pub(crate) const ADMIN_TOKEN: &str = "admin";
 
-pub(crate) fn etcd(path: PathBuf, folder: &Folder, clients: SocketAddr, peers: SocketAddr) -> Program {
+pub(crate) fn etcd(path: PathBuf, folder: &Folder, logs: &Path, clients: SocketAddr, peers: SocketAddr) -> Program {
     let data = folder.path().join("etcd").display().to_string();
-    Program::new("etcd", path, folder.path().join("etcd.log")).args([
+    Program::new("etcd", path, logs.join("etcd.log")).args([
         "--log-level=warn".to_owned(),
         "--unsafe-no-fsync".to_owned(),
         format!("--data-dir={data}"),
@@ -31,6 +31,7 @@ pub(crate) fn etcd(path: PathBuf, folder: &Folder, clients: SocketAddr, peers: S
 pub(crate) fn api_server(
     path: PathBuf,
     folder: &Folder,
+    logs: &Path,
     authority: &Authority,
     address: SocketAddr,
     etcd: SocketAddr,
@@ -59,7 +60,7 @@ pub(crate) fn api_server(
         // It would wait for the default ServiceAccount of each namespace, which the controller-manager makes.
         ("disable-admission-plugins", "ServiceAccount".to_owned()),
     ];
-    Ok(Program::new("kube-apiserver", path, folder.path().join("kube-apiserver.log"))
+    Ok(Program::new("kube-apiserver", path, logs.join("kube-apiserver.log"))
         .args(args.map(|(flag, value)| format!("--{flag}={value}"))))
 }
 

@@ -2,8 +2,7 @@
 
 use std::{
     fs,
-    path::{Path, PathBuf},
-    process::Command,
+    path::Path,
     sync::atomic::{AtomicUsize, Ordering},
 };
 
@@ -51,16 +50,7 @@ pub async fn namespace(plane: &ControlPlane, name: &str) -> String {
 
 /// The chart rendered by Helm for a release `tidings` in `namespace`.
 pub fn render_chart(namespace: &str, args: &[&str]) -> Result<String, String> {
-    let helm = std::env::var_os("TIDINGS_HELM").map_or_else(|| root().join(".tools/bin/helm"), PathBuf::from);
-    let output = Command::new(&helm)
-        .args(["template", "tidings"])
-        .arg(root().join("charts/tidings"))
-        .args(["--namespace", namespace])
-        .args(args)
-        .output()
-        .unwrap_or_else(|error| panic!("{}: {error}: run make tools", helm.display()));
-    let text = |bytes| String::from_utf8(bytes).unwrap();
-    if output.status.success() { Ok(text(output.stdout)) } else { Err(text(output.stderr)) }
+    testkit::chart::render(namespace, args).map_err(|error| error.to_string())
 }
 
 /// The repository.
