@@ -1,6 +1,7 @@
 //! A proxy before the API server that speaks HTTP: it can refuse, lose, break off and hold up single requests.
 
 mod body;
+mod log;
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
@@ -17,12 +18,15 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto;
+use jiff::Timestamp;
 use serde_json::json;
 use tokio::net::TcpStream;
 use tokio::time::sleep;
 use tokio_rustls::TlsAcceptor;
 
 use self::body::{Answered, Broken, Passed};
+pub use self::log::Late;
+use self::log::Log;
 use crate::background::Background;
 use crate::control_plane::ControlPlane;
 use crate::error::{Error, Result};
@@ -108,7 +112,7 @@ type Rule = Box<dyn Fn(&Call) -> Treatment + Send + Sync>;
 struct Shared {
     upstream: Upstream,
     rule: Mutex<Option<Rule>>,
-    treated: Mutex<BTreeMap<&'static str, usize>>,
+    log: Log,
 }
 
 impl ApiProxy {
@@ -120,7 +124,7 @@ impl ApiProxy {
         let authority = Authority::new();
         let tls = TlsAcceptor::from(authority.server_config_for_http2());
         let upstream = Upstream::new(plane.address(), plane.ca_file())?;
-        let shared = Arc::new(Shared { upstream, rule: Mutex::default(), treated: Mutex::default() });
+        let shared = Arc::new(Shared { upstream, rule: Mutex::default(), log: Log::default() });
         let serving = Arc::clone(&shared);
         let serve = move |stream, _| serve(stream, Arc::clone(&serving), tls.clone());
         let (running, address) = Background::listen((Ipv4Addr::LOCALHOST, 0).into(), serve).await?;
@@ -173,7 +177,25 @@ impl ApiProxy {
     /// How many requests were treated in each way so far.
     #[must_use]
     pub fn treated(&self) -> BTreeMap<&'static str, usize> {
-        self.shared.treated.lock().unwrap().clone()
+        self.shared.log.treated.lock().unwrap().clone()
+    }
+
+    /// How many requests are held up now ([`Treatment::Late`]).
+    #[must_use]
+    pub fn held(&self) -> usize {
+        *self.shared.log.held.lock().unwrap()
+    }
+
+    /// The requests that were held up and have reached the API server.
+    #[must_use]
+    pub fn late(&self) -> Vec<Late> {
+        self.shared.log.late.lock().unwrap().clone()
+    }
+
+    /// What the API server refused for want of a right (403), as method and path, and when.
+    #[must_use]
+    pub fn forbidden(&self) -> Vec<(Timestamp, String)> {
+        self.shared.log.forbidden.lock().unwrap().clone()
     }
 }
 
@@ -196,7 +218,7 @@ impl Shared {
         let body = body.collect().await.map_err(Broken::from)?.to_bytes();
         let call = Call::of(&head);
         let treatment = self.rule.lock().unwrap().as_ref().map_or(Treatment::Pass, |rule| rule(&call));
-        *self.treated.lock().unwrap().entry(treatment.name()).or_default() += 1;
+        *self.log.treated.lock().unwrap().entry(treatment.name()).or_default() += 1;
         for_http1(&mut head);
         let request = http::Request::from_parts(head, Full::new(body));
         match treatment {
@@ -205,19 +227,33 @@ impl Shared {
             Treatment::Answer(code) => Ok(refusal(code)),
             Treatment::Expire => Ok(expired()),
             Treatment::LoseAnswer => {
-                let answer = self.upstream.send(request).await.map_err(Broken::from)?;
+                let answer = self.send(request).await?;
                 answer.into_body().collect().await.map_err(Broken::from)?;
                 Err(Broken::from(Error::new("lost")))
             }
             Treatment::Late(time) => {
+                *self.log.held.lock().unwrap() += 1;
                 // A task of its own: it goes on when the client has gone.
                 let late = tokio::spawn(async move {
+                    let from = Timestamp::now();
                     sleep(time).await;
-                    self.pass_on(request, usize::MAX).await
+                    let to = Timestamp::now();
+                    let answer = self.pass_on(request, usize::MAX).await;
+                    self.log.went_on(from, to, answer.as_ref().ok().map(|answer| answer.status().as_u16()));
+                    answer
                 });
                 late.await.map_err(Broken::from)?
             }
         }
+    }
+
+    async fn send(&self, request: crate::upstream::Request) -> Result<http::Response<Incoming>, Broken> {
+        let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+        let answer = self.upstream.send(request).await.map_err(Broken::from)?;
+        if answer.status() == StatusCode::FORBIDDEN {
+            self.log.forbidden(&method, &path);
+        }
+        Ok(answer)
     }
 
     async fn pass_on(
@@ -225,8 +261,7 @@ impl Shared {
         request: crate::upstream::Request,
         limit: usize,
     ) -> Result<http::Response<Answered>, Broken> {
-        let answer = self.upstream.send(request).await.map_err(Broken::from)?;
-        let (mut head, body) = answer.into_parts();
+        let (mut head, body) = self.send(request).await?.into_parts();
         head.headers.remove(http::header::CONNECTION);
         head.headers.remove(http::header::TRANSFER_ENCODING);
         Ok(http::Response::from_parts(head, Passed::new(body, limit).boxed()))
