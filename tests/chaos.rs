@@ -9,9 +9,10 @@ use std::{sync::Mutex, time::Duration};
 
 use testkit::chaos::Campaign;
 
-/// In 40 s: etcd stopped and killed, the leader killed, watches too old, other clients' status writes, a half-open way,
-/// lost answers, 409, the API server killed, and connections to webhooks that are cut.
-const SEED: u64 = 50_435;
+/// In 40 s: status writes held up until the leader that sent them was killed, API server and etcd killed, other clients'
+/// status writes, watches too old, the leader stopped past its Lease, connections to webhooks refused, 429, a leader told to
+/// end, another client secret.
+const SEED: u64 = 12_722_039;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn chaos_loses_nothing_and_repeats_nothing_without_a_cause() {
@@ -30,6 +31,6 @@ async fn chaos_loses_nothing_and_repeats_nothing_without_a_cause() {
     let report = report.unwrap_or_else(|error| panic!("{error}\n{told}\nlogs: {}", folder.display()));
     assert!(report.is_clean(), "{told}\n{report}\nlogs: {}", folder.display());
     // Else it proved nothing.
-    assert!(report.delivered() > 100 && report.takeovers() >= 2, "{told}\n{report}");
+    assert!(report.delivered() > 100 && report.takeovers() >= 3 && report.outlived() > 0, "{told}\n{report}");
     std::fs::remove_dir_all(folder).unwrap();
 }

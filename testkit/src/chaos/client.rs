@@ -6,7 +6,7 @@ use bytes::Bytes;
 use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HOST};
 use http::{Method, Request};
 use http_body_util::{BodyExt, Full};
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::time::{sleep, timeout};
 
 use super::stage::NAMESPACE;
@@ -45,6 +45,13 @@ impl ApiClient {
         };
         let path = format!("{}/{name}{part}", of_kind(kind));
         Ok(self.send(Method::PATCH, &path, content_type, patch).await?.0)
+    }
+
+    /// Puts a new value into a Secret.
+    pub(crate) async fn write_secret(&self, name: &str, key: &str, value: &str) -> Result<u16> {
+        let path = format!("/api/v1/namespaces/{NAMESPACE}/secrets/{name}");
+        let patch = json!({"stringData": {key: value}});
+        Ok(self.send(Method::PATCH, &path, "application/merge-patch+json", &patch).await?.0)
     }
 
     pub(crate) async fn delete(&self, kind: &str, name: &str) -> Result<u16> {

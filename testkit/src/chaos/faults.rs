@@ -10,7 +10,7 @@ use super::others;
 use super::plan::Fault;
 use super::random::Random;
 use super::record::Window;
-use super::stage::{Rule, Stage};
+use super::stage::{Rule, START_LIMIT, Stage};
 use crate::api_proxy::{Call, Treatment};
 use crate::control_plane::Part;
 use crate::error::Result;
@@ -20,6 +20,8 @@ use crate::tcp_proxy::{Link, TcpProxy};
 
 /// A killed program of the control plane comes back after this.
 const DOWN: Duration = Duration::from_secs(2);
+/// Before its end the leader's status writes are held up for so long.
+const STRANDED: Duration = Duration::from_secs(2);
 
 /// Makes the fault with this number, and returns when it is over.
 ///
@@ -35,7 +37,10 @@ pub(crate) async fn make(stage: &Arc<Stage>, number: u64, fault: Fault) -> Resul
         Fault::KillApiServer => {
             // Its connections end with it; the proxy before it would keep them.
             stage.replicas.links().for_each(TcpProxy::reset);
+            stage.record.lock().unwrap().unready.push(Window::open());
             stage.plane.kill_for(Part::ApiServer, DOWN).await?;
+            stage.plane.ready(START_LIMIT).await?;
+            close(&mut stage.record.lock().unwrap().unready);
         }
         Fault::KillEtcd => stage.plane.kill_for(Part::Etcd, DOWN).await?,
         Fault::StopApiServer(time) => stop_part(stage, Part::ApiServer, time).await,
@@ -66,6 +71,7 @@ pub(crate) async fn make(stage: &Arc<Stage>, number: u64, fault: Fault) -> Resul
             let late = Treatment::Late(random.time(1_000..6_000));
             rule(stage, time, some(random, 33, late, is_status_write)).await;
         }
+        Fault::StrandWrites(stopped) => strand_writes(stage, random, stopped).await,
         Fault::BreakListings(time) => {
             // Watches end, so that there are listings.
             let wanted = |call: &Call| call.is_list_of("notifications") || call.is_list_of("subscribers");
@@ -99,6 +105,7 @@ pub(crate) async fn make(stage: &Arc<Stage>, number: u64, fault: Fault) -> Resul
             others::open_all(stage).await;
         }
         Fault::RevokeTokens => stage.tokens.tokens().revoke_all(),
+        Fault::RotateSecret(time) => stage.rotate_secret(&format!("s3cr3t-{number}"), time).await,
         Fault::StatusWrites(time) => others::status_storm(stage, time, random).await,
         Fault::LabelWrites(time) => others::label_storm(stage, time, random).await,
     }
@@ -119,6 +126,20 @@ async fn stop_leader(stage: &Stage, time: Duration) {
     // Before it goes on, so that whatever it does then lies behind; two may be stopped at once.
     stage.record.lock().unwrap().stops.iter_mut().filter(|stop| **stop == window).for_each(Window::close);
     signal(stage, leader, "CONT").await;
+}
+
+/// Each write arrives at a time of its own, most of them when somebody else leads.
+async fn strand_writes(stage: &Stage, mut random: Random, stopped: Option<Duration>) {
+    let (seed, calls) = (random.next(), AtomicU64::new(0));
+    let held = move |call: &Call| {
+        let mut random = Random::of(seed, "call", calls.fetch_add(1, Ordering::Relaxed));
+        if is_status_write(call) { Treatment::Late(random.time(16_000..40_000)) } else { Treatment::Pass }
+    };
+    rule(stage, STRANDED, Box::new(held)).await;
+    match stopped {
+        Some(time) => stop_leader(stage, time).await,
+        None => signal(stage, stage.replicas.leader().await, "KILL").await,
+    }
 }
 
 /// The windows that are still open end now.

@@ -19,6 +19,16 @@ pub(crate) struct Findings {
     pub(crate) replays: usize,
     pub(crate) pauses: usize,
     pub(crate) takeovers: usize,
+    /// Changes of the Lease's holder after it was given back, and after it ran out.
+    pub(crate) given_back: usize,
+    pub(crate) ran_out: usize,
+    /// Status writes that arrived after somebody else led, and those of them that the API server took.
+    pub(crate) outlived: usize,
+    pub(crate) outlived_taken: usize,
+    pub(crate) rotations: usize,
+    /// How often a Subscriber said that its client is refused, and how often that ended though nobody asked.
+    pub(crate) refused: usize,
+    pub(crate) taken_up: usize,
     /// The most that a takeover had repeated.
     pub(crate) most_after_takeover: usize,
     /// POSTs at a wrong time or without a cause that a stop had caught in the middle.
@@ -91,6 +101,19 @@ pub(crate) enum Violation {
         at: Timestamp,
         next: Timestamp,
     },
+    /// Sent when its deletion must have been seen.
+    PostAfterDeletion {
+        id: String,
+        at: Timestamp,
+        deleted: Timestamp,
+    },
+    /// A recorded pause became shorter, or vanished, before its end.
+    PauseCutShort {
+        subscriber: String,
+        until: Timestamp,
+        at: Timestamp,
+        now: Option<Timestamp>,
+    },
     /// A POST of an event that nobody created, or at another Subscriber's webhook.
     Stray {
         id: String,
@@ -100,6 +123,23 @@ pub(crate) enum Violation {
         id: String,
         at: Timestamp,
         before: Timestamp,
+    },
+    /// Repeated though whoever led before had given the Lease back, and so had written every outcome.
+    RepeatedAfterRelease {
+        id: String,
+        at: Timestamp,
+        before: Timestamp,
+    },
+    /// The Secret has another client secret, and the Subscriber goes by the old one.
+    StillRefused {
+        subscriber: String,
+        since: Timestamp,
+        until: Timestamp,
+    },
+    /// The chart's Role does not permit what the operator does.
+    Forbidden {
+        request: String,
+        at: Timestamp,
     },
     /// A takeover had more repeated than could have been under way.
     TooManyRepeats {
@@ -138,8 +178,20 @@ impl fmt::Display for Violation {
                 write!(f, "{id} was sent at {at}, recorded as Failed since {failed}")
             }
             Self::PostBeforeTime { id, at, next } => write!(f, "{id} was sent at {at}, due at {next}"),
+            Self::PostAfterDeletion { id, at, deleted } => write!(f, "{id} was sent at {at}, deleted at {deleted}"),
+            Self::PauseCutShort { subscriber, until, at, now } => {
+                let now = now.map_or_else(|| "none".to_owned(), |now| format!("one until {now}"));
+                write!(f, "the pause of {subscriber} until {until} was {now} from {at} on")
+            }
             Self::Stray { id, subscriber } => write!(f, "{id} arrived at {subscriber}, where it does not belong"),
             Self::Unexplained { id, at, before } => write!(f, "{id} was sent at {at}, and at {before} with success"),
+            Self::RepeatedAfterRelease { id, at, before } => {
+                write!(f, "{id} was sent at {at}, and at {before} by one that gave the Lease back later")
+            }
+            Self::StillRefused { subscriber, since, until } => {
+                write!(f, "{subscriber} did not find its new client secret, there since {since}, until {until}")
+            }
+            Self::Forbidden { request, at } => write!(f, "{request}: the operator has no right to it, at {at}"),
             Self::TooManyRepeats { takeover, repeats } => {
                 write!(f, "the takeover at {takeover} had {repeats} events repeated")
             }

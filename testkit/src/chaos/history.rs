@@ -18,12 +18,17 @@ use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 use tokio::time::sleep;
 
-use super::record::{Change, Record, State, time};
+use super::lease;
+use super::record::{Change, Record, State};
 use super::stage::NAMESPACE;
 use crate::error::{Error, Result};
 
-/// Where the API server keeps our kinds, as JSON.
-const PREFIX: &str = "/registry/tidings.dev/";
+/// Where the API server keeps all.
+const REGISTRY: &str = "/registry/";
+/// Our kinds below it, as JSON.
+const GROUP: &str = "tidings.dev/";
+/// One range holds Leases and our kinds; what lies between them changes seldom.
+const RANGE: (&str, &str) = ("/registry/leases/", "/registry/tidings.dev0");
 
 /// A watch that writes what it sees into a record. Dropping it ends it.
 pub(crate) struct History {
@@ -102,8 +107,7 @@ impl Watch {
         let failed = |error: hyper::Error| Error::new(error.to_string());
         let (mut sender, connection) = handshake(TokioIo::new(stream)).await.map_err(failed)?;
         tokio::spawn(connection);
-        let end = PREFIX.replace("dev/", "dev0");
-        let create = json!({"create_request": {"key": STANDARD.encode(PREFIX), "range_end": STANDARD.encode(end),
+        let create = json!({"create_request": {"key": STANDARD.encode(RANGE.0), "range_end": STANDARD.encode(RANGE.1),
             "start_revision": self.next.to_string()}});
         let request = Request::post("/v3/watch").header(HOST, "etcd").body(Full::new(Bytes::from(create.to_string())));
         let answer = sender.send_request(request.map_err(|error| Error::new(error.to_string()))?).await;
@@ -125,29 +129,29 @@ impl Watch {
         let revision = kv["mod_revision"].as_str().and_then(|revision| revision.parse::<u64>().ok());
         self.next = self.next.max(revision.unwrap_or_default() + 1);
         let decoded = |field: &str| kv[field].as_str().and_then(|text| STANDARD.decode(text).ok()).unwrap_or_default();
-        let key = String::from_utf8(decoded("key")).unwrap_or_default();
-        let Some((kind, name)) = key
-            .strip_prefix(PREFIX)
-            .and_then(|key| key.split_once('/'))
-            .and_then(|(kind, rest)| Some((kind, rest.strip_prefix(NAMESPACE)?.strip_prefix('/')?)))
-        else {
-            return;
-        };
-        let object: Option<Value> = serde_json::from_slice(&decoded("value")).ok();
+        let (key, value) = (String::from_utf8(decoded("key")).unwrap_or_default(), decoded("value"));
+        let Some((kind, name)) = place(&key) else { return };
+        let object = serde_json::from_slice::<Value>(&value).ok();
         let mut record = self.record.lock().unwrap();
         match (kind, object) {
             ("notifications", object) => {
                 let state = object.as_ref().map(State::of);
                 record.changes.entry(name.to_owned()).or_default().push(Change { at, state });
             }
-            ("subscribers", Some(subscriber)) => {
-                let until = time(&subscriber["status"]["pausedUntilTime"]);
-                let pauses = record.pauses.entry(name.to_owned()).or_default();
-                if pauses.last().is_none_or(|(_, last)| *last != until) {
-                    pauses.push((at, until));
+            ("subscribers", Some(subscriber)) => record.see_subscriber(name, &subscriber, at),
+            ("leases", _) => {
+                if let Some(holder) = lease::holder(&value) {
+                    record.see_holder(holder, at);
                 }
             }
             _ => {}
         }
     }
+}
+
+/// The kind and the name of what is kept under a key, if it is in the campaign's namespace.
+fn place(key: &str) -> Option<(&str, &str)> {
+    let below = key.strip_prefix(REGISTRY)?;
+    let (kind, rest) = below.strip_prefix(GROUP).unwrap_or(below).split_once('/')?;
+    Some((kind, rest.strip_prefix(NAMESPACE)?.strip_prefix('/')?))
 }

@@ -6,6 +6,8 @@ mod client;
 mod faults;
 mod findings;
 mod history;
+mod install;
+mod lease;
 mod others;
 mod plan;
 mod random;
@@ -16,7 +18,7 @@ mod stage;
 mod webhooks;
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -29,9 +31,11 @@ pub use self::report::Report;
 use self::stage::Stage;
 use crate::error::{Error, Result};
 
+/// All that is needed runs within this.
+const SET_LIMIT: Duration = Duration::from_secs(180);
 /// After the last fault everything must be finished within this.
 const SETTLE_LIMIT: Duration = Duration::from_secs(180);
-/// What is up to start, to heal and to judge takes no longer.
+/// What is up to heal, and what is still on its way, takes no longer.
 const REST_LIMIT: Duration = Duration::from_secs(180);
 /// What arrives when nothing should arrive any more, arrives within this.
 const QUIET: Duration = Duration::from_secs(3);
@@ -57,31 +61,29 @@ impl Campaign {
     /// Runs it, telling `say` how it goes, one line at a time.
     ///
     /// # Errors
-    /// When it could not be run to its end: whether it found anything is for the report to tell.
+    /// When it could not be run to its end: whether it found anything is for the report to tell. What logs and records
+    /// there are by then are in the folder.
     pub async fn run(&self, say: impl Fn(&str) + Send + Sync + 'static) -> Result<Report> {
-        let limit = self.duration + SETTLE_LIMIT + REST_LIMIT;
-        let run = timeout(limit, self.run_to_its_end(Arc::new(say))).await;
-        run.unwrap_or_else(|_| Err(Error::new(format!("the campaign has no end after {limit:?}"))))
-    }
-
-    async fn run_to_its_end(&self, say: Arc<dyn Fn(&str) + Send + Sync>) -> Result<Report> {
+        fs::create_dir_all(&self.folder)?;
         say("starting etcd, kube-apiserver, a webhook, a token service, two operators, and proxies between them");
-        let stage = Arc::new(Stage::set(&self.binary, self.seed).await?);
+        let stage = Stage::set(&self.binary, self.seed, &self.folder);
+        let stage = Arc::new(within(SET_LIMIT, "starting", stage).await?);
         let began = Instant::now();
-        let tell = {
-            let say = Arc::clone(&say);
-            move |what: String| say(&format!("{:>6.1} s  {what}", began.elapsed().as_secs_f32()))
-        };
+        let say = Arc::new(say);
+        let tell = move |what: String| say(&format!("{:>6.1} s  {what}", began.elapsed().as_secs_f32()));
         let supervised = Arc::clone(&stage);
         let mut background = JoinSet::new();
         background.spawn(async move { supervised.replicas.supervise().await });
         background.spawn(counts(Arc::clone(&stage), tell.clone()));
-        let result = self.disturb(&stage, began, tell).await;
-        let taken = stage.finish().await;
+        let limit = self.duration + SETTLE_LIMIT + REST_LIMIT;
+        let result = within(limit, "the campaign", self.disturb(&stage, began, tell)).await;
+        let complete = stage.finish().await;
         background.shutdown().await;
-        self.leave(&stage, taken.as_ref().ok()).await?;
+        let record = stage.record.lock().unwrap().clone();
+        self.leave(&record)?;
         let (faults, settled) = result?;
-        let findings = checker::check(&taken?);
+        complete?;
+        let findings = checker::check(&record);
         let treated = stage.api.treated();
         let report = Report { seed: self.seed, duration: self.duration, settled, faults, treated, findings };
         fs::write(self.folder.join("report.txt"), report.to_string())?;
@@ -125,20 +127,16 @@ impl Campaign {
             count => format!("{count} are not finished: {}", open[..count.min(10)].join(", ")),
         });
         let settled = healed.elapsed();
+        // What a fault held up may arrive long after it.
+        while stage.api.held() > 0 {
+            sleep(QUIET).await;
+        }
         sleep(QUIET).await;
         Ok((steps.len(), settled))
     }
 
-    /// Leaves logs and records in the folder.
-    async fn leave(&self, stage: &Stage, record: Option<&Record>) -> Result<()> {
-        fs::create_dir_all(&self.folder)?;
-        for (number, log) in stage.replicas.logs().await.iter().enumerate() {
-            fs::write(self.folder.join(format!("operator-{}.log", number + 1)), log)?;
-        }
-        for log in ["kube-apiserver.log", "etcd.log"] {
-            copy(&stage.plane.folder().join(log), &self.folder.join(log));
-        }
-        let Some(record) = record else { return Ok(()) };
+    /// Leaves the records in the folder, where the logs are from the beginning.
+    fn leave(&self, record: &Record) -> Result<()> {
         let text = |lines: Vec<String>| lines.join("\n") + "\n";
         let posts = record.posts.iter().map(|post| format!("{} {} {:?}", post.arrived, post.id, post.answered));
         fs::write(self.folder.join("posts.txt"), text(posts.collect()))?;
@@ -153,9 +151,9 @@ impl Campaign {
     }
 }
 
-/// A log that is not there is not missed.
-fn copy(from: &Path, to: &Path) {
-    let _ = fs::copy(from, to);
+/// What takes longer has failed.
+async fn within<T>(limit: Duration, what: &str, work: impl Future<Output = Result<T>>) -> Result<T> {
+    timeout(limit, work).await.unwrap_or_else(|_| Err(Error::new(format!("{what} has no end after {limit:?}"))))
 }
 
 /// Tells how it stands, for ever.

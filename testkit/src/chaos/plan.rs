@@ -37,11 +37,15 @@ pub(crate) enum Fault {
     ExpireWatches(Duration),
     /// A third of the status writes reach the API server seconds later.
     LateWrites(Duration),
+    /// What the leader writes into statuses arrives when its Lease has run out: it is killed, or stopped for so long.
+    StrandWrites(Option<Duration>),
     WebhookLink(Link, Duration),
     TokenLink(Link, Duration),
     TokenRefuses(u16, Duration),
     /// No token issued so far is valid any more.
     RevokeTokens,
+    /// The token service knows the client by another secret, and the Secret has it this much later.
+    RotateSecret(Duration),
     /// Other clients write to statuses, 50 times a second.
     StatusWrites(Duration),
     /// Other clients write labels, 50 times a second.
@@ -58,7 +62,7 @@ pub(crate) struct Step {
 type Draw = fn(&mut Random) -> Fault;
 
 /// Every kind once; those with more than one face draw it.
-const DECK: [Draw; 24] = [
+const DECK: [Draw; 26] = [
     |_| Fault::KillLeader,
     |_| Fault::ReplaceLeader,
     |_| Fault::KillStandby,
@@ -80,12 +84,17 @@ const DECK: [Draw; 24] = [
     |r| Fault::BreakListings(r.time(5_000..10_000)),
     |r| Fault::ExpireWatches(r.time(2_000..5_000)),
     |r| Fault::LateWrites(r.time(5_000..10_000)),
+    |r| {
+        let stopped = r.time(18_000..22_000);
+        Fault::StrandWrites(r.percent(50).then_some(stopped))
+    },
     |r| Fault::WebhookLink(bad_link(r), r.time(2_000..5_000)),
     |r| Fault::TokenLink(bad_link(r), r.time(2_000..6_000)),
     |r| match r.percent(50) {
         true => Fault::TokenRefuses(*r.pick(&[429, 500, 503]), r.time(2_000..6_000)),
         false => Fault::RevokeTokens,
     },
+    |r| Fault::RotateSecret(r.time(1_000..5_000)),
     |r| Fault::StatusWrites(r.time(5_000..10_000)),
     |r| Fault::LabelWrites(r.time(5_000..10_000)),
 ];
@@ -132,10 +141,13 @@ impl fmt::Display for Fault {
             Self::BreakListings(time) => ("listings break off".into(), Some(time)),
             Self::ExpireWatches(time) => ("watches are too old (410)".into(), Some(time)),
             Self::LateWrites(time) => ("status writes arrive late".into(), Some(time)),
+            Self::StrandWrites(None) => ("status writes are held up, and the leader is killed".into(), None),
+            Self::StrandWrites(time) => ("status writes are held up, and the leader is stopped".into(), time),
             Self::WebhookLink(link, time) => (format!("operators to webhooks: {link}"), Some(time)),
             Self::TokenLink(link, time) => (format!("operators to token service: {link}"), Some(time)),
             Self::TokenRefuses(code, time) => (format!("the token service answers {code}"), Some(time)),
             Self::RevokeTokens => ("all tokens are revoked".into(), None),
+            Self::RotateSecret(time) => ("the client secret is another, which the Secret has not".into(), Some(time)),
             Self::StatusWrites(time) => ("others write statuses".into(), Some(time)),
             Self::LabelWrites(time) => ("others write labels".into(), Some(time)),
         };
@@ -186,7 +198,7 @@ mod tests {
         let kinds = |steps: &[Step]| steps.iter().map(|step| discriminant(&step.fault)).collect::<HashSet<_>>();
         // One draw has two kinds, two kinds have two draws.
         assert!(kinds(&steps[..DECK.len()]).len() >= DECK.len() - 4);
-        assert_eq!(kinds(&steps).len(), 22);
+        assert_eq!(kinds(&steps).len(), 24);
         assert!(steps.is_sorted_by_key(|step| step.at) && steps.last().unwrap().at < LONG);
     }
 }

@@ -5,6 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use jiff::Timestamp;
 use serde_json::Value;
 
+use crate::api_proxy::Late;
+
 /// All of it. Notifications are known by their name, which is their event's id too.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Record {
@@ -22,8 +24,12 @@ pub(crate) struct Record {
     pub(crate) posts: Vec<Post>,
     /// Every version of each Notification that etcd had, in order.
     pub(crate) changes: BTreeMap<String, Vec<Change>>,
-    /// Every value of `pausedUntilTime` that etcd had, by Subscriber, and since when.
-    pub(crate) pauses: BTreeMap<String, Vec<(Timestamp, Option<Timestamp>)>>,
+    /// Every value of `pausedUntilTime` that etcd had, by Subscriber, in order.
+    pub(crate) pauses: BTreeMap<String, Vec<Pause>>,
+    /// Whether each Subscriber's status said that the token service refuses the client, and since when.
+    pub(crate) refusals: BTreeMap<String, Vec<(Timestamp, bool)>>,
+    /// Who held the Lease, and from when etcd had that; nobody (no name): it was given back.
+    pub(crate) holders: Vec<(Timestamp, String)>,
     /// What the API server lists at the end.
     pub(crate) listed: BTreeMap<String, State>,
     /// When an operator began to lead.
@@ -32,8 +38,18 @@ pub(crate) struct Record {
     pub(crate) stops: Vec<Window>,
     /// When the way to the webhooks was bad.
     pub(crate) bad_ways: Vec<Window>,
+    /// From when the token service took another client secret alone, until the Secret had it.
+    pub(crate) rotations: Vec<Window>,
+    /// From the end of an API server until another was ready: one that is not takes nobody's rights for granted.
+    pub(crate) unready: Vec<Window>,
+    /// The status writes that were held up on their way.
+    pub(crate) late: Vec<Late>,
+    /// What the API server refused the operators for want of a right, and when.
+    pub(crate) forbidden: Vec<(Timestamp, String)>,
     /// At most so many attempts may be under way at once.
     pub(crate) in_flight: usize,
+    /// When the record ended.
+    pub(crate) ended: Timestamp,
 }
 
 /// From when to when.
@@ -47,6 +63,10 @@ impl Window {
     /// From now on, and not over yet.
     pub(crate) fn open() -> Self {
         Self { from: Timestamp::now(), to: Timestamp::MAX }
+    }
+
+    pub(crate) fn meets(&self, from: Timestamp, to: Timestamp) -> bool {
+        self.from <= to && from <= self.to
     }
 
     /// Over by now, if it was not before.
@@ -63,6 +83,18 @@ pub(crate) struct Post {
     pub(crate) arrived: Timestamp,
     /// The status of the answer, from when it was handed to the connection; none before, and for a hang or a reset.
     pub(crate) answered: Option<u16>,
+}
+
+/// A value of a Subscriber's `pausedUntilTime`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Pause {
+    /// When it was seen first: never before it was recorded.
+    pub(crate) since: Timestamp,
+    pub(crate) until: Option<Timestamp>,
+    /// What `tidings.dev/reconcile-requested-at` said then.
+    pub(crate) asked: Option<String>,
+    /// The request that the status called handled in the last version with this value.
+    pub(crate) handled: Option<String>,
 }
 
 /// A version of a Notification, with the time at which it was seen: never before it was recorded.
@@ -134,6 +166,36 @@ impl State {
     /// Whether this is a later life of the same Notification than `before`: a replay lies between.
     pub(crate) fn is_replay_of(&self, before: &Self) -> bool {
         self.replayed > before.replayed
+    }
+}
+
+impl Record {
+    /// Takes in a version of a Subscriber that was seen now.
+    pub(crate) fn see_subscriber(&mut self, name: &str, subscriber: &Value, now: Timestamp) {
+        let status = &subscriber["status"];
+        let text = |value: &Value| value.as_str().map(str::to_owned);
+        let (until, handled) = (time(&status["pausedUntilTime"]), text(&status["lastHandledRequest"]));
+        let pauses = self.pauses.entry(name.to_owned()).or_default();
+        match pauses.last_mut().filter(|last| last.until == until) {
+            Some(last) => last.handled = handled,
+            None => {
+                let asked = text(&subscriber["metadata"]["annotations"]["tidings.dev/reconcile-requested-at"]);
+                pauses.push(Pause { since: now, until, asked, handled });
+            }
+        }
+        let conditions = status["conditions"].as_array().map_or(&[][..], |conditions| conditions);
+        let refused = conditions.iter().any(|c| c["type"] == "TokenAvailable" && c["reason"] == "TokenRejected");
+        let refusals = self.refusals.entry(name.to_owned()).or_default();
+        if refusals.last().is_none_or(|(_, last)| *last != refused) {
+            refusals.push((now, refused));
+        }
+    }
+
+    /// Takes in a version of the Lease that was seen now.
+    pub(crate) fn see_holder(&mut self, holder: String, now: Timestamp) {
+        if self.holders.last().is_none_or(|(_, last)| *last != holder) {
+            self.holders.push((now, holder));
+        }
     }
 }
 

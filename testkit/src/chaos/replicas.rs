@@ -1,6 +1,6 @@
 //! Two operators that take turns by a Lease, each with a way of its own to the API server, and what keeps them running.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -20,6 +20,10 @@ use crate::tcp_proxy::TcpProxy;
 /// An operator that ended is started again after this.
 const AGAIN: Duration = Duration::from_secs(1);
 
+/// What both are told.
+const FLAGS: [&str; 6] =
+    ["--watch-namespace", NAMESPACE, "--lease-namespace", NAMESPACE, "--egress-allow-cidr", "127.0.0.0/8"];
+
 /// See the module.
 pub(crate) struct Replicas([Replica; 2]);
 
@@ -29,10 +33,22 @@ struct Replica {
 }
 
 impl Replicas {
-    pub(crate) async fn start(binary: &Path, plane: &ControlPlane, api: &ApiProxy) -> Result<Self> {
-        let (first, second) =
-            (Replica::start(binary, plane, api, "first"), Replica::start(binary, plane, api, "second"));
-        Ok(Self([first.await?, second.await?]))
+    /// Starts both with the rights of a token; their logs are in the folder `logs`.
+    pub(crate) async fn start(
+        binary: &Path,
+        plane: &ControlPlane,
+        api: &ApiProxy,
+        token: &str,
+        logs: &Path,
+    ) -> Result<Self> {
+        let start = async |name: &'static str| {
+            let link = TcpProxy::start(api.address()).await?;
+            let kubeconfig = plane.kubeconfig_through(name, link.address(), api.ca_file(), Some(token))?;
+            let log = logs.join(format!("operator-{name}.log"));
+            let operator = Operator::start_logging_to(&log, binary, &kubeconfig, &FLAGS, &[("HOSTNAME", name)]).await?;
+            Ok::<_, Error>(Replica { operator: Arc::new(Mutex::new(operator)), link })
+        };
+        Ok(Self([start("first").await?, start("second").await?]))
     }
 
     /// Starts again whoever ended, for ever.
@@ -70,7 +86,7 @@ impl Replicas {
 
     /// When one of them began to lead, by what they logged.
     pub(crate) async fn takeovers(&self) -> Vec<Timestamp> {
-        let logs = self.logs().await;
+        let logs = [self.hold(0).await.logs(), self.hold(1).await.logs()];
         let mut takeovers: Vec<_> = logs
             .iter()
             .flat_map(|log| log.lines())
@@ -79,11 +95,6 @@ impl Replicas {
             .collect();
         takeovers.sort_unstable();
         takeovers
-    }
-
-    /// All that they logged.
-    pub(crate) async fn logs(&self) -> [String; 2] {
-        [self.hold(0).await.logs(), self.hold(1).await.logs()]
     }
 
     /// Has both go on, if they were stopped.
@@ -106,15 +117,6 @@ impl Replicas {
 }
 
 impl Replica {
-    async fn start(binary: &Path, plane: &ControlPlane, api: &ApiProxy, name: &str) -> Result<Self> {
-        let link = TcpProxy::start(api.address()).await?;
-        let kubeconfig: PathBuf = plane.kubeconfig_through(name, link.address(), api.ca_file(), None)?;
-        let args =
-            ["--watch-namespace", NAMESPACE, "--lease-namespace", NAMESPACE, "--egress-allow-cidr", "127.0.0.0/8"];
-        let operator = Operator::start(binary, &kubeconfig, &args, &[("HOSTNAME", name)]).await?;
-        Ok(Self { operator: Arc::new(Mutex::new(operator)), link })
-    }
-
     /// Whether it says that it leads; one that is stopped says nothing.
     async fn leads(&self) -> bool {
         let admin = self.operator.lock().await.admin_address();

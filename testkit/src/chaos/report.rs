@@ -9,6 +9,17 @@ use super::findings::{Findings, Violation};
 /// Violations that are told one by one.
 const TOLD: usize = 20;
 
+type Kind = fn(&Violation) -> bool;
+
+/// When no POST may begin.
+const TIMES: [(&str, Kind); 5] = [
+    ("inside a recorded pause", |v| matches!(v, Violation::PostInPause { .. })),
+    ("after a recorded Delivered", |v| matches!(v, Violation::PostAfterDelivered { .. })),
+    ("after a recorded Failed", |v| matches!(v, Violation::PostAfterFailed { .. })),
+    ("before their nextAttemptTime", |v| matches!(v, Violation::PostBeforeTime { .. })),
+    ("a minute after a recorded deletion", |v| matches!(v, Violation::PostAfterDeletion { .. })),
+];
+
 /// What a campaign found.
 #[derive(Debug)]
 pub struct Report {
@@ -41,7 +52,13 @@ impl Report {
         self.findings.takeovers
     }
 
-    fn count(&self, kind: fn(&Violation) -> bool) -> usize {
+    /// How many status writes reached the API server after somebody else led than had sent them.
+    #[must_use]
+    pub fn outlived(&self) -> usize {
+        self.findings.outlived
+    }
+
+    fn count(&self, kind: Kind) -> usize {
         self.findings.violations.iter().filter(|violation| kind(violation)).count()
     }
 }
@@ -62,27 +79,31 @@ impl fmt::Display for Report {
             row(&format!("  repeated, {cause}"), *count)?;
         }
         row("  repeated, unexplained (must be 0)", self.count(|v| matches!(v, Violation::Unexplained { .. })))?;
+        row(
+            "  repeated after a Lease that was given back (must be 0)",
+            self.count(|v| matches!(v, Violation::RepeatedAfterRelease { .. })),
+        )?;
         row("  at most after one takeover", findings.most_after_takeover)?;
-        row(
-            "POSTs begun inside a recorded pause (must be 0)",
-            self.count(|v| matches!(v, Violation::PostInPause { .. })),
-        )?;
-        row(
-            "POSTs begun after a recorded Delivered (must be 0)",
-            self.count(|v| matches!(v, Violation::PostAfterDelivered { .. })),
-        )?;
-        row(
-            "POSTs begun after a recorded Failed (must be 0)",
-            self.count(|v| matches!(v, Violation::PostAfterFailed { .. })),
-        )?;
-        row(
-            "POSTs begun before their nextAttemptTime (must be 0)",
-            self.count(|v| matches!(v, Violation::PostBeforeTime { .. })),
-        )?;
+        for (what, kind) in TIMES {
+            row(&format!("POSTs begun {what} (must be 0)"), self.count(kind))?;
+        }
         row("POSTs of these kinds that SIGSTOP had caught in the middle of a send", findings.midway)?;
+        row(
+            "recorded pauses that were cut short (must be 0)",
+            self.count(|v| matches!(v, Violation::PauseCutShort { .. })),
+        )?;
+        row("new secrets not found (must be 0)", self.count(|v| matches!(v, Violation::StillRefused { .. })))?;
+        row("refused for want of a right (must be 0)", self.count(|v| matches!(v, Violation::Forbidden { .. })))?;
         row("all violations (must be 0)", findings.violations.len())?;
         row("faults", self.faults)?;
         row("changes of leader, the first included", findings.takeovers)?;
+        row("  after a Lease that was given back", findings.given_back)?;
+        row("  after a Lease that ran out", findings.ran_out)?;
+        row("status writes that arrived after somebody else led", findings.outlived)?;
+        row("  of them taken by the API server", findings.outlived_taken)?;
+        row("rotations of the client secret", findings.rotations)?;
+        row("  Subscribers that were refused", findings.refused)?;
+        row("  of them going again though nobody asked", findings.taken_up)?;
         row("pauses recorded", findings.pauses)?;
         row("replays asked for", findings.replays)?;
         let treated: Vec<_> = self.treated.iter().map(|(how, count)| format!("{count} {how}")).collect();

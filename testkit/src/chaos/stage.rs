@@ -5,14 +5,15 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use jiff::Timestamp;
-use serde_json::json;
+use tokio::time::sleep;
 
-use super::client::ApiClient;
+use super::client::{ApiClient, until};
 use super::faults;
 use super::history::History;
-use super::record::{Post, Record, State};
+use super::install::{CLIENT, SECRET, install};
+use super::record::{Post, Record, State, Window};
 use super::replicas::Replicas;
-use super::webhooks::{self, ALL_IN_FLIGHT, WEBHOOKS};
+use super::webhooks::{self, ALL_IN_FLIGHT};
 use crate::api_proxy::{ApiProxy, Call, Treatment};
 use crate::control_plane::ControlPlane;
 use crate::error::{Error, Result};
@@ -23,11 +24,10 @@ use crate::token_service::{Client, TokenService};
 
 /// Where everything is.
 pub(crate) const NAMESPACE: &str = "chaos";
-const CLIENT: (&str, &str) = ("acme", "s3cr3t-for-the-campaign");
-const CRDS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../crds");
 /// Short, so that the token service is asked all the time.
 const TOKEN_LIFE: Duration = Duration::from_secs(30);
-const START_LIMIT: Duration = Duration::from_secs(60);
+/// What is to start is there within this.
+pub(crate) const START_LIMIT: Duration = Duration::from_secs(60);
 
 pub(crate) struct Stage {
     pub(crate) seed: u64,
@@ -42,6 +42,8 @@ pub(crate) struct Stage {
     pub(crate) client: ApiClient,
     pub(crate) receiver: Receiver,
     pub(crate) tokens: TokenService,
+    /// The client secret that the token service takes.
+    secret: Mutex<String>,
     pub(crate) plane: ControlPlane,
     pub(crate) record: Arc<Mutex<Record>>,
 }
@@ -51,11 +53,12 @@ pub(crate) type Rules = Arc<Mutex<Vec<(usize, Rule)>>>;
 pub(crate) type Rule = Box<dyn Fn(&Call) -> Treatment + Send + Sync>;
 
 impl Stage {
-    pub(crate) async fn set(binary: &Path, seed: u64) -> Result<Self> {
-        let plane = ControlPlane::start().await?;
+    /// Sets it, with all logs in the folder `logs`.
+    pub(crate) async fn set(binary: &Path, seed: u64, logs: &Path) -> Result<Self> {
+        let plane = ControlPlane::start_logging_to(Some(logs)).await?;
         let authority = Authority::new();
         let tokens = TokenService::start(&authority).await?;
-        tokens.register(Client::new(CLIENT.0, CLIENT.1).scopes(["events.write"]));
+        tokens.register(client(CLIENT.1));
         tokens.set_expires_in(Some(TOKEN_LIFE));
         let receiver = Receiver::start(&authority, tokens.tokens()).await?;
         webhooks::behave(&receiver, seed);
@@ -64,7 +67,7 @@ impl Stage {
 
         let record = Arc::new(Mutex::new(Record { in_flight: ALL_IN_FLIGHT, ..Record::default() }));
         let history = History::watch(plane.etcd_address(), Arc::clone(&record));
-        install(&plane, &authority, &webhook_link, &token_link).await?;
+        let token = install(&plane, &authority, &webhook_link, &token_link).await?;
 
         let api = ApiProxy::start(&plane).await?;
         let rules = Rules::default();
@@ -74,7 +77,7 @@ impl Stage {
             let treatments = active.iter().map(|(_, rule)| rule(call));
             treatments.into_iter().find(|treatment| *treatment != Treatment::Pass).unwrap_or(Treatment::Pass)
         });
-        let replicas = Replicas::start(binary, &plane, &api).await?;
+        let replicas = Replicas::start(binary, &plane, &api, &token, logs).await?;
         replicas.lead(START_LIMIT).await?;
         let client = ApiClient::new(&plane)?;
         Ok(Self {
@@ -88,9 +91,28 @@ impl Stage {
             client,
             receiver,
             tokens,
+            secret: Mutex::new(CLIENT.1.to_owned()),
             plane,
             record,
         })
+    }
+
+    /// The token service takes this client secret from now on, and no token that it issued before; the Secret has it
+    /// after `time`.
+    pub(crate) async fn rotate_secret(&self, secret: &str, time: Duration) {
+        self.record.lock().unwrap().rotations.push(Window::open());
+        secret.clone_into(&mut self.secret.lock().unwrap());
+        self.tokens.register(client(secret));
+        self.tokens.tokens().revoke(CLIENT.0);
+        sleep(time).await;
+        self.publish_secret().await;
+    }
+
+    /// Has the Secret hold what the token service takes.
+    async fn publish_secret(&self) {
+        let secret = self.secret.lock().unwrap().clone();
+        until(&[200], || self.client.write_secret(SECRET, "client_secret", &secret)).await;
+        faults::close(&mut self.record.lock().unwrap().rotations);
     }
 
     /// All is well again, whatever was wrong, and the webhooks take everything.
@@ -106,24 +128,37 @@ impl Stage {
             let mut record = self.record.lock().unwrap();
             faults::close(&mut record.bad_ways);
             faults::close(&mut record.stops);
+            // One that does not answer is started anew.
+            record.unready.push(Window::open());
         }
         self.replicas.go_on().await;
-        self.plane.revive().await
+        self.plane.revive().await?;
+        faults::close(&mut self.record.lock().unwrap().unready);
+        self.publish_secret().await;
+        Ok(())
     }
 
-    /// Adds what only the end shows, and returns all.
-    pub(crate) async fn finish(&self) -> Result<Record> {
+    /// Adds to the record what only the end shows.
+    ///
+    /// # Errors
+    /// When the record is not complete.
+    pub(crate) async fn finish(&self) -> Result<()> {
+        let takeovers = self.replicas.takeovers().await;
+        {
+            let mut record = self.record.lock().unwrap();
+            record.takeovers = takeovers;
+            record.posts = self.posts();
+            record.late = self.api.late();
+            record.forbidden = self.api.forbidden();
+            record.ended = Timestamp::now();
+        }
         if let Some(why) = self.history.incomplete() {
             return Err(Error::new(format!("the history is not complete: {why}")));
         }
         let listed = self.client.list("notifications").await?;
-        let takeovers = self.replicas.takeovers().await;
-        let mut record = self.record.lock().unwrap();
         let name = |object: &serde_json::Value| object["metadata"]["name"].as_str().unwrap_or_default().to_owned();
-        record.listed = listed.iter().map(|object| (name(object), State::of(object))).collect();
-        record.takeovers = takeovers;
-        record.posts = self.posts();
-        Ok(record.clone())
+        self.record.lock().unwrap().listed = listed.iter().map(|object| (name(object), State::of(object))).collect();
+        Ok(())
     }
 
     /// The POSTs that arrived so far.
@@ -139,24 +174,7 @@ impl Stage {
     }
 }
 
-/// Applies the definitions, and what the Subscribers need, and the Subscribers.
-async fn install(plane: &ControlPlane, authority: &Authority, webhook: &TcpProxy, token: &TcpProxy) -> Result<()> {
-    plane.kubectl(&["apply", "--server-side", "-f", CRDS]).await?.ok()?;
-    plane.kubectl(&["wait", "--for=condition=Established", "--timeout=60s", "crd", "--all"]).await?.ok()?;
-    // The first use of a new definition may still be told to come again.
-    for kind in ["subscribers", "notifications"] {
-        while !plane.kubectl(&["get", kind]).await?.success {}
-    }
-    plane.kubectl(&["create", "namespace", NAMESPACE]).await?.ok()?;
-    let webhook = format!("https://{}", webhook.address());
-    let token = format!("https://{}/oauth2/token", token.address());
-    let mut items = vec![
-        json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "test-ca"},
-            "data": {"ca.crt": authority.ca_pem()}}),
-        json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "acme-oauth"},
-            "stringData": {"client_id": CLIENT.0, "client_secret": CLIENT.1}}),
-    ];
-    items.extend(WEBHOOKS.iter().map(|subscriber| subscriber.subscriber(&webhook, &token)));
-    let list = json!({"apiVersion": "v1", "kind": "List", "items": items});
-    plane.admin().apply(&list.to_string(), &["-n", NAMESPACE, "--server-side"]).await.map(drop)
+/// The operators' client, with this secret.
+fn client(secret: &str) -> Client {
+    Client::new(CLIENT.0, secret).scopes(["events.write"])
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use super::install::SECRET;
 use super::random::Random;
 use crate::exchange::Reply;
 use crate::receiver::Receiver;
@@ -108,7 +109,7 @@ impl Webhook {
                 "webhook": {"url": format!("{webhook}/{}", self.name), "tls": tls, "timeoutSeconds": 3},
                 "tokenService": {
                     "url": token, "tls": tls, "scopes": ["events.write"], "timeoutSeconds": 3,
-                    "credentialsSecretRef": {"name": "acme-oauth"},
+                    "credentialsSecretRef": {"name": SECRET},
                 },
                 "delivery": delivery,
             },
