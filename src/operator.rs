@@ -21,8 +21,8 @@ use crate::{
     api::Subscriber,
     api_server,
     controller::{
-        Announcer, Attempts, Candidate, Inputs, Leadership, Notifications, Registry, Replays, Resolver, Retention,
-        SELECTOR, StatusWriter, Subscribers, Unfinished, in_namespace,
+        Announcer, Attempts, Candidate, HandledReplays, Inputs, Leadership, Notifications, Registry, Replays, Resolver,
+        Retention, SELECTOR, StatusWriter, Subscribers, Unfinished, in_namespace,
     },
     egress::{Cidr, Egress, HostPattern, NoRoots, Policy, load_public_roots},
     metrics::Metrics,
@@ -176,6 +176,7 @@ pub async fn run(settings: Settings) -> Result<(), Error> {
     let (signals_to, signals) = mpsc::unbounded_channel();
     let (census_to, census) = watch::channel(Vec::new());
     let retention = Retention::new(writer.clone(), metrics.clone(), settings.generated_ttl);
+    let replays = Arc::new(HandledReplays::default());
     let attempts = Attempts {
         writer: StatusWriter { client: writer.clone(), metrics: metrics.clone() },
         subscribers: subscribers.clone(),
@@ -183,6 +184,7 @@ pub async fn run(settings: Settings) -> Result<(), Error> {
         stopping: AtomicBool::new(false),
         leadership,
         retention: retention.handle(),
+        replays: replays.clone(),
     };
     let notifications =
         Notifications::new(attempts, registry, metrics.clone(), settings.max_in_flight, settings.event_bytes);
@@ -191,7 +193,8 @@ pub async fn run(settings: Settings) -> Result<(), Error> {
     parts.spawn(subscribers.clone().report(census));
     parts.spawn(retention.run(namespaces.clone(), stopped()));
     for (namespace, referrers) in namespaces.clone().into_iter().zip(referrers) {
-        let replays = Replays { client: client.clone(), writer: writer.clone(), metrics: metrics.clone() };
+        let handled = replays.clone();
+        let replays = Replays { client: client.clone(), writer: writer.clone(), metrics: metrics.clone(), handled };
         parts.spawn(replays.run(namespace.clone(), stopped()));
         let readiness = readiness.clone();
         looks.spawn(subscribers.clone().run(namespace, referrers, move || readiness.part_is_ready(), stopped()));

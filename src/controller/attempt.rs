@@ -16,7 +16,7 @@ use tokio::sync::mpsc;
 use tracing::{debug, error, info, warn};
 
 use super::{
-    Leadership, RetentionHandle, Route, StatusWriter, Subscribers, Unfinished, in_time,
+    HandledReplays, Leadership, RetentionHandle, Route, StatusWriter, Subscribers, Unfinished, in_time,
     notification_status::{Attempt, after, expired},
     registry::Spec,
     status::Written,
@@ -42,6 +42,8 @@ pub struct Attempts {
     pub leadership: Leadership,
     /// Deletes what is finished when its time is over.
     pub retention: RetentionHandle,
+    /// What was replayed a short time ago.
+    pub replays: Arc<HandledReplays>,
 }
 
 /// What an answer says of a Subscriber, and of which of its specs.
@@ -125,7 +127,7 @@ pub enum NotStarted {
 impl Attempts {
     /// Attempts `job` once. Returns when what happened is written.
     pub async fn run(&self, mut job: Job) -> Ended {
-        let object = match job.object.take() {
+        let mut object = match job.object.take() {
             Some(object) => object,
             None => match self.read(&job.lane, &job.name, &job.uid).await {
                 Ok(Some(object)) => object,
@@ -167,9 +169,19 @@ impl Attempts {
             retry_after,
             max_attempts: job.route.max_attempts,
         };
-        let status = after(&object, &attempt, Timestamp::now());
         self.writer.metrics.attempt(outcome.reason.as_str(), attempt.duration);
-        let written = self.writer.record(&object, &status).await;
+        let (status, written) = loop {
+            let status = after(&object, &attempt, Timestamp::now());
+            match self.writer.record(&object, &status).await {
+                // It began after a replay that its object did not show: it is what the replay asked for.
+                Written::Superseded(current)
+                    if !current.is_finished() && self.replays.came_before(started, &object, &current) =>
+                {
+                    object = current;
+                }
+                written => break (status, written),
+            }
+        };
         if outcome.verdict == Verdict::Delivered {
             debug!(notification = %job, subscriber = %job.lane.name, attempts = status.attempts, "delivered");
         } else {

@@ -5,6 +5,7 @@
 
 mod attempt;
 mod expiry;
+mod handled;
 mod index;
 mod lease;
 mod listings;
@@ -22,6 +23,7 @@ mod subscribers;
 mod unfinished;
 
 pub use attempt::Attempts;
+pub use handled::HandledReplays;
 pub use lease::{Candidate, Leadership};
 pub use notifications::{Inputs, Notifications};
 pub use registry::{Change, Registry};

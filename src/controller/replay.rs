@@ -6,9 +6,10 @@
 //! An attempt that is in flight while a replay is asked for writes its outcome only as long as the replay is not written:
 //! the patch tests which value was handled last. If the outcome comes first, the replay is done over it; if it comes
 //! after, from this process or a former leader, it is dropped. Both ways end with an attempt that began after the label
-//! was there. A crash at any point leaves a label that differs, which the next start finds.
+//! was there. If the attempt itself began after the replay was written, by an object that did not show it yet, its outcome
+//! is that of the replay: [`HandledReplays`] knows. A crash at any point leaves a label that differs, which the next start finds.
 
-use std::{pin::pin, time::Duration};
+use std::{pin::pin, sync::Arc, time::Duration};
 
 use futures::{StreamExt, future};
 use json_patch::Patch as JsonPatch;
@@ -22,7 +23,10 @@ use serde_json::{Value, json};
 use tokio::{sync::Notify, time::sleep};
 use tracing::{info, warn};
 
-use super::{FIELD_MANAGER, WATCH_SECONDS, in_namespace, in_time, notification_status::conditions, stored::Stored};
+use super::{
+    FIELD_MANAGER, HandledReplays, WATCH_SECONDS, in_namespace, in_time, notification_status::conditions,
+    stored::Stored,
+};
 use crate::{
     api::{NotificationReason, NotificationStatus, Phase, REPLAY_LABEL},
     dispatch::Backoff,
@@ -48,6 +52,8 @@ pub struct Replays {
     pub writer: Client,
     /// Counts the writes.
     pub metrics: Metrics,
+    /// Where it is noted what was replayed.
+    pub handled: Arc<HandledReplays>,
 }
 
 impl Replays {
@@ -97,6 +103,9 @@ impl Replays {
     async fn handle(&self, mut read: Stored) -> bool {
         for tries in 1..=TRIES {
             let Some(status) = replayed(&read, Timestamp::now()) else {
+                if tries > 1 {
+                    self.handled.note(&read);
+                }
                 return true;
             };
             let error = match self.write(&read, &status).await {
@@ -124,6 +133,7 @@ impl Replays {
     }
 
     fn succeeded(&self, read: &Stored) {
+        self.handled.note(read);
         self.metrics.status_write("recorded");
         if read.status.is_finished() {
             self.metrics.finished_stored_changed(-1);

@@ -119,6 +119,26 @@ async fn a_replay_between_retentions_read_and_its_delete_wins() {
 }
 
 #[tokio::test]
+async fn a_replay_that_the_queue_has_not_heard_of_makes_no_second_post() {
+    let (world, proxy) = shop("unheard-replay").await;
+    world.subscriber("shop", |spec| spec["suspend"] = true.into()).await;
+    world.notification("n", "shop", json!({"id": "n", "source": "/s", "type": "t"})).await;
+    // The queue lists, and hears of nothing that follows.
+    proxy.treat(|call| match call.is_watch() && call.query.contains("status.phase") {
+        true => Treatment::Answer(500),
+        false => Treatment::Pass,
+    });
+    let _operator = world.operator_through(&proxy).await;
+    world.until_reason("shop", "Suspended").await;
+    world.kubectl(&["label", "ntf", "n", "tidings.dev/replay=1"]).await.ok().unwrap();
+    world.until("notification", "n", |n| n["status"]["lastHandledReplay"] == "1").await;
+    world.subscriber("shop", |_| ()).await;
+    let ended = world.until_phase("n", "Delivered").await;
+    assert_eq!((&ended["status"]["attempts"], &ended["status"]["lastHandledReplay"]), (&json!(1), &json!("1")));
+    assert_eq!(arrivals(&world)["n"], 1);
+}
+
+#[tokio::test]
 async fn a_write_of_a_process_that_is_gone_undoes_no_replay_though_it_arrives_after_it() {
     let (world, proxy) = shop("late-write").await;
     let mut operator = world.operator_through(&proxy).await;
