@@ -70,6 +70,11 @@ impl ApiClient {
         }
     }
 
+    /// Waits until the API server is ready: it knows everybody's rights.
+    pub(crate) async fn ready(&self) {
+        until(&[200], || async { Ok(self.send(Method::GET, "/readyz", "text/plain", &Value::Null).await?.0) }).await;
+    }
+
     async fn send(&self, method: Method, path: &str, content_type: &str, body: &Value) -> Result<(u16, Value)> {
         let body = if body.is_null() { Bytes::new() } else { body.to_string().into() };
         let request = Request::builder()

@@ -10,7 +10,7 @@ use super::others;
 use super::plan::Fault;
 use super::random::Random;
 use super::record::Window;
-use super::stage::{Rule, START_LIMIT, Stage};
+use super::stage::{Rule, Stage};
 use crate::api_proxy::{Call, Treatment};
 use crate::control_plane::Part;
 use crate::error::Result;
@@ -39,7 +39,7 @@ pub(crate) async fn make(stage: &Arc<Stage>, number: u64, fault: Fault) -> Resul
             stage.replicas.links().for_each(TcpProxy::reset);
             stage.record.lock().unwrap().unready.push(Window::open());
             stage.plane.kill_for(Part::ApiServer, DOWN).await?;
-            stage.plane.ready(START_LIMIT).await?;
+            stage.client.ready().await;
             close(&mut stage.record.lock().unwrap().unready);
         }
         Fault::KillEtcd => stage.plane.kill_for(Part::Etcd, DOWN).await?,

@@ -26,8 +26,7 @@ use crate::token_service::{Client, TokenService};
 pub(crate) const NAMESPACE: &str = "chaos";
 /// Short, so that the token service is asked all the time.
 const TOKEN_LIFE: Duration = Duration::from_secs(30);
-/// What is to start is there within this.
-pub(crate) const START_LIMIT: Duration = Duration::from_secs(60);
+const START_LIMIT: Duration = Duration::from_secs(60);
 
 pub(crate) struct Stage {
     pub(crate) seed: u64,
