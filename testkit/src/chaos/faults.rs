@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
 use super::others;
 use super::plan::Fault;
@@ -22,6 +22,8 @@ use crate::tcp_proxy::{Link, TcpProxy};
 const DOWN: Duration = Duration::from_secs(2);
 /// Before its end the leader's status writes are held up for so long.
 const STRANDED: Duration = Duration::from_secs(2);
+/// The first of them is waited for so long.
+const NOBODY_WRITES: Duration = Duration::from_secs(30);
 
 /// Makes the fault with this number, and returns when it is over.
 ///
@@ -30,9 +32,9 @@ const STRANDED: Duration = Duration::from_secs(2);
 pub(crate) async fn make(stage: &Arc<Stage>, number: u64, fault: Fault) -> Result<()> {
     let random = Random::of(stage.seed, "fault", number);
     match fault {
-        Fault::KillLeader => signal(stage, stage.replicas.leader().await, "KILL").await,
-        Fault::ReplaceLeader => signal(stage, stage.replicas.leader().await, "TERM").await,
-        Fault::KillStandby => signal(stage, 1 - stage.replicas.leader().await, "KILL").await,
+        Fault::KillLeader => signal(stage, stage.leader(), "KILL").await,
+        Fault::ReplaceLeader => signal(stage, stage.leader(), "TERM").await,
+        Fault::KillStandby => signal(stage, 1 - stage.leader(), "KILL").await,
         Fault::StopLeader(time) => stop_leader(stage, time).await,
         Fault::KillApiServer => {
             // Its connections end with it; the proxy before it would keep them.
@@ -47,7 +49,7 @@ pub(crate) async fn make(stage: &Arc<Stage>, number: u64, fault: Fault) -> Resul
         Fault::StopEtcd(time) => stop_part(stage, Part::Etcd, time).await,
         Fault::CutWatches => stage.replicas.links().for_each(TcpProxy::reset),
         Fault::LeaderLink(link, time) => {
-            let way = stage.replicas.link(stage.replicas.leader().await);
+            let way = stage.replicas.link(stage.leader());
             way.set(link);
             sleep(time).await;
             way.set(Link::Pass);
@@ -63,25 +65,27 @@ pub(crate) async fn make(stage: &Arc<Stage>, number: u64, fault: Fault) -> Resul
         Fault::ApiRefuses(code, time) => {
             // Not the Lease: then nothing but changes of leader would be tried.
             let wanted = |call: &Call| !call.path.contains("/leases");
-            rule(stage, time, some(random, 33, Treatment::Answer(code), wanted)).await;
+            rule(stage, sleep(time), some(random, 33, Treatment::Answer(code), wanted)).await;
         }
-        Fault::LoseAnswers(time) => rule(stage, time, some(random, 50, Treatment::LoseAnswer, is_status_write)).await,
+        Fault::LoseAnswers(time) => {
+            rule(stage, sleep(time), some(random, 50, Treatment::LoseAnswer, is_status_write)).await
+        }
         Fault::LateWrites(time) => {
             let mut random = random;
             let late = Treatment::Late(random.time(1_000..6_000));
-            rule(stage, time, some(random, 33, late, is_status_write)).await;
+            rule(stage, sleep(time), some(random, 33, late, is_status_write)).await;
         }
         Fault::StrandWrites(stopped) => strand_writes(stage, random, stopped).await,
         Fault::BreakListings(time) => {
             // Watches end, so that there are listings.
             let wanted = |call: &Call| call.is_list_of("notifications") || call.is_list_of("subscribers");
-            let broken = rule(stage, time, some(random, 70, Treatment::BreakOff(3_000), wanted));
-            let expired = rule(stage, time / 2, Box::new(expired));
+            let broken = rule(stage, sleep(time), some(random, 70, Treatment::BreakOff(3_000), wanted));
+            let expired = rule(stage, sleep(time / 2), Box::new(expired));
             stage.replicas.links().for_each(TcpProxy::reset);
             tokio::join!(broken, expired);
         }
         Fault::ExpireWatches(time) => {
-            let expired = rule(stage, time, Box::new(expired));
+            let expired = rule(stage, sleep(time), Box::new(expired));
             stage.replicas.links().for_each(TcpProxy::reset);
             expired.await;
         }
@@ -118,7 +122,7 @@ async fn signal(stage: &Stage, number: usize, signal: &str) {
 }
 
 async fn stop_leader(stage: &Stage, time: Duration) {
-    let leader = stage.replicas.leader().await;
+    let leader = stage.leader();
     let window = Window::open();
     stage.record.lock().unwrap().stops.push(window);
     signal(stage, leader, "STOP").await;
@@ -130,15 +134,26 @@ async fn stop_leader(stage: &Stage, time: Duration) {
 
 /// Each write arrives at a time of its own, most of them when somebody else leads.
 async fn strand_writes(stage: &Stage, mut random: Random, stopped: Option<Duration>) {
-    let (seed, calls) = (random.next(), AtomicU64::new(0));
-    let held = move |call: &Call| {
-        let mut random = Random::of(seed, "call", calls.fetch_add(1, Ordering::Relaxed));
-        if is_status_write(call) { Treatment::Late(random.time(16_000..40_000)) } else { Treatment::Pass }
+    let (seed, writes) = (random.next(), Arc::new(AtomicU64::new(0)));
+    let held = Arc::clone(&writes);
+    let hold = move |call: &Call| {
+        if !is_status_write(call) {
+            return Treatment::Pass;
+        }
+        let number = held.fetch_add(1, Ordering::Relaxed);
+        Treatment::Late(Random::of(seed, "write", number).time(16_000..40_000))
     };
-    rule(stage, STRANDED, Box::new(held)).await;
+    let gathered = async {
+        // Another fault may have left nobody to write.
+        while writes.load(Ordering::Relaxed) == 0 {
+            sleep(STRANDED / 10).await;
+        }
+        sleep(STRANDED).await;
+    };
+    rule(stage, timeout(NOBODY_WRITES, gathered), Box::new(hold)).await;
     match stopped {
         Some(time) => stop_leader(stage, time).await,
-        None => signal(stage, stage.replicas.leader().await, "KILL").await,
+        None => signal(stage, stage.leader(), "KILL").await,
     }
 }
 
@@ -164,12 +179,12 @@ async fn bad_way(way: &TcpProxy, link: Link, time: Duration) {
     way.set(Link::Pass);
 }
 
-/// Has a rule hold for a while.
-async fn rule(stage: &Stage, time: Duration, rule: Rule) {
+/// Has a rule hold for as long as `work` takes.
+async fn rule(stage: &Stage, work: impl Future, rule: Rule) {
     static NEXT: AtomicUsize = AtomicUsize::new(0);
     let number = NEXT.fetch_add(1, Ordering::Relaxed);
     stage.rules.lock().unwrap().push((number, rule));
-    sleep(time).await;
+    work.await;
     stage.rules.lock().unwrap().retain(|(other, _)| *other != number);
 }
 

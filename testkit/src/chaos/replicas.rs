@@ -20,6 +20,8 @@ use crate::tcp_proxy::TcpProxy;
 /// An operator that ended is started again after this.
 const AGAIN: Duration = Duration::from_secs(1);
 
+/// How each begins the name under which it holds the Lease.
+pub(crate) const NAMES: [&str; 2] = ["first", "second"];
 /// What both are told.
 const FLAGS: [&str; 6] =
     ["--watch-namespace", NAMESPACE, "--lease-namespace", NAMESPACE, "--egress-allow-cidr", "127.0.0.0/8"];
@@ -48,7 +50,7 @@ impl Replicas {
             let operator = Operator::start_logging_to(&log, binary, &kubeconfig, &FLAGS, &[("HOSTNAME", name)]).await?;
             Ok::<_, Error>(Replica { operator: Arc::new(Mutex::new(operator)), link })
         };
-        Ok(Self([start("first").await?, start("second").await?]))
+        Ok(Self([start(NAMES[0]).await?, start(NAMES[1]).await?]))
     }
 
     /// Starts again whoever ended, for ever.
@@ -63,11 +65,6 @@ impl Replicas {
             }
             sleep(AGAIN).await;
         }
-    }
-
-    /// The one that leads, or else the first.
-    pub(crate) async fn leader(&self) -> usize {
-        usize::from(!self.0[0].leads().await && self.0[1].leads().await)
     }
 
     /// Holds the process of one: nobody else signals or restarts it meanwhile.

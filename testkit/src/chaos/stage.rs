@@ -12,7 +12,7 @@ use super::faults;
 use super::history::History;
 use super::install::{CLIENT, SECRET, install};
 use super::record::{Post, Record, State, Window};
-use super::replicas::Replicas;
+use super::replicas::{NAMES, Replicas};
 use super::webhooks::{self, ALL_IN_FLIGHT};
 use crate::api_proxy::{ApiProxy, Call, Treatment};
 use crate::control_plane::ControlPlane;
@@ -94,6 +94,13 @@ impl Stage {
             plane,
             record,
         })
+    }
+
+    /// The number of the operator that holds the Lease, or held it last, by etcd: one that was cut off believes it longer.
+    pub(crate) fn leader(&self) -> usize {
+        let record = self.record.lock().unwrap();
+        let holder = record.holders.iter().rev().map(|(_, holder)| holder).find(|holder| !holder.is_empty());
+        usize::from(holder.is_some_and(|holder| holder.starts_with(NAMES[1])))
     }
 
     /// The token service takes this client secret from now on, and no token that it issued before; the Secret has it
