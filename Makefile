@@ -72,16 +72,18 @@ test: $(control_plane) $(helm) $(hydra) ## run all tests; TEST=word runs those w
 # The targets are instrumented, and the rest of the workspace that they use; dependencies are those that the tests have built.
 fuzz: fuzz_targets = $(patsubst fuzz/fuzz_targets/%.rs,%,$(wildcard fuzz/fuzz_targets/*$(FUZZ)*.rs))
 fuzz: FUZZ_SECONDS ?= 10
+fuzz: FUZZ_SEED ?= 1
 .PHONY: fuzz
-fuzz: ## feed each fuzz target for FUZZ_SECONDS (10); FUZZ=word takes those whose name holds the word
+fuzz: ## feed each fuzz target for FUZZ_SECONDS (10); FUZZ=word takes those whose name holds the word, FUZZ_SEED=0 other inputs each time
 	@[[ '$(FUZZ_SECONDS)' =~ ^[1-9][0-9]*$$ ]] || { echo "FUZZ_SECONDS=$(FUZZ_SECONDS): say whole seconds, such as 10" >&2; exit 1; }
+	@[[ '$(FUZZ_SEED)' =~ ^[0-9]+$$ ]] || { echo "FUZZ_SEED=$(FUZZ_SEED): say a whole number, 0 for another each time" >&2; exit 1; }
 	@[[ -n '$(fuzz_targets)' ]] || { echo "FUZZ=$(FUZZ): no target's name holds it; there are:" fuzz/fuzz_targets/*.rs >&2; exit 1; }
 	@echo "==> Fuzz targets (a minute to build after the tests)"
 	RUSTC_WORKSPACE_WRAPPER='$(CURDIR)/fuzz/rustc' cargo build --package tidings-fuzz --bins --locked
 	@for target in $(fuzz_targets); do \
 		grown='$(built)'/fuzz/$$target; broken=$$grown.broken; log=$$grown.log; dictionary=fuzz/dictionary/$$target; \
 		mkdir -p $$grown $$broken; \
-		if '$(bin)'/fuzz_$$target -max_total_time=$(FUZZ_SECONDS) -timeout=5 -artifact_prefix=$$broken/ \
+		if '$(bin)'/fuzz_$$target -max_total_time=$(FUZZ_SECONDS) -seed=$(FUZZ_SEED) -timeout=5 -artifact_prefix=$$broken/ \
 			$$([[ ! -f $$dictionary ]] || echo -dict=$$dictionary) $$grown fuzz/corpus/$$target >$$log 2>&1; \
 		then printf '%-13s %s inputs, no rule broken\n' $$target "$$(sed -n 's/^#\([0-9]*\).*DONE.*/\1/p' $$log)"; \
 		else grep -a -B1 -A4 panicked $$log || tail $$log; echo "$$target: the input is in $$broken, the whole log is $$log" >&2; exit 1; fi; \

@@ -1,7 +1,7 @@
 //! Which replays this process has handled a short time ago, for attempts whose watch has not shown them yet.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, VecDeque},
     sync::{Mutex, PoisonError},
     time::{Duration, Instant},
 };
@@ -13,10 +13,17 @@ use super::{Unfinished, stored::Stored};
 /// Every watch has shown a replay by then, or is listed anew.
 const REMEMBERED: Duration = Duration::from_secs(300);
 
-/// By uid: the value of the label, and since when the API server is known to have it as handled. By this process's own
-/// clock, which never jumps.
+/// See the module. By this process's own clock, which never jumps.
 #[derive(Default)]
-pub struct HandledReplays(Mutex<HashMap<String, (String, Instant)>>);
+pub struct HandledReplays(Mutex<Handled>);
+
+#[derive(Default)]
+struct Handled {
+    /// By uid: the value of the label, and since when the API server is known to have it as handled.
+    by_uid: HashMap<String, (String, Instant)>,
+    /// When each was noted, the oldest first.
+    noted: VecDeque<(Instant, String)>,
+}
 
 impl HandledReplays {
     /// The API server has the label of `read` as handled now.
@@ -36,14 +43,21 @@ impl HandledReplays {
 
     fn was_handled(&self, of: &ObjectMeta, label: &str, before: Instant) -> bool {
         let handled = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let known = of.uid.as_ref().and_then(|uid| handled.get(uid));
+        let known = of.uid.as_ref().and_then(|uid| handled.by_uid.get(uid));
         known.is_some_and(|(handled, since)| handled == label && *since <= before)
     }
 
     fn note_at(&self, uid: &str, label: &str, now: Instant) {
         let mut handled = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        handled.retain(|_, (_, since)| now.duration_since(*since) < REMEMBERED);
-        handled.insert(uid.to_owned(), (label.to_owned(), now));
+        while let Some((noted, uid)) = handled.noted.pop_front_if(|(noted, _)| now.duration_since(*noted) >= REMEMBERED)
+        {
+            // It may have been noted again since.
+            if handled.by_uid.get(&uid).is_some_and(|(_, since)| *since == noted) {
+                handled.by_uid.remove(&uid);
+            }
+        }
+        handled.by_uid.insert(uid.to_owned(), (label.to_owned(), now));
+        handled.noted.push_back((now, uid.to_owned()));
     }
 }
 
@@ -75,7 +89,12 @@ mod tests {
     fn what_was_handled_long_ago_is_forgotten() {
         let (replays, now) = (HandledReplays::default(), Instant::now());
         replays.note_at("u", "1", now);
-        replays.note_at("v", "1", now + REMEMBERED);
-        assert_eq!(replays.0.lock().unwrap().len(), 1);
+        replays.note_at("v", "1", now);
+        replays.note_at("v", "2", now + REMEMBERED / 2);
+        replays.note_at("w", "1", now + REMEMBERED);
+        let handled = replays.0.lock().unwrap();
+        let mut known: Vec<_> = handled.by_uid.keys().map(String::as_str).collect();
+        known.sort_unstable();
+        assert_eq!((known, handled.noted.len()), (vec!["v", "w"], 2));
     }
 }

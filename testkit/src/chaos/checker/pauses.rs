@@ -8,13 +8,17 @@ use crate::chaos::record::{Pause, Post, Record};
 pub(super) fn in_pause(record: &Record, post: &Post) -> Option<Violation> {
     let pauses = record.pauses.get(&post.subscriber)?;
     let number = pauses.iter().rposition(|pause| pause.since <= post.arrived - TOLERANCE)?;
-    let Pause { since, until: Some(until), .. } = pauses[number] else { return None };
-    let changed = pauses.get(number + 1).is_some_and(|next| next.since <= post.arrived + TOLERANCE);
+    let pause = &pauses[number];
+    let (since, until, next) = (pause.since, pause.until?, pauses.get(number + 1));
+    let changed = next.is_some_and(|next| next.since <= post.arrived + TOLERANCE);
     let opened = record
         .openings
         .get(&post.subscriber)
         .is_some_and(|openings| openings.iter().any(|at| *at >= since - TOLERANCE && *at <= post.arrived + TOLERANCE));
-    let inside = post.arrived < until - TOLERANCE && !changed && !opened;
+    // A request that the last leader has not recorded as handled is the next one's to handle, though the pause came after.
+    let followed = record.takeovers.iter().any(|at| *at >= since - TOLERANCE && *at <= post.arrived + TOLERANCE);
+    let opened_anew = followed && next.is_some_and(|next| was_opened(pause, next));
+    let inside = post.arrived < until - TOLERANCE && !changed && !opened && !opened_anew;
     inside.then(|| Violation::PostInPause { id: post.id.clone(), at: post.arrived, until })
 }
 
@@ -25,15 +29,18 @@ pub(super) fn cut_short(record: &Record) -> Vec<Violation> {
             let (pause, next) = (&pair[0], &pair[1]);
             let until = pause.until?;
             let is_shorter = next.until < pause.until && next.since < until - TOLERANCE;
-            // Asked for, and not handled while the pause stood. How long that takes is not for this rule to judge: the
-            // watch may have been cut.
-            let was_opened = next.asked.is_some() && next.asked != pause.handled;
             let (subscriber, at, now) = (subscriber.clone(), next.since, next.until);
-            (is_shorter && !was_opened).then_some(Violation::PauseCutShort { subscriber, until, at, now })
+            (is_shorter && !was_opened(pause, next)).then_some(Violation::PauseCutShort { subscriber, until, at, now })
         });
         cut.collect::<Vec<_>>()
     };
     record.pauses.iter().flat_map(of_one).collect()
+}
+
+/// Whether an end of the pause was asked for, and not handled while it stood. How long that takes is not judged here: the
+/// watch may have been cut.
+fn was_opened(pause: &Pause, next: &Pause) -> bool {
+    next.asked.is_some() && next.asked != pause.handled
 }
 
 #[cfg(test)]
@@ -59,6 +66,25 @@ mod tests {
         }
         assert_eq!(sent(15.0, |record| drop(record.openings.insert("shop".into(), vec![at(12.0)]))), []);
         assert_eq!(sent(15.0, |record| drop(record.openings.insert("shop".into(), vec![at(5.0)]))), found);
+    }
+
+    #[test]
+    fn a_request_that_a_leader_left_unhandled_opens_under_the_next_one() {
+        let sent = |takeover: f64, handled: &'static str| {
+            violations(move |record| {
+                let handled = Some(handled.to_owned());
+                let (pause, next) = (pause(10.0, Some(20.0)), Pause { asked: Some("2".into()), ..pause(17.0, None) });
+                record.pauses.insert("shop".into(), vec![Pause { handled, ..pause }, next]);
+                record.takeovers.push(at(takeover));
+                record.accepted.insert("shop-2".into(), at(0.0));
+                record.listed.insert("shop-2".into(), state("Delivered"));
+                record.posts.push(post("shop-2", 15.0, 204));
+            })
+        };
+        let found = Violation::PostInPause { id: "shop-2".into(), at: at(15.0), until: at(20.0) };
+        assert_eq!(sent(14.0, "1"), []);
+        assert!(sent(5.0, "1").contains(&found), "nobody followed");
+        assert!(sent(14.0, "2").contains(&found), "that one was handled");
     }
 
     #[test]
