@@ -96,12 +96,14 @@ pub async fn finish(client: &Client, namespace: &str, created: &Created, status:
     let path = format!("{}/{}/status?&fieldManager=tidings", path(namespace), created.name);
     let request = Request::patch(path)
         .header("content-type", "application/json-patch+json")
-        .header("accept", "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1");
+        .header("accept", "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1,application/json;q=0.9");
     send(client, request, patch.to_string().into_bytes()).await;
 }
 
 /// What the API server can do, with so many requests at once.
 pub struct Bare {
+    /// So many.
+    pub at_once: usize,
     /// Creates a second.
     pub creates: f64,
     /// Status patches a second.
@@ -118,7 +120,7 @@ pub async fn run(stage: &Stage, namespace: &str, count: usize, status: &Value, a
     let before = stage.control_plane_cpu().await;
     let patches = patch(&tenant.client, &tenant.namespace, &created, status, at_once).await;
     let cpu = stage.control_plane_cpu().await - before;
-    Bare { creates, patches, patch_cpu: cpu / u32::try_from(count).unwrap() }
+    Bare { at_once, creates, patches, patch_cpu: cpu / u32::try_from(count).unwrap() }
 }
 
 /// Tells, for each object that appears in the namespace, its name and when it was seen.

@@ -23,10 +23,10 @@ impl Report {
         self.rows.push([what.to_owned(), measured, goal.to_owned()]);
     }
 
-    /// A figure that should be large.
-    pub fn at_least(&mut self, what: &str, measured: f64, goal: f64) {
-        let verdict = verdict(measured >= goal);
-        self.row(what, format!("{measured:.2}"), &format!("≥ {goal}: {verdict}"));
+    /// A figure that should be large, measured several times.
+    pub fn at_least(&mut self, what: &str, samples: Vec<f64>, goal: f64) {
+        let verdict = verdict(median(samples.clone()) >= goal);
+        self.row(what, spread(samples), &format!("≥ {goal}: {verdict}"));
     }
 
     /// A figure that should be small.
@@ -48,6 +48,12 @@ impl Report {
         }
         table
     }
+}
+
+/// The middle one, the least and the most.
+pub fn spread(samples: Vec<f64>) -> String {
+    let (least, most) = (percentile(&samples, 0), percentile(&samples, 100));
+    format!("{:.2} ({least:.2} to {most:.2})", median(samples))
 }
 
 fn verdict(reached: bool) -> &'static str {

@@ -10,7 +10,7 @@ use crate::{
     Scale,
     bare::{self, AT_ONCE, Bare},
     bare_loop, receiver,
-    report::{Report, median},
+    report::{Report, median, spread},
     say,
     stage::{Stage, Tenant},
     usage,
@@ -59,12 +59,15 @@ async fn round(stage: &Stage, scale: &Scale, number: usize, status: &Value, repo
         say(format!("{at_once} at once: {:.0} bare creates/s, {:.0} bare patches/s", run.creates, run.patches));
         bare.push(run);
     };
-    run_bare(AT_ONCE[0]).await;
+    // Each number at once has each place in turn.
+    let mut at_once = AT_ONCE;
+    at_once.rotate_left(number % AT_ONCE.len());
+    run_bare(at_once[0]).await;
     let before = Writes::now(stage).await;
     let tenant = stage.tenant(&format!("drain-{number}")).await;
     let (drain, operator) = drain(stage, &tenant, scale.run).await;
     say(format!("drain: {:.0} deliveries/s", drain.rate));
-    run_bare(AT_ONCE[1]).await;
+    run_bare(at_once[1]).await;
     let pipeline = pipeline(stage, &tenant, &operator, scale.run).await;
     say(format!("pipeline: {pipeline:.0} deliveries/s"));
     operator.terminate().await.unwrap();
@@ -72,10 +75,11 @@ async fn round(stage: &Stage, scale: &Scale, number: usize, status: &Value, repo
         sleep(Duration::from_secs(1)).await; // the audit log follows
         Writes::now(stage).await.report(&before, 2 * scale.run, report);
     }
-    run_bare(AT_ONCE[2]).await;
+    run_bare(at_once[2]).await;
     let tenant = stage.tenant(&format!("loop-{number}")).await;
     let bare_loop = bare_loop::drain(stage, &tenant, scale.run, status).await;
     say(format!("bare loop: {bare_loop:.0} deliveries/s"));
+    bare.sort_by_key(|run| run.at_once);
     Round { bare, drain, pipeline, bare_loop }
 }
 
@@ -98,9 +102,10 @@ fn tell(rounds: &[Round], report: &mut Report) {
     rate("drain of a backlog by a bare loop", &|round| round.bare_loop);
     rate("pipeline", &|round| round.pipeline);
     let of_patches = |rate: f64, round: &Round| rate / round.bare[patches].patches;
-    report.at_least("drain ÷ bare patches", middle(&|round| of_patches(round.drain.rate, round)), 0.9);
-    report.at_least("pipeline ÷ ideal", middle(&|round| round.pipeline / ideal(round)), 0.9);
-    let mut ratio = |what: &str, figure: &dyn Fn(&Round) -> f64| report.row(what, format!("{:.2}", middle(figure)), "");
+    let each = |ratio: &dyn Fn(&Round) -> f64| rounds.iter().map(ratio).collect::<Vec<_>>();
+    report.at_least("drain ÷ bare patches", each(&|round| of_patches(round.drain.rate, round)), 0.9);
+    report.at_least("pipeline ÷ ideal", each(&|round| round.pipeline / ideal(round)), 0.9);
+    let mut ratio = |what: &str, figure: &dyn Fn(&Round) -> f64| report.row(what, spread(each(figure)), "");
     ratio("bare loop ÷ bare patches", &|round| of_patches(round.bare_loop, round));
     ratio("drain ÷ bare loop", &|round| round.drain.rate / round.bare_loop);
     let mut time = |what: &str, figure: &dyn Fn(&Round) -> Duration| {

@@ -68,7 +68,8 @@ fuzz_target!(|text: &str| -> Corpus {
                 // Names are compared as the DNS does: without case, and with or without the root's dot.
                 let matches = pattern.matches(name);
                 assert_eq!(pattern.matches(&name.to_ascii_uppercase()), matches);
-                assert_eq!(pattern.matches(&format!("{}.", name.trim_end_matches('.'))), matches, "{name}");
+                let rooted = format!("{}.", name.strip_suffix('.').unwrap_or(name));
+                assert_eq!(pattern.matches(&rooted), matches, "{name}");
             }
         }
     }

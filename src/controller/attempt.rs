@@ -173,11 +173,12 @@ impl Attempts {
         let (status, written) = loop {
             let status = after(&object, &attempt, Timestamp::now());
             match self.writer.record(&object, &status).await {
-                // It began after a replay that its object did not show: it is what the replay asked for.
+                // It began after a replay that its object did not show: it is what that replay asked for. A label that
+                // came into sight only now asks for another.
                 Written::Superseded(current)
                     if !current.is_finished() && self.replays.came_before(started, &object, &current) =>
                 {
-                    object = current;
+                    object = Box::new(current.without_label());
                 }
                 written => break (status, written),
             }

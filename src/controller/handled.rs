@@ -12,6 +12,8 @@ use super::{Unfinished, stored::Stored};
 
 /// Every watch has shown a replay by then, or is listed anew.
 const REMEMBERED: Duration = Duration::from_secs(300);
+/// At most so many are remembered: one that is not may be sent twice.
+const MOST: usize = 10_000;
 
 /// See the module. By this process's own clock, which never jumps.
 #[derive(Default)]
@@ -49,15 +51,17 @@ impl HandledReplays {
 
     fn note_at(&self, uid: &str, label: &str, now: Instant) {
         let mut handled = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        while let Some((noted, uid)) = handled.noted.pop_front_if(|(noted, _)| now.duration_since(*noted) >= REMEMBERED)
-        {
+        let Handled { by_uid, noted } = &mut *handled;
+        let is_over = |at: &Instant| now.duration_since(*at) >= REMEMBERED;
+        while noted.len() >= MOST || noted.front().is_some_and(|(at, _)| is_over(at)) {
+            let Some((at, uid)) = noted.pop_front() else { break };
             // It may have been noted again since.
-            if handled.by_uid.get(&uid).is_some_and(|(_, since)| *since == noted) {
-                handled.by_uid.remove(&uid);
+            if by_uid.get(&uid).is_some_and(|(_, since)| *since == at) {
+                by_uid.remove(&uid);
             }
         }
-        handled.by_uid.insert(uid.to_owned(), (label.to_owned(), now));
-        handled.noted.push_back((now, uid.to_owned()));
+        by_uid.insert(uid.to_owned(), (label.to_owned(), now));
+        noted.push_back((now, uid.to_owned()));
     }
 }
 
@@ -96,5 +100,14 @@ mod tests {
         let mut known: Vec<_> = handled.by_uid.keys().map(String::as_str).collect();
         known.sort_unstable();
         assert_eq!((known, handled.noted.len()), (vec!["v", "w"], 2));
+    }
+
+    #[test]
+    fn no_more_are_remembered_than_there_is_room_for_and_the_newest_are() {
+        let (replays, now) = (HandledReplays::default(), Instant::now());
+        (0..MOST + 5).for_each(|uid| replays.note_at(&uid.to_string(), "1", now));
+        let handled = replays.0.lock().unwrap();
+        assert_eq!((handled.by_uid.len(), handled.noted.len()), (MOST, MOST));
+        assert!(handled.by_uid.contains_key(&(MOST + 4).to_string()) && !handled.by_uid.contains_key("4"));
     }
 }

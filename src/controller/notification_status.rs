@@ -217,17 +217,21 @@ mod tests {
     #[test]
     fn a_first_attempt_handles_the_label_that_it_saw_and_a_later_one_leaves_it_to_replay() {
         let outcome = Outcome::of_answer(StatusCode::OK, None, "a test");
-        let handled = |attempts, label: Option<&str>| {
+        let labelled = |attempts, label: Option<&str>| {
             let mut read = unfinished(attempts);
             read.metadata.labels = label.map(|value| [(REPLAY_LABEL.to_owned(), value.to_owned())].into());
             read.status.last_handled_replay = Some("old".into());
+            read
+        };
+        let handled = |read: Unfinished| {
             let (duration, retry_after) = (Duration::ZERO, Duration::ZERO);
             let attempt = Attempt { outcome: &outcome, event_id: "id", duration, retry_after, max_attempts: None };
             after(&read, &attempt, Timestamp::UNIX_EPOCH).last_handled_replay.unwrap()
         };
-        assert_eq!(handled(0, Some("new")), "new");
-        assert_eq!(handled(0, None), "old");
-        assert_eq!(handled(2, Some("new")), "old");
+        assert_eq!(handled(labelled(0, Some("new"))), "new");
+        assert_eq!(handled(labelled(0, None)), "old");
+        assert_eq!(handled(labelled(2, Some("new"))), "old");
+        assert_eq!(handled(labelled(0, Some("new")).without_label()), "old");
     }
 
     #[test]

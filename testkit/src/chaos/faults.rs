@@ -24,6 +24,8 @@ const DOWN: Duration = Duration::from_secs(2);
 const STRANDED: Duration = Duration::from_secs(2);
 /// The first of them is waited for so long.
 const NOBODY_WRITES: Duration = Duration::from_secs(30);
+/// Who is stopped past its Lease waits at most so much longer for somebody else to lead.
+const FOLLOWED: Duration = Duration::from_secs(20);
 
 /// Makes the fault with this number, and returns when it is over.
 ///
@@ -35,7 +37,7 @@ pub(crate) async fn make(stage: &Arc<Stage>, number: u64, fault: Fault) -> Resul
         Fault::KillLeader => signal(stage, stage.leader(), "KILL").await,
         Fault::ReplaceLeader => signal(stage, stage.leader(), "TERM").await,
         Fault::KillStandby => signal(stage, 1 - stage.leader(), "KILL").await,
-        Fault::StopLeader(time) => stop_leader(stage, time).await,
+        Fault::StopLeader(time) => stop_leader(stage, async |_| sleep(time).await).await,
         Fault::KillApiServer => {
             // Its connections end with it; the proxy before it would keep them.
             stage.replicas.links().for_each(TcpProxy::reset);
@@ -121,12 +123,13 @@ async fn signal(stage: &Stage, number: usize, signal: &str) {
     let _ = stage.replicas.hold(number).await.process().signal(signal).await;
 }
 
-async fn stop_leader(stage: &Stage, time: Duration) {
+/// Stops the leader for as long as `over`, told its number, takes.
+async fn stop_leader(stage: &Stage, over: impl AsyncFnOnce(usize)) {
     let leader = stage.leader();
     let window = Window::open();
     stage.record.lock().unwrap().stops.push(window);
     signal(stage, leader, "STOP").await;
-    sleep(time).await;
+    over(leader).await;
     // Before it goes on, so that whatever it does then lies behind; two may be stopped at once.
     stage.record.lock().unwrap().stops.iter_mut().filter(|stop| **stop == window).for_each(Window::close);
     signal(stage, leader, "CONT").await;
@@ -152,7 +155,19 @@ async fn strand_writes(stage: &Stage, mut random: Random, stopped: Option<Durati
     };
     rule(stage, timeout(NOBODY_WRITES, gathered), Box::new(hold)).await;
     match stopped {
-        Some(time) => stop_leader(stage, time).await,
+        Some(time) => {
+            // Where the machine is slow, somebody else may need longer to lead.
+            let followed = async |leader: usize| {
+                while stage.leader() == leader {
+                    sleep(STRANDED / 10).await;
+                }
+            };
+            let until_followed = async |leader: usize| {
+                sleep(time).await;
+                let _ = timeout(FOLLOWED, followed(leader)).await;
+            };
+            stop_leader(stage, until_followed).await;
+        }
         None => signal(stage, stage.leader(), "KILL").await,
     }
 }

@@ -36,6 +36,10 @@ pub(crate) async fn install(
     let watched = format!("watchNamespaces={{{NAMESPACE}}}");
     let chart = chart::render(NAMESPACE, &["--set", &watched, "--set", "crds.install=false"])?;
     plane.admin().apply(&chart, &["-n", NAMESPACE]).await?;
+    // The API server hears of new rights a moment later.
+    let account = format!("--as=system:serviceaccount:{NAMESPACE}:tidings");
+    let may = ["auth", "can-i", "list", "notifications.tidings.dev", "-n", NAMESPACE, &account];
+    while !plane.kubectl(&may).await?.success {}
     let webhook = format!("https://{}", webhook.address());
     let token = format!("https://{}/oauth2/token", token.address());
     let mut items = vec![

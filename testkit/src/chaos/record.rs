@@ -116,6 +116,8 @@ pub(crate) struct State {
     pub(crate) handled: Option<String>,
     /// Whether it deletes itself after it is finished.
     pub(crate) has_ttl: bool,
+    /// Whether it fails by itself when it is not delivered in time.
+    pub(crate) expires: bool,
 }
 
 impl Post {
@@ -152,6 +154,7 @@ impl State {
             replayed: time(&status["replayTime"]),
             handled: status["lastHandledReplay"].as_str().map(str::to_owned),
             has_ttl: object["spec"]["ttlSecondsAfterFinished"].is_u64(),
+            expires: object["spec"]["expireAfterSeconds"].is_u64(),
         }
     }
 

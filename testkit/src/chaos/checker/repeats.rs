@@ -81,7 +81,7 @@ impl Story<'_> {
         let (from, to) = (first.arrived - TOLERANCE, again.arrived.min(first.arrived + EXCHANGE));
         if self.record.bad_ways.iter().any(|way| way.meets(from, to)) {
             Some(Cause::AnswerLost)
-        } else if self.record.stops.iter().any(|stop| stop.caught_answer_to(first)) {
+        } else if self.record.stops.iter().any(|stop| stop.caught_answer_to(first) && stop.from <= again.arrived) {
             Some(Cause::OperatorStopped)
         } else {
             self.takeover(first, again).map(|_| Cause::Takeover)
