@@ -47,6 +47,8 @@ pub(crate) enum Cause {
     Replay,
     /// Another client had set it back to Pending.
     SetBack,
+    /// Another client had written a number of attempts: an outcome other than success gives way to that.
+    GaveWay,
     /// The answer was lost on a bad way.
     AnswerLost,
     /// The operator was stopped when the answer came.
@@ -155,6 +157,7 @@ impl fmt::Display for Cause {
             Self::Unanswered => "after no answer",
             Self::Replay => "replay",
             Self::SetBack => "set back to Pending by another client",
+            Self::GaveWay => "the outcome gave way to what another client wrote",
             Self::AnswerLost => "the answer was lost on a bad way",
             Self::OperatorStopped => "the operator was stopped when the answer came",
             Self::Takeover => "takeover before the outcome was written",

@@ -104,7 +104,10 @@ async fn write_status(stage: Arc<Stage>, name: String, what: u64) {
     let test = |phase: &str| json!({"op": "test", "path": "/status/phase", "value": phase});
     let patch: Value = match what {
         0..60 => json!([{"op": "add", "path": "/status/message", "value": "somebody else was here"}]),
-        60..90 => json!([test("Pending"), {"op": "add", "path": "/status/attempts", "value": what}]),
+        60..90 => {
+            stage.record.lock().unwrap().recounted.insert(name.clone());
+            json!([test("Pending"), {"op": "add", "path": "/status/attempts", "value": what}])
+        }
         _ => {
             stage.record.lock().unwrap().set_back.insert(name.clone());
             json!([test("Delivered"), {"op": "replace", "path": "/status/phase", "value": "Pending"}])

@@ -16,6 +16,8 @@ pub(crate) struct Record {
     pub(crate) deleted: BTreeSet<String>,
     /// What other clients set back to Pending.
     pub(crate) set_back: BTreeSet<String>,
+    /// Where other clients wrote another number of attempts.
+    pub(crate) recounted: BTreeSet<String>,
     /// The value of `tidings.dev/replay` that was set, and when the API server had confirmed that.
     pub(crate) replays: BTreeMap<String, (String, Timestamp)>,
     /// Requests to open what is closed (`tidings.dev/reconcile-requested-at`), by Subscriber: they end a pause.

@@ -88,7 +88,7 @@ impl Story<'_> {
         }
     }
 
-    /// Whether it was sent back to the queue between two POSTs.
+    /// Whether it was sent back to the queue, or kept there, between two POSTs.
     fn sent_back(&self, first: &Post, again: &Post, used: &BTreeSet<usize>) -> Option<(usize, Cause)> {
         let between = |at: Timestamp| first.arrived - TOLERANCE <= at && at <= again.arrived + TOLERANCE;
         let pairs = self.changes.windows(2).enumerate();
@@ -96,9 +96,16 @@ impl Story<'_> {
         unused.find_map(|(number, pair)| {
             let (before, after) = (pair[0].state.as_ref()?, pair[1].state.as_ref()?);
             let set_back = before.is_finished() && !after.is_finished() && self.record.set_back.contains(self.id);
+            // Somebody else's write changes the number alone; the operator's, the time of the next attempt as well.
+            let recounted = self.record.recounted.contains(self.id)
+                && before.attempts != after.attempts
+                && !before.is_finished()
+                && !after.is_finished()
+                && before.next == after.next;
             match after.is_replay_of(before) {
                 true => Some((number, Cause::Replay)),
-                false => set_back.then_some((number, Cause::SetBack)),
+                false if set_back => Some((number, Cause::SetBack)),
+                false => (recounted && !first.is_acknowledged()).then_some((number, Cause::GaveWay)),
             }
         })
     }
@@ -113,6 +120,7 @@ impl Story<'_> {
 mod tests {
     use super::*;
     use crate::chaos::checker::fixture::{at, cause, change, id, post, replayed, state, states, violations};
+    use crate::chaos::record::State;
 
     #[test]
     fn a_repeat_without_a_cause_is_found() {
@@ -134,6 +142,17 @@ mod tests {
         };
         assert_eq!(cause(9.0, by_another), Some(Cause::SetBack));
         assert_eq!(cause(9.0, |record| record.posts[0].answered = Some(422)), None, "nothing follows a final answer");
+        let recounted = |answered: u16, next: Option<f64>| {
+            cause(9.0, |record| {
+                record.posts[0].answered = Some(answered);
+                record.recounted.insert(id());
+                let counted = State { attempts: 70, next: next.map(at), ..state("Pending") };
+                states(record).insert(1, change(1.1, counted));
+            })
+        };
+        assert_eq!(recounted(422, None), Some(Cause::GaveWay));
+        assert_eq!(recounted(204, None), None, "success does not give way");
+        assert_eq!(recounted(422, Some(8.0)), None, "that is the operator's own");
         assert_eq!(cause(9.0, |record| record.stops.push(window(-9.0, 5.0))), None, "sent while that one was stopped");
         assert_eq!(cause(9.0, |record| record.bad_ways.push(window(0.5, 1.5))), Some(Cause::AnswerLost));
         assert_eq!(cause(9.0, |record| record.stops.push(window(1.0, 3.0))), Some(Cause::OperatorStopped));
