@@ -75,29 +75,37 @@ pub async fn create(client: &Client, namespace: &str, manifests: Vec<Value>, at_
 
 /// Finishes these with the status `status`; returns how many a second.
 pub async fn patch(client: &Client, namespace: &str, created: &[Created], status: &Value, at_once: usize) -> f64 {
+    let outcomes: Vec<_> = created.iter().map(|created| Outcome::new(namespace, created, status)).collect();
     let begun = Instant::now();
-    stream::iter(created)
-        .map(|created| finish(client, namespace, created, status))
-        .buffer_unordered(at_once)
-        .for_each(async |()| ())
-        .await;
+    stream::iter(outcomes).map(|outcome| outcome.write(client)).buffer_unordered(at_once).for_each(async |()| ()).await;
     created.len() as f64 / begun.elapsed().as_secs_f64()
 }
 
-/// Finishes one by the request that the operator makes.
-pub async fn finish(client: &Client, namespace: &str, created: &Created, status: &Value) {
-    let patch = json!([
-        { "op": "test", "path": "/metadata/uid", "value": created.uid },
-        { "op": "test", "path": "/status/phase", "value": "Pending" },
-        { "op": "test", "path": "/status/attempts", "value": 0 },
-        { "op": "test", "path": "/status/lastHandledReplay", "value": null },
-        { "op": "add", "path": "/status", "value": status },
-    ]);
-    let path = format!("{}/{}/status?&fieldManager=tidings", path(namespace), created.name);
-    let request = Request::patch(path)
-        .header("content-type", "application/json-patch+json")
-        .header("accept", "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1,application/json;q=0.9");
-    send(client, request, patch.to_string().into_bytes()).await;
+/// The request that finishes one, as the operator makes it.
+pub struct Outcome {
+    path: String,
+    patch: Vec<u8>,
+}
+
+impl Outcome {
+    pub fn new(namespace: &str, created: &Created, status: &Value) -> Self {
+        let patch = json!([
+            { "op": "test", "path": "/metadata/uid", "value": created.uid },
+            { "op": "test", "path": "/status/phase", "value": "Pending" },
+            { "op": "test", "path": "/status/attempts", "value": 0 },
+            { "op": "test", "path": "/status/lastHandledReplay", "value": null },
+            { "op": "add", "path": "/status", "value": status },
+        ]);
+        let path = format!("{}/{}/status?&fieldManager=tidings", path(namespace), created.name);
+        Self { path, patch: patch.to_string().into_bytes() }
+    }
+
+    pub async fn write(self, client: &Client) {
+        let request = Request::patch(self.path)
+            .header("content-type", "application/json-patch+json")
+            .header("accept", "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1,application/json;q=0.9");
+        send(client, request, self.patch).await;
+    }
 }
 
 /// What the API server can do, with so many requests at once.

@@ -13,7 +13,7 @@ use serde_json::Value;
 use tidings::controller::{SELECTOR, Unfinished};
 
 use crate::{
-    bare::{self, Created},
+    bare::{self, Created, Outcome},
     receiver::CLIENT,
     stage::{Stage, Tenant},
     throughput::CREATORS,
@@ -41,7 +41,7 @@ pub async fn drain(stage: &Stage, tenant: &Tenant, count: usize, status: &Value)
             let answer = post.body(event).send().await.unwrap();
             assert!(answer.status().is_success(), "{}", answer.status());
             let created = Created { name: metadata.name.unwrap(), uid: metadata.uid.unwrap() };
-            bare::finish(&tenant.client, &tenant.namespace, &created, status).await;
+            Outcome::new(&tenant.namespace, &created, status).write(&tenant.client).await;
             Ok(())
         })
         .try_buffer_unordered(AT_ONCE)

@@ -7,12 +7,12 @@ use std::{
 
 use kube::Client;
 use serde_json::{Value, json};
-use testkit::{ControlPlane, Operator};
+use testkit::{ControlPlane, Operator, chart};
 
 use tidings::api_server;
 
 use crate::{
-    cluster::{config, install_crds, render_chart},
+    cluster::{config, install_crds},
     receiver::{CLIENT, Receiver},
     usage,
 };
@@ -62,12 +62,9 @@ impl Stage {
         for namespace in &all {
             self.plane.kubectl(&["create", "namespace", namespace]).await.unwrap().ok().unwrap();
         }
-        let values = ["--set", &format!("watchNamespaces={{{}}}", all.join(",")), "--set", "crds.install=false"];
-        let chart = render_chart(namespace, &values).unwrap();
-        self.plane.admin().apply(&chart, &[]).await.unwrap();
-        let token = ["create", "token", "tidings", "-n", namespace, "--duration=2h"];
-        let token = self.plane.kubectl(&token).await.unwrap().ok().unwrap();
-        let kubeconfig = self.plane.kubeconfig_for_token(namespace, token.trim()).unwrap();
+        chart::install(&self.plane, namespace, &all).await.unwrap();
+        let token = chart::token(&self.plane, namespace).await.unwrap();
+        let kubeconfig = self.plane.kubeconfig_for_token(namespace, &token).unwrap();
         let neighbours = neighbours.iter().map(|name| (*name).to_owned()).collect();
         let client = client(&kubeconfig).await;
         for namespace in &all {

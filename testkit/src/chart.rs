@@ -1,11 +1,49 @@
-//! The chart, as Helm renders it.
+//! What an administrator installs: the definitions, and the chart as Helm renders it.
 
 use std::process::Command;
 
 use crate::binaries;
+use crate::control_plane::ControlPlane;
 use crate::error::{Error, Result};
 
+const CRDS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../crds");
 const CHART: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../charts/tidings");
+
+/// Longer than the longest campaign.
+const TOKEN_LIFE: &str = "--duration=48h";
+
+/// Applies `crds/` and waits until the API server serves them.
+///
+/// # Errors
+/// When kubectl fails.
+pub async fn install_crds(plane: &ControlPlane) -> Result<()> {
+    plane.kubectl(&["apply", "--server-side", "-f", CRDS]).await?.ok()?;
+    plane.kubectl(&["wait", "--for=condition=Established", "--timeout=60s", "crd", "--all"]).await?.ok()?;
+    // The first use of a new definition may still be told to come again.
+    for kind in ["subscribers", "notifications"] {
+        while !plane.kubectl(&["get", kind]).await?.success {}
+    }
+    Ok(())
+}
+
+/// Installs the chart in `namespace`, for an operator that watches the namespaces `watched`; without the definitions.
+///
+/// # Errors
+/// As [`render`], and when kubectl fails.
+pub async fn install(plane: &ControlPlane, namespace: &str, watched: &[&str]) -> Result<()> {
+    let watched = format!("watchNamespaces={{{}}}", watched.join(","));
+    let chart = render(namespace, &["--set", &watched, "--set", "crds.install=false"])?;
+    plane.admin().apply(&chart, &[]).await.map(drop)
+}
+
+/// A token of the chart's ServiceAccount, with its rights, by TokenRequest.
+///
+/// # Errors
+/// When kubectl fails.
+pub async fn token(plane: &ControlPlane, namespace: &str) -> Result<String> {
+    let create = ["create", "token", "tidings", "-n", namespace, TOKEN_LIFE];
+    Ok(plane.kubectl(&create).await?.ok()?.trim().to_owned())
+}
 
 /// The manifests of a release `tidings` in `namespace`, with further arguments for `helm template`.
 ///

@@ -23,15 +23,7 @@ pub async fn cluster() -> &'static ControlPlane {
 
 /// Applies `crds/` and waits until the API server serves them.
 pub async fn install_crds(plane: &ControlPlane) {
-    let crds = root().join("crds");
-    let args = ["apply", "--server-side", "-f", crds.to_str().unwrap()];
-    plane.kubectl(&args).await.unwrap().ok().unwrap();
-    let wait = ["wait", "--for=condition=Established", "--timeout=60s", "crd", "--all"];
-    plane.kubectl(&wait).await.unwrap().ok().unwrap();
-    // The first use of a new definition may still be told to come again.
-    for kind in ["subscribers", "notifications"] {
-        while !plane.kubectl(&["get", kind]).await.unwrap().success {}
-    }
+    testkit::chart::install_crds(plane).await.unwrap();
 }
 
 /// How to reach the API server of a kubeconfig.

@@ -6,13 +6,10 @@ use std::{
 };
 
 use serde_json::{Value, json};
-use testkit::{Behaviour, exchange::Reply, token_service::TokenRequest};
+use testkit::{Behaviour, chart, exchange::Reply, token_service::TokenRequest};
 use tokio::time::sleep;
 
-use crate::{
-    cluster::render_chart,
-    world::{CLIENT, PATIENCE, World, condition, path},
-};
+use crate::world::{CLIENT, PATIENCE, World, condition, path};
 
 const MINUTE: Duration = Duration::from_secs(60);
 const BACKLOG: usize = 1000;
@@ -87,9 +84,7 @@ async fn a_thousand_pending_ask_a_token_service_in_trouble_at_most_six_times_in_
 async fn s11_two_tenants_with_the_same_client_id_mean_two_token_fetches() {
     let (first, second) = (World::new("first").await, World::new("second").await);
     // One operator for both namespaces: the chart of the first one gives it its rights in the second one too.
-    let namespaces = format!("watchNamespaces={{{},{}}}", first.namespace, second.namespace);
-    let chart = render_chart(&first.namespace, &["--set", &namespaces, "--set", "crds.install=false"]).unwrap();
-    first.plane.admin().apply(&chart, &[]).await.unwrap();
+    chart::install(first.plane, &first.namespace, &[&first.namespace, &second.namespace]).await.unwrap();
     second
         .apply(&json!({
             "apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "test-ca"},

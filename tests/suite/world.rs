@@ -7,12 +7,12 @@ use futures::StreamExt;
 use http::Method;
 use kube::{Api, api::PostParams};
 use serde_json::{Value, json};
-use testkit::{ApiProxy, Authority, Client, ControlPlane, Operator, Receiver, TokenService, receiver::Received};
+use testkit::{ApiProxy, Authority, Client, ControlPlane, Operator, Receiver, TokenService, chart, receiver::Received};
 use tokio::time::{Instant, sleep};
 
 use tidings::api::Notification;
 
-use crate::cluster::{cluster, config, namespace, render_chart};
+use crate::cluster::{cluster, config, namespace};
 
 /// The client that `World::secret` names.
 pub const CLIENT: (&str, &str) = ("acme", "s3cr3t-for-the-test");
@@ -38,11 +38,7 @@ impl World {
     /// The same on a control plane of the test's own.
     pub async fn on(plane: &'static ControlPlane, name: &str) -> Self {
         let namespace = namespace(plane, name).await;
-        let chart = render_chart(
-            &namespace,
-            &["--set", &format!("watchNamespaces={{{namespace}}}"), "--set", "crds.install=false"],
-        );
-        plane.admin().apply(&chart.unwrap(), &["-n", &namespace]).await.unwrap();
+        chart::install(plane, &namespace, &[&namespace]).await.unwrap();
         let kubeconfig = operator_kubeconfig(plane, &namespace).await;
         let authority = Authority::new();
         let tokens = TokenService::start(&authority).await.unwrap();
@@ -72,7 +68,7 @@ impl World {
 
     /// The same with these flags besides.
     pub async fn start_through(&self, proxy: &ApiProxy, flags: &[&str]) -> Operator {
-        let token = operator_token(self.plane, &self.namespace).await;
+        let token = chart::token(self.plane, &self.namespace).await.unwrap();
         let name = format!("{}-through-{}", self.namespace, proxy.address().port());
         let through = self.plane.kubeconfig_through(&name, proxy.address(), proxy.ca_file(), Some(&token)).unwrap();
         let args = ["--watch-namespace", &self.namespace, "--egress-allow-cidr", "127.0.0.0/8"];
@@ -248,12 +244,7 @@ pub fn binary() -> &'static Path {
 
 /// A kubeconfig with a token of the chart's ServiceAccount, by TokenRequest.
 pub async fn operator_kubeconfig(plane: &ControlPlane, namespace: &str) -> PathBuf {
-    plane.kubeconfig_for_token(namespace, &operator_token(plane, namespace).await).unwrap()
-}
-
-async fn operator_token(plane: &ControlPlane, namespace: &str) -> String {
-    let create = ["create", "token", "tidings", "-n", namespace, "--duration=1h"];
-    plane.kubectl(&create).await.unwrap().ok().unwrap().trim().to_owned()
+    plane.kubeconfig_for_token(namespace, &chart::token(plane, namespace).await.unwrap()).unwrap()
 }
 
 fn notification(name: &str, subscriber: &str, event: Value) -> Value {

@@ -14,9 +14,6 @@ use crate::tcp_proxy::TcpProxy;
 pub(crate) const CLIENT: (&str, &str) = ("acme", "s3cr3t-for-the-campaign");
 /// The Secret that holds both.
 pub(crate) const SECRET: &str = "acme-oauth";
-const CRDS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../crds");
-/// Longer than the longest campaign.
-const TOKEN_LIFE: &str = "--duration=48h";
 
 /// Applies the definitions, the chart's Role, what the Subscribers need, and the Subscribers. Returns a token with the
 /// operator's rights.
@@ -26,16 +23,9 @@ pub(crate) async fn install(
     webhook: &TcpProxy,
     token: &TcpProxy,
 ) -> Result<String> {
-    plane.kubectl(&["apply", "--server-side", "-f", CRDS]).await?.ok()?;
-    plane.kubectl(&["wait", "--for=condition=Established", "--timeout=60s", "crd", "--all"]).await?.ok()?;
-    // The first use of a new definition may still be told to come again.
-    for kind in ["subscribers", "notifications"] {
-        while !plane.kubectl(&["get", kind]).await?.success {}
-    }
+    chart::install_crds(plane).await?;
     plane.kubectl(&["create", "namespace", NAMESPACE]).await?.ok()?;
-    let watched = format!("watchNamespaces={{{NAMESPACE}}}");
-    let chart = chart::render(NAMESPACE, &["--set", &watched, "--set", "crds.install=false"])?;
-    plane.admin().apply(&chart, &["-n", NAMESPACE]).await?;
+    chart::install(plane, NAMESPACE, &[NAMESPACE]).await?;
     // The API server hears of new rights a moment later.
     let account = format!("--as=system:serviceaccount:{NAMESPACE}:tidings");
     let may = ["auth", "can-i", "list", "notifications.tidings.dev", "-n", NAMESPACE, &account];
@@ -51,6 +41,5 @@ pub(crate) async fn install(
     items.extend(WEBHOOKS.iter().map(|subscriber| subscriber.subscriber(&webhook, &token)));
     let list = json!({"apiVersion": "v1", "kind": "List", "items": items});
     plane.admin().apply(&list.to_string(), &["-n", NAMESPACE, "--server-side"]).await?;
-    let create = ["create", "token", "tidings", "-n", NAMESPACE, TOKEN_LIFE];
-    Ok(plane.kubectl(&create).await?.ok()?.trim().to_owned())
+    chart::token(plane, NAMESPACE).await
 }

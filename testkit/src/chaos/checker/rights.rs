@@ -1,23 +1,19 @@
 //! What holds of the operators' rights: those of the chart's Role are enough.
 
+use std::collections::BTreeSet;
+
 use jiff::Timestamp;
 
 use super::TOLERANCE;
 use crate::chaos::findings::Violation;
 use crate::chaos::record::Record;
 
-/// What the API server refused the operators, each kind of request once, and not while it did not know anybody's rights.
+/// What the API server refused the operators, each request once, and not while it did not know anybody's rights.
 pub(super) fn missing(record: &Record) -> Vec<Violation> {
     let knew = |at: Timestamp| !record.unready.iter().any(|unready| unready.meets(at - TOLERANCE, at + TOLERANCE));
-    let mut missing: Vec<Violation> = Vec::new();
-    for (at, request) in record.forbidden.iter().filter(|(at, _)| knew(*at)) {
-        let told =
-            |violation: &Violation| matches!(violation, Violation::Forbidden { request: told, .. } if told == request);
-        if !missing.iter().any(told) {
-            missing.push(Violation::Forbidden { request: request.clone(), at: *at });
-        }
-    }
-    missing
+    let mut told = BTreeSet::new();
+    let missing = record.forbidden.iter().filter(|(at, request)| knew(*at) && told.insert(request));
+    missing.map(|(at, request)| Violation::Forbidden { request: request.clone(), at: *at }).collect()
 }
 
 #[cfg(test)]

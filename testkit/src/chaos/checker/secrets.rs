@@ -4,18 +4,12 @@ use jiff::Timestamp;
 
 use super::{TOLERANCE, UNHEARD};
 use crate::chaos::findings::{Findings, Violation};
-use crate::chaos::record::Record;
-
-/// From when to when a Subscriber's status said that the token service refuses the client.
-struct Refusal {
-    from: Timestamp,
-    to: Timestamp,
-}
+use crate::chaos::record::{Record, Window};
 
 pub(super) fn rotations(record: &Record, findings: &mut Findings) {
     findings.rotations = record.rotations.len();
     for (subscriber, said) in &record.refusals {
-        for Refusal { from, to } in refusals(said, record.ended) {
+        for Window { from, to } in refusals(said, record.ended) {
             findings.refused += 1;
             let openings = record.openings.get(subscriber).map_or(&[][..], |openings| openings);
             if to < record.ended && !openings.iter().any(|at| (from - TOLERANCE..=to + TOLERANCE).contains(at)) {
@@ -31,9 +25,10 @@ pub(super) fn rotations(record: &Record, findings: &mut Findings) {
     }
 }
 
-fn refusals(said: &[(Timestamp, bool)], ended: Timestamp) -> impl Iterator<Item = Refusal> {
+/// From when to when a Subscriber's status said that the token service refuses the client.
+fn refusals(said: &[(Timestamp, bool)], ended: Timestamp) -> impl Iterator<Item = Window> {
     let ends = said.iter().skip(1).map(|(at, _)| *at).chain([ended]);
-    said.iter().zip(ends).filter(|((_, refused), _)| *refused).map(|((from, _), to)| Refusal { from: *from, to })
+    said.iter().zip(ends).filter(|((_, refused), _)| *refused).map(|((from, _), to)| Window { from: *from, to })
 }
 
 #[cfg(test)]
