@@ -80,6 +80,11 @@ pub struct Run {
     #[arg(long = "event-memory", value_name = "MIB", env = "TIDINGS_EVENT_MEMORY", default_value = "64", value_parser = clap::value_parser!(u32).range(0..=65_536))]
     pub event_memory: u32,
 
+    /// Threads that the operator works in. Default: one for two processors, at most four; more wake each other oftener than
+    /// they help.
+    #[arg(long, value_name = "NUMBER", env = "TIDINGS_WORKER_THREADS", value_parser = clap::value_parser!(u16).range(1..=256))]
+    pub worker_threads: Option<u16>,
+
     /// What a log line looks like.
     #[arg(long, value_enum, env = "TIDINGS_LOG_FORMAT", default_value = "text")]
     pub log_format: LogFormat,
@@ -175,6 +180,7 @@ mod tests {
             ["--origin", "a b"],
             ["--generated-ttl", "7d"],
             ["--log-level", "loud"],
+            ["--worker-threads", "0"],
         ] {
             let message = run(&bad).unwrap_err().to_string();
             assert!(message.contains(bad[0]) && message.contains(bad[1]), "{message}");

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use crate::stage::{SUBSCRIBERS, Stage};
 
-/// Requests under way at once; the best of them counts.
+/// So many requests at once are tried; the best of them counts.
 pub const AT_ONCE: [usize; 3] = [16, 32, 64];
 /// Bytes of data in each event.
 pub const EVENT_BYTES: usize = 1024;
@@ -108,10 +108,15 @@ impl Outcome {
     }
 }
 
-/// What the API server can do, with so many requests at once.
+/// Requests under way at once.
+#[derive(Clone, Copy, Default)]
+pub struct AtOnce {
+    pub creates: usize,
+    pub patches: usize,
+}
+
+/// What the API server can do.
 pub struct Bare {
-    /// So many.
-    pub at_once: usize,
     /// Creates a second.
     pub creates: f64,
     /// Status patches a second.
@@ -121,14 +126,16 @@ pub struct Bare {
 }
 
 /// Creates `count` objects in a new namespace, then patches them.
-pub async fn run(stage: &Stage, namespace: &str, count: usize, status: &Value, at_once: usize) -> Bare {
+pub async fn run(stage: &Stage, namespace: &str, count: usize, status: &Value, at_once: AtOnce) -> Bare {
     let tenant = stage.tenant(namespace).await;
     let manifests = (0..count).map(manifest).collect();
-    let (creates, created) = create(&stage.creator, &tenant.namespace, manifests, at_once).await;
+    stage.collect_garbage().await;
+    let (creates, created) = create(&stage.creator, &tenant.namespace, manifests, at_once.creates).await;
+    stage.collect_garbage().await;
     let before = stage.control_plane_cpu().await;
-    let patches = patch(&tenant.client, &tenant.namespace, &created, status, at_once).await;
+    let patches = patch(&tenant.client, &tenant.namespace, &created, status, at_once.patches).await;
     let cpu = stage.control_plane_cpu().await - before;
-    Bare { at_once, creates, patches, patch_cpu: cpu / u32::try_from(count).unwrap() }
+    Bare { creates, patches, patch_cpu: cpu / u32::try_from(count).unwrap() }
 }
 
 /// Tells, for each object that appears in the namespace, its name and when it was seen.

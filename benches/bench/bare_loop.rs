@@ -28,6 +28,7 @@ const PAGE: u32 = 500;
 pub async fn drain(stage: &Stage, tenant: &Tenant, count: usize, status: &Value) -> f64 {
     let manifests = (0..count).map(bare::manifest).collect();
     bare::create(&stage.creator, &tenant.namespace, manifests, CREATORS).await;
+    stage.collect_garbage().await;
     let ca = Certificate::from_pem(stage.receiver.ca_pem().as_bytes()).unwrap();
     let http = Client::builder().tls_certs_only([ca]).http1_only().timeout(Duration::from_secs(15)).build().unwrap();
     let token = token(&http, stage.receiver.token_url()).await;

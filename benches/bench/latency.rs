@@ -44,12 +44,13 @@ impl Latency {
 }
 
 /// Measures an operator with nothing else to do.
-pub async fn measure(stage: &Stage, scale: &Scale, report: &mut Report) {
+pub async fn measure(scale: &Scale, report: &mut Report) {
+    let stage = Stage::start().await;
     let tenant = stage.tenant("latency").await;
     let operator = tenant.operator(&[]).await;
     operator.ready(Duration::from_secs(30)).await.unwrap();
     say(format!("latency: {} at {RATE}/s", scale.samples));
-    let latency = sample(stage, &tenant.namespace, &operator, 0..scale.samples).await;
+    let latency = sample(&stage, &tenant.namespace, &operator, 0..scale.samples).await;
     latency.say();
     operator.terminate().await.unwrap();
     for p in [50, 99] {

@@ -25,7 +25,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use self::{report::Report, stage::Stage};
+use self::report::Report;
 
 /// How much of everything.
 pub struct Scale {
@@ -35,7 +35,7 @@ pub struct Scale {
     run: usize,
     /// Samples of latency.
     samples: usize,
-    /// Samples of latency beside a backlog.
+    /// Samples of latency alone and beside a backlog, in each of three runs.
     neighbours: usize,
     /// The backlog of a dead endpoint.
     backlog: usize,
@@ -44,7 +44,7 @@ pub struct Scale {
 }
 
 const FULL: Scale =
-    Scale { rounds: 5, run: 2_000, samples: 2_000, neighbours: 1_000, backlog: 100_000, rest: Duration::from_secs(30) };
+    Scale { rounds: 7, run: 3_000, samples: 2_000, neighbours: 1_000, backlog: 100_000, rest: Duration::from_secs(30) };
 const QUICK: Scale =
     Scale { rounds: 1, run: 500, samples: 200, neighbours: 100, backlog: 5_000, rest: Duration::from_secs(5) };
 
@@ -57,12 +57,14 @@ fn variable(name: &str) -> String {
 
 fn main() {
     let args: Vec<_> = std::env::args().collect();
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
     if let [_, command, folder] = &args[..]
         && command == "receiver"
     {
+        // One thread: it is to take as little as may be from what is measured.
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         return runtime.block_on(receiver::serve(Path::new(folder)));
     }
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
     let quick = match variable("QUICK").as_str() {
         "" | "0" => false,
         "1" => true,
@@ -78,18 +80,16 @@ fn main() {
 async fn run(scale: &Scale, quick: bool, only: &str) {
     let begun = Instant::now();
     let mut report = Report::default();
-    say("a control plane of its own, a receiver and a token service");
-    let stage = Stage::start().await;
     let wanted = |part: &str| only.is_empty() || only.split(',').any(|word| word == part);
-    let idle = memory::idle(&stage, scale, &mut report).await;
+    let idle = memory::idle(scale, &mut report).await;
     if wanted("throughput") {
-        throughput::measure(&stage, scale, &mut report).await;
+        throughput::measure(scale, &mut report).await;
     }
     if wanted("latency") {
-        latency::measure(&stage, scale, &mut report).await;
+        latency::measure(scale, &mut report).await;
     }
     if wanted("memory") {
-        memory::measure(&stage, scale, idle, &mut report).await;
+        memory::measure(scale, idle, &mut report).await;
     }
     let table = report.table(begun.elapsed());
     println!("\n{table}");

@@ -8,7 +8,7 @@ use tokio::time::sleep;
 
 use crate::{
     Scale,
-    bare::{self, AT_ONCE, Bare},
+    bare::{self, AT_ONCE, AtOnce, Bare},
     bare_loop, receiver,
     report::{Report, median, spread},
     say,
@@ -22,98 +22,141 @@ pub const CREATORS: usize = 32;
 /// The longest run, on a slow machine.
 const PATIENCE: Duration = Duration::from_secs(3600);
 
-/// Measures in rounds, the bare runs between the operator's.
-pub async fn measure(stage: &Stage, scale: &Scale, report: &mut Report) {
-    let status = delivered_status(stage).await;
+/// Measures in rounds, each measured run between two bare runs.
+pub async fn measure(scale: &Scale, report: &mut Report) {
+    let status = delivered_status(&Stage::start().await).await;
+    let at_once = best(scale, &status).await;
     let mut rounds = Vec::new();
     for number in 1..=scale.rounds {
         say(format!("round {number} of {}", scale.rounds));
-        rounds.push(round(stage, scale, number, &status, report).await);
+        rounds.push(round(scale, number == 1, &status, at_once, report).await);
     }
-    tell(&rounds, report);
+    tell(at_once, &rounds, report);
     for count in [1_000, 10_000] {
         let count = count.min(scale.backlog);
         say(format!("growth: a backlog of {count}"));
-        let tenant = stage.tenant(&format!("growth-{count}")).await;
-        let (drain, operator) = drain(stage, &tenant, count).await;
+        let stage = Stage::start().await;
+        let (drain, operator) = drain(&stage, &stage.tenant("growth").await, count).await;
         operator.terminate().await.unwrap();
         grown(count, &drain, report);
     }
 }
 
-/// Bare and measured runs that follow each other.
-struct Round {
-    /// For each of [`AT_ONCE`].
-    bare: Vec<Bare>,
-    drain: Drain,
-    /// Deliveries a second.
-    pipeline: f64,
-    /// Deliveries a second of the bare loop.
-    bare_loop: f64,
+/// How many requests at once do best: by the median of three runs each, in turn. In a single run chance would decide.
+async fn best(scale: &Scale, status: &Value) -> AtOnce {
+    let mut runs = AT_ONCE.map(|_| Vec::new());
+    for turn in 0..3 {
+        let mut ceiling = Ceiling { stage: Stage::start().await, count: scale.run, status, runs: Vec::new() };
+        for place in 0..AT_ONCE.len() {
+            // Each number at once has each place in turn.
+            let which = (place + turn) % AT_ONCE.len();
+            ceiling.measure(AtOnce { creates: AT_ONCE[which], patches: AT_ONCE[which] }).await;
+            runs[which].extend(ceiling.runs.pop());
+        }
+    }
+    let best = |figure: fn(&Bare) -> f64| {
+        let rate = |which: &usize| median(runs[*which].iter().map(figure).collect());
+        AT_ONCE[(0..AT_ONCE.len()).max_by(|one, other| rate(one).total_cmp(&rate(other))).unwrap()]
+    };
+    AtOnce { creates: best(|bare| bare.creates), patches: best(|bare| bare.patches) }
 }
 
-async fn round(stage: &Stage, scale: &Scale, number: usize, status: &Value, report: &mut Report) -> Round {
-    let mut bare = Vec::new();
-    let mut run_bare = async |at_once: usize| {
-        let run = bare::run(stage, &format!("bare-{number}-{at_once}"), scale.run, status, at_once).await;
-        say(format!("{at_once} at once: {:.0} bare creates/s, {:.0} bare patches/s", run.creates, run.patches));
-        bare.push(run);
-    };
-    // Each number at once has each place in turn.
-    let mut at_once = AT_ONCE;
-    at_once.rotate_left(number % AT_ONCE.len());
-    run_bare(at_once[0]).await;
-    let before = Writes::now(stage).await;
-    let tenant = stage.tenant(&format!("drain-{number}")).await;
-    let (drain, operator) = drain(stage, &tenant, scale.run).await;
-    say(format!("drain: {:.0} deliveries/s", drain.rate));
-    run_bare(at_once[1]).await;
-    let pipeline = pipeline(stage, &tenant, &operator, scale.run).await;
+/// The bare runs on a control plane of their own: what was stored and watched before would weigh on its garbage collector.
+struct Ceiling<'a> {
+    stage: Stage,
+    count: usize,
+    status: &'a Value,
+    runs: Vec<Bare>,
+}
+
+impl Ceiling<'_> {
+    /// One more bare run.
+    async fn measure(&mut self, at_once: AtOnce) {
+        // A namespace of its own for each.
+        let name = format!("bare-{}-{}", self.runs.len(), at_once.patches);
+        let run = bare::run(&self.stage, &name, self.count, self.status, at_once).await;
+        let AtOnce { creates, patches } = at_once;
+        let creates = format!("{:.0} bare creates/s, {creates} at once", run.creates);
+        say(format!("{creates}; {:.0} bare patches/s, {patches} at once", run.patches));
+        self.runs.push(run);
+    }
+
+    /// A measured rate, between the last bare run and one more.
+    async fn beside(&mut self, rate: f64, at_once: AtOnce) -> Beside {
+        self.measure(at_once).await;
+        let [.., before, after] = &self.runs[..] else { panic!("no bare run before") };
+        let middle = |figure: fn(&Bare) -> f64| f64::midpoint(figure(before), figure(after));
+        Beside { rate, creates: middle(|bare| bare.creates), patches: middle(|bare| bare.patches) }
+    }
+}
+
+/// Deliveries a second, and what the bare runs before and after did: the machine's moods last for minutes.
+struct Beside {
+    rate: f64,
+    creates: f64,
+    patches: f64,
+}
+
+impl Beside {
+    fn of_patches(&self) -> f64 {
+        self.rate / self.patches
+    }
+
+    fn of_ideal(&self) -> f64 {
+        self.rate * (1.0 / self.creates + 1.0 / self.patches)
+    }
+}
+
+/// Measured runs that follow each other.
+struct Round {
+    bare: Vec<Bare>,
+    cost: Drain,
+    drain: Beside,
+    pipeline: Beside,
+    bare_loop: Beside,
+}
+
+async fn round(scale: &Scale, counts_writes: bool, status: &Value, at_once: AtOnce, report: &mut Report) -> Round {
+    let count = scale.run;
+    let mut ceiling = Ceiling { stage: Stage::start().await, count, status, runs: Vec::new() };
+    ceiling.measure(at_once).await;
+    let before = Writes::now(&ceiling.stage).await;
+    let tenant = ceiling.stage.tenant("drain").await;
+    let (cost, operator) = drain(&ceiling.stage, &tenant, count).await;
+    say(format!("drain: {:.0} deliveries/s", cost.rate));
+    let drain = ceiling.beside(cost.rate, at_once).await;
+    let pipeline = pipeline(&ceiling.stage, &tenant, &operator, count).await;
     say(format!("pipeline: {pipeline:.0} deliveries/s"));
     operator.terminate().await.unwrap();
-    if number == 1 {
+    if counts_writes {
         sleep(Duration::from_secs(1)).await; // the audit log follows
-        Writes::now(stage).await.report(&before, 2 * scale.run, report);
+        Writes::now(&ceiling.stage).await.report(&before, 2 * count, report);
     }
-    run_bare(at_once[2]).await;
-    let tenant = stage.tenant(&format!("loop-{number}")).await;
-    let bare_loop = bare_loop::drain(stage, &tenant, scale.run, status).await;
+    let pipeline = ceiling.beside(pipeline, at_once).await;
+    let tenant = ceiling.stage.tenant("loop").await;
+    let bare_loop = bare_loop::drain(&ceiling.stage, &tenant, count, status).await;
     say(format!("bare loop: {bare_loop:.0} deliveries/s"));
-    bare.sort_by_key(|run| run.at_once);
-    Round { bare, drain, pipeline, bare_loop }
+    let bare_loop = ceiling.beside(bare_loop, at_once).await;
+    Round { bare: ceiling.runs, cost, drain, pipeline, bare_loop }
 }
 
-/// What the rounds say. Which number at once is the best, all rounds decide together: the best of three in a single round
-/// would be the one that the machine's moods favoured.
-fn tell(rounds: &[Round], report: &mut Report) {
-    let middle = |figure: &dyn Fn(&Round) -> f64| median(rounds.iter().map(figure).collect());
-    let best = |figure: fn(&Bare) -> f64| {
-        let rate = |number: &usize| middle(&|round| figure(&round.bare[*number]));
-        (0..AT_ONCE.len()).max_by(|one, other| rate(one).total_cmp(&rate(other))).unwrap()
-    };
-    let (creates, patches) = (best(|bare| bare.creates), best(|bare| bare.patches));
-    let ideal = |round: &Round| 1.0 / (1.0 / round.bare[creates].creates + 1.0 / round.bare[patches].patches);
-    let mut rate = |what: &str, figure: &dyn Fn(&Round) -> f64| {
-        report.row(what, format!("{:.0}/s", middle(figure)), "");
-    };
-    rate(&format!("bare creates, {} at once", AT_ONCE[creates]), &|round| round.bare[creates].creates);
-    rate(&format!("bare status patches, {} at once", AT_ONCE[patches]), &|round| round.bare[patches].patches);
-    rate("drain of a backlog", &|round| round.drain.rate);
-    rate("drain of a backlog by a bare loop", &|round| round.bare_loop);
-    rate("pipeline", &|round| round.pipeline);
-    let of_patches = |rate: f64, round: &Round| rate / round.bare[patches].patches;
-    let each = |ratio: &dyn Fn(&Round) -> f64| rounds.iter().map(ratio).collect::<Vec<_>>();
-    report.at_least("drain ÷ bare patches", each(&|round| of_patches(round.drain.rate, round)), 0.9);
-    report.at_least("pipeline ÷ ideal", each(&|round| round.pipeline / ideal(round)), 0.9);
-    let mut ratio = |what: &str, figure: &dyn Fn(&Round) -> f64| report.row(what, spread(each(figure)), "");
-    ratio("bare loop ÷ bare patches", &|round| of_patches(round.bare_loop, round));
-    ratio("drain ÷ bare loop", &|round| round.drain.rate / round.bare_loop);
-    let mut time = |what: &str, figure: &dyn Fn(&Round) -> Duration| {
-        report.row(&format!("CPU of {what}"), format!("{:.2} ms", middle(&|round| millis(figure(round)))), "");
-    };
-    time("API server and etcd for a bare patch", &|round| round.bare[patches].patch_cpu);
-    time("API server and etcd for a delivery", &|round| round.drain.control_plane_cpu);
-    time("the operator for a delivery", &|round| round.drain.cpu);
+/// What the rounds say.
+fn tell(AtOnce { creates, patches }: AtOnce, rounds: &[Round], report: &mut Report) {
+    let bare = |figure: fn(&Bare) -> f64| median(rounds.iter().flat_map(|round| &round.bare).map(figure).collect());
+    let each = |figure: fn(&Round) -> f64| rounds.iter().map(figure).collect::<Vec<_>>();
+    let mut rate = |what: &str, rate: f64| report.row(what, format!("{rate:.0}/s"), "");
+    rate(&format!("bare creates, {creates} at once"), bare(|bare| bare.creates));
+    rate(&format!("bare status patches, {patches} at once"), bare(|bare| bare.patches));
+    rate("drain of a backlog", median(each(|round| round.drain.rate)));
+    rate("drain of a backlog by a bare loop", median(each(|round| round.bare_loop.rate)));
+    rate("pipeline", median(each(|round| round.pipeline.rate)));
+    report.at_least("drain ÷ bare patches", each(|round| round.drain.of_patches()), 0.9);
+    report.at_least("pipeline ÷ ideal", each(|round| round.pipeline.of_ideal()), 0.9);
+    report.row("bare loop ÷ bare patches", spread(each(|round| round.bare_loop.of_patches())), "");
+    let mut time = |what: &str, time: f64| report.row(&format!("CPU of {what}"), format!("{time:.2} ms"), "");
+    time("API server and etcd for a bare patch", bare(|bare| millis(bare.patch_cpu)));
+    time("API server and etcd for a delivery", median(each(|round| millis(round.cost.control_plane_cpu))));
+    time("the operator for a delivery", median(each(|round| millis(round.cost.cpu))));
 }
 
 fn millis(time: Duration) -> f64 {
@@ -141,6 +184,7 @@ pub struct Drain {
 async fn drain(stage: &Stage, tenant: &Tenant, count: usize) -> (Drain, Operator) {
     let manifests = (0..count).map(bare::manifest).collect();
     bare::create(&stage.creator, &tenant.namespace, manifests, CREATORS).await;
+    stage.collect_garbage().await;
     let operator = tenant.operator(&[]).await;
     let drain = drained(stage, &operator, &tenant.namespace, count).await;
     (drain, operator)
@@ -163,6 +207,7 @@ pub async fn drained(stage: &Stage, operator: &Operator, namespace: &str, count:
 async fn pipeline(stage: &Stage, tenant: &Tenant, operator: &Operator, count: usize) -> f64 {
     let before = delivered(operator).await;
     let manifests = (before..before + count).map(bare::manifest).collect();
+    stage.collect_garbage().await;
     let begun = Instant::now();
     bare::create(&stage.creator, &tenant.namespace, manifests, CREATORS).await;
     until_delivered(operator, before + count).await;
@@ -182,7 +227,8 @@ pub async fn until_delivered(operator: &Operator, count: usize) {
             told = Instant::now();
             say(format!("{delivered} of {count} delivered"));
         }
-        sleep(Duration::from_millis(50)).await;
+        // Seldom while much is left: asking costs the operator, too.
+        sleep(Duration::from_millis(if count - delivered > 300 { 500 } else { 20 })).await;
     }
 }
 
@@ -214,7 +260,7 @@ impl Writes {
     async fn now(stage: &Stage) -> Self {
         let audit = stage.plane.audit().await.unwrap();
         let count = |resource: &str| {
-            let of_operator = |user: &str| user.starts_with("system:serviceaccount:drain-");
+            let of_operator = |user: &str| user.starts_with("system:serviceaccount:drain:");
             let written = audit.iter().filter(|event| event.is_write() && of_operator(&event.user));
             written.filter(|event| event.resource == resource && event.stage == "ResponseComplete").count()
         };

@@ -3,17 +3,22 @@
 use std::{sync::Arc, time::Duration};
 
 use http::header::{ACCEPT, HeaderValue};
-use json_patch::Patch as JsonPatch;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use json_patch::{AddOperation, Patch as JsonPatch, PatchOperation, TestOperation, jsonptr::Pointer};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use kube::{
     Api, Client,
     api::{Patch, PatchParams},
-    core::{PartialObjectMeta, Request},
+    core::Request,
 };
-use serde_json::json;
+use serde::Deserialize;
+use serde_json::{Value, json};
 use tracing::warn;
 
-use super::{FIELD_MANAGER, Unfinished, in_time, unfinished::Status, version};
+use super::{
+    FIELD_MANAGER, Unfinished, in_time,
+    unfinished::{Status, slim},
+    version,
+};
 use crate::{
     api::{NotificationReason, NotificationStatus, Phase},
     dispatch::Backoff,
@@ -31,6 +36,13 @@ pub struct StatusWriter {
     pub client: Client,
     /// Counts the writes.
     pub metrics: Metrics,
+}
+
+/// What is read of the answer to a write.
+#[derive(Deserialize)]
+struct Answer {
+    #[serde(deserialize_with = "slim")]
+    metadata: ObjectMeta,
 }
 
 /// A Notification that waits behind a gate.
@@ -126,14 +138,13 @@ impl StatusWriter {
     /// Says why a Notification waits, over what `read` holds alone and with a single try: a courtesy.
     pub async fn tell(&self, at: &Waiting, reason: NotificationReason) -> Result<Unfinished, kube::Error> {
         let message: String = reason.meaning().trim().trim_start_matches("Pending: ").chars().take(256).collect();
-        let patch = serde_json::from_value(json!([
-            { "op": "test", "path": "/metadata/uid", "value": &*at.uid },
-            { "op": "test", "path": "/status/phase", "value": Phase::Pending.as_str() },
-            { "op": "test", "path": "/status/attempts", "value": at.attempts },
-            { "op": "add", "path": "/status/reason", "value": reason },
-            { "op": "add", "path": "/status/message", "value": message },
-        ]))
-        .map_err(kube::Error::SerdeError)?;
+        let patch = JsonPatch(vec![
+            test("/metadata/uid", json!(&*at.uid)),
+            test("/status/phase", json!(Phase::Pending.as_str())),
+            test("/status/attempts", json!(at.attempts)),
+            add("/status/reason", json!(reason)),
+            add("/status/message", json!(message)),
+        ]);
         let params = PatchParams { field_manager: Some(FIELD_MANAGER.into()), ..PatchParams::default() };
         let api = Api::<Unfinished>::namespaced(self.client.clone(), &at.namespace);
         let written = in_time(api.patch_status(&at.name, &params, &Patch::<()>::Json(patch))).await?;
@@ -147,21 +158,20 @@ impl StatusWriter {
         expected: &Expected,
         status: &NotificationStatus,
     ) -> Result<u64, kube::Error> {
-        let patch: JsonPatch = serde_json::from_value(json!([
-            { "op": "test", "path": "/metadata/uid", "value": read.metadata.uid },
-            { "op": "test", "path": "/status/phase", "value": expected.phase },
-            { "op": "test", "path": "/status/attempts", "value": expected.attempts },
+        let patch = JsonPatch(vec![
+            test("/metadata/uid", json!(read.metadata.uid)),
+            test("/status/phase", json!(expected.phase)),
+            test("/status/attempts", json!(expected.attempts)),
             // For the API server null is the same as absent.
-            { "op": "test", "path": "/status/lastHandledReplay", "value": expected.replay },
-            { "op": "add", "path": "/status", "value": status },
-        ]))
-        .map_err(kube::Error::SerdeError)?;
+            test("/status/lastHandledReplay", json!(expected.replay)),
+            add("/status", json!(status)),
+        ]);
         let params = PatchParams { field_manager: Some(FIELD_MANAGER.into()), ..PatchParams::default() };
         let mut request = Request::new(self.api(read).resource_url())
             .patch_subresource("status", name(read), &params, &Patch::<()>::Json(patch))
             .map_err(kube::Error::BuildRequest)?;
         request.headers_mut().insert(ACCEPT, HeaderValue::from_static(METADATA_ALONE));
-        let written = in_time(self.client.request::<PartialObjectMeta<Unfinished>>(request)).await?;
+        let written = in_time(self.client.request::<Answer>(request)).await?;
         Ok(version(&written.metadata))
     }
 
@@ -180,6 +190,14 @@ impl StatusWriter {
     fn api(&self, read: &Unfinished) -> Api<Unfinished> {
         Api::namespaced(self.client.clone(), read.metadata.namespace.as_deref().unwrap_or_default())
     }
+}
+
+fn test(path: &'static str, value: Value) -> PatchOperation {
+    PatchOperation::Test(TestOperation { path: Pointer::from_static(path).to_buf(), value })
+}
+
+fn add(path: &'static str, value: Value) -> PatchOperation {
+    PatchOperation::Add(AddOperation { path: Pointer::from_static(path).to_buf(), value })
 }
 
 fn name(read: &Unfinished) -> &str {

@@ -15,11 +15,15 @@ pub(super) fn rotations(record: &Record, findings: &mut Findings) {
             if to < record.ended && !openings.iter().any(|at| (from - TOLERANCE..=to + TOLERANCE).contains(at)) {
                 findings.taken_up += 1;
             }
+            // Each rotation gives the time until the next one, or until the end.
+            let mut healed = from;
             let rotations = record.rotations.iter().filter(|rotation| rotation.from <= to);
-            let healed = rotations.map(|rotation| rotation.to).max().unwrap_or(from).max(from);
-            if to.duration_since(healed) > UNHEARD + TOLERANCE {
-                let subscriber = subscriber.clone();
-                findings.violations.push(Violation::StillRefused { subscriber, since: healed, until: to });
+            for rotation in rotations.chain([&Window { from: to, to }]) {
+                if rotation.from.duration_since(healed) > UNHEARD + TOLERANCE {
+                    let (subscriber, until) = (subscriber.clone(), rotation.from);
+                    findings.violations.push(Violation::StillRefused { subscriber, since: healed, until });
+                }
+                healed = healed.max(rotation.to);
             }
         }
     }
@@ -68,6 +72,15 @@ mod tests {
         assert_eq!(refused(Some(20.0), 200.0, &[15.0]), (0, vec![]));
         assert_eq!(refused(Some(20.0), 200.0, &[5.0, 25.0]), (1, vec![]));
         assert_eq!(refused(Some(80.0), 200.0, &[75.0]).1, found(80.0), "nobody should have to");
+    }
+
+    #[test]
+    fn a_second_rotation_excuses_nothing_of_the_time_before_it() {
+        let mut record = good();
+        record.ended = at(200.0);
+        record.rotations = vec![Window { from: at(10.0), to: at(12.0) }, Window { from: at(80.0), to: at(82.0) }];
+        record.refusals.insert("shop".into(), vec![(at(11.0), true), (at(83.0), false)]);
+        assert_eq!(check(&record).violations, found(80.0));
     }
 
     #[test]
