@@ -94,6 +94,15 @@ pub struct Run {
     pub log_level: LevelFilter,
 }
 
+impl Run {
+    /// The threads that the operator works in. A delivery costs the API server many times what it costs the operator: few
+    /// keep up with any.
+    pub fn threads(&self) -> usize {
+        let half = || std::thread::available_parallelism().map_or(1, |processors| (processors.get() / 2).clamp(1, 4));
+        self.worker_threads.map_or_else(half, usize::from)
+    }
+}
+
 impl From<Run> for Settings {
     fn from(run: Run) -> Self {
         Self {

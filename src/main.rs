@@ -31,19 +31,13 @@ fn main() -> ExitCode {
 
 fn run(flags: tidings::cli::Run) -> Result<(), Box<dyn Error>> {
     telemetry::init(flags.log_format, flags.log_level)?;
-    let threads = flags.worker_threads.map_or_else(default_threads, usize::from);
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(threads).enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(flags.threads()).enable_all().build()?;
     // In a worker, beside the deliveries: from the main thread, the queue would wake another thread for each of them.
     match runtime.block_on(runtime.spawn(operator::run(flags.into()))) {
         Ok(ended) => Ok(ended?),
         // What a JoinError says quotes the panic.
         Err(panicked) => std::panic::resume_unwind(panicked.into_panic()),
     }
-}
-
-/// A delivery costs the API server ten times what it costs the operator: few threads keep up with any.
-fn default_threads() -> usize {
-    std::thread::available_parallelism().map_or(1, |processors| (processors.get() / 2).clamp(1, 4))
 }
 
 fn print_crds() -> Result<(), Box<dyn Error>> {

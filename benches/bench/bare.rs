@@ -9,7 +9,10 @@ use http_body_util::BodyExt;
 use kube::{Client, client::Body};
 use serde_json::{Value, json};
 
-use crate::stage::{SUBSCRIBERS, Stage};
+use crate::{
+    say,
+    stage::{SUBSCRIBERS, Stage},
+};
 
 /// So many requests at once are tried; the best of them counts.
 pub const AT_ONCE: [usize; 3] = [16, 32, 64];
@@ -109,7 +112,7 @@ impl Outcome {
 }
 
 /// Requests under way at once.
-#[derive(Clone, Copy, Default)]
+#[derive(Clone, Copy)]
 pub struct AtOnce {
     pub creates: usize,
     pub patches: usize,
@@ -135,6 +138,10 @@ pub async fn run(stage: &Stage, namespace: &str, count: usize, status: &Value, a
     let before = stage.control_plane_cpu().await;
     let patches = patch(&tenant.client, &tenant.namespace, &created, status, at_once.patches).await;
     let cpu = stage.control_plane_cpu().await - before;
+    say(format!(
+        "{creates:.0} bare creates/s, {} at once; {patches:.0} bare patches/s, {} at once",
+        at_once.creates, at_once.patches
+    ));
     Bare { creates, patches, patch_cpu: cpu / u32::try_from(count).unwrap() }
 }
 

@@ -73,13 +73,14 @@ pub async fn measure(scale: &Scale, idle: f64, report: &mut Report) {
     finished(stage, scale, &tenant, idle, report).await;
 }
 
-/// The p99 of create to POST and to a bare watcher's event, in milliseconds, each the median of [`NEIGHBOUR_RUNS`]: a second in
-/// which the whole machine stands still is more than a hundredth of one run. `first` is the number of runs before.
+/// The p99 of create to POST and to a bare watcher's event, in milliseconds.
 struct Neighbour {
     post: f64,
     event: f64,
 }
 
+/// The median of [`NEIGHBOUR_RUNS`] runs, after `first` others: a second in which the whole machine stands still is more than
+/// a hundredth of one run.
 async fn neighbour(stage: &Stage, operator: &Operator, scale: &Scale, first: usize) -> Neighbour {
     let (mut post, mut event) = (Vec::new(), Vec::new());
     for run in first..first + NEIGHBOUR_RUNS {

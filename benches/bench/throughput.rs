@@ -46,12 +46,13 @@ pub async fn measure(scale: &Scale, report: &mut Report) {
 async fn best(scale: &Scale, status: &Value) -> AtOnce {
     let mut runs = AT_ONCE.map(|_| Vec::new());
     for turn in 0..3 {
-        let mut ceiling = Ceiling { stage: Stage::start().await, count: scale.run, status, runs: Vec::new() };
+        let stage = Stage::start().await;
         for place in 0..AT_ONCE.len() {
             // Each number at once has each place in turn.
             let which = (place + turn) % AT_ONCE.len();
-            ceiling.measure(AtOnce { creates: AT_ONCE[which], patches: AT_ONCE[which] }).await;
-            runs[which].extend(ceiling.runs.pop());
+            let (number, name) = (AT_ONCE[which], format!("bare-{}", AT_ONCE[which]));
+            let at_once = AtOnce { creates: number, patches: number };
+            runs[which].push(bare::run(&stage, &name, scale.run, status, at_once).await);
         }
     }
     let best = |figure: fn(&Bare) -> f64| {
@@ -66,24 +67,20 @@ struct Ceiling<'a> {
     stage: Stage,
     count: usize,
     status: &'a Value,
+    at_once: AtOnce,
     runs: Vec<Bare>,
 }
 
 impl Ceiling<'_> {
     /// One more bare run.
-    async fn measure(&mut self, at_once: AtOnce) {
-        // A namespace of its own for each.
-        let name = format!("bare-{}-{}", self.runs.len(), at_once.patches);
-        let run = bare::run(&self.stage, &name, self.count, self.status, at_once).await;
-        let AtOnce { creates, patches } = at_once;
-        let creates = format!("{:.0} bare creates/s, {creates} at once", run.creates);
-        say(format!("{creates}; {:.0} bare patches/s, {patches} at once", run.patches));
-        self.runs.push(run);
+    async fn measure(&mut self) {
+        let name = format!("bare-{}", self.runs.len());
+        self.runs.push(bare::run(&self.stage, &name, self.count, self.status, self.at_once).await);
     }
 
     /// A measured rate, between the last bare run and one more.
-    async fn beside(&mut self, rate: f64, at_once: AtOnce) -> Beside {
-        self.measure(at_once).await;
+    async fn beside(&mut self, rate: f64) -> Beside {
+        self.measure().await;
         let [.., before, after] = &self.runs[..] else { panic!("no bare run before") };
         let middle = |figure: fn(&Bare) -> f64| f64::midpoint(figure(before), figure(after));
         Beside { rate, creates: middle(|bare| bare.creates), patches: middle(|bare| bare.patches) }
@@ -118,13 +115,13 @@ struct Round {
 
 async fn round(scale: &Scale, counts_writes: bool, status: &Value, at_once: AtOnce, report: &mut Report) -> Round {
     let count = scale.run;
-    let mut ceiling = Ceiling { stage: Stage::start().await, count, status, runs: Vec::new() };
-    ceiling.measure(at_once).await;
+    let mut ceiling = Ceiling { stage: Stage::start().await, count, status, at_once, runs: Vec::new() };
+    ceiling.measure().await;
     let before = Writes::now(&ceiling.stage).await;
     let tenant = ceiling.stage.tenant("drain").await;
     let (cost, operator) = drain(&ceiling.stage, &tenant, count).await;
     say(format!("drain: {:.0} deliveries/s", cost.rate));
-    let drain = ceiling.beside(cost.rate, at_once).await;
+    let drain = ceiling.beside(cost.rate).await;
     let pipeline = pipeline(&ceiling.stage, &tenant, &operator, count).await;
     say(format!("pipeline: {pipeline:.0} deliveries/s"));
     operator.terminate().await.unwrap();
@@ -132,11 +129,11 @@ async fn round(scale: &Scale, counts_writes: bool, status: &Value, at_once: AtOn
         sleep(Duration::from_secs(1)).await; // the audit log follows
         Writes::now(&ceiling.stage).await.report(&before, 2 * count, report);
     }
-    let pipeline = ceiling.beside(pipeline, at_once).await;
+    let pipeline = ceiling.beside(pipeline).await;
     let tenant = ceiling.stage.tenant("loop").await;
     let bare_loop = bare_loop::drain(&ceiling.stage, &tenant, count, status).await;
     say(format!("bare loop: {bare_loop:.0} deliveries/s"));
-    let bare_loop = ceiling.beside(bare_loop, at_once).await;
+    let bare_loop = ceiling.beside(bare_loop).await;
     Round { bare: ceiling.runs, cost, drain, pipeline, bare_loop }
 }
 

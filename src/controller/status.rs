@@ -192,6 +192,7 @@ impl StatusWriter {
     }
 }
 
+// Built without `from_value`, by which serde would copy each status once more to learn what operation it belongs to.
 fn test(path: &'static str, value: Value) -> PatchOperation {
     PatchOperation::Test(TestOperation { path: Pointer::from_static(path).to_buf(), value })
 }

@@ -15,7 +15,7 @@ pub(super) fn rotations(record: &Record, findings: &mut Findings) {
             if to < record.ended && !openings.iter().any(|at| (from - TOLERANCE..=to + TOLERANCE).contains(at)) {
                 findings.taken_up += 1;
             }
-            // Each rotation gives the time until the next one, or until the end.
+            // A rotation excuses nothing of the time before it began; nor does the end.
             let mut healed = from;
             let rotations = record.rotations.iter().filter(|rotation| rotation.from <= to);
             for rotation in rotations.chain([&Window { from: to, to }]) {
@@ -74,21 +74,22 @@ mod tests {
         assert_eq!(refused(Some(80.0), 200.0, &[75.0]).1, found(80.0), "nobody should have to");
     }
 
-    #[test]
-    fn a_second_rotation_excuses_nothing_of_the_time_before_it() {
+    /// The same with another rotation after that, a second before the refusals end.
+    fn rotated_twice(from: f64, to: f64) -> Vec<Violation> {
         let mut record = good();
         record.ended = at(200.0);
-        record.rotations = vec![Window { from: at(10.0), to: at(12.0) }, Window { from: at(80.0), to: at(82.0) }];
-        record.refusals.insert("shop".into(), vec![(at(11.0), true), (at(83.0), false)]);
-        assert_eq!(check(&record).violations, found(80.0));
+        record.rotations = vec![Window { from: at(10.0), to: at(12.0) }, Window { from: at(from), to: at(to) }];
+        record.refusals.insert("shop".into(), vec![(at(11.0), true), (at(to + 1.0), false)]);
+        check(&record).violations
+    }
+
+    #[test]
+    fn a_second_rotation_excuses_nothing_of_the_time_before_it() {
+        assert_eq!(rotated_twice(80.0, 82.0), found(80.0));
     }
 
     #[test]
     fn a_refusal_under_a_rotation_that_is_not_over_is_right() {
-        let mut record = good();
-        record.ended = at(200.0);
-        record.rotations = vec![Window { from: at(10.0), to: at(12.0) }, Window { from: at(30.0), to: at(150.0) }];
-        record.refusals.insert("shop".into(), vec![(at(11.0), true), (at(151.0), false)]);
-        assert_eq!(check(&record).violations, []);
+        assert_eq!(rotated_twice(30.0, 150.0), []);
     }
 }
