@@ -31,13 +31,7 @@ fn main() -> ExitCode {
 
 fn run(flags: tidings::cli::Run) -> Result<(), Box<dyn Error>> {
     telemetry::init(flags.log_format, flags.log_level)?;
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(flags.threads()).enable_all().build()?;
-    // In a worker, beside the deliveries: from the main thread, the queue would wake another thread for each of them.
-    match runtime.block_on(runtime.spawn(operator::run(flags.into()))) {
-        Ok(ended) => Ok(ended?),
-        // What a JoinError says quotes the panic.
-        Err(panicked) => std::panic::resume_unwind(panicked.into_panic()),
-    }
+    Ok(operator::in_workers(flags.threads(), operator::run(flags.into()))??)
 }
 
 fn print_crds() -> Result<(), Box<dyn Error>> {

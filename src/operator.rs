@@ -100,6 +100,14 @@ pub enum Error {
     Signals(#[source] io::Error),
 }
 
+/// Does `work` in one of so many threads, beside the tasks that it spawns: from the main thread, the queue would wake another
+/// one for each delivery. A panic of `work` goes on in the caller. An error says that there are no threads to be had.
+pub fn in_workers<T: Send + 'static>(threads: usize, work: impl Future<Output = T> + Send + 'static) -> io::Result<T> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(threads).enable_all().build()?;
+    // A JoinError itself is never told: it quotes the panic.
+    runtime.block_on(runtime.spawn(work)).or_else(|panicked| std::panic::resume_unwind(panicked.into_panic()))
+}
+
 /// Runs the operator until it is told to end (SIGTERM or SIGINT).
 pub async fn run(settings: Settings) -> Result<(), Error> {
     let mut terminated = signal(SignalKind::terminate())?;

@@ -10,10 +10,13 @@ use futures::{TryStreamExt, stream};
 use kube::{Api, api::ListParams};
 use reqwest::{Certificate, Client};
 use serde_json::Value;
-use tidings::controller::{SELECTOR, Unfinished};
+use tidings::{
+    api::NotificationStatus,
+    controller::{PAGE, SELECTOR, Unfinished, outcome},
+};
 
 use crate::{
-    bare::{self, Created, Outcome},
+    bare,
     receiver::CLIENT,
     stage::{Stage, Tenant},
     throughput::CREATORS,
@@ -21,11 +24,9 @@ use crate::{
 
 /// Deliveries under way at once.
 const AT_ONCE: usize = 32;
-/// Objects in a page, as the operator reads them.
-const PAGE: u32 = 500;
 
 /// Creates a backlog, then delivers it; deliveries a second from the first POST to the last outcome written.
-pub async fn drain(stage: &Stage, tenant: &Tenant, count: usize, status: &Value) -> f64 {
+pub async fn drain(stage: &Stage, tenant: &Tenant, count: usize, status: &NotificationStatus) -> f64 {
     let manifests = (0..count).map(bare::manifest).collect();
     bare::create(&stage.creator, &tenant.namespace, manifests, CREATORS).await;
     stage.collect_garbage().await;
@@ -33,18 +34,17 @@ pub async fn drain(stage: &Stage, tenant: &Tenant, count: usize, status: &Value)
     let http = Client::builder().tls_certs_only([ca]).http1_only().timeout(Duration::from_secs(15)).build().unwrap();
     let token = token(&http, stage.receiver.token_url()).await;
     let (webhook, first) = (stage.receiver.webhook(&tenant.namespace), OnceLock::new());
+    let deliver = async |object: Unfinished| {
+        first.get_or_init(Instant::now);
+        let event = object.spec.event.get().to_owned();
+        let post = http.post(&webhook).bearer_auth(&token).header("content-type", "application/cloudevents+json");
+        let answer = post.body(event).send().await.unwrap();
+        assert!(answer.status().is_success(), "{}", answer.status());
+        bare::send(&tenant.client, outcome(&object, status).unwrap()).await;
+        Ok(())
+    };
     pages(Api::namespaced(tenant.client.clone(), &tenant.namespace))
-        .map_ok(|object| async {
-            first.get_or_init(Instant::now);
-            let Unfinished { metadata, spec, .. } = object;
-            let event = spec.event.get().to_owned();
-            let post = http.post(&webhook).bearer_auth(&token).header("content-type", "application/cloudevents+json");
-            let answer = post.body(event).send().await.unwrap();
-            assert!(answer.status().is_success(), "{}", answer.status());
-            let created = Created { name: metadata.name.unwrap(), uid: metadata.uid.unwrap() };
-            Outcome::new(&tenant.namespace, &created, status).write(&tenant.client).await;
-            Ok(())
-        })
+        .map_ok(&deliver)
         .try_buffer_unordered(AT_ONCE)
         .try_for_each(async |()| Ok(()))
         .await

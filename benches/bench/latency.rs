@@ -7,6 +7,7 @@ use std::{
     time::Duration,
 };
 
+use kube::Client;
 use testkit::Operator;
 use tokio::{
     task::JoinSet,
@@ -23,6 +24,9 @@ use crate::{
 
 /// Creates a second.
 const RATE: u32 = 20;
+/// Large events beside them: bytes of data, and how many a second.
+const LARGE_BYTES: usize = 256 << 10;
+const LARGE_RATE: u32 = 10;
 /// The first ones open connections and are not counted.
 const WARM_UP: usize = 40;
 
@@ -41,23 +45,48 @@ impl Latency {
             |samples: &[f64]| format!("p50 {:.2} ms, p99 {:.2} ms", percentile(samples, 50), percentile(samples, 99));
         say(format!("create to POST: {}; create to a bare watcher's event: {}", p(post), p(event)));
     }
+
+    /// Tells this percentile of both, and returns it: to the event, to the POST.
+    fn tell(&self, percent: usize, when: &str, report: &mut Report) -> [f64; 2] {
+        [("a bare watcher's event", &self.event), ("POST", &self.post)].map(|(way, samples)| {
+            let time = percentile(samples, percent);
+            report.row(&format!("create to {way}, p{percent}{when}"), format!("{time:.2} ms"), "");
+            time
+        })
+    }
 }
 
 /// Measures an operator with nothing else to do.
 pub async fn measure(scale: &Scale, report: &mut Report) {
     let stage = Stage::start().await;
-    let tenant = stage.tenant("latency").await;
+    let tenant = stage.tenants("latency", &["large"]).await;
     let operator = tenant.operator(&[]).await;
     operator.ready(Duration::from_secs(30)).await.unwrap();
     say(format!("latency: {} at {RATE}/s", scale.samples));
     let latency = sample(&stage, &tenant.namespace, &operator, 0..scale.samples).await;
     latency.say();
-    operator.terminate().await.unwrap();
     for p in [50, 99] {
-        let (post, event) = (percentile(&latency.post, p), percentile(&latency.event, p));
-        report.row(&format!("create to a bare watcher's event, p{p}"), format!("{event:.2} ms"), "");
-        report.row(&format!("create to POST, p{p}"), format!("{post:.2} ms"), "");
+        let [event, post] = latency.tell(p, "", report);
         report.at_most(&format!("create to POST ÷ create to event, p{p}"), post / event, 1.5, "");
+    }
+    let what = format!("beside {LARGE_RATE} events a second of {} KiB in another namespace", LARGE_BYTES >> 10);
+    say(format!("latency {what}"));
+    let large = tokio::spawn(create_large(stage.creator.clone()));
+    let numbers = scale.samples..scale.samples + scale.neighbours;
+    let latency = sample(&stage, &tenant.namespace, &operator, numbers).await;
+    large.abort();
+    latency.say();
+    assert!(stage.receiver.arrivals("large").len() > scale.neighbours / 4, "the large events are delivered");
+    latency.tell(99, &format!(", {what}"), report);
+    operator.terminate().await.unwrap();
+}
+
+/// Creates large events, for as long as it runs.
+async fn create_large(client: Client) {
+    let (path, mut ticks) = (bare::path("large"), interval(Duration::from_secs(1) / LARGE_RATE));
+    for number in 0.. {
+        ticks.tick().await;
+        bare::create_one(&client, &path, bare::manifest_of(number, LARGE_BYTES).to_string().into_bytes()).await;
     }
 }
 

@@ -9,7 +9,7 @@ use tokio::time::sleep;
 use crate::{
     Scale, bare, latency,
     receiver::now,
-    report::{Report, median, percentile},
+    report::{Report, median, percentile, spread},
     say,
     stage::{SUBSCRIBERS, Stage, Tenant},
     throughput::{CREATORS, drained, grown, until_delivered},
@@ -19,7 +19,7 @@ use crate::{
 /// The budget for untried events, which `--event-memory` sets: its default, in MiB.
 const EVENT_MEMORY: f64 = 64.0;
 /// Runs of the neighbour, alone and beside the backlog.
-const NEIGHBOUR_RUNS: usize = 3;
+const NEIGHBOUR_RUNS: usize = 7;
 /// What one batch of creates holds.
 const BATCH: usize = 5_000;
 
@@ -55,13 +55,19 @@ pub async fn measure(scale: &Scale, idle: f64, report: &mut Report) {
     say("latency of the neighbour, beside the backlog");
     let beside = neighbour(stage, &operator, scale, NEIGHBOUR_RUNS).await;
     operator.terminate().await.unwrap();
-    for (way, [alone, beside]) in
-        [("a bare watcher's event", [alone.event, beside.event]), ("POST", [alone.post, beside.post])]
+    for (way, figures) in
+        [("a bare watcher's event", [&alone.event, &beside.event]), ("POST", [&alone.post, &beside.post])]
     {
-        report.row(&format!("neighbour's create to {way}, p99, alone"), format!("{alone:.2} ms"), "");
-        report.row(&format!("neighbour's create to {way}, p99, beside {what}"), format!("{beside:.2} ms"), "");
+        for (figures, when) in figures.into_iter().zip(["alone".to_owned(), format!("beside {what}")]) {
+            let spread = format!("{} ms", spread(figures.clone()));
+            report.row(&format!("neighbour's create to {way}, p99, {when}"), spread, "");
+        }
     }
-    report.at_most("neighbour's create to POST, p99, beside ÷ alone", beside.post / alone.post, 2.0, "");
+    let ratio = |alone: &[f64], beside: &[f64]| median(beside.to_vec()) / median(alone.to_vec());
+    let of_event = format!("{:.2}", ratio(&alone.event, &beside.event));
+    report.row("neighbour's create to a bare watcher's event, p99, beside ÷ alone", of_event, "");
+    let of_post = ratio(&alone.post, &beside.post);
+    report.at_most("neighbour's create to POST, p99, beside ÷ alone", of_post, 2.0, "");
 
     say("the endpoint lives: the backlog is drained");
     send_to(stage, &stage.receiver.webhook("finished")).await;
@@ -73,24 +79,25 @@ pub async fn measure(scale: &Scale, idle: f64, report: &mut Report) {
     finished(stage, scale, &tenant, idle, report).await;
 }
 
-/// The p99 of create to POST and to a bare watcher's event, in milliseconds.
+/// The p99s of create to POST and to a bare watcher's event, in milliseconds, one for each run.
+#[derive(Default)]
 struct Neighbour {
-    post: f64,
-    event: f64,
+    post: Vec<f64>,
+    event: Vec<f64>,
 }
 
-/// The median of [`NEIGHBOUR_RUNS`] runs, after `first` others: a second in which the whole machine stands still is more than
-/// a hundredth of one run.
+/// [`NEIGHBOUR_RUNS`] runs, after `first` others: a second in which the whole machine stands still is more than a hundredth
+/// of one run.
 async fn neighbour(stage: &Stage, operator: &Operator, scale: &Scale, first: usize) -> Neighbour {
-    let (mut post, mut event) = (Vec::new(), Vec::new());
+    let mut neighbour = Neighbour::default();
     for run in first..first + NEIGHBOUR_RUNS {
         let numbers = run * scale.neighbours..(run + 1) * scale.neighbours;
         let latency = latency::sample(stage, "neighbour", operator, numbers).await;
         latency.say();
-        post.push(percentile(&latency.post, 99));
-        event.push(percentile(&latency.event, 99));
+        neighbour.post.push(percentile(&latency.post, 99));
+        neighbour.event.push(percentile(&latency.event, 99));
     }
-    Neighbour { post: median(post), event: median(event) }
+    neighbour
 }
 
 /// With all of the backlog finished.

@@ -2,8 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use serde_json::Value;
 use testkit::Operator;
+use tidings::api::NotificationStatus;
 use tokio::time::sleep;
 
 use crate::{
@@ -19,23 +19,24 @@ use crate::{
 /// Notifications are created by so many requests at once.
 pub const CREATORS: usize = 32;
 
+/// Deliveries on a new control plane that do not count.
+const WARM_UP: usize = 500;
 /// The longest run, on a slow machine.
 const PATIENCE: Duration = Duration::from_secs(3600);
 
 /// Measures in rounds, each measured run between two bare runs.
 pub async fn measure(scale: &Scale, report: &mut Report) {
-    let status = delivered_status(&Stage::start().await).await;
-    let at_once = best(scale, &status).await;
+    let at_once = best(scale, report).await;
     let mut rounds = Vec::new();
     for number in 1..=scale.rounds {
         say(format!("round {number} of {}", scale.rounds));
-        rounds.push(round(scale, number == 1, &status, at_once, report).await);
+        rounds.push(round(scale, number == 1, at_once, report).await);
     }
     tell(at_once, &rounds, report);
     for count in [1_000, 10_000] {
         let count = count.min(scale.backlog);
         say(format!("growth: a backlog of {count}"));
-        let stage = Stage::start().await;
+        let Ceiling { stage, .. } = Ceiling::start(count).await;
         let (drain, operator) = drain(&stage, &stage.tenant("growth").await, count).await;
         operator.terminate().await.unwrap();
         grown(count, &drain, report);
@@ -43,46 +44,63 @@ pub async fn measure(scale: &Scale, report: &mut Report) {
 }
 
 /// How many requests at once do best: by the median of three runs each, in turn. In a single run chance would decide.
-async fn best(scale: &Scale, status: &Value) -> AtOnce {
+async fn best(scale: &Scale, report: &mut Report) -> AtOnce {
     let mut runs = AT_ONCE.map(|_| Vec::new());
     for turn in 0..3 {
-        let stage = Stage::start().await;
+        let mut ceiling = Ceiling::start(scale.run).await;
         for place in 0..AT_ONCE.len() {
             // Each number at once has each place in turn.
             let which = (place + turn) % AT_ONCE.len();
-            let (number, name) = (AT_ONCE[which], format!("bare-{}", AT_ONCE[which]));
-            let at_once = AtOnce { creates: number, patches: number };
-            runs[which].push(bare::run(&stage, &name, scale.run, status, at_once).await);
+            let at_once = AtOnce { creates: AT_ONCE[which], patches: AT_ONCE[which] };
+            runs[which].push(ceiling.measure(at_once).await);
         }
     }
-    let best = |figure: fn(&Bare) -> f64| {
-        let rate = |which: &usize| median(runs[*which].iter().map(figure).collect());
-        AT_ONCE[(0..AT_ONCE.len()).max_by(|one, other| rate(one).total_cmp(&rate(other))).unwrap()]
+    let rate = |which: usize, figure: fn(&Bare) -> f64| median(runs[which].iter().map(figure).collect());
+    for (which, at_once) in AT_ONCE.iter().enumerate() {
+        let rates = [rate(which, |bare| bare.creates), rate(which, |bare| bare.patches)];
+        let rates = format!("{:.0}/s, {:.0}/s", rates[0], rates[1]);
+        report.row(&format!("to choose by: bare creates and status patches, {at_once} at once"), rates, "");
+    }
+    let best = |figure| {
+        AT_ONCE[(0..AT_ONCE.len()).max_by(|one, other| rate(*one, figure).total_cmp(&rate(*other, figure))).unwrap()]
     };
     AtOnce { creates: best(|bare| bare.creates), patches: best(|bare| bare.patches) }
 }
 
 /// The bare runs on a control plane of their own: what was stored and watched before would weigh on its garbage collector.
-struct Ceiling<'a> {
+struct Ceiling {
     stage: Stage,
+    /// The status of a delivered Notification, as the operator writes it.
+    status: NotificationStatus,
     count: usize,
-    status: &'a Value,
-    at_once: AtOnce,
     runs: Vec<Bare>,
 }
 
-impl Ceiling<'_> {
+impl Ceiling {
+    /// A new control plane, and deliveries that do not count: the first of all requests take longer.
+    async fn start(count: usize) -> Self {
+        let stage = Stage::start().await;
+        let tenant = stage.tenant("warm-up").await;
+        let (_, operator) = drain(&stage, &tenant, WARM_UP).await;
+        operator.terminate().await.unwrap();
+        let get = ["get", "notification", "n-0", "-n", &tenant.namespace, "-o", "jsonpath={.status}"];
+        let status = serde_json::from_str(&stage.plane.kubectl(&get).await.unwrap().ok().unwrap()).unwrap();
+        Self { stage, status, count, runs: Vec::new() }
+    }
+
     /// One more bare run.
-    async fn measure(&mut self) {
+    async fn measure(&mut self, at_once: AtOnce) -> Bare {
         let name = format!("bare-{}", self.runs.len());
-        self.runs.push(bare::run(&self.stage, &name, self.count, self.status, self.at_once).await);
+        let bare = bare::run(&self.stage, &name, self.count, &self.status, at_once).await;
+        self.runs.push(bare);
+        bare
     }
 
     /// A measured rate, between the last bare run and one more.
-    async fn beside(&mut self, rate: f64) -> Beside {
-        self.measure().await;
-        let [.., before, after] = &self.runs[..] else { panic!("no bare run before") };
-        let middle = |figure: fn(&Bare) -> f64| f64::midpoint(figure(before), figure(after));
+    async fn beside(&mut self, rate: f64, at_once: AtOnce) -> Beside {
+        let before = *self.runs.last().expect("a bare run before");
+        let after = self.measure(at_once).await;
+        let middle = |figure: fn(&Bare) -> f64| f64::midpoint(figure(&before), figure(&after));
         Beside { rate, creates: middle(|bare| bare.creates), patches: middle(|bare| bare.patches) }
     }
 }
@@ -113,15 +131,15 @@ struct Round {
     bare_loop: Beside,
 }
 
-async fn round(scale: &Scale, counts_writes: bool, status: &Value, at_once: AtOnce, report: &mut Report) -> Round {
+async fn round(scale: &Scale, counts_writes: bool, at_once: AtOnce, report: &mut Report) -> Round {
     let count = scale.run;
-    let mut ceiling = Ceiling { stage: Stage::start().await, count, status, at_once, runs: Vec::new() };
-    ceiling.measure().await;
+    let mut ceiling = Ceiling::start(count).await;
+    ceiling.measure(at_once).await;
     let before = Writes::now(&ceiling.stage).await;
     let tenant = ceiling.stage.tenant("drain").await;
     let (cost, operator) = drain(&ceiling.stage, &tenant, count).await;
     say(format!("drain: {:.0} deliveries/s", cost.rate));
-    let drain = ceiling.beside(cost.rate).await;
+    let drain = ceiling.beside(cost.rate, at_once).await;
     let pipeline = pipeline(&ceiling.stage, &tenant, &operator, count).await;
     say(format!("pipeline: {pipeline:.0} deliveries/s"));
     operator.terminate().await.unwrap();
@@ -129,11 +147,11 @@ async fn round(scale: &Scale, counts_writes: bool, status: &Value, at_once: AtOn
         sleep(Duration::from_secs(1)).await; // the audit log follows
         Writes::now(&ceiling.stage).await.report(&before, 2 * count, report);
     }
-    let pipeline = ceiling.beside(pipeline).await;
+    let pipeline = ceiling.beside(pipeline, at_once).await;
     let tenant = ceiling.stage.tenant("loop").await;
-    let bare_loop = bare_loop::drain(&ceiling.stage, &tenant, count, status).await;
+    let bare_loop = bare_loop::drain(&ceiling.stage, &tenant, count, &ceiling.status).await;
     say(format!("bare loop: {bare_loop:.0} deliveries/s"));
-    let bare_loop = ceiling.beside(bare_loop).await;
+    let bare_loop = ceiling.beside(bare_loop, at_once).await;
     Round { bare: ceiling.runs, cost, drain, pipeline, bare_loop }
 }
 
@@ -211,9 +229,14 @@ async fn pipeline(stage: &Stage, tenant: &Tenant, operator: &Operator, count: us
     count as f64 / begun.elapsed().as_secs_f64()
 }
 
+/// Between two looks at what is delivered.
+const SHORTEST: Duration = Duration::from_millis(10);
+const LONGEST: Duration = Duration::from_millis(500);
+
 /// Waits until the operator has delivered so many since its start.
 pub async fn until_delivered(operator: &Operator, count: usize) {
     let (begun, mut told) = (Instant::now(), Instant::now());
+    let before = delivered(operator).await;
     loop {
         assert!(operator.process().exit_code().is_none() && begun.elapsed() < PATIENCE, "{}", operator.logs());
         let delivered = delivered(operator).await;
@@ -224,8 +247,9 @@ pub async fn until_delivered(operator: &Operator, count: usize) {
             told = Instant::now();
             say(format!("{delivered} of {count} delivered"));
         }
-        // Seldom while much is left: asking costs the operator, too.
-        sleep(Duration::from_millis(if count - delivered > 300 { 500 } else { 20 })).await;
+        // After half of what the rest takes at the rate so far: asking costs the operator, too.
+        let rest = begun.elapsed().mul_f64((count - delivered) as f64 / (delivered - before).max(1) as f64);
+        sleep((rest / 2).clamp(SHORTEST, LONGEST)).await;
     }
 }
 
@@ -233,17 +257,6 @@ async fn delivered(operator: &Operator) -> usize {
     let metrics = operator.metrics().await.unwrap_or_default();
     let name = r#"tidings_notifications_finished_total{phase="Delivered"} "#;
     metrics.lines().find_map(|line| line.strip_prefix(name)?.parse().ok()).unwrap_or_default()
-}
-
-/// The status of a delivered Notification, as the operator writes it.
-async fn delivered_status(stage: &Stage) -> Value {
-    let tenant = stage.tenant("sample").await;
-    let operator = tenant.operator(&[]).await;
-    bare::create(&stage.creator, &tenant.namespace, vec![bare::manifest(0)], 1).await;
-    until_delivered(&operator, 1).await;
-    operator.terminate().await.unwrap();
-    let get = ["get", "notification", "n-0", "-n", &tenant.namespace, "-o", "jsonpath={.status}"];
-    serde_json::from_str(&stage.plane.kubectl(&get).await.unwrap().ok().unwrap()).unwrap()
 }
 
 /// Writes that the API server has answered, by the audit log, the creator's apart.

@@ -12,6 +12,7 @@ mod listings;
 mod notification_status;
 mod notifications;
 mod page;
+mod patch;
 mod registry;
 mod replay;
 mod resolve;
@@ -30,16 +31,14 @@ pub use registry::{Change, Registry};
 pub use replay::Replays;
 pub use resolve::{Resolver, Route};
 pub use retention::{Finished, Retention, RetentionHandle};
-pub use status::StatusWriter;
+pub use status::{StatusWriter, outcome};
 pub use subscribers::{Announcer, Subscribers};
-pub use unfinished::{SELECTOR, Unfinished};
+pub use unfinished::{PAGE, SELECTOR, Unfinished};
 
 use std::time::Duration;
 
 use kube::{Api, Client, Resource, api::ObjectMeta, core::NamespaceResourceScope};
 
-/// The name under which the operator's writes appear in `managedFields`.
-const FIELD_MANAGER: &str = "tidings";
 /// A call to the API server that takes longer has failed.
 const API_TIMEOUT: Duration = Duration::from_secs(15);
 /// The API server is asked to end each watch after this, so that a half-open connection does not go unnoticed.

@@ -12,19 +12,20 @@
 use std::{pin::pin, sync::Arc, time::Duration};
 
 use futures::{StreamExt, future};
-use json_patch::Patch as JsonPatch;
+use json_patch::PatchOperation;
 use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Time, jiff::Timestamp};
 use kube::{
     Api, Client,
-    api::{Patch, PatchParams},
     runtime::{WatchStreamExt, watcher},
 };
-use serde_json::{Value, json};
+use serde_json::json;
 use tokio::{sync::Notify, time::sleep};
 use tracing::{info, warn};
 
 use super::{
-    FIELD_MANAGER, HandledReplays, WATCH_SECONDS, in_namespace, in_time, notification_status::conditions,
+    HandledReplays, WATCH_SECONDS, in_namespace, in_time,
+    notification_status::conditions,
+    patch::{self, add, test},
     stored::Stored,
 };
 use crate::{
@@ -127,9 +128,8 @@ impl Replays {
     }
 
     async fn write(&self, read: &Stored, status: &NotificationStatus) -> Result<(), kube::Error> {
-        let params = PatchParams { field_manager: Some(FIELD_MANAGER.into()), ..PatchParams::default() };
-        let patch: JsonPatch = serde_json::from_value(patch(read, status)).map_err(kube::Error::SerdeError)?;
-        in_time(self.api(read).patch_status(read.name(), &params, &Patch::<()>::Json(patch))).await.map(drop)
+        let request = patch::request::<Stored>(read.namespace(), read.name(), operations(read, status))?;
+        in_time(self.writer.request::<Stored>(request)).await.map(drop)
     }
 
     fn succeeded(&self, read: &Stored) {
@@ -179,21 +179,21 @@ fn replayed(read: &Stored, now: Timestamp) -> Option<NotificationStatus> {
 }
 
 /// Writes `status` over what `read` holds, and only over that: stale news of a label replays nothing.
-fn patch(read: &Stored, status: &NotificationStatus) -> Value {
-    let label = format!("/metadata/labels/{}", REPLAY_LABEL.replace('/', "~1"));
-    json!([
-        { "op": "test", "path": "/metadata/uid", "value": read.metadata.uid },
-        { "op": "test", "path": label, "value": status.last_handled_replay },
-        { "op": "test", "path": "/status/phase", "value": read.status.phase },
-        { "op": "test", "path": "/status/attempts", "value": read.status.attempts },
-        // For the API server null is the same as absent.
-        { "op": "test", "path": "/status/lastHandledReplay", "value": read.status.last_handled_replay },
-        { "op": "add", "path": "/status", "value": status },
-    ])
+fn operations(read: &Stored, status: &NotificationStatus) -> Vec<PatchOperation> {
+    vec![
+        test(["metadata", "uid"], json!(read.metadata.uid)),
+        test(["metadata", "labels", REPLAY_LABEL], json!(status.last_handled_replay)),
+        test(["status", "phase"], json!(read.status.phase)),
+        test(["status", "attempts"], json!(read.status.attempts)),
+        test(["status", "lastHandledReplay"], json!(read.status.last_handled_replay)),
+        add(["status"], json!(status)),
+    ]
 }
 
 #[cfg(test)]
 mod tests {
+    use serde_json::Value;
+
     use super::*;
     use crate::api::ConditionStatus;
 
@@ -294,7 +294,7 @@ mod tests {
     fn the_patch_tests_all_that_was_decided_from() {
         let tested = |read: &Stored| {
             let status = replayed(read, now()).unwrap();
-            let patch = patch(read, &status);
+            let patch = json!(operations(read, &status));
             let (add, tests) = patch.as_array().unwrap().split_last().unwrap();
             assert_eq!((&add["op"], &add["path"]), (&json!("add"), &json!("/status")));
             assert!(tests.iter().all(|test| test["op"] == "test"), "{tests:?}");

@@ -3,19 +3,15 @@
 use std::{sync::Arc, time::Duration};
 
 use http::header::{ACCEPT, HeaderValue};
-use json_patch::{AddOperation, Patch as JsonPatch, PatchOperation, TestOperation, jsonptr::Pointer};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
-use kube::{
-    Api, Client,
-    api::{Patch, PatchParams},
-    core::Request,
-};
+use kube::{Api, Client};
 use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::json;
 use tracing::warn;
 
 use super::{
-    FIELD_MANAGER, Unfinished, in_time,
+    Unfinished, in_time,
+    patch::{self, add, test},
     unfinished::{Status, slim},
     version,
 };
@@ -138,16 +134,15 @@ impl StatusWriter {
     /// Says why a Notification waits, over what `read` holds alone and with a single try: a courtesy.
     pub async fn tell(&self, at: &Waiting, reason: NotificationReason) -> Result<Unfinished, kube::Error> {
         let message: String = reason.meaning().trim().trim_start_matches("Pending: ").chars().take(256).collect();
-        let patch = JsonPatch(vec![
-            test("/metadata/uid", json!(&*at.uid)),
-            test("/status/phase", json!(Phase::Pending.as_str())),
-            test("/status/attempts", json!(at.attempts)),
-            add("/status/reason", json!(reason)),
-            add("/status/message", json!(message)),
-        ]);
-        let params = PatchParams { field_manager: Some(FIELD_MANAGER.into()), ..PatchParams::default() };
-        let api = Api::<Unfinished>::namespaced(self.client.clone(), &at.namespace);
-        let written = in_time(api.patch_status(&at.name, &params, &Patch::<()>::Json(patch))).await?;
+        let operations = vec![
+            test(["metadata", "uid"], json!(&*at.uid)),
+            test(["status", "phase"], json!(Phase::Pending.as_str())),
+            test(["status", "attempts"], json!(at.attempts)),
+            add(["status", "reason"], json!(reason)),
+            add(["status", "message"], json!(message)),
+        ];
+        let request = patch::request::<Unfinished>(&at.namespace, &at.name, operations)?;
+        let written = in_time(self.client.request(request)).await?;
         self.metrics.status_write("courtesy");
         Ok(written)
     }
@@ -158,19 +153,7 @@ impl StatusWriter {
         expected: &Expected,
         status: &NotificationStatus,
     ) -> Result<u64, kube::Error> {
-        let patch = JsonPatch(vec![
-            test("/metadata/uid", json!(read.metadata.uid)),
-            test("/status/phase", json!(expected.phase)),
-            test("/status/attempts", json!(expected.attempts)),
-            // For the API server null is the same as absent.
-            test("/status/lastHandledReplay", json!(expected.replay)),
-            add("/status", json!(status)),
-        ]);
-        let params = PatchParams { field_manager: Some(FIELD_MANAGER.into()), ..PatchParams::default() };
-        let mut request = Request::new(self.api(read).resource_url())
-            .patch_subresource("status", name(read), &params, &Patch::<()>::Json(patch))
-            .map_err(kube::Error::BuildRequest)?;
-        request.headers_mut().insert(ACCEPT, HeaderValue::from_static(METADATA_ALONE));
+        let request = request(read, expected, status)?;
         let written = in_time(self.client.request::<Answer>(request)).await?;
         Ok(version(&written.metadata))
     }
@@ -183,22 +166,38 @@ impl StatusWriter {
 
     fn failed(&self, read: &Unfinished, error: &kube::Error) {
         self.metrics.status_write("error");
-        let namespace = read.metadata.namespace.as_deref().unwrap_or_default();
-        warn!(notification = %format_args!("{namespace}/{}", name(read)), %error, "the outcome could not be written yet; it is kept and written again");
+        warn!(notification = %format_args!("{}/{}", namespace(read), name(read)), %error, "the outcome could not be written yet; it is kept and written again");
     }
 
     fn api(&self, read: &Unfinished) -> Api<Unfinished> {
-        Api::namespaced(self.client.clone(), read.metadata.namespace.as_deref().unwrap_or_default())
+        Api::namespaced(self.client.clone(), namespace(read))
     }
 }
 
-// Built without `from_value`, by which serde would copy each status once more to learn what operation it belongs to.
-fn test(path: &'static str, value: Value) -> PatchOperation {
-    PatchOperation::Test(TestOperation { path: Pointer::from_static(path).to_buf(), value })
+/// The request that puts `status` in the place of what `read` holds: the first that [`StatusWriter::record`] makes.
+pub fn outcome(read: &Unfinished, status: &NotificationStatus) -> Result<http::Request<Vec<u8>>, kube::Error> {
+    request(read, &Expected::of(read), status)
 }
 
-fn add(path: &'static str, value: Value) -> PatchOperation {
-    PatchOperation::Add(AddOperation { path: Pointer::from_static(path).to_buf(), value })
+fn request(
+    read: &Unfinished,
+    expected: &Expected,
+    status: &NotificationStatus,
+) -> Result<http::Request<Vec<u8>>, kube::Error> {
+    let operations = vec![
+        test(["metadata", "uid"], json!(read.metadata.uid)),
+        test(["status", "phase"], json!(expected.phase)),
+        test(["status", "attempts"], json!(expected.attempts)),
+        test(["status", "lastHandledReplay"], json!(expected.replay)),
+        add(["status"], json!(status)),
+    ];
+    let mut request = patch::request::<Unfinished>(namespace(read), name(read), operations)?;
+    request.headers_mut().insert(ACCEPT, HeaderValue::from_static(METADATA_ALONE));
+    Ok(request)
+}
+
+fn namespace(read: &Unfinished) -> &str {
+    read.metadata.namespace.as_deref().unwrap_or_default()
 }
 
 fn name(read: &Unfinished) -> &str {

@@ -25,8 +25,9 @@ const CHECK: Duration = Duration::from_secs(5);
 /// Idle connections kept for each host: as many as four Subscribers with the default limit have busy at once. Answers come in
 /// bursts, and whatever is above this pays for a TLS handshake in the next one.
 const IDLE_PER_HOST: usize = 64;
-/// And for how long.
-const IDLE_FOR: Duration = Duration::from_secs(30);
+/// And for how long: shorter than servers keep theirs (5 s in Node.js and Apache), since a request on a connection that the
+/// other side is just closing fails. It bounds them over all hosts, too: to the attempts of so many seconds.
+const IDLE_FOR: Duration = Duration::from_secs(4);
 
 /// Makes clients that obey one policy, and shares them between users of the same trust.
 #[derive(Debug)]
@@ -163,7 +164,14 @@ async fn read(response: &mut reqwest::Response, body: &mut Vec<u8>, limit: usize
 
 #[cfg(test)]
 mod tests {
-    use testkit::Authority;
+    use std::{collections::HashSet, net::SocketAddr};
+
+    use testkit::{
+        Authority,
+        exchange::{Answer, Reply, Request},
+        https::{Endpoint, HttpsServer},
+    };
+    use tokio::{sync::Barrier, time::sleep};
 
     use super::*;
 
@@ -193,5 +201,42 @@ mod tests {
         assert!(unused.upgrade().is_none(), "nobody holds it");
         let _next = egress.client(&other).unwrap();
         assert_eq!(egress.clients.lock().unwrap().len(), 1, "what is not used is forgotten");
+    }
+
+    /// Answers when all requests of a burst are there, and notes their connections.
+    struct Burst {
+        all: Barrier,
+        connections: Mutex<HashSet<SocketAddr>>,
+    }
+
+    impl Endpoint for Burst {
+        async fn answer(&self, request: Request) -> Answer {
+            self.connections.lock().unwrap().insert(request.peer);
+            self.all.wait().await;
+            Answer::Reply(Reply::status(204))
+        }
+    }
+
+    #[tokio::test]
+    async fn so_many_idle_connections_and_no_more_are_used_again_and_for_so_long() {
+        const MORE: usize = 16;
+        let (authority, size) = (Authority::new(), IDLE_PER_HOST + MORE);
+        let server = Arc::new(Burst { all: Barrier::new(size), connections: Mutex::default() });
+        let serving = HttpsServer::start(server.clone(), authority.server_config(&[])).await.unwrap();
+        let egress = Egress::new(Policy::allowing(vec!["127.0.0.1".parse().unwrap()]));
+        let client = egress.client(&trusting(&authority)).unwrap();
+        let url = format!("https://{}/", serving.address());
+        // How many connections were made so far, after another burst.
+        let burst = async || {
+            let request = || http::Request::get(&url).body(Vec::new()).unwrap();
+            let sent = (0..size).map(|_| client.send(request(), 0, Duration::from_secs(30)));
+            assert!(futures::future::join_all(sent).await.iter().all(|answer| answer.is_ok()));
+            sleep(IDLE_FOR / 10).await; // the connections are put aside
+            server.connections.lock().unwrap().len()
+        };
+        assert_eq!(burst().await, size);
+        assert_eq!(burst().await, size + MORE, "the others were used again");
+        sleep(IDLE_FOR).await;
+        assert_eq!(burst().await, size + MORE + size, "none was used again");
     }
 }

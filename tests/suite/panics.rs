@@ -7,7 +7,10 @@ use std::{
     thread,
 };
 
-use tidings::telemetry::{self, LogFormat};
+use tidings::{
+    operator,
+    telemetry::{self, LogFormat},
+};
 use tracing::level_filters::LevelFilter;
 
 use crate::world::binary;
@@ -42,8 +45,12 @@ fn panic_in_threads_and_tasks() {
     for (name, body) in bodies {
         thread::Builder::new().name(name.into()).spawn(body).unwrap().join().unwrap_err();
     }
-    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-    runtime.block_on(async { tokio::spawn(async { panic!("{CANARY}") }).await.unwrap_err() });
+    let work = async {
+        tokio::spawn(async { panic!("{CANARY}") }).await.unwrap_err();
+        panic!("{CANARY}")
+    };
+    // As the program works: it ends by the panic of its own task.
+    thread::spawn(|| operator::in_workers::<()>(1, work)).join().unwrap_err();
 }
 
 #[test]
@@ -60,11 +67,11 @@ fn s10_a_panic_in_any_thread_says_where_and_never_what() {
         return panic_in_threads_and_tasks();
     }
     let name = "s10_a_panic_in_any_thread_says_where_and_never_what";
-    assert_eq!(this_test(name, "std").matches(CANARY).count(), 3, "the standard library's hook shows it");
+    assert_eq!(this_test(name, "std").matches(CANARY).count(), 4, "the standard library's hook shows it");
     for case in ["unlogged", "text", "json"] {
         let printed = this_test(name, case);
         assert!(!printed.contains(CANARY), "{case}: {printed}");
-        assert_eq!(printed.matches("tests/suite/panics.rs:").count(), 3, "{case}: {printed}");
+        assert_eq!(printed.matches("tests/suite/panics.rs:").count(), 4, "{case}: {printed}");
         assert!(printed.contains("formats") && printed.contains("unwraps"), "{case}: {printed}");
     }
 }

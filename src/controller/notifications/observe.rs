@@ -22,14 +22,11 @@ use crate::{
         in_namespace,
         index::{News, Uid},
         registry::{Change, Passage},
-        unfinished::{SELECTOR, Unfinished},
+        unfinished::{PAGE, SELECTOR, Unfinished},
     },
     dispatch::{Gate, LaneKey},
 };
 
-/// Pages of this many objects; each is put to work as it arrives. An object may be more than a mebibyte, and a page is
-/// held in memory twice while it is read.
-const PAGE: u32 = 64;
 /// No `nextAttemptTime` is believed beyond this while its Subscriber is not known: 1.2 × the most that maxSeconds may be.
 const LONGEST_WAIT: Duration = Duration::from_secs(86_400 * 12 / 10);
 

@@ -2,12 +2,8 @@
 
 use std::time::Duration;
 
-use json_patch::Patch as JsonPatch;
 use k8s_openapi::jiff::Timestamp;
-use kube::{
-    Api,
-    api::{Patch, PatchParams},
-};
+use kube::Api;
 use serde_json::json;
 use tracing::warn;
 
@@ -17,7 +13,13 @@ use super::{
 };
 use crate::{
     api::{Subscriber, SubscriberReason as Reason, SubscriberStatus},
-    controller::{FIELD_MANAGER, in_time, registry::Spec, resolve::Unresolved, version},
+    controller::{
+        in_time,
+        patch::{self, add, test},
+        registry::Spec,
+        resolve::Unresolved,
+        version,
+    },
     dispatch::{Backoff, LaneKey},
 };
 
@@ -81,14 +83,13 @@ impl Subscribers {
         version: u64,
         wanted: &SubscriberStatus,
     ) -> Result<u64, kube::Error> {
-        let patch: JsonPatch = serde_json::from_value(json!([
-            { "op": "test", "path": "/metadata/uid", "value": uid },
-            { "op": "test", "path": "/metadata/resourceVersion", "value": version.to_string() },
-            { "op": "add", "path": "/status", "value": wanted },
-        ]))
-        .map_err(kube::Error::SerdeError)?;
-        let params = PatchParams { field_manager: Some(FIELD_MANAGER.into()), ..PatchParams::default() };
-        let written = in_time(self.api(key).patch_status(&key.name, &params, &Patch::<()>::Json(patch))).await?;
+        let operations = vec![
+            test(["metadata", "uid"], json!(uid)),
+            test(["metadata", "resourceVersion"], json!(version.to_string())),
+            add(["status"], json!(wanted)),
+        ];
+        let request = patch::request::<Subscriber>(&key.namespace, &key.name, operations)?;
+        let written: Subscriber = in_time(self.writer.request(request)).await?;
         Ok(crate::controller::version(&written.metadata))
     }
 

@@ -1,0 +1,44 @@
+//! What is written to a status: JSON Patches (RFC 6902) that test what they were decided from.
+
+use json_patch::{
+    AddOperation, Patch as JsonPatch, PatchOperation, TestOperation,
+    jsonptr::{PointerBuf, Token},
+};
+use kube::{
+    Resource,
+    api::{Patch, PatchParams},
+    core::Request,
+};
+use serde_json::Value;
+
+/// The name under which the operator's writes appear in `managedFields`.
+const FIELD_MANAGER: &str = "tidings";
+
+// Built one by one: of a list made by `json!`, serde would copy each value once more to learn which operation it is.
+
+/// The patch is refused (422) unless the field with this path holds `value`; for the API server null is the same as absent.
+pub(super) fn test<const N: usize>(path: [&str; N], value: Value) -> PatchOperation {
+    PatchOperation::Test(TestOperation { path: pointer(path), value })
+}
+
+/// Puts `value` there, in place of what was.
+pub(super) fn add<const N: usize>(path: [&str; N], value: Value) -> PatchOperation {
+    PatchOperation::Add(AddOperation { path: pointer(path), value })
+}
+
+fn pointer<const N: usize>(path: [&str; N]) -> PointerBuf {
+    PointerBuf::from_tokens(path.map(Token::new))
+}
+
+/// The request that patches the status of an object of kind `K`.
+pub(super) fn request<K: Resource<DynamicType = ()>>(
+    namespace: &str,
+    name: &str,
+    operations: Vec<PatchOperation>,
+) -> Result<http::Request<Vec<u8>>, kube::Error> {
+    let params = PatchParams { field_manager: Some(FIELD_MANAGER.into()), ..PatchParams::default() };
+    let patch = Patch::<()>::Json(JsonPatch(operations));
+    Request::new(K::url_path(&(), Some(namespace)))
+        .patch_subresource("status", name, &params, &patch)
+        .map_err(kube::Error::BuildRequest)
+}
