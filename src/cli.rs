@@ -80,8 +80,7 @@ pub struct Run {
     #[arg(long = "event-memory", value_name = "MIB", env = "TIDINGS_EVENT_MEMORY", default_value = "64", value_parser = clap::value_parser!(u32).range(0..=65_536))]
     pub event_memory: u32,
 
-    /// Threads that the operator works in. Default: one for two processors, at most four; more wake each other oftener than
-    /// they help.
+    /// Threads that the operator works in. Default: one for two processors, at most four.
     #[arg(long, value_name = "NUMBER", env = "TIDINGS_WORKER_THREADS", value_parser = clap::value_parser!(u16).range(1..=256))]
     pub worker_threads: Option<u16>,
 
@@ -95,8 +94,8 @@ pub struct Run {
 }
 
 impl Run {
-    /// The threads that the operator works in. A delivery costs the API server many times what it costs the operator: few
-    /// keep up with any.
+    /// The threads that the operator works in. A delivery costs the API server many times what it costs the operator, so a
+    /// few are enough, and more would wake each other oftener than they help.
     pub fn threads(&self) -> usize {
         let half = || std::thread::available_parallelism().map_or(1, |processors| (processors.get() / 2).clamp(1, 4));
         self.worker_threads.map_or_else(half, usize::from)
@@ -164,6 +163,17 @@ mod tests {
             let name = flag.get_long().unwrap().to_uppercase().replace('-', "_");
             assert_eq!(flag.get_env().unwrap().to_str().unwrap(), format!("TIDINGS_{name}"));
         }
+    }
+
+    #[test]
+    fn the_threads_are_those_asked_for_or_a_few() {
+        let threads = |arguments: &[&str]| {
+            let cli = Cli::try_parse_from(["tidings", "run"].iter().chain(arguments)).unwrap();
+            let Command::Run(flags) = cli.command else { panic!("not run") };
+            flags.threads()
+        };
+        assert_eq!(threads(&["--worker-threads", "7"]), 7);
+        assert!((1..=4).contains(&threads(&[])));
     }
 
     #[test]

@@ -13,6 +13,7 @@ use tokio::{
     signal::unix::{Signal, SignalKind},
     sync::{mpsc, watch},
     task::{JoinError, JoinHandle, JoinSet},
+    time::timeout,
 };
 use tracing::{info, warn};
 
@@ -29,8 +30,10 @@ use crate::{
     oauth::TokenCache,
 };
 
-/// At the end, looks at Subscribers that are under way have so long after the last delivery.
-const LAST_LOOKS: Duration = Duration::from_secs(10);
+/// At the end, tests that were sent have so long after the last delivery until their outcome is written,
+const LAST_TESTS: Duration = Duration::from_secs(10);
+/// and other looks at Subscribers so long: the next leader looks anew, and should not wait for the Lease.
+const LAST_LOOKS: Duration = Duration::from_millis(300);
 
 /// What an administrator decides.
 #[derive(Debug)]
@@ -101,7 +104,8 @@ pub enum Error {
 }
 
 /// Does `work` in one of so many threads, beside the tasks that it spawns: from the main thread, the queue would wake another
-/// one for each delivery. A panic of `work` goes on in the caller. An error says that there are no threads to be had.
+/// one for each delivery. A panic of `work` goes on in the caller. An error says that the system lacks what
+/// all input and output waits on.
 pub fn in_workers<T: Send + 'static>(threads: usize, work: impl Future<Output = T> + Send + 'static) -> io::Result<T> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(threads).enable_all().build()?;
     // A JoinError itself is never told: it quotes the panic.
@@ -158,6 +162,7 @@ pub async fn run(settings: Settings) -> Result<(), Error> {
         announcer: Announcer::start(client.clone()),
         vitals: Mutex::default(),
         leadership: leadership.clone(),
+        tests: Arc::default(),
     });
     let mut referrers = Vec::new();
     for namespace in &namespaces {
@@ -225,10 +230,10 @@ pub async fn run(settings: Settings) -> Result<(), Error> {
         result
     };
     let ((), result) = tokio::join!(queue, end);
-    // A test that was sent is told of, and what a look found is written.
     let last_looks = async { while looks.join_next().await.is_some() {} };
-    if tokio::time::timeout(LAST_LOOKS, last_looks).await.is_err() {
-        warn!("a look at a Subscriber takes too long to wait for");
+    let last_tests = timeout(LAST_TESTS, subscribers.tests.write());
+    if let (_, Err(_)) = tokio::join!(timeout(LAST_LOOKS, last_looks), last_tests) {
+        warn!("a test of a Subscriber takes too long to wait for; the next leader repeats it");
     }
     lost.abort();
     if let Some(candidate) = candidate {

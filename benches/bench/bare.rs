@@ -10,7 +10,7 @@ use kube::{Client, client::Body};
 use serde_json::{Value, json};
 use tidings::{
     api::NotificationStatus,
-    controller::{Unfinished, outcome},
+    controller::{Unfinished, outcome_request},
 };
 
 use crate::{
@@ -76,7 +76,7 @@ pub async fn create(client: &Client, namespace: &str, manifests: Vec<Value>, at_
 
 /// Finishes these with the status `status`, by the requests that the operator makes; returns how many a second.
 pub async fn patch(client: &Client, created: &[Unfinished], status: &NotificationStatus, at_once: usize) -> f64 {
-    let outcomes: Vec<_> = created.iter().map(|created| outcome(created, status).unwrap()).collect();
+    let outcomes: Vec<_> = created.iter().map(|created| outcome_request(created, status).unwrap()).collect();
     let begun = Instant::now();
     stream::iter(outcomes).map(|outcome| send(client, outcome)).buffer_unordered(at_once).for_each(async |_| ()).await;
     created.len() as f64 / begun.elapsed().as_secs_f64()

@@ -12,7 +12,7 @@ use reqwest::{Certificate, Client};
 use serde_json::Value;
 use tidings::{
     api::NotificationStatus,
-    controller::{PAGE, SELECTOR, Unfinished, outcome},
+    controller::{PAGE, SELECTOR, Unfinished, outcome_request},
 };
 
 use crate::{
@@ -40,7 +40,7 @@ pub async fn drain(stage: &Stage, tenant: &Tenant, count: usize, status: &Notifi
         let post = http.post(&webhook).bearer_auth(&token).header("content-type", "application/cloudevents+json");
         let answer = post.body(event).send().await.unwrap();
         assert!(answer.status().is_success(), "{}", answer.status());
-        bare::send(&tenant.client, outcome(&object, status).unwrap()).await;
+        bare::send(&tenant.client, outcome_request(&object, status).unwrap()).await;
         Ok(())
     };
     pages(Api::namespaced(tenant.client.clone(), &tenant.namespace))

@@ -19,7 +19,7 @@ use crate::{
     receiver::now,
     report::{Report, percentile},
     say,
-    stage::Stage,
+    stage::{Stage, client},
 };
 
 /// Creates a second.
@@ -71,7 +71,8 @@ pub async fn measure(scale: &Scale, report: &mut Report) {
     }
     let what = format!("beside {LARGE_RATE} events a second of {} KiB in another namespace", LARGE_BYTES >> 10);
     say(format!("latency {what}"));
-    let large = tokio::spawn(create_large(stage.creator.clone()));
+    // Through a connection of its own.
+    let large = tokio::spawn(create_large(client(stage.plane.admin_kubeconfig()).await));
     let numbers = scale.samples..scale.samples + scale.neighbours;
     let latency = sample(&stage, &tenant.namespace, &operator, numbers).await;
     large.abort();
@@ -94,7 +95,7 @@ async fn create_large(client: Client) {
 pub async fn sample(stage: &Stage, namespace: &str, operator: &Operator, numbers: Range<usize>) -> Latency {
     let seen = Arc::new(Mutex::new(HashMap::new()));
     let noted = seen.clone();
-    let watcher = tokio::spawn(bare::watch(stage.creator.clone(), namespace.to_owned(), move |name, at| {
+    let watcher = tokio::spawn(bare::watch(stage.watcher.clone(), namespace.to_owned(), move |name, at| {
         noted.lock().unwrap().entry(name).or_insert(at);
     }));
     sleep(Duration::from_millis(500)).await;

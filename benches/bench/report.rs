@@ -69,10 +69,10 @@ pub fn write(table: &str) {
     std::fs::write(&path, format!("{before}{}\n\n{table}\n{}{after}", MARKS[0], MARKS[1])).unwrap();
 }
 
-/// The middle one.
+/// The middle one, or the mean of the two in the middle.
 pub fn median(mut samples: Vec<f64>) -> f64 {
     samples.sort_by(f64::total_cmp);
-    samples[samples.len() / 2]
+    f64::midpoint(samples[(samples.len() - 1) / 2], samples[samples.len() / 2])
 }
 
 /// The smallest sample that `percent` per cent of the samples do not exceed.

@@ -26,6 +26,8 @@ pub struct Stage {
     pub receiver: Receiver,
     /// Creates Notifications, as another controller would.
     pub creator: Client,
+    /// Watches them, through the operator's own HTTP client for that.
+    pub watcher: Client,
 }
 
 /// A namespace with its Subscribers, whose events the receiver writes down under the namespace's name.
@@ -43,7 +45,8 @@ impl Stage {
         let plane = ControlPlane::start().await.unwrap();
         install_crds(&plane).await;
         let creator = client(plane.admin_kubeconfig()).await;
-        Self { plane, receiver: Receiver::start().await, creator }
+        let watcher = api_server::reader(&config(plane.admin_kubeconfig()).await).unwrap();
+        Self { plane, receiver: Receiver::start().await, creator, watcher }
     }
 
     /// Processor time of the API server and etcd so far.
@@ -127,6 +130,7 @@ impl Tenant {
     }
 }
 
-async fn client(kubeconfig: &Path) -> Client {
+/// A client that makes many requests at once.
+pub async fn client(kubeconfig: &Path) -> Client {
     api_server::writer(&config(kubeconfig).await).await.unwrap()
 }

@@ -36,7 +36,7 @@ pub async fn measure(scale: &Scale, report: &mut Report) {
     for count in [1_000, 10_000] {
         let count = count.min(scale.backlog);
         say(format!("growth: a backlog of {count}"));
-        let Ceiling { stage, .. } = Ceiling::start(count).await;
+        let (stage, _) = warmed().await;
         let (drain, operator) = drain(&stage, &stage.tenant("growth").await, count).await;
         operator.terminate().await.unwrap();
         grown(count, &drain, report);
@@ -67,6 +67,18 @@ async fn best(scale: &Scale, report: &mut Report) -> AtOnce {
     AtOnce { creates: best(|bare| bare.creates), patches: best(|bare| bare.patches) }
 }
 
+/// A new control plane after deliveries that do not count, since the first of all requests take longer; and the status that the
+/// operator wrote.
+async fn warmed() -> (Stage, NotificationStatus) {
+    let stage = Stage::start().await;
+    let tenant = stage.tenant("warm-up").await;
+    let (_, operator) = drain(&stage, &tenant, WARM_UP).await;
+    operator.terminate().await.unwrap();
+    let get = ["get", "notification", "n-0", "-n", &tenant.namespace, "-o", "jsonpath={.status}"];
+    let status = serde_json::from_str(&stage.plane.kubectl(&get).await.unwrap().ok().unwrap()).unwrap();
+    (stage, status)
+}
+
 /// The bare runs on a control plane of their own: what was stored and watched before would weigh on its garbage collector.
 struct Ceiling {
     stage: Stage,
@@ -77,14 +89,8 @@ struct Ceiling {
 }
 
 impl Ceiling {
-    /// A new control plane, and deliveries that do not count: the first of all requests take longer.
     async fn start(count: usize) -> Self {
-        let stage = Stage::start().await;
-        let tenant = stage.tenant("warm-up").await;
-        let (_, operator) = drain(&stage, &tenant, WARM_UP).await;
-        operator.terminate().await.unwrap();
-        let get = ["get", "notification", "n-0", "-n", &tenant.namespace, "-o", "jsonpath={.status}"];
-        let status = serde_json::from_str(&stage.plane.kubectl(&get).await.unwrap().ok().unwrap()).unwrap();
+        let (stage, status) = warmed().await;
         Self { stage, status, count, runs: Vec::new() }
     }
 
@@ -254,7 +260,7 @@ pub async fn until_delivered(operator: &Operator, count: usize) {
 }
 
 async fn delivered(operator: &Operator) -> usize {
-    let metrics = operator.metrics().await.unwrap_or_default();
+    let metrics = operator.metrics().await.unwrap();
     let name = r#"tidings_notifications_finished_total{phase="Delivered"} "#;
     metrics.lines().find_map(|line| line.strip_prefix(name)?.parse().ok()).unwrap_or_default()
 }

@@ -31,7 +31,7 @@ pub use registry::{Change, Registry};
 pub use replay::Replays;
 pub use resolve::{Resolver, Route};
 pub use retention::{Finished, Retention, RetentionHandle};
-pub use status::{StatusWriter, outcome};
+pub use status::{StatusWriter, outcome_request};
 pub use subscribers::{Announcer, Subscribers};
 pub use unfinished::{PAGE, SELECTOR, Unfinished};
 

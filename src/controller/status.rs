@@ -153,7 +153,7 @@ impl StatusWriter {
         expected: &Expected,
         status: &NotificationStatus,
     ) -> Result<u64, kube::Error> {
-        let request = request(read, expected, status)?;
+        let request = over(read, expected, status)?;
         let written = in_time(self.client.request::<Answer>(request)).await?;
         Ok(version(&written.metadata))
     }
@@ -174,12 +174,14 @@ impl StatusWriter {
     }
 }
 
-/// The request that puts `status` in the place of what `read` holds: the first that [`StatusWriter::record`] makes.
-pub fn outcome(read: &Unfinished, status: &NotificationStatus) -> Result<http::Request<Vec<u8>>, kube::Error> {
-    request(read, &Expected::of(read), status)
+/// The request that puts `status` in the place of what `read` holds, as [`StatusWriter::record`] makes it: for measuring what
+/// it costs.
+pub fn outcome_request(read: &Unfinished, status: &NotificationStatus) -> Result<http::Request<Vec<u8>>, kube::Error> {
+    over(read, &Expected::of(read), status)
 }
 
-fn request(
+/// The request that writes `status` over what is expected, and only over that.
+fn over(
     read: &Unfinished,
     expected: &Expected,
     status: &NotificationStatus,
@@ -211,4 +213,34 @@ fn is_ours(current: &Unfinished, status: &NotificationStatus) -> bool {
         && current.status.attempts == status.attempts
         && current.status.last_attempt.as_ref().map(|a| seconds(&a.time))
             == status.last_attempt.as_ref().map(|a| seconds(&a.time))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_outcome_tests_all_that_it_was_decided_from_and_wants_little_in_return() {
+        let read = serde_json::from_value(json!({
+            "metadata": {"name": "n", "namespace": "a", "uid": "u", "resourceVersion": "7"},
+            "spec": {"subscriberRef": {"name": "s"}, "event": {"id": "e"}},
+            "status": {"phase": "Pending", "attempts": 2, "lastHandledReplay": "1"},
+        }));
+        let status = NotificationStatus { phase: Phase::Delivered, attempts: 3, ..NotificationStatus::default() };
+        let request = outcome_request(&read.unwrap(), &status).unwrap();
+        let target = request.uri().path_and_query().unwrap().as_str();
+        let path = "/apis/tidings.dev/v1alpha1/namespaces/a/notifications/n/status";
+        assert_eq!((request.method().as_str(), target), ("PATCH", &*format!("{path}?&fieldManager=tidings")));
+        assert_eq!(request.headers()["content-type"], "application/json-patch+json");
+        assert!(request.headers()[ACCEPT].to_str().unwrap().starts_with("application/json;as=PartialObjectMetadata;"));
+        let patch: serde_json::Value = serde_json::from_slice(request.body()).unwrap();
+        let expected = json!([
+            {"op": "test", "path": "/metadata/uid", "value": "u"},
+            {"op": "test", "path": "/status/phase", "value": "Pending"},
+            {"op": "test", "path": "/status/attempts", "value": 2},
+            {"op": "test", "path": "/status/lastHandledReplay", "value": "1"},
+            {"op": "add", "path": "/status", "value": status},
+        ]);
+        assert_eq!(patch, expected);
+    }
 }

@@ -25,8 +25,8 @@ const CHECK: Duration = Duration::from_secs(5);
 /// Idle connections kept for each host: as many as four Subscribers with the default limit have busy at once. Answers come in
 /// bursts, and whatever is above this pays for a TLS handshake in the next one.
 const IDLE_PER_HOST: usize = 64;
-/// And for how long: shorter than servers keep theirs (5 s in Node.js and Apache), since a request on a connection that the
-/// other side is just closing fails. It bounds them over all hosts, too: to the attempts of so many seconds.
+/// None is used that was idle for longer, and it is closed within twice that. Servers keep theirs for longer (5 s in Node.js and
+/// Apache): a request on a connection that the other side is just closing fails. This bounds them over all hosts, too.
 const IDLE_FOR: Duration = Duration::from_secs(4);
 
 /// Makes clients that obey one policy, and shares them between users of the same trust.
@@ -218,7 +218,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn so_many_idle_connections_and_no_more_are_used_again_and_for_so_long() {
+    async fn idle_connections_are_used_again_up_to_a_bound_and_for_some_seconds() {
         const MORE: usize = 16;
         let (authority, size) = (Authority::new(), IDLE_PER_HOST + MORE);
         let server = Arc::new(Burst { all: Barrier::new(size), connections: Mutex::default() });
@@ -226,17 +226,26 @@ mod tests {
         let egress = Egress::new(Policy::allowing(vec!["127.0.0.1".parse().unwrap()]));
         let client = egress.client(&trusting(&authority)).unwrap();
         let url = format!("https://{}/", serving.address());
-        // How many connections were made so far, after another burst.
-        let burst = async || {
+        // How many connections a burst of requests makes.
+        let made = async || {
+            let before = server.connections.lock().unwrap().len();
             let request = || http::Request::get(&url).body(Vec::new()).unwrap();
             let sent = (0..size).map(|_| client.send(request(), 0, Duration::from_secs(30)));
-            assert!(futures::future::join_all(sent).await.iter().all(|answer| answer.is_ok()));
-            sleep(IDLE_FOR / 10).await; // the connections are put aside
-            server.connections.lock().unwrap().len()
+            assert!(futures::future::join_all(sent).await.iter().all(Result::is_ok));
+            server.connections.lock().unwrap().len() - before
         };
-        assert_eq!(burst().await, size);
-        assert_eq!(burst().await, size + MORE, "the others were used again");
+        assert_eq!(made().await, size);
+        // Those that are not put aside yet when the next burst comes are replaced, too.
+        for tries in 1.. {
+            sleep(Duration::from_millis(10 * tries)).await;
+            let made = made().await;
+            assert!(made >= MORE, "only {made} are new: more were kept than should be");
+            if made == MORE {
+                break;
+            }
+            assert!(tries < 20, "{made} are new: fewer were used again than should be");
+        }
         sleep(IDLE_FOR).await;
-        assert_eq!(burst().await, size + MORE + size, "none was used again");
+        assert_eq!(made().await, size, "none was used after that");
     }
 }

@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::Path;
 
+use jiff::Timestamp;
 use serde::Deserialize;
 
 use crate::error::{Error, Result};
@@ -27,6 +28,8 @@ pub struct AuditEvent {
     pub user: String,
     /// The HTTP status of the answer; 0 when there was none.
     pub code: u16,
+    /// When that stage was reached.
+    pub at: Timestamp,
     /// `ResponseComplete`, or `ResponseStarted` for the beginning of a watch.
     pub stage: String,
 }
@@ -67,6 +70,7 @@ pub(crate) fn read(log: &Path) -> Result<Vec<AuditEvent>> {
 struct Line {
     verb: String,
     stage: String,
+    stage_timestamp: Timestamp,
     user: User,
     #[serde(default)]
     object_ref: ObjectRef,
@@ -104,6 +108,7 @@ impl Line {
             name: self.object_ref.name,
             user: self.user.username,
             code: self.response_status.code,
+            at: self.stage_timestamp,
             stage: self.stage,
         }
     }

@@ -2,6 +2,7 @@
 
 use std::{collections::HashMap, time::Duration};
 
+use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 use testkit::{Behaviour, Client, ControlPlane, Operator, Part, audit::AuditEvent};
 use tokio::time::{Instant, sleep};
@@ -92,15 +93,27 @@ async fn a_leader_that_is_told_to_end_finishes_what_is_in_flight_and_hands_over_
     world.create("slow", "shop", 1).await;
     world.receiver.wait_for(&path("shop"), 1, PATIENCE).await.unwrap();
     world.create("n", "shop", 20).await;
+    // A look at a Subscriber that will not end.
+    world.receiver.answer_options(&path("mute"), Behaviour::hang());
+    world.subscriber("mute", |spec| spec["abuseProtection"] = json!({"policy": "Required"})).await;
+    world.receiver.wait_for_options(&path("mute"), 1, PATIENCE).await.unwrap();
     let holder = lease(&world).await["holderIdentity"].clone();
     assert_eq!(leader.terminate().await.unwrap(), 0);
-    let ended = Instant::now();
     until_leads(&standby).await;
-    // It looks every second; the rest is for a busy machine.
-    assert!(ended.elapsed() < Duration::from_secs(5), "{:?}", ended.elapsed());
+    let taken = lease(&world).await;
+    assert_ne!(taken["holderIdentity"], holder);
+    // Nothing is written to the Lease between its release and that.
+    let taken: Timestamp = taken["acquireTime"].as_str().unwrap().parse().unwrap();
+    let last_before = async |resource: &str| {
+        let writes = requests(&world, resource).await.into_iter().filter(|event| event.is_write() && event.at < taken);
+        writes.map(|event| event.at).max().unwrap()
+    };
+    let (outcome, released) = (last_before("notifications").await, last_before("leases").await);
+    assert!(released.duration_since(outcome) < SignedDuration::from_secs(1), "{outcome} {released}");
+    // The standby looks every second; the rest is for a busy machine.
+    assert!(taken.duration_since(released) < SignedDuration::from_secs(5), "{released} {taken}");
     world.until_delivered(21).await;
     assert!(arrivals(&world).values().all(|times| *times == 1), "{:?}", arrivals(&world));
-    assert_ne!(lease(&world).await["holderIdentity"], holder);
 }
 
 #[tokio::test]
@@ -182,11 +195,14 @@ async fn nothing_goes_by_a_spec_or_a_secret_that_changed_while_nobody_led() {
 #[tokio::test]
 async fn a_leader_that_was_paused_past_its_lease_starts_nothing_when_it_wakes() {
     let (world, leader, standby) = two("paused").await;
+    // It wakes with a queue of its own that the standby has emptied, and with more to come.
+    world.subscriber("shop", |spec| spec["delivery"] = json!({"rateLimitPerMinute": 1})).await;
     world.until_reason("shop", "Operational").await;
+    world.create("n", "shop", 20).await;
+    world.until_delivered(1).await;
     leader.process().signal("STOP").await.unwrap();
     until_leads(&standby).await;
-    // It wakes with a queue of its own that the standby has emptied, and with more to come.
-    world.create("n", "shop", 20).await;
+    world.subscriber("shop", |_| ()).await;
     world.until_delivered(20).await;
     world.subscriber("shop", |spec| spec["suspend"] = true.into()).await;
     world.until_reason("shop", "Suspended").await;

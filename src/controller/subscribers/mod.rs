@@ -39,7 +39,7 @@ use kube::{
     },
 };
 use serde::de::DeserializeOwned;
-use tokio::sync::mpsc;
+use tokio::sync::{RwLock, mpsc};
 use tracing::{debug, warn};
 
 use self::reconcile::reconcile;
@@ -73,6 +73,8 @@ pub struct Subscribers {
     pub vitals: Mutex<Vitals>,
     /// Whether anything may be asked, sent and written.
     pub leadership: Leadership,
+    /// Each test shares it from before it is sent until its outcome is written: who has it alone waits for none.
+    pub tests: Arc<RwLock<()>>,
 }
 
 /// Why a Subscriber could not be looked at; it is tried again.

@@ -1,10 +1,14 @@
 //! One look at a Subscriber, from what is asked of it to its status and its gate.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
 use http::HeaderValue;
 use k8s_openapi::jiff::Timestamp;
 use kube::{ResourceExt, runtime::controller::Action};
+use tokio::sync::OwnedRwLockReadGuard;
 use url::Url;
 
 use super::{
@@ -94,6 +98,8 @@ pub(super) struct Visit<'a> {
     pub(super) requested: bool,
     /// The test that somebody asked for.
     pub(super) test: Option<String>,
+    /// There from before it is sent: the operator does not end before this look has.
+    pub(super) test_under_way: OnceLock<OwnedRwLockReadGuard<()>>,
 }
 
 impl<'a> Visit<'a> {
@@ -104,7 +110,8 @@ impl<'a> Visit<'a> {
         let Begun { status, changed, requested } = registry.begin(&key, &spec, request)?;
         let test =
             annotation(subscriber, TEST_ANNOTATION).filter(|value| status.last_handled_test.as_ref() != Some(value));
-        Some(Self { subscriber, key, spec, status, changed, requested, test })
+        let test_under_way = OnceLock::new();
+        Some(Self { subscriber, key, spec, status, changed, requested, test, test_under_way })
     }
 
     pub(super) fn generation(&self) -> Option<i64> {

@@ -60,6 +60,8 @@ impl Subscribers {
             Ok(authorized) => authorized,
             Err(no_token) => return Ok(Err(no_token.to_string())),
         };
+        // Before all that is to be checked last: at the end of the operator it waits for good.
+        let _ = visit.test_under_way.set(self.tests.clone().read_owned().await);
         // Immediately before it is sent: all of this may have changed since the look began.
         if !self.leadership.holds() {
             return Err(Unresolved::NotLeading);
