@@ -30,10 +30,9 @@ use crate::{
     oauth::TokenCache,
 };
 
-/// At the end, tests that were sent have so long after the last delivery until their outcome is written,
-const LAST_TESTS: Duration = Duration::from_secs(10);
-/// and other looks at Subscribers so long: the next leader looks anew, and should not wait for the Lease.
-const LAST_LOOKS: Duration = Duration::from_millis(300);
+/// At the end, looks at Subscribers that are under way have so long: the longest `timeoutSeconds` of a test that was sent, and
+/// the time to write what came of it.
+const LAST_LOOKS: Duration = Duration::from_secs(65);
 
 /// What an administrator decides.
 #[derive(Debug)]
@@ -145,6 +144,7 @@ pub async fn run(settings: Settings) -> Result<(), Error> {
             None => std::future::pending().await,
         }
     });
+    let (stop, stopped) = watch::channel(false);
     let (changes_to, changes) = mpsc::unbounded_channel();
     let registry = Arc::new(Registry::new(changes_to));
     let policy = Policy::allowing(settings.egress_allow_cidrs).allowing_hosts(settings.egress_allow_hosts);
@@ -162,7 +162,7 @@ pub async fn run(settings: Settings) -> Result<(), Error> {
         announcer: Announcer::start(client.clone()),
         vitals: Mutex::default(),
         leadership: leadership.clone(),
-        tests: Arc::default(),
+        stopping: stopped.clone(),
     });
     let mut referrers = Vec::new();
     for namespace in &namespaces {
@@ -174,14 +174,12 @@ pub async fn run(settings: Settings) -> Result<(), Error> {
         readiness.stands_by(true);
         let ends = either(&mut terminated, &mut interrupted);
         if !stand_by(leadership.clone(), &mut lost, ends).await? {
-            lost.abort();
-            candidate.release().await;
+            resign(lost, candidate).await;
             return Ok(());
         }
         readiness.stands_by(false);
     }
     metrics.leads();
-    let (stop, stopped) = watch::channel(false);
     let stopped = move || {
         let mut stopped = stopped.clone();
         async move { drop(stopped.wait_for(|stop| *stop).await) }
@@ -227,17 +225,17 @@ pub async fn run(settings: Settings) -> Result<(), Error> {
             holder = &mut lost => Err(lost_to(holder)),
         };
         let _ = stop.send(true);
+        // A test that was sent is told of, and what a look found is written.
+        let last_looks = async { while looks.join_next().await.is_some() {} };
+        if timeout(LAST_LOOKS, last_looks).await.is_err() {
+            warn!("a look at a Subscriber takes too long to wait for");
+            looks.shutdown().await;
+        }
         result
     };
     let ((), result) = tokio::join!(queue, end);
-    let last_looks = async { while looks.join_next().await.is_some() {} };
-    let last_tests = timeout(LAST_TESTS, subscribers.tests.write());
-    if let (_, Err(_)) = tokio::join!(timeout(LAST_LOOKS, last_looks), last_tests) {
-        warn!("a test of a Subscriber takes too long to wait for; the next leader repeats it");
-    }
-    lost.abort();
     if let Some(candidate) = candidate {
-        candidate.release().await;
+        resign(lost, &candidate).await;
     }
     info!("tidings ends");
     result
@@ -255,6 +253,15 @@ async fn stand_by(
         holder = lost => Err(lost_to(holder)),
         () = ends => Ok(false),
     }
+}
+
+/// Gives the Lease back, after the last renewal.
+async fn resign(lost: JoinHandle<String>, candidate: &Candidate) {
+    if !lost.is_finished() {
+        lost.abort();
+        drop(lost.await);
+    }
+    candidate.release().await;
 }
 
 async fn either(one: &mut Signal, other: &mut Signal) {

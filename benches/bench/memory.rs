@@ -105,8 +105,11 @@ async fn neighbour(stage: &Stage, operator: &Operator, scale: &Scale, first: usi
     let mut neighbour = Neighbour::default();
     for run in first..first + NEIGHBOUR_RUNS {
         let numbers = run * scale.neighbours..(run + 1) * scale.neighbours;
+        let before = stage.collections().await;
         let latency = latency::sample(stage, "neighbour", operator, numbers).await;
         latency.say();
+        let collections = stage.collections().await - before;
+        say(format!("the API server collected its garbage {collections} times meanwhile"));
         neighbour.post.push(percentile(&latency.post, 99));
         neighbour.event.push(percentile(&latency.event, 99));
         neighbour.all.extend(latency.post);

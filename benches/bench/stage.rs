@@ -60,6 +60,12 @@ impl Stage {
         self.plane.kubectl(&["get", "--raw", "/debug/pprof/heap?gc=1"]).await.unwrap().ok().unwrap();
     }
 
+    /// How often it has collected its garbage so far.
+    pub async fn collections(&self) -> u32 {
+        let heap = self.plane.kubectl(&["get", "--raw", "/debug/pprof/heap?debug=1"]).await.unwrap().ok().unwrap();
+        heap.lines().find_map(|line| line.strip_prefix("# NumGC = ")?.parse().ok()).unwrap()
+    }
+
     /// A new namespace with an operator's rights in it and [`SUBSCRIBERS`] Subscribers.
     pub async fn tenant(&self, namespace: &str) -> Tenant {
         self.tenants(namespace, &[]).await

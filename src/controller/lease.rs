@@ -186,18 +186,24 @@ impl Candidate {
     /// Gives the Lease back, if it is ours, so that another operator takes over at once.
     pub async fn release(&self) {
         set(&self.until, None);
-        let released = async {
-            let Some(lease) = self.read().await? else { return Ok(()) };
-            let holder = lease.spec.as_ref().and_then(|spec| spec.holder_identity.as_deref());
-            if holder != Some(self.identity.as_str()) {
-                return Ok(());
-            }
-            self.replace(&lease, "").await
+        let released = match self.give_back().await {
+            // A renewal that was still on its way.
+            Err(kube::Error::Api(status)) if status.code == 409 => self.give_back().await,
+            released => released,
         };
-        match released.await {
+        match released {
             Ok(()) => debug!(lease = self.name, "the Lease is given back"),
             Err(error) => warn!(lease = self.name, %error, "the Lease could not be given back; it runs out by itself"),
         }
+    }
+
+    async fn give_back(&self) -> Result<(), kube::Error> {
+        let Some(lease) = self.read().await? else { return Ok(()) };
+        let holder = lease.spec.as_ref().and_then(|spec| spec.holder_identity.as_deref());
+        if holder != Some(self.identity.as_str()) {
+            return Ok(());
+        }
+        self.replace(&lease, "").await
     }
 
     async fn step(&self, sight: &mut Sight) -> Result<Move, kube::Error> {

@@ -80,6 +80,9 @@ pub enum Unresolved {
     /// Another operator may lead by now.
     #[error("this operator does not lead")]
     NotLeading,
+    /// This operator is to end.
+    #[error("this operator ends")]
+    Stopping,
     /// The API server refused, or could not be reached.
     #[error("the API server: {0}")]
     Api(#[from] kube::Error),

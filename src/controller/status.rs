@@ -228,9 +228,9 @@ mod tests {
         }));
         let status = NotificationStatus { phase: Phase::Delivered, attempts: 3, ..NotificationStatus::default() };
         let request = outcome_request(&read.unwrap(), &status).unwrap();
-        let target = request.uri().path_and_query().unwrap().as_str();
         let path = "/apis/tidings.dev/v1alpha1/namespaces/a/notifications/n/status";
-        assert_eq!((request.method().as_str(), target), ("PATCH", &*format!("{path}?&fieldManager=tidings")));
+        assert_eq!((request.method().as_str(), request.uri().path()), ("PATCH", path));
+        assert!(request.uri().query().unwrap().contains("fieldManager=tidings"));
         assert_eq!(request.headers()["content-type"], "application/json-patch+json");
         assert!(request.headers()[ACCEPT].to_str().unwrap().starts_with("application/json;as=PartialObjectMetadata;"));
         let patch: serde_json::Value = serde_json::from_slice(request.body()).unwrap();

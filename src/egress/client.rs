@@ -245,7 +245,7 @@ mod tests {
             }
             assert!(tries < 20, "{made} are new: fewer were used again than should be");
         }
-        sleep(IDLE_FOR).await;
+        sleep(IDLE_FOR + IDLE_FOR / 10).await;
         assert_eq!(made().await, size, "none was used after that");
     }
 }

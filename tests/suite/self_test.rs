@@ -147,6 +147,26 @@ async fn a_test_that_is_under_way_when_the_operator_ends_is_not_run_again() {
 }
 
 #[tokio::test]
+async fn a_test_that_is_not_sent_yet_when_the_operator_ends_is_left_to_the_next() {
+    let world = World::new("self-test-left").await;
+    world.secret(CLIENT.1).await;
+    world.subscriber("shop", |_| ()).await;
+    let mut operator = world.operator().await;
+    world.until_reason("shop", "Operational").await;
+    // The test asks for consent anew, and hears nothing.
+    let asked = world.options(&path("shop")).len();
+    world.receiver.answer_next_options(&path("shop"), 1, &Behaviour::hang());
+    world.kubectl(&["annotate", "subr", "shop", "tidings.dev/test-requested-at=1"]).await.ok().unwrap();
+    world.receiver.wait_for_options(&path("shop"), asked + 1, PATIENCE).await.unwrap();
+    assert_eq!(operator.terminate().await.unwrap(), 0);
+    assert!(world.posts(&path("shop")).is_empty());
+    assert!(world.get("subscriber", "shop").await["status"]["lastHandledTest"].is_null());
+    operator.restart().await.unwrap();
+    world.until("subscriber", "shop", |s| condition(s, "Tested")["reason"] == "TestPassed").await;
+    assert_eq!(world.posts(&path("shop")).len(), 1);
+}
+
+#[tokio::test]
 async fn no_test_is_sent_into_the_silence_that_its_own_question_for_consent_brought() {
     let world = World::new("self-test-silence").await;
     world.secret(CLIENT.1).await;

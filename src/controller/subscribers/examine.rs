@@ -83,7 +83,7 @@ impl Subscribers {
         if visit.requested || visit.test.is_some() {
             tokens.forget_failure().await;
         }
-        if let Err(no_token) = tokens.token().await {
+        if let Err(no_token) = self.unless_stopping(tokens.token()).await? {
             return Ok(without_token(&visit.status, visit.generation(), no_token));
         }
         let token = Some(Word::yes(Reason::TokenIssued, "the token service issued a token"));
@@ -112,7 +112,8 @@ impl Subscribers {
             Duty::Hush(again) => Finding::pending("it asked to be left alone before it answered", policy, again),
             Duty::Ask(_) if !self.leadership.holds() => return Err(Unresolved::NotLeading),
             Duty::Ask(known) => {
-                let answer = ask_consent(&route.target, settings.request_rate_per_minute).await;
+                let asked = ask_consent(&route.target, settings.request_rate_per_minute);
+                let answer = self.unless_stopping(asked).await?;
                 let error = match answer {
                     Ok(consent) => {
                         self.registry.asked(&visit.key, &visit.spec.0, None);

@@ -39,7 +39,7 @@ use kube::{
     },
 };
 use serde::de::DeserializeOwned;
-use tokio::sync::{RwLock, mpsc};
+use tokio::sync::{mpsc, watch};
 use tracing::{debug, warn};
 
 use self::reconcile::reconcile;
@@ -73,8 +73,8 @@ pub struct Subscribers {
     pub vitals: Mutex<Vitals>,
     /// Whether anything may be asked, sent and written.
     pub leadership: Leadership,
-    /// Each test shares it from before it is sent until its outcome is written: who has it alone waits for none.
-    pub tests: Arc<RwLock<()>>,
+    /// Whether the operator is to end: nothing more is asked and sent then.
+    pub stopping: watch::Receiver<bool>,
 }
 
 /// Why a Subscriber could not be looked at; it is tried again.
@@ -145,6 +145,19 @@ impl Subscribers {
             .await;
     }
 
+    /// What is asked of somebody, unless the operator is to end: then the answer is not waited for, and the next leader asks.
+    async fn unless_stopping<T>(&self, exchange: impl Future<Output = T>) -> Result<T, Unresolved> {
+        let mut stopping = self.stopping.clone();
+        if *stopping.borrow() {
+            return Err(Unresolved::Stopping);
+        }
+        tokio::select! {
+            biased;
+            answer = exchange => Ok(answer),
+            _ = stopping.wait_for(|stopping| *stopping) => Err(Unresolved::Stopping),
+        }
+    }
+
     /// The Subscribers to look at again whenever an object that they refer to comes, changes or goes.
     fn referrers<K>(
         &self,
@@ -175,7 +188,9 @@ fn received<T: Send + 'static>(receiver: mpsc::UnboundedReceiver<T>) -> impl Str
 
 fn on_error(subscriber: Arc<Subscriber>, error: &Error, _: Arc<Subscribers>) -> Action {
     match error {
-        Error::Unresolved(Unresolved::NotLeading) => debug!(subscriber = %lane_key(&subscriber), %error),
+        Error::Unresolved(Unresolved::NotLeading | Unresolved::Stopping) => {
+            debug!(subscriber = %lane_key(&subscriber), %error)
+        }
         _ => warn!(subscriber = %lane_key(&subscriber), %error, "will look at the Subscriber again"),
     }
     Action::requeue(TRY_AGAIN)

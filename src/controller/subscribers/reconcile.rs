@@ -1,14 +1,10 @@
 //! One look at a Subscriber, from what is asked of it to its status and its gate.
 
-use std::{
-    sync::{Arc, OnceLock},
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use http::HeaderValue;
 use k8s_openapi::jiff::Timestamp;
 use kube::{ResourceExt, runtime::controller::Action};
-use tokio::sync::OwnedRwLockReadGuard;
 use url::Url;
 
 use super::{
@@ -45,7 +41,14 @@ pub(super) async fn reconcile(subscriber: Arc<Subscriber>, context: Arc<Subscrib
     if !visit.requested && says_gone(&subscriber, &visit.status) {
         registry.mark_gone(key, &visit.spec);
     }
-    let look = context.look(&visit).await?;
+    let look = match context.look(&visit).await {
+        Ok(look) => look,
+        Err(error) => {
+            // What it has found so far may be that the webhook is to be left alone.
+            context.write(key, uid).await.map_err(Error::Write)?;
+            return Err(error.into());
+        }
+    };
     registry.page(key, uid, |page| page.amend(|status| look.put_into(status, &visit, &context.resolver.origin)));
     let passage = match look.way {
         Ok(route) => Passage::Open(route),
@@ -98,8 +101,6 @@ pub(super) struct Visit<'a> {
     pub(super) requested: bool,
     /// The test that somebody asked for.
     pub(super) test: Option<String>,
-    /// There from before it is sent: the operator does not end before this look has.
-    pub(super) test_under_way: OnceLock<OwnedRwLockReadGuard<()>>,
 }
 
 impl<'a> Visit<'a> {
@@ -110,8 +111,7 @@ impl<'a> Visit<'a> {
         let Begun { status, changed, requested } = registry.begin(&key, &spec, request)?;
         let test =
             annotation(subscriber, TEST_ANNOTATION).filter(|value| status.last_handled_test.as_ref() != Some(value));
-        let test_under_way = OnceLock::new();
-        Some(Self { subscriber, key, spec, status, changed, requested, test, test_under_way })
+        Some(Self { subscriber, key, spec, status, changed, requested, test })
     }
 
     pub(super) fn generation(&self) -> Option<i64> {

@@ -56,15 +56,16 @@ impl Subscribers {
             Ok(delivery) => delivery,
             Err(fault) => return Ok(Err(fault.to_string())),
         };
-        let authorized = match delivery.authorize().await {
+        let authorized = match self.unless_stopping(delivery.authorize()).await? {
             Ok(authorized) => authorized,
             Err(no_token) => return Ok(Err(no_token.to_string())),
         };
-        // Before all that is to be checked last: at the end of the operator it waits for good.
-        let _ = visit.test_under_way.set(self.tests.clone().read_owned().await);
         // Immediately before it is sent: all of this may have changed since the look began.
         if !self.leadership.holds() {
             return Err(Unresolved::NotLeading);
+        }
+        if *self.stopping.borrow() {
+            return Err(Unresolved::Stopping);
         }
         if self.registry.is_gone(&visit.key, &visit.spec) {
             let Word { reason, message, .. } = Word::gone();
