@@ -10,7 +10,8 @@ pub(super) fn in_pause(record: &Record, post: &Post) -> Option<Violation> {
     let number = pauses.iter().rposition(|pause| pause.since <= post.arrived - TOLERANCE)?;
     let pause = &pauses[number];
     let (since, until, next) = (pause.since, pause.until?, pauses.get(number + 1));
-    let changed = next.is_some_and(|next| next.since <= post.arrived + TOLERANCE);
+    // A later end, which an answer to this very POST may have brought, leaves it inside.
+    let ended = next.is_some_and(|next| next.since <= post.arrived + TOLERANCE && next.until < pause.until);
     let opened = record
         .openings
         .get(&post.subscriber)
@@ -18,7 +19,7 @@ pub(super) fn in_pause(record: &Record, post: &Post) -> Option<Violation> {
     // A request that the last leader has not recorded as handled is the next one's to handle, though the pause came after.
     let followed = record.takeovers.iter().any(|at| *at >= since - TOLERANCE && *at <= post.arrived + TOLERANCE);
     let opened_anew = followed && next.is_some_and(|next| was_opened(pause, next));
-    let inside = post.arrived < until - TOLERANCE && !changed && !opened && !opened_anew;
+    let inside = post.arrived < until - TOLERANCE && !ended && !opened && !opened_anew;
     inside.then(|| Violation::PostInPause { id: post.id.clone(), at: post.arrived, until })
 }
 
@@ -64,6 +65,8 @@ mod tests {
         for (outside, why) in [(9.0, "before"), (10.5, "had begun"), (19.5, "another clock"), (21.0, "after")] {
             assert_eq!(sent(outside, |_| ()), [], "{why}");
         }
+        let longer = |record: &mut Record| record.pauses.get_mut("shop").unwrap().insert(1, pause(15.5, Some(30.0)));
+        assert_eq!(sent(15.0, longer), found, "it was asked to be left alone once more");
         assert_eq!(sent(15.0, |record| drop(record.openings.insert("shop".into(), vec![at(12.0)]))), []);
         assert_eq!(sent(15.0, |record| drop(record.openings.insert("shop".into(), vec![at(5.0)]))), found);
     }
