@@ -3,7 +3,7 @@
 use std::{
     io,
     net::SocketAddr,
-    sync::{Arc, Mutex, atomic::AtomicBool},
+    sync::{Arc, Mutex},
     time::Duration,
 };
 
@@ -192,7 +192,6 @@ pub async fn run(settings: Settings) -> Result<(), Error> {
         writer: StatusWriter { client: writer.clone(), metrics: metrics.clone() },
         subscribers: subscribers.clone(),
         signals: signals_to,
-        stopping: AtomicBool::new(false),
         leadership,
         retention: retention.handle(),
         replays: replays.clone(),

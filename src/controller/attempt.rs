@@ -2,10 +2,7 @@
 
 use std::{
     panic::AssertUnwindSafe,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -32,12 +29,11 @@ use crate::{
 pub struct Attempts {
     /// Reads and writes Notifications.
     pub writer: StatusWriter,
-    /// Keeps what an answer says of the Subscriber as a whole.
+    /// Keeps what an answer says of the Subscriber as a whole, and knows when the operator ends: what has no token by then is not
+    /// sent any more.
     pub subscribers: Arc<Subscribers>,
     /// Tells the queue the same at once.
     pub signals: mpsc::UnboundedSender<Signalled>,
-    /// Set when the operator ends: what has no token by then is not sent any more.
-    pub stopping: AtomicBool,
     /// Looked at immediately before each send.
     pub leadership: Leadership,
     /// Deletes what is finished when its time is over.
@@ -213,7 +209,7 @@ impl Attempts {
             Err(fault) => return Sent::Invalid(fault),
         };
         match delivery.authorize().await {
-            Ok(_) if self.stopping.load(Ordering::Relaxed) || !self.leadership.holds() => Sent::Held,
+            Ok(_) if self.subscribers.is_stopping() || !self.leadership.holds() => Sent::Held,
             Ok(authorized) => Sent::Answered(authorized.send().await),
             Err(_) => Sent::NoToken,
         }

@@ -11,7 +11,7 @@ mod timers;
 use std::{
     collections::{HashMap, HashSet},
     pin::pin,
-    sync::{Arc, atomic::Ordering},
+    sync::Arc,
     time::Instant,
 };
 
@@ -155,7 +155,6 @@ impl Notifications {
                 () = &mut shutdown => break,
             }
         }
-        self.attempts.stopping.store(true, Ordering::Relaxed);
         info!(in_flight = self.running.len(), "shutting down: nothing new starts, what is in flight ends");
         while let Some(done) = self.running.join_next().await {
             self.settle(done);

@@ -145,12 +145,17 @@ impl Subscribers {
             .await;
     }
 
+    /// Whether the operator is to end.
+    pub fn is_stopping(&self) -> bool {
+        *self.stopping.borrow()
+    }
+
     /// What is asked of somebody, unless the operator is to end: then the answer is not waited for, and the next leader asks.
     async fn unless_stopping<T>(&self, exchange: impl Future<Output = T>) -> Result<T, Unresolved> {
-        let mut stopping = self.stopping.clone();
-        if *stopping.borrow() {
+        if self.is_stopping() {
             return Err(Unresolved::Stopping);
         }
+        let mut stopping = self.stopping.clone();
         tokio::select! {
             biased;
             answer = exchange => Ok(answer),

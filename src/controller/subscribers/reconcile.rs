@@ -44,8 +44,8 @@ pub(super) async fn reconcile(subscriber: Arc<Subscriber>, context: Arc<Subscrib
     let look = match context.look(&visit).await {
         Ok(look) => look,
         Err(error) => {
-            // What it has found so far may be that the webhook is to be left alone.
-            context.write(key, uid).await.map_err(Error::Write)?;
+            // What it has found so far may be that the webhook is to be left alone. Unwritten, it is the next look's to write.
+            drop(context.write(key, uid).await);
             return Err(error.into());
         }
     };

@@ -64,7 +64,7 @@ impl Subscribers {
         if !self.leadership.holds() {
             return Err(Unresolved::NotLeading);
         }
-        if *self.stopping.borrow() {
+        if self.is_stopping() {
             return Err(Unresolved::Stopping);
         }
         if self.registry.is_gone(&visit.key, &visit.spec) {
