@@ -44,7 +44,7 @@ pub struct Scale {
 }
 
 const FULL: Scale =
-    Scale { rounds: 7, run: 3_000, samples: 2_000, neighbours: 500, backlog: 100_000, rest: Duration::from_secs(30) };
+    Scale { rounds: 15, run: 3_000, samples: 2_000, neighbours: 500, backlog: 100_000, rest: Duration::from_secs(30) };
 const QUICK: Scale =
     Scale { rounds: 1, run: 500, samples: 200, neighbours: 100, backlog: 5_000, rest: Duration::from_secs(5) };
 

@@ -19,7 +19,7 @@ use crate::{
 /// The budget for untried events, which `--event-memory` sets: its default, in MiB.
 const EVENT_MEMORY: f64 = 64.0;
 /// Runs of the neighbour, alone and beside the backlog.
-const NEIGHBOUR_RUNS: usize = 7;
+const NEIGHBOUR_RUNS: usize = 11;
 /// All finished Notifications are listed within this.
 const PATIENCE: Duration = Duration::from_secs(300);
 /// What one batch of creates holds.

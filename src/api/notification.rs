@@ -121,8 +121,10 @@ impl Phase {
 }
 
 /// What happened to a Notification so far.
+// Atomic, since it is written as a whole: kept for each of its fields, `managedFields` would be as large as the status.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(extend("x-kubernetes-map-type" = "atomic"))]
 pub struct NotificationStatus {
     /// The metadata.generation that this status describes; -1 before the first attempt.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -54,6 +54,17 @@ async fn a_notification_applied_with_kubectl_reaches_the_webhook_and_its_status_
 }
 
 #[tokio::test]
+async fn the_api_server_keeps_who_wrote_a_status_and_not_who_wrote_each_of_its_fields() {
+    let world = shop("managed-fields").await;
+    let _operator = world.operator().await;
+    world.notification("order-1", "shop", json!({"source": "/shop", "type": "order.paid"})).await;
+    world.until_phase("order-1", "Delivered").await;
+    let path = "jsonpath={.metadata.managedFields[?(@.subresource=='status')].fieldsV1}";
+    let fields = world.kubectl(&["get", "notification", "order-1", "--show-managed-fields", "-o", path]).await;
+    assert_eq!(fields.ok().unwrap(), r#"{"f:status":{}}"#);
+}
+
+#[tokio::test]
 async fn a_delivery_costs_one_write_and_a_restart_none() {
     let world = shop("writes").await;
     let mut operator = world.operator().await;
