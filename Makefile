@@ -126,7 +126,7 @@ lint-chart: $(helm)
 
 .PHONY: bench
 bench: $(control_plane) $(helm) ## measure speed and memory beside the API server's own limits; QUICK=1 for a small run, ONLY=latency for a part
-	@echo "==> The optimised build (a few minutes the first time), then the measured runs (about half an hour; QUICK=1: four minutes)"
+	@echo "==> The optimised build (a few minutes the first time), then the measured runs (about fifty minutes; QUICK=1: four minutes)"
 	cargo bench --locked --bench bench
 
 .PHONY: audit
