@@ -63,8 +63,8 @@ pub async fn measure(scale: &Scale, report: &mut Report) {
     let operator = tenant.operator(&[]).await;
     operator.ready(Duration::from_secs(30)).await.unwrap();
     say(format!("latency: {} at {RATE}/s", scale.samples));
-    let first = scale.samples + WARM_UP;
-    let latency = sample(&stage, &tenant.namespace, &operator, 0..first).await;
+    let end = scale.samples + WARM_UP;
+    let latency = sample(&stage, &tenant.namespace, &operator, 0..end).await;
     latency.say();
     for p in [50, 99] {
         let [event, post] = latency.tell(p, "", report);
@@ -74,7 +74,7 @@ pub async fn measure(scale: &Scale, report: &mut Report) {
     say(format!("latency {what}"));
     // Through a connection of its own.
     let large = tokio::spawn(create_large(client(stage.plane.admin_kubeconfig()).await));
-    let latency = sample(&stage, &tenant.namespace, &operator, first..first + scale.neighbours).await;
+    let latency = sample(&stage, &tenant.namespace, &operator, end..end + scale.neighbours).await;
     large.abort();
     latency.say();
     assert!(stage.receiver.arrivals("large").len() > scale.neighbours / 4, "the large events are delivered");
