@@ -7,6 +7,7 @@ use std::{
     time::Duration,
 };
 
+use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
 use tokio::time::{Instant, timeout, timeout_at};
 use url::{Host, Url};
@@ -106,7 +107,7 @@ impl Client {
     /// incomplete, and its connection is not used again.
     pub async fn send(
         &self,
-        request: http::Request<Vec<u8>>,
+        request: http::Request<Bytes>,
         body_limit: usize,
         timeout: Duration,
     ) -> Result<Answer, SendError> {
@@ -229,7 +230,7 @@ mod tests {
         // How many connections a burst of requests makes.
         let made = async || {
             let before = server.connections.lock().unwrap().len();
-            let request = || http::Request::get(&url).body(Vec::new()).unwrap();
+            let request = || http::Request::get(&url).body(Bytes::new()).unwrap();
             let sent = (0..size).map(|_| client.send(request(), 0, Duration::from_secs(30)));
             assert!(futures::future::join_all(sent).await.iter().all(Result::is_ok));
             server.connections.lock().unwrap().len() - before

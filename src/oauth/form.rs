@@ -1,6 +1,7 @@
 //! A token request as it is sent (RFC 6749, section 4.4.2). Pure.
 
 use base64::{Engine, engine::general_purpose::STANDARD};
+use bytes::Bytes;
 use http::{
     HeaderValue, Method, Request,
     header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE},
@@ -11,7 +12,7 @@ use url::form_urlencoded::{Serializer, byte_serialize};
 use super::{ClientAuthentication, Credentials, TokenRequest, secret_header::secret_header};
 
 /// The request for a token. Fails when the URL cannot be the target of a request.
-pub(super) fn encode(request: &TokenRequest) -> Result<Request<Vec<u8>>, http::Error> {
+pub(super) fn encode(request: &TokenRequest) -> Result<Request<Bytes>, http::Error> {
     let Credentials { client_id, client_secret } = &request.credentials;
     let scope = request.scopes.join(" ");
     let mut fields = vec![("grant_type", "client_credentials")];
@@ -45,10 +46,13 @@ fn basic(Credentials { client_id, client_secret }: &Credentials) -> Result<Heade
 }
 
 /// The fields as `application/x-www-form-urlencoded` (RFC 6749, appendix B).
-fn form(fields: &[(&str, &str)]) -> Vec<u8> {
+///
+/// The memory of the body is wiped with the last copy of it: the body may hold the client secret.
+fn form(fields: &[(&str, &str)]) -> Bytes {
     // Enough for every byte as %XX: a buffer that had to grow would leave copies of the secret behind.
     let capacity = fields.iter().map(|(name, value)| 3 * (name.len() + value.len()) + 2).sum();
-    Serializer::new(String::with_capacity(capacity)).extend_pairs(fields).finish().into_bytes()
+    let form = Serializer::new(String::with_capacity(capacity)).extend_pairs(fields).finish();
+    Bytes::from_owner(Zeroizing::new(form))
 }
 
 #[cfg(test)]
@@ -105,7 +109,7 @@ mod tests {
     }
 
     /// User and password of a Basic header, still form-encoded: what is before and after the first colon (RFC 7617).
-    fn user_and_password(request: &Request<Vec<u8>>) -> (Vec<u8>, Vec<u8>) {
+    fn user_and_password(request: &Request<Bytes>) -> (Vec<u8>, Vec<u8>) {
         let header = request.headers()[AUTHORIZATION].to_str().unwrap().to_owned();
         let pair = STANDARD.decode(header.strip_prefix("Basic ").unwrap()).unwrap();
         let colon = pair.iter().position(|byte| *byte == b':').unwrap();
@@ -153,7 +157,7 @@ mod tests {
         let mut request = request(ClientAuthentication::Basic, "id", "secret");
         (request.scopes, request.audience) = (Vec::new(), None);
         request.parameters.clear();
-        assert_eq!(encode(&request).unwrap().body(), b"grant_type=client_credentials");
+        assert_eq!(encode(&request).unwrap().body(), b"grant_type=client_credentials".as_slice());
     }
 
     proptest! {

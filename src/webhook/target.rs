@@ -2,6 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, Request};
 use url::Url;
 
@@ -41,7 +42,7 @@ impl Target {
         body: Vec<u8>,
         timeout: Duration,
     ) -> Result<Answer, SendError> {
-        let mut request = Request::new(body);
+        let mut request = Request::new(Bytes::from(body));
         *request.method_mut() = method;
         *request.uri_mut() = self.url.as_str().parse().map_err(|_| SendError::Broken)?;
         *request.headers_mut() = self.headers.clone();
