@@ -76,8 +76,9 @@ pub struct Run {
     #[arg(long, value_name = "NUMBER", env = "TIDINGS_MAX_IN_FLIGHT", default_value = "1024", value_parser = clap::value_parser!(u32).range(1..=100_000))]
     pub max_in_flight: u32,
 
-    /// Mebibytes of untried events kept in memory; the others are read again when their turn comes.
-    #[arg(long = "event-memory", value_name = "MIB", env = "TIDINGS_EVENT_MEMORY", default_value = "64", value_parser = clap::value_parser!(u32).range(0..=65_536))]
+    /// Mebibytes for events: half for those being sent, half for those that wait in memory; the operator reads all others
+    /// when their turn comes. One Subscriber has at most an eighth of each half, a namespace a quarter.
+    #[arg(long = "event-memory", value_name = "MIB", env = "TIDINGS_EVENT_MEMORY", default_value = "128", value_parser = clap::value_parser!(u32).range(8..=65_536))]
     pub event_memory: u32,
 
     /// Threads that the operator works in. Default: one for two processors, at most four.

@@ -55,7 +55,7 @@ pub struct Settings {
     pub admin_addr: SocketAddr,
     /// Attempts under way at once, over all Subscribers.
     pub max_in_flight: usize,
-    /// Bytes of untried events kept in memory.
+    /// Bytes of events in memory: half for those that are sent, half for untried ones.
     pub event_bytes: usize,
 }
 
@@ -196,8 +196,9 @@ pub async fn run(settings: Settings) -> Result<(), Error> {
         retention: retention.handle(),
         replays: replays.clone(),
     };
+    let (max_in_flight, event_bytes) = (settings.max_in_flight, settings.event_bytes);
     let notifications =
-        Notifications::new(attempts, registry, metrics.clone(), settings.max_in_flight, settings.event_bytes);
+        Notifications::new(attempts, registry, metrics.clone(), &namespaces, max_in_flight, event_bytes);
 
     let mut looks = JoinSet::new();
     parts.spawn(subscribers.clone().report(census));

@@ -16,7 +16,7 @@ use crate::{
     usage,
 };
 
-/// The budget for untried events, which `--event-memory` sets: its default, in MiB.
+/// The budget for untried events that wait: half of what `--event-memory` sets by default, in MiB.
 const EVENT_MEMORY: f64 = 64.0;
 /// Runs of the neighbour, alone and beside the backlog.
 const NEIGHBOUR_RUNS: usize = 11;

@@ -7,6 +7,9 @@ use serde_json::Value;
 
 use super::ConditionType;
 
+/// The most conditions that the schema of a status allows.
+const MOST: usize = 16;
+
 /// One aspect of an object's state, as `metav1.Condition` has it.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
@@ -95,7 +98,7 @@ impl Conditions {
 
     /// Ends with all as it is.
     pub fn into_vec(self) -> Vec<Condition> {
-        self.conditions
+        bounded(self.conditions)
     }
 
     /// Ends with Reconciling or Stalled, whichever is true; neither is there while it is not (kstatus).
@@ -109,8 +112,17 @@ impl Conditions {
                 .iter()
                 .all(|type_| c.type_ != type_.as_str() || abnormal == Some(*type_))
         });
-        conditions
+        bounded(conditions)
     }
+}
+
+/// As many as the schema allows: the operator's own, then those that others wrote.
+fn bounded(mut conditions: Vec<Condition>) -> Vec<Condition> {
+    while conditions.len() > MOST {
+        let foreign = conditions.iter().rposition(|c| !ConditionType::ALL.iter().any(|own| c.type_ == own.as_str()));
+        conditions.remove(foreign.unwrap_or(conditions.len() - 1));
+    }
+    conditions
 }
 
 #[cfg(test)]
@@ -126,6 +138,27 @@ mod tests {
         let first = set(&[], true, 1);
         assert_eq!(set(&first, true, 2), first);
         assert_eq!(set(&first, false, 3)[0].last_transition_time, Time(at(3)));
+    }
+
+    #[test]
+    fn conditions_of_others_give_way_where_there_are_more_than_the_schema_allows() {
+        let foreign = |n: usize| Condition {
+            type_: format!("Foreign{n}"),
+            status: ConditionStatus::True,
+            observed_generation: None,
+            last_transition_time: Time(Timestamp::UNIX_EPOCH),
+            reason: "Test".into(),
+            message: String::new(),
+        };
+        let read: Vec<_> = (0..MOST).map(foreign).collect();
+        let set = |read: &[Condition]| {
+            let conditions = Conditions::from(read, None, Timestamp::UNIX_EPOCH);
+            conditions.set(ConditionType::Ready, true, "Test", "").set(ConditionType::Delivered, true, "Test", "")
+        };
+        for written in [set(&read).into_vec(), set(&read).finish(None, "", "")] {
+            assert_eq!(written.len(), MOST);
+            assert!(["Ready", "Delivered", "Foreign0"].iter().all(|type_| written.iter().any(|c| c.type_ == *type_)));
+        }
     }
 
     #[test]

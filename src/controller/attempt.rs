@@ -2,13 +2,17 @@
 
 use std::{
     panic::AssertUnwindSafe,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant},
 };
 
 use futures::FutureExt;
 use k8s_openapi::jiff::Timestamp;
 use kube::Api;
+use serde_json::value::RawValue;
 use tokio::sync::mpsc;
 use tracing::{debug, error, info, warn};
 
@@ -22,15 +26,14 @@ use crate::{
     api::AttemptReason,
     cloudevent::{Defaults, Event, InvalidEvent},
     dispatch::{Health, LaneKey},
-    webhook::{Delivery, Outcome, Target, Verdict},
+    webhook::{Clearance, Delivery, NotCleared, Outcome, Unauthorized, Verdict},
 };
 
 /// What all attempts share.
 pub struct Attempts {
     /// Reads and writes Notifications.
     pub writer: StatusWriter,
-    /// Keeps what an answer says of the Subscriber as a whole, and knows when the operator ends: what has no token by then is not
-    /// sent any more.
+    /// Keeps what an answer says of the Subscriber as a whole, and knows what forbids a POST.
     pub subscribers: Arc<Subscribers>,
     /// Tells the queue the same at once.
     pub signals: mpsc::UnboundedSender<Signalled>,
@@ -77,16 +80,54 @@ pub struct Job {
     pub object: Option<Box<Unfinished>>,
     /// Where it goes.
     pub route: Arc<Route>,
+    /// What the queue says meanwhile.
+    pub permit: Arc<Permit>,
+}
+
+/// What the queue has to say to an attempt under way: until when it may POST, and that it may no more.
+#[derive(Debug)]
+pub struct Permit {
+    expires: Option<Timestamp>,
+    revoked: AtomicBool,
+}
+
+impl Permit {
+    /// For as long as the Notification lives.
+    pub fn until(expires: Option<Timestamp>) -> Self {
+        Self { expires, revoked: AtomicBool::new(false) }
+    }
+
+    /// The Notification is finished, or deleted.
+    pub fn revoke(&self) {
+        self.revoked.store(true, Ordering::Release);
+    }
+
+    fn holds(&self, now: Timestamp) -> bool {
+        !self.revoked.load(Ordering::Acquire) && self.expires.is_none_or(|at| now < at)
+    }
+}
+
+/// What has expired.
+pub struct Expiry {
+    /// Its Subscriber.
+    pub lane: LaneKey,
+    /// The Notification's name.
+    pub name: Box<str>,
+    /// When the life began that ended.
+    pub began: Timestamp,
+    /// The object, if it is in memory; it is read otherwise.
+    pub object: Option<Box<Unfinished>>,
 }
 
 /// How an attempt ended, for the queue.
 pub enum Ended {
-    /// Its final status is written, as of this resourceVersion.
-    Finished(u64),
+    /// Its final status is written, as of this resourceVersion; `out_of_sight`: over a final status of another.
+    Finished { version: u64, out_of_sight: bool },
     /// Its status is written; it is due again later.
     Retry(Recorded),
-    /// Nothing was sent and no attempt was spent: there is no token, or no permitted way to the webhook.
-    NotStarted(Box<Unfinished>, NotStarted),
+    /// Nothing was sent and no attempt was spent: there is no token, or no permitted way to the webhook. The object comes
+    /// back, unless its event was dropped.
+    NotStarted(Option<Box<Unfinished>>, NotStarted),
     /// It could not be read; try again soon.
     Unread,
     /// It is gone, or another one has its name.
@@ -116,7 +157,7 @@ pub enum NotStarted {
     NoToken,
     /// The egress policy denies the webhook's address.
     EgressDenied,
-    /// The operator ends, or does not lead any more.
+    /// Something forbids it by now: see [`Attempts::may_send`].
     Held,
 }
 
@@ -141,14 +182,15 @@ impl Attempts {
         let started = Instant::now();
         let event_id = event_id(&object);
         // A panic is a failed attempt, not a lost Notification.
-        let sent = AssertUnwindSafe(self.send(&object, &job.route.target)).catch_unwind().await;
+        let sent = AssertUnwindSafe(self.send(&mut object, &job)).catch_unwind().await;
         let outcome = match sent {
             Ok(Sent::Answered(outcome)) if outcome.reason == AttemptReason::EgressDenied => {
-                return Ended::NotStarted(object, NotStarted::EgressDenied);
+                return Ended::NotStarted(None, NotStarted::EgressDenied);
             }
             Ok(Sent::Answered(outcome)) => outcome,
-            Ok(Sent::NoToken) => return Ended::NotStarted(object, NotStarted::NoToken),
-            Ok(Sent::Held) => return Ended::NotStarted(object, NotStarted::Held),
+            Ok(Sent::NoToken) => return Ended::NotStarted(Some(object), NotStarted::NoToken),
+            Ok(Sent::Stopping) => return Ended::NotStarted(Some(object), NotStarted::Held),
+            Ok(Sent::NotCleared) => return Ended::NotStarted(None, NotStarted::Held),
             Ok(Sent::Invalid(fault)) => invalid(&fault),
             Err(_) => {
                 error!(notification = %job, "the delivery panicked");
@@ -186,33 +228,50 @@ impl Attempts {
             info!(notification = %job, subscriber = %job.lane.name, %reason, status_code, attempts = status.attempts, why = outcome.message, "not delivered");
         }
         match written {
-            Written::Recorded(version) if status.completion_time.is_none() => Ended::Retry(Recorded {
+            Written::Recorded { version, .. } if status.completion_time.is_none() => Ended::Retry(Recorded {
                 version,
                 attempts: status.attempts,
                 began: object.began(),
                 next: status.next_attempt_time.as_ref().map(|time| time.0),
                 wait: retry_after,
             }),
-            Written::Recorded(version) => {
+            Written::Recorded { version, over_final } => {
                 self.writer.metrics.finished(status.phase.as_str());
                 self.retention.finished(&object, &status);
-                Ended::Finished(version)
+                Ended::Finished { version, out_of_sight: over_final }
             }
             Written::Gone => Ended::Gone,
             Written::Superseded(current) => Ended::Superseded(current),
         }
     }
 
-    async fn send(&self, object: &Unfinished, target: &Target) -> Sent {
-        let delivery = match parse(object).and_then(|event| Delivery::prepare(target, &event)) {
+    async fn send(&self, object: &mut Unfinished, job: &Job) -> Sent {
+        let clearance = Cleared { attempts: self, job };
+        let delivery = match parse(object).and_then(|event| Delivery::prepare(&job.route.target, &event)) {
             Ok(delivery) => delivery,
             Err(fault) => return Sent::Invalid(fault),
         };
-        match delivery.authorize().await {
-            Ok(_) if self.subscribers.is_stopping() || !self.leadership.holds() => Sent::Held,
-            Ok(authorized) => Sent::Answered(authorized.send().await),
-            Err(_) => Sent::NoToken,
+        let authorized = match delivery.authorize(&clearance).await {
+            Ok(authorized) => authorized,
+            Err(Unauthorized::NoToken(_)) => return Sent::NoToken,
+            Err(Unauthorized::Stopping) => return Sent::Stopping,
+        };
+        // While it is sent, the event is held once.
+        object.spec.event = RawValue::NULL.to_owned();
+        match authorized.send(&clearance).await {
+            Ok(outcome) => Sent::Answered(outcome),
+            Err(NotCleared) => Sent::NotCleared,
         }
+    }
+
+    /// Whether a POST may begin now: this operator leads and does not stop, the Notification is neither finished nor deleted
+    /// nor expired, and its Subscriber still has the spec that the attempt began with, is open and not paused.
+    fn may_send(&self, job: &Job) -> bool {
+        let route = &job.route;
+        self.leadership.holds()
+            && !self.subscribers.is_stopping()
+            && job.permit.holds(Timestamp::now())
+            && self.subscribers.registry.held(&job.lane, &route.spec, route.expire_after).is_none()
     }
 
     /// Hands on what the answer says of the Subscriber as a whole: to the queue at once, and into its status before the
@@ -249,8 +308,13 @@ impl Attempts {
     }
 
     /// Writes that a Notification was not delivered in time.
-    pub async fn expire(&self, lane: &LaneKey, name: &str, uid: &str, began: Timestamp) -> Ended {
-        let object = match self.read(lane, name, uid).await {
+    pub async fn expire(&self, expiry: Expiry, uid: &str) -> Ended {
+        let Expiry { lane, name, began, object } = expiry;
+        let read = match object {
+            Some(object) => Ok(Some(object)),
+            None => self.read(&lane, &name, uid).await,
+        };
+        let object = match read {
             // A replay that the watch has not shown yet begins its expiry anew.
             Ok(Some(object)) if object.is_finished() || object.began() != began => return Ended::Superseded(object),
             Ok(Some(object)) => object,
@@ -262,11 +326,11 @@ impl Attempts {
         };
         let status = expired(&object, Timestamp::now());
         match self.writer.record(&object, &status).await {
-            Written::Recorded(version) => {
+            Written::Recorded { version, over_final } => {
                 info!(notification = %format_args!("{}/{name}", lane.namespace), attempts = status.attempts, "expired");
                 self.writer.metrics.finished(status.phase.as_str());
                 self.retention.finished(&object, &status);
-                Ended::Finished(version)
+                Ended::Finished { version, out_of_sight: over_final }
             }
             Written::Gone => Ended::Gone,
             Written::Superseded(current) => Ended::Superseded(current),
@@ -309,8 +373,25 @@ fn health(outcome: &Outcome) -> Option<Health> {
 enum Sent {
     Answered(Outcome),
     NoToken,
-    Held,
+    Stopping,
+    NotCleared,
     Invalid(InvalidEvent),
+}
+
+/// What allows one attempt to go on.
+struct Cleared<'a> {
+    attempts: &'a Attempts,
+    job: &'a Job,
+}
+
+impl Clearance for Cleared<'_> {
+    fn may_send(&self) -> bool {
+        self.attempts.may_send(self.job)
+    }
+
+    async fn stopping(&self) {
+        self.attempts.subscribers.stopped().await;
+    }
 }
 
 fn parse(object: &Unfinished) -> Result<Event, InvalidEvent> {
@@ -359,6 +440,17 @@ impl std::fmt::Display for Job {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_permit_ends_when_it_is_revoked_and_when_the_notification_expires() {
+        let at = |second| Timestamp::from_second(second).unwrap();
+        let permit = Permit::until(Some(at(10)));
+        assert!(permit.holds(at(9)) && !permit.holds(at(10)));
+        let permit = Permit::until(None);
+        assert!(permit.holds(at(10)));
+        permit.revoke();
+        assert!(!permit.holds(at(10)));
+    }
 
     #[test]
     fn a_pause_ends_at_a_full_second_never_too_early() {

@@ -10,6 +10,11 @@ use k8s_openapi::jiff::Timestamp;
 use super::index::Uid;
 use crate::dispatch::Gate;
 
+/// What names a missing Subscriber expires after this: the default of `delivery.expireAfterSeconds`.
+const MISSING_EXPIRY: Duration = Duration::from_secs(24 * 3600);
+/// But not before the Subscriber has been missing for this long.
+pub const MISSING_FOR: Duration = Duration::from_secs(3600);
+
 /// What a Notification's expiry depends on.
 #[derive(Clone, Copy, Debug)]
 pub struct Life {
@@ -21,17 +26,40 @@ pub struct Life {
     pub tried: bool,
 }
 
+/// After what time the Notifications of a Subscriber expire, those that its own time ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lifetime {
+    /// By its spec.
+    Known(Duration),
+    /// Whether there is a Subscriber, or what it says, is not known yet: it ends nothing.
+    Unknown,
+    /// There is no such Subscriber, as far as is known since then.
+    Missing(Timestamp),
+}
+
 impl Life {
-    /// When it expires, behind this gate and under a Subscriber whose Notifications live so long.
+    /// When it expires, behind this gate and by the Subscriber's time.
     ///
     /// Its own time always counts. The Subscriber's ends only what was tried, what is behind a webhook that is gone, or
-    /// what names a Subscriber that does not exist: neither a suspension nor an absence of the operator ends the rest.
-    pub fn ends(&self, gate: Option<Gate>, subscriber: Duration) -> Option<Timestamp> {
-        let own = self.own.map(|seconds| Duration::from_secs(seconds.into()));
+    /// what names a Subscriber that does not exist: neither a suspension nor an absence of the operator ends the rest. A
+    /// Subscriber that is missing ends nothing for an hour, so one that is deleted and created again costs nothing.
+    pub fn ends(&self, gate: Option<Gate>, lifetime: Lifetime) -> Option<Timestamp> {
         let is_subject = self.tried || matches!(gate, Some(Gate::EndpointGone | Gate::SubscriberNotFound));
-        let shortest = own.into_iter().chain(is_subject.then_some(subscriber)).min()?;
-        // A time beyond what a Timestamp can hold is never.
-        self.began.checked_add(shortest).ok()
+        let by_subscriber = match lifetime {
+            Lifetime::Known(after) => self.after(after),
+            Lifetime::Missing(since) => {
+                let earliest = since.checked_add(MISSING_FOR).ok();
+                self.after(MISSING_EXPIRY).and_then(|at| earliest.map(|earliest| at.max(earliest)))
+            }
+            Lifetime::Unknown => None,
+        };
+        let own = self.own.and_then(|seconds| self.after(Duration::from_secs(seconds.into())));
+        own.into_iter().chain(by_subscriber.filter(|_| is_subject)).min()
+    }
+
+    /// A time beyond what a Timestamp can hold is never.
+    fn after(&self, time: Duration) -> Option<Timestamp> {
+        self.began.checked_add(time).ok()
     }
 }
 
@@ -71,7 +99,19 @@ mod tests {
 
     fn ends(own: Option<u32>, tried: bool, gate: Option<Gate>) -> Option<i64> {
         let life = Life { began: Timestamp::UNIX_EPOCH, own, tried };
-        life.ends(gate, DAY).map(|at| at.as_second())
+        life.ends(gate, Lifetime::Known(DAY)).map(|at| at.as_second())
+    }
+
+    #[test]
+    fn a_subscriber_that_is_not_known_yet_ends_nothing_and_one_that_is_missing_nothing_for_an_hour() {
+        let life = |own| Life { began: Timestamp::UNIX_EPOCH, own, tried: true };
+        let ends = |own, gate, lifetime| life(own).ends(Some(gate), lifetime).map(|at| at.as_second());
+        let at = |seconds| Timestamp::from_second(seconds).unwrap();
+        assert_eq!(ends(None, Gate::SubscriberNotReady, Lifetime::Unknown), None);
+        assert_eq!(ends(Some(60), Gate::SubscriberNotReady, Lifetime::Unknown), Some(60), "its own time counts");
+        let missing = |since| ends(None, Gate::SubscriberNotFound, Lifetime::Missing(at(since)));
+        assert_eq!(missing(10), Some(24 * 3600));
+        assert_eq!(missing(7 * 24 * 3600), Some(7 * 24 * 3600 + 3600));
     }
 
     #[test]

@@ -8,7 +8,7 @@ use std::{
 
 use k8s_openapi::jiff::Timestamp;
 
-use super::{attempt::Recorded, unfinished::Unfinished};
+use super::{attempt::Recorded, event_memory::EventMemory, unfinished::Unfinished};
 use crate::dispatch::LaneKey;
 
 /// What the small texts of a kept object take, about: uid, names, versions.
@@ -35,6 +35,8 @@ pub struct Entry {
     pub expires: Option<Instant>,
     /// When the next attempt was said to be due.
     pub next: Option<Timestamp>,
+    /// The bytes of its event.
+    pub bytes: u32,
     /// The object itself, kept while it is untried and the budget allows.
     pub object: Option<Box<Unfinished>>,
     /// The number of the newest listing when it was last seen.
@@ -53,8 +55,9 @@ pub struct Index {
     tombstones: HashMap<Uid, Tombstone>,
     /// Each lane's names once, for all of its entries.
     lanes: HashSet<LaneKey>,
-    budget: usize,
-    used: usize,
+    memory: EventMemory,
+    /// The entries of each namespace, where namespaces are listed one by one.
+    namespaces: Option<HashMap<Arc<str>, HashSet<Uid>>>,
     listing: u64,
 }
 
@@ -82,12 +85,31 @@ impl Entry {
         (self.attempts, self.next, self.began) = said;
         moved
     }
+
+    /// Keeps the object while it is untried and the budget allows.
+    fn keep(&mut self, object: Box<Unfinished>, memory: &mut EventMemory) {
+        if object.status.attempts == 0 && memory.keep(&self.lane, size(&object)) {
+            self.object = Some(object);
+        }
+    }
+
+    fn take_object(&mut self, memory: &mut EventMemory) -> Option<Box<Unfinished>> {
+        let object = self.object.take()?;
+        memory.release(&self.lane, size(&object));
+        Some(object)
+    }
+
+    fn drop_object(&mut self, memory: &mut EventMemory) {
+        drop(self.take_object(memory));
+    }
 }
 
 impl Index {
-    /// An empty index that keeps at most `budget` bytes of events.
-    pub fn new(budget: usize) -> Self {
-        Self { entries: HashMap::new(), tombstones: HashMap::new(), lanes: HashSet::new(), budget, used: 0, listing: 0 }
+    /// An empty index that keeps at most `budget` bytes of events; `by_namespace`: namespaces are listed one by one.
+    pub fn new(budget: usize, by_namespace: bool) -> Self {
+        let (entries, tombstones, lanes) = Default::default();
+        let namespaces = by_namespace.then(HashMap::new);
+        Self { entries, tombstones, lanes, memory: EventMemory::new(budget), namespaces, listing: 0 }
     }
 
     /// How many are unfinished.
@@ -121,38 +143,41 @@ impl Index {
             hash_map::Entry::Occupied(mut known) => {
                 let entry = known.get_mut();
                 entry.listing = self.listing;
+                // It came back after it had left, whatever this process has read or written meanwhile.
+                entry.left = entry.left.filter(|left| *left != u64::MAX && *left > version);
                 if version <= entry.version {
                     return News::Old;
                 }
-                entry.left = None;
                 let moved = entry.take_over(&object);
                 let is_news = moved || object.is_being_deleted();
                 // The next outcome is written over this one's status, so an older object will not do.
-                self.used -= entry.object.take().as_deref().map_or(0, size);
-                let object = Box::new(object);
-                self.keep(&uid, object);
+                entry.drop_object(&mut self.memory);
+                entry.keep(Box::new(object), &mut self.memory);
                 if !is_news {
                     // A label, an annotation, or why it waits: nothing that moves it.
                     return News::Old;
                 }
             }
             hash_map::Entry::Vacant(vacant) => {
-                let name = name.as_str().into();
-                let kept = object.status.attempts == 0 && self.used + size(&object) <= self.budget;
-                self.used += if kept { size(&object) } else { 0 };
-                vacant.insert(Box::new(Entry {
+                if let Some(namespaces) = &mut self.namespaces {
+                    namespaces.entry(lane.namespace.clone()).or_default().insert(uid.clone());
+                }
+                let mut entry = Box::new(Entry {
                     lane,
-                    name,
+                    name: name.as_str().into(),
                     version,
                     attempts: object.status.attempts,
                     began: object.began(),
                     own_expiry: object.spec.expire_after_seconds,
                     expires: None,
                     next: next(&object),
-                    object: kept.then(|| Box::new(object)),
+                    bytes: u32::try_from(object.spec.event.get().len()).unwrap_or(u32::MAX),
+                    object: None,
                     listing: self.listing,
                     left: None,
-                }));
+                });
+                entry.keep(Box::new(object), &mut self.memory);
+                vacant.insert(entry);
             }
         }
         News::Changed(uid)
@@ -176,11 +201,10 @@ impl Index {
         if self.tombstones.get(uid).is_some_and(|tombstone| version >= tombstone.version) {
             self.tombstones.remove(uid);
         }
+        let Some(entry) = self.entries.get_mut(uid) else { return };
         if in_flight {
-            if let Some(entry) = self.entries.get_mut(uid) {
-                entry.left = Some(version);
-            }
-        } else {
+            entry.left = Some(version);
+        } else if version >= entry.version {
             self.forget(uid);
         }
     }
@@ -201,14 +225,24 @@ impl Index {
     ) -> Vec<(Uid, Option<Instant>)> {
         let listed = |entry_namespace: &str| namespace.is_none_or(|namespace| namespace == entry_namespace);
         self.tombstones.retain(|_, tombstone| tombstone.listing >= begun || !listed(&tombstone.namespace));
+        let is_missing = |entry: &Entry| entry.listing < begun && listed(&entry.lane.namespace);
+        let missing: Vec<Uid> = match (&self.namespaces, namespace) {
+            (Some(namespaces), Some(namespace)) => {
+                let of_namespace = namespaces.get(namespace).into_iter().flatten();
+                of_namespace
+                    .filter(|uid| self.entries.get(*uid).is_some_and(|entry| is_missing(entry)))
+                    .cloned()
+                    .collect()
+            }
+            _ => self.entries.iter().filter(|(_, entry)| is_missing(entry)).map(|(uid, _)| uid.clone()).collect(),
+        };
         let mut gone = Vec::new();
-        for (uid, entry) in &mut self.entries {
-            if entry.listing < begun && listed(&entry.lane.namespace) {
-                if in_flight(uid) {
-                    entry.left = Some(u64::MAX);
-                } else {
-                    gone.push((uid.clone(), entry.expires));
-                }
+        for uid in missing {
+            let Some(entry) = self.entries.get_mut(&uid) else { continue };
+            if in_flight(&uid) {
+                entry.left = Some(u64::MAX);
+            } else {
+                gone.push((uid, entry.expires));
             }
         }
         for (uid, _) in &gone {
@@ -219,26 +253,16 @@ impl Index {
 
     /// Takes the object that is kept for an attempt, if it is.
     pub fn take_object(&mut self, uid: &str) -> Option<Box<Unfinished>> {
-        let object = self.entries.get_mut(uid)?.object.take()?;
-        self.used -= size(&object);
-        Some(object)
+        self.entries.get_mut(uid)?.take_object(&mut self.memory)
     }
 
     /// Gives an object back that was taken for an attempt that did not start.
     pub fn return_object(&mut self, uid: &str, object: Box<Unfinished>) {
-        if self.entries.get(uid).is_some_and(|entry| entry.object.is_none() && entry.version <= object.version()) {
-            self.keep(uid, object);
-        }
-    }
-
-    /// Keeps an object while it is untried and the budget allows.
-    fn keep(&mut self, uid: &str, object: Box<Unfinished>) {
-        if object.status.attempts == 0
-            && self.used + size(&object) <= self.budget
-            && let Some(entry) = self.entries.get_mut(uid)
+        if let Some(entry) = self.entries.get_mut(uid)
+            && entry.object.is_none()
+            && entry.version <= object.version()
         {
-            self.used += size(&object);
-            entry.object = Some(object);
+            entry.keep(object, &mut self.memory);
         }
     }
 
@@ -248,7 +272,7 @@ impl Index {
             && entry.version <= current.version()
         {
             entry.take_over(current);
-            self.used -= entry.object.take().as_deref().map_or(0, size);
+            entry.drop_object(&mut self.memory);
         }
     }
 
@@ -268,7 +292,7 @@ impl Index {
         }
         entry.version = recorded.version;
         (entry.attempts, entry.next, entry.began) = (recorded.attempts, recorded.next, recorded.began);
-        self.used -= entry.object.take().as_deref().map_or(0, size);
+        entry.drop_object(&mut self.memory);
         true
     }
 
@@ -277,22 +301,35 @@ impl Index {
         self.entries.get_mut(uid).and_then(|entry| std::mem::replace(&mut entry.expires, at))
     }
 
-    /// This process finished `uid` by writing `version`.
-    pub fn finished(&mut self, uid: &str, version: u64) {
-        if let Some((uid, entry)) = self.entries.remove_entry(uid) {
-            self.used -= entry.object.as_deref().map_or(0, size);
-            if entry.left.is_none_or(|left| left < version) {
-                self.tombstones
-                    .insert(uid, Tombstone { namespace: entry.lane.namespace, version, listing: self.listing });
-            }
+    /// This process finished `uid` by writing `version`. `out_of_sight`: over another one's final status, so the watch has
+    /// nothing more to show of it.
+    pub fn finished(&mut self, uid: &str, version: u64, out_of_sight: bool) {
+        if let Some((uid, entry)) = self.take(uid)
+            && !out_of_sight
+            && entry.left.is_none_or(|left| left < version)
+        {
+            let namespace = entry.lane.namespace;
+            self.tombstones.insert(uid, Tombstone { namespace, version, listing: self.listing });
         }
     }
 
     /// Drops what is known of `uid`.
     pub fn forget(&mut self, uid: &str) {
-        if let Some(entry) = self.entries.remove(uid) {
-            self.used -= entry.object.as_deref().map_or(0, size);
+        self.take(uid);
+    }
+
+    fn take(&mut self, uid: &str) -> Option<(Uid, Box<Entry>)> {
+        let (uid, mut entry) = self.entries.remove_entry(uid)?;
+        entry.drop_object(&mut self.memory);
+        if let Some(namespaces) = &mut self.namespaces
+            && let Some(of_namespace) = namespaces.get_mut(&entry.lane.namespace)
+        {
+            of_namespace.remove(&uid);
+            if of_namespace.is_empty() {
+                namespaces.remove(&entry.lane.namespace);
+            }
         }
+        Some((uid, entry))
     }
 }
 
@@ -327,7 +364,7 @@ mod tests {
 
     #[test]
     fn a_recorded_attempt_that_undid_a_replay_puts_its_beginning_back() {
-        let mut index = Index::new(1000);
+        let mut index = Index::new(10_000, false);
         index.observe(object("u", 5));
         let mut replayed = object("u", 6);
         let time: Timestamp = "2026-10-01T10:02:00Z".parse().unwrap();
@@ -344,9 +381,9 @@ mod tests {
 
     #[test]
     fn news_older_than_a_finishing_write_is_ignored_until_the_watch_has_passed_it() {
-        let mut index = Index::new(1000);
+        let mut index = Index::new(10_000, false);
         assert_eq!(index.observe(object("u", 5)), changed("u"));
-        index.finished("u", 7);
+        index.finished("u", 7, false);
         assert_eq!(index.observe(object("u", 6)), News::Old);
         index.observe_gone("u", 7, false);
         assert!(index.tombstones.is_empty());
@@ -355,7 +392,7 @@ mod tests {
 
     #[test]
     fn a_replay_seen_before_the_report_of_the_finishing_write_is_not_lost() {
-        let mut index = Index::new(1000);
+        let mut index = Index::new(10_000, false);
         index.observe(object("u", 5));
         index.observe_gone("u", 7, true);
         index.observe(object("u", 9));
@@ -366,10 +403,10 @@ mod tests {
 
     #[test]
     fn a_recorded_attempt_drops_the_untried_object_unless_a_replay_followed() {
-        let mut index = Index::new(1000);
+        let mut index = Index::new(10_000, false);
         index.observe(object("u", 5));
         assert!(index.wrote("u", &recorded(6, 1)));
-        assert!(index.get("u").unwrap().object.is_none() && index.used == 0);
+        assert!(index.get("u").unwrap().object.is_none() && index.memory.used() == 0);
         assert_eq!(index.observe(object("u", 9)), changed("u"), "replayed");
         assert!(!index.wrote("u", &recorded(8, 1)));
         assert!(index.get("u").unwrap().object.is_some() && index.get("u").unwrap().attempts == 0);
@@ -377,7 +414,7 @@ mod tests {
 
     #[test]
     fn the_object_kept_is_the_newest() {
-        let mut index = Index::new(1000);
+        let mut index = Index::new(10_000, false);
         index.observe(object("u", 5));
         let mut replayed = object("u", 6);
         replayed.status.last_handled_replay = Some("1".into());
@@ -386,42 +423,46 @@ mod tests {
         let kept = index.take_object("u").unwrap();
         assert_eq!(kept.status.last_handled_replay.as_deref(), Some("1"));
         index.return_object("u", Box::new(old));
-        assert!(index.get("u").unwrap().object.is_none() && index.used == 0);
+        assert!(index.get("u").unwrap().object.is_none() && index.memory.used() == 0);
         index.return_object("u", kept);
         let mut tried = object("u", 8);
         tried.status.attempts = 1;
         assert_eq!(index.observe(tried), changed("u"));
-        assert!(index.get("u").unwrap().object.is_none() && index.used == 0);
+        assert!(index.get("u").unwrap().object.is_none() && index.memory.used() == 0);
     }
 
     #[test]
     fn a_write_whose_echo_came_before_its_report_leaves_no_tombstone() {
-        let mut index = Index::new(1000);
+        let mut index = Index::new(10_000, false);
         index.observe(object("u", 5));
         index.observe_gone("u", 7, true);
-        index.finished("u", 7);
+        index.finished("u", 7, false);
         assert!(index.tombstones.is_empty() && index.len() == 0);
     }
 
     #[test]
     fn a_listing_drops_what_it_does_not_show() {
-        let mut index = Index::new(1000);
+        let mut index = Index::new(10_000, true);
         for uid in ["stays", "goes", "flies"] {
             index.observe(object(uid, 5));
         }
+        let mut elsewhere = object("elsewhere", 5);
+        elsewhere.metadata.namespace = Some("b".into());
+        index.observe(elsewhere);
         let begun = index.begin_listing();
         index.observe(object("stays", 5));
-        let gone = index.end_listing(begun, None, |uid| &**uid == "flies");
+        let gone = index.end_listing(begun, Some("a"), |uid| &**uid == "flies");
         assert_eq!(gone, [(Uid::from("goes"), None)]);
         assert_eq!(index.get("flies").unwrap().left, Some(u64::MAX));
-        assert_eq!(index.len(), 2);
+        assert_eq!(index.len(), 3);
+        assert!(index.end_listing(begun, Some("c"), |_| false).is_empty());
     }
 
     #[test]
     fn a_listing_that_still_shows_a_finished_one_as_pending_keeps_its_tombstone() {
-        let mut index = Index::new(1000);
+        let mut index = Index::new(10_000, false);
         index.observe(object("u", 5));
-        index.finished("u", 7);
+        index.finished("u", 7, false);
         let begun = index.begin_listing();
         assert_eq!(index.observe(object("u", 5)), News::Old);
         index.end_listing(begun, None, |_| false);
@@ -432,8 +473,29 @@ mod tests {
     }
 
     #[test]
+    fn an_old_departure_does_not_end_what_is_known_to_be_newer_and_a_return_ends_it() {
+        let mut index = Index::new(10_000, false);
+        index.observe(object("u", 5));
+        index.read("u", &object("u", 9));
+        index.observe_gone("u", 7, false);
+        assert!(index.get("u").is_some(), "this process read a newer one");
+        index.observe_gone("u", 7, true);
+        assert_eq!(index.observe(object("u", 9)), News::Old);
+        assert_eq!(index.get("u").unwrap().left, None, "it is back");
+    }
+
+    #[test]
+    fn what_was_written_over_a_final_status_leaves_no_tombstone() {
+        let mut index = Index::new(10_000, false);
+        index.observe(object("u", 5));
+        index.observe_gone("u", 7, true);
+        index.finished("u", 8, true);
+        assert!(index.tombstones.is_empty() && index.len() == 0);
+    }
+
+    #[test]
     fn a_lanes_names_are_kept_once_and_not_for_ever() {
-        let mut index = Index::new(0);
+        let mut index = Index::new(0, false);
         index.observe(object("a", 1));
         index.observe(object("b", 2));
         let names = |index: &Index, uid| Arc::as_ptr(&index.get(uid).unwrap().lane.name);
@@ -450,15 +512,15 @@ mod tests {
     #[test]
     fn events_are_kept_within_the_budget() {
         let length = size(&object("a", 1));
-        let mut index = Index::new(length);
+        let mut index = Index::new(length * 3 / 2, false);
         index.observe(object("a", 1));
         index.observe(object("b", 2));
         assert!(index.get("a").unwrap().object.is_some() && index.get("b").unwrap().object.is_none());
         let taken = index.take_object("a").unwrap();
-        assert_eq!(index.used, 0);
+        assert_eq!(index.memory.used(), 0);
         index.return_object("a", taken);
-        assert_eq!(index.used, length);
+        assert_eq!(index.memory.used(), length);
         index.forget("a");
-        assert_eq!(index.used, 0);
+        assert_eq!(index.memory.used(), 0);
     }
 }

@@ -9,7 +9,8 @@ use kube::{
 };
 
 use super::{
-    registry::{Reference, Registry},
+    registry::{Reference, Registry, Seen, Spec},
+    resolve::seconds,
     version,
 };
 use crate::{api::Subscriber, dispatch::LaneKey};
@@ -37,9 +38,13 @@ impl Listing {
     }
 
     fn exists(&self, subscriber: &Subscriber) {
-        let status = subscriber.status.clone().unwrap_or_default();
-        let version = version(&subscriber.metadata);
-        self.registry.exists(lane_key(subscriber), subscriber.uid().unwrap_or_default(), status, version);
+        let seen = Seen {
+            spec: spec_of(subscriber),
+            expire_after: seconds(subscriber.spec.delivery.expire_after_seconds),
+            status: subscriber.status.clone().unwrap_or_default(),
+            version: version(&subscriber.metadata),
+        };
+        self.registry.exists(lane_key(subscriber), seen);
     }
 }
 
@@ -93,6 +98,11 @@ impl Referents {
 
 pub(super) fn lane_key(subscriber: &Subscriber) -> LaneKey {
     LaneKey { namespace: subscriber.namespace().unwrap_or_default().into(), name: subscriber.name_any().into() }
+}
+
+/// Which spec of which Subscriber this is.
+pub(super) fn spec_of(subscriber: &Subscriber) -> Spec {
+    (subscriber.uid().unwrap_or_default(), subscriber.metadata.generation.unwrap_or_default())
 }
 
 pub(super) fn object_ref(key: &LaneKey) -> ObjectRef<Subscriber> {

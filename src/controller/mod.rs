@@ -4,6 +4,7 @@
 //! each Subscriber to a target and tells the queue through the [`registry`].
 
 mod attempt;
+mod event_memory;
 mod expiry;
 mod handled;
 mod index;
@@ -12,6 +13,7 @@ mod listings;
 mod notification_status;
 mod notifications;
 mod page;
+mod pager;
 mod patch;
 mod registry;
 mod replay;
@@ -57,6 +59,17 @@ async fn within<T>(limit: Duration, call: impl Future<Output = Result<T, kube::E
 /// An answer that takes longer than [`API_TIMEOUT`] is a failure.
 async fn in_time<T>(call: impl Future<Output = Result<T, kube::Error>>) -> Result<T, kube::Error> {
     within(API_TIMEOUT, call).await
+}
+
+/// An error of the API server in plain words, without anything of an object that could not be read.
+fn plain(error: &kube::Error) -> String {
+    match error {
+        kube::Error::Api(status) => format!("{} ({})", status.message, status.code),
+        kube::Error::SerdeError(error) => {
+            format!("cannot read an object: line {}, column {}", error.line(), error.column())
+        }
+        error => error.to_string(),
+    }
 }
 
 /// The objects of a kind in one namespace, or (None) in all.

@@ -12,6 +12,9 @@ use crate::{
     webhook::{Outcome, Verdict},
 };
 
+/// The largest count that the schema allows (int32).
+const MOST: u32 = i32::MAX as u32;
+
 /// One attempt that ended.
 pub struct Attempt<'a> {
     /// How it ended.
@@ -31,8 +34,9 @@ pub fn after(read: &Unfinished, attempt: &Attempt<'_>, now: Timestamp) -> Notifi
     let outcome = attempt.outcome;
     // What could not even be encoded was not attempted.
     let tried = u32::from(outcome.reason != AttemptReason::InvalidEvent);
-    let attempts = read.status.attempts.saturating_add(tried);
-    let deferred = read.status.deferred_attempts + u32::from(matches!(outcome.verdict, Verdict::Pause(_)));
+    let attempts = read.status.attempts.saturating_add(tried).min(MOST);
+    let is_deferred = matches!(outcome.verdict, Verdict::Pause(_));
+    let deferred = read.status.deferred_attempts.saturating_add(u32::from(is_deferred)).min(MOST);
     let is_last = attempt.max_attempts.is_some_and(|max| attempts.saturating_sub(deferred) >= max);
     let (phase, reason) = match outcome.verdict {
         Verdict::Delivered if outcome.reason == AttemptReason::Accepted => {
@@ -146,6 +150,17 @@ mod tests {
 
     use super::*;
     use crate::api::{ConditionStatus, REPLAY_LABEL};
+
+    #[test]
+    fn counts_stay_within_what_the_schema_allows() {
+        let mut read = unfinished(MOST);
+        read.status.deferred_attempts = MOST;
+        let outcome = Outcome::of_answer(StatusCode::TOO_MANY_REQUESTS, None, "a test");
+        let (duration, retry_after) = (Duration::ZERO, Duration::ZERO);
+        let attempt = Attempt { outcome: &outcome, event_id: "id", duration, retry_after, max_attempts: None };
+        let status = after(&read, &attempt, Timestamp::UNIX_EPOCH);
+        assert_eq!((status.attempts, status.deferred_attempts), (MOST, MOST));
+    }
 
     fn unfinished(attempts: u32) -> Unfinished {
         serde_json::from_value(json!({

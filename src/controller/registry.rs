@@ -16,9 +16,6 @@ use crate::{
     oauth::TokenSource,
 };
 
-/// What a Notification without a Subscriber lives by: the default of `delivery.expireAfterSeconds`.
-const DEFAULT_EXPIRY: Duration = Duration::from_secs(24 * 3600);
-
 /// News for the queue.
 pub enum Change {
     /// A Subscriber's Notifications may go, or not.
@@ -45,8 +42,33 @@ pub enum Change {
 pub enum Passage {
     /// They may.
     Open(Arc<Route>),
-    /// They wait behind this gate; those that may expire do so after this time.
-    Closed(Gate, Duration),
+    /// They wait behind this gate; those that may expire do so after this time (None: there is no Subscriber to say).
+    Closed(Gate, Option<Duration>),
+}
+
+/// A Subscriber as the watch shows it.
+pub struct Seen {
+    /// Which spec of which Subscriber.
+    pub spec: Spec,
+    /// Its `delivery.expireAfterSeconds`.
+    pub expire_after: Duration,
+    /// Its status.
+    pub status: SubscriberStatus,
+    /// The resourceVersion.
+    pub version: u64,
+}
+
+/// Why a request to a webhook may not begin now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Held {
+    /// The Subscriber was deleted, or its spec is another one by now.
+    Changed,
+    /// The webhook answered 410.
+    Gone,
+    /// The webhook asked for a pause.
+    Paused,
+    /// The latest reconcile closed the way.
+    Closed,
 }
 
 /// An object in a Subscriber's namespace that it names.
@@ -87,6 +109,10 @@ struct Known {
 /// What is known of one Subscriber.
 struct Entry {
     uid: String,
+    /// The newest generation that the watch showed.
+    generation: i64,
+    /// Whether the latest reconcile opened the way.
+    open: bool,
     /// The generation, and the request for a new look, that the latest look began with.
     begun: Option<i64>,
     request: Option<String>,
@@ -103,9 +129,11 @@ struct Entry {
 }
 
 impl Entry {
-    fn new(uid: String, status: SubscriberStatus, version: u64) -> Self {
+    fn new(Seen { spec: (uid, generation), status, version, .. }: Seen) -> Self {
         Self {
             uid,
+            generation,
+            open: false,
             begun: None,
             request: None,
             reset: false,
@@ -124,16 +152,27 @@ impl Registry {
         Self { known: Mutex::default(), changes }
     }
 
-    /// The watch shows this Subscriber, with this status as of this resourceVersion. A new one is not ready before its
-    /// reconciler has looked.
-    pub fn exists(&self, key: LaneKey, uid: String, status: SubscriberStatus, version: u64) {
+    /// The watch shows this Subscriber. A new one, and a new spec, are not ready before their reconcile has ended; the
+    /// queue learns at once after what time Notifications expire.
+    pub fn exists(&self, key: LaneKey, seen: Seen) {
+        let closed = Passage::Closed(Gate::SubscriberNotReady, Some(seen.expire_after));
         let mut known = self.lock();
-        if known.subscribers.get(&key).is_some_and(|entry| entry.uid == uid) {
-            drop(known);
-            return self.shown(&key, &uid, status, version);
+        let Some(entry) = known.subscribers.get_mut(&key).filter(|entry| entry.uid == seen.spec.0) else {
+            known.subscribers.insert(key.clone(), Entry::new(seen));
+            return self.tell(key, closed, true);
+        };
+        if seen.spec.1 > entry.generation {
+            (entry.generation, entry.open) = (seen.spec.1, false);
+            self.send(Change::Passage {
+                lane: key.clone(),
+                spec: Some(seen.spec.clone()),
+                passage: closed,
+                pause: None,
+                reset: false,
+            });
         }
-        known.subscribers.insert(key.clone(), Entry::new(uid, status, version));
-        self.tell(key, Passage::Closed(Gate::SubscriberNotReady, DEFAULT_EXPIRY), true);
+        drop(known);
+        self.shown(&key, &seen.spec.0, seen.status, seen.version);
     }
 
     /// The API server has this status of a Subscriber that is known.
@@ -148,7 +187,7 @@ impl Registry {
     pub fn deleted(&self, key: &LaneKey) {
         let mut known = self.lock();
         known.subscribers.remove(key);
-        self.tell(key.clone(), Passage::Closed(Gate::SubscriberNotFound, DEFAULT_EXPIRY), true);
+        self.tell(key.clone(), Passage::Closed(Gate::SubscriberNotFound, None), true);
     }
 
     /// A listing of `namespace` (None: of all) is complete and showed these: all others are not there.
@@ -169,9 +208,16 @@ impl Registry {
     pub fn publish(&self, key: &LaneKey, spec: &Spec, passage: Passage, expire_after: Duration) {
         self.with(key, &spec.0, |entry| {
             let passage = match passage {
-                Passage::Open(_) if entry.gone == Some(spec.1) => Passage::Closed(Gate::EndpointGone, expire_after),
+                Passage::Open(_) if entry.gone == Some(spec.1) => {
+                    Passage::Closed(Gate::EndpointGone, Some(expire_after))
+                }
+                // The watch showed a newer spec meanwhile: its own reconcile follows.
+                Passage::Open(_) if entry.generation > spec.1 => {
+                    Passage::Closed(Gate::SubscriberNotReady, Some(expire_after))
+                }
                 passage => passage,
             };
+            entry.open = matches!(passage, Passage::Open(_));
             let silence = entry.page.silence(expire_after, Timestamp::now());
             let pause = (!silence.is_zero()).then(|| Instant::now() + silence);
             let (lane, spec, reset) = (key.clone(), Some(spec.clone()), std::mem::take(&mut entry.reset));
@@ -188,6 +234,25 @@ impl Registry {
     /// Whether the webhook of this spec answered 410.
     pub fn is_gone(&self, key: &LaneKey, spec: &Spec) -> bool {
         self.with(key, &spec.0, |entry| entry.gone == Some(spec.1)).unwrap_or(false)
+    }
+
+    /// What forbids a request to the webhook of this spec now, whatever a reconcile found before. No pause is believed
+    /// beyond `longest`.
+    pub fn held(&self, key: &LaneKey, spec: &Spec, longest: Duration) -> Option<Held> {
+        let held = |entry: &mut Entry| {
+            if entry.generation > spec.1 {
+                Some(Held::Changed)
+            } else if entry.gone == Some(spec.1) {
+                Some(Held::Gone)
+            } else if !entry.page.silence(longest, Timestamp::now()).is_zero() {
+                Some(Held::Paused)
+            } else if !entry.open {
+                Some(Held::Closed)
+            } else {
+                None
+            }
+        };
+        self.with(key, &spec.0, held).unwrap_or(Some(Held::Changed))
     }
 
     /// A look at this spec begins; `request` is what somebody asked for it by. What a new spec or request ends (a pause, a
@@ -224,8 +289,9 @@ impl Registry {
 
     /// Nothing of this Subscriber goes until the look that begins is over.
     pub fn close(&self, key: &LaneKey, spec: &Spec, expire_after: Duration) {
-        self.with(key, &spec.0, |_| {
-            let passage = Passage::Closed(Gate::SubscriberNotReady, expire_after);
+        self.with(key, &spec.0, |entry| {
+            entry.open = false;
+            let passage = Passage::Closed(Gate::SubscriberNotReady, Some(expire_after));
             self.send(Change::Passage {
                 lane: key.clone(),
                 spec: Some(spec.clone()),
@@ -332,8 +398,15 @@ impl Registry {
 mod tests {
     use super::*;
 
+    const DAY: Duration = Duration::from_secs(24 * 3600);
+
     fn key(name: &str) -> LaneKey {
         LaneKey { namespace: "a".into(), name: name.into() }
+    }
+
+    fn seen(uid: &str, generation: i64) -> Seen {
+        let spec = (uid.into(), generation);
+        Seen { spec, expire_after: 7 * DAY, status: SubscriberStatus::default(), version: 1 }
     }
 
     fn spec(uid: &str) -> Spec {
@@ -341,7 +414,7 @@ mod tests {
     }
 
     fn closed() -> Passage {
-        Passage::Closed(Gate::Suspended, DEFAULT_EXPIRY)
+        Passage::Closed(Gate::Suspended, Some(DAY))
     }
 
     fn registry() -> (Registry, mpsc::UnboundedReceiver<Change>) {
@@ -350,7 +423,7 @@ mod tests {
     }
 
     fn exists(registry: &Registry, key: LaneKey, uid: String) {
-        registry.exists(key, uid, SubscriberStatus::default(), 1);
+        registry.exists(key, seen(&uid, 1));
     }
 
     /// The gates told so far, by the Subscriber's name.
@@ -371,12 +444,53 @@ mod tests {
             told(&mut changes),
             [("s".into(), Gate::SubscriberNotReady), ("s".into(), Gate::SubscriberNotFound)]
         );
-        registry.publish(&key("s"), &spec("uid-1"), closed(), DEFAULT_EXPIRY);
+        registry.publish(&key("s"), &spec("uid-1"), closed(), DAY);
         exists(&registry, key("s"), "uid-2".into());
-        registry.publish(&key("s"), &spec("uid-1"), closed(), DEFAULT_EXPIRY);
+        registry.publish(&key("s"), &spec("uid-1"), closed(), DAY);
         assert_eq!(told(&mut changes), [("s".into(), Gate::SubscriberNotReady)]);
-        registry.publish(&key("s"), &spec("uid-2"), closed(), DEFAULT_EXPIRY);
+        registry.publish(&key("s"), &spec("uid-2"), closed(), DAY);
         assert_eq!(told(&mut changes), [("s".into(), Gate::Suspended)]);
+    }
+
+    #[test]
+    fn the_queue_learns_when_notifications_expire_with_the_listing_and_with_a_new_spec() {
+        let (registry, mut changes) = registry();
+        let mut learned = || match changes.try_recv().ok() {
+            Some(Change::Passage { spec, passage: Passage::Closed(_, expire_after), .. }) => Some((spec, expire_after)),
+            _ => None,
+        };
+        registry.exists(key("s"), seen("uid", 1));
+        assert_eq!(learned(), Some((None, Some(7 * DAY))));
+        registry.exists(key("s"), Seen { expire_after: DAY, ..seen("uid", 2) });
+        assert_eq!(learned(), Some((Some(("uid".into(), 2)), Some(DAY))));
+        registry.exists(key("s"), Seen { expire_after: DAY, ..seen("uid", 2) });
+        assert_eq!(learned(), None, "the same spec again");
+        registry.deleted(&key("s"));
+        assert_eq!(learned(), Some((None, None)), "no Subscriber, so nothing to expire by");
+    }
+
+    #[test]
+    fn a_request_is_held_by_a_new_spec_a_410_a_pause_and_a_closed_way() {
+        let (registry, _changes) = registry();
+        let held = |generation| registry.held(&key("s"), &("uid".into(), generation), DAY);
+        let open = |generation| {
+            let passage = Passage::Closed(Gate::Suspended, None);
+            registry.publish(&key("s"), &("uid".into(), generation), passage, DAY);
+            registry.with(&key("s"), "uid", |entry| entry.open = true);
+        };
+        assert_eq!(held(1), Some(Held::Changed), "there is none");
+        registry.exists(key("s"), seen("uid", 1));
+        assert_eq!(held(1), Some(Held::Closed));
+        open(1);
+        assert_eq!(held(1), None);
+        registry.pause(&key("s"), &("uid".into(), 1), Timestamp::now() + Duration::from_secs(60), DAY);
+        assert_eq!(held(1), Some(Held::Paused));
+        registry.mark_gone(&key("s"), &("uid".into(), 1));
+        assert_eq!(held(1), Some(Held::Gone));
+        registry.exists(key("s"), seen("uid", 2));
+        assert_eq!(held(1), Some(Held::Changed));
+        registry.exists(key("s"), seen("another", 1));
+        assert_eq!(held(1), Some(Held::Changed));
     }
 
     #[test]

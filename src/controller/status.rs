@@ -56,7 +56,12 @@ pub struct Waiting {
 /// What became of a write.
 pub enum Written {
     /// It stands, as of this resourceVersion.
-    Recorded(u64),
+    Recorded {
+        /// The resourceVersion.
+        version: u64,
+        /// Whether it replaced a final status of another.
+        over_final: bool,
+    },
     /// The Notification is gone, or another one has its name: nothing to write to.
     Gone,
     /// Somebody else wrote meanwhile and this outcome gives way: go on from what they wrote.
@@ -77,6 +82,10 @@ impl Expected {
         let Status { phase, attempts, last_handled_replay: replay, .. } = read.status.clone();
         Self { phase, attempts, replay }
     }
+
+    fn is_final(&self) -> bool {
+        [Phase::Delivered, Phase::Failed].iter().any(|phase| self.phase == phase.as_str())
+    }
 }
 
 impl StatusWriter {
@@ -93,7 +102,7 @@ impl StatusWriter {
             match self.patch(read, &expected, status).await {
                 Ok(version) => {
                     self.metrics.status_write("recorded");
-                    return Written::Recorded(version);
+                    return Written::Recorded { version, over_final: expected.is_final() };
                 }
                 Err(kube::Error::Api(answer)) if answer.code == 404 => return Written::Gone,
                 Err(kube::Error::Api(answer)) if answer.code == 422 => match self.read(read).await {
@@ -101,7 +110,7 @@ impl StatusWriter {
                     Ok(Some(current)) => {
                         self.metrics.status_write("conflict");
                         if is_ours(&current, status) {
-                            return Written::Recorded(current.version());
+                            return Written::Recorded { version: current.version(), over_final: expected.is_final() };
                         }
                         let found = Expected::of(&current);
                         // Replayed since, by a label that this attempt did not see: what became of the life before says
@@ -132,7 +141,8 @@ impl StatusWriter {
     }
 
     /// Says why a Notification waits, over what `read` holds alone and with a single try: a courtesy.
-    pub async fn tell(&self, at: &Waiting, reason: NotificationReason) -> Result<Unfinished, kube::Error> {
+    /// The watch shows what was written.
+    pub async fn tell(&self, at: &Waiting, reason: NotificationReason) -> Result<(), kube::Error> {
         let message: String = reason.meaning().trim().trim_start_matches("Pending: ").chars().take(256).collect();
         let operations = vec![
             test(["metadata", "uid"], json!(&*at.uid)),
@@ -141,10 +151,11 @@ impl StatusWriter {
             add(["status", "reason"], json!(reason)),
             add(["status", "message"], json!(message)),
         ];
-        let request = patch::request::<Unfinished>(&at.namespace, &at.name, operations)?;
-        let written = in_time(self.client.request(request)).await?;
+        let mut request = patch::request::<Unfinished>(&at.namespace, &at.name, operations)?;
+        request.headers_mut().insert(ACCEPT, HeaderValue::from_static(METADATA_ALONE));
+        let _: Answer = in_time(self.client.request(request)).await?;
         self.metrics.status_write("courtesy");
-        Ok(written)
+        Ok(())
     }
 
     async fn patch(

@@ -17,6 +17,9 @@ impl<Id: Clone + Eq + Hash + Ord> Scheduler<Id> {
     /// Looks at every lane that changed, or may have by time.
     pub(super) fn settle(&mut self, now: Instant) -> Instant {
         let now = self.clock(now);
+        if !self.changed.is_empty() || self.timers.first().is_some_and(|(at, _)| *at <= now) {
+            self.turns.look_again();
+        }
         while let Some(no) = pop_due(&mut self.timers, now) {
             if let Some(lane) = self.lanes.get_mut(&no) {
                 lane.marks.timer = None;
@@ -46,7 +49,7 @@ impl<Id: Clone + Eq + Hash + Ord> Scheduler<Id> {
         }
         self.next_lane += 1;
         self.names.insert(key.clone(), self.next_lane);
-        self.lanes.insert(self.next_lane, Lane::new(key.clone(), (self.max_in_flight / 8).max(1)));
+        self.lanes.insert(self.next_lane, Lane::new(key.clone(), self.turns.slots_of_lane()));
         self.next_lane
     }
 

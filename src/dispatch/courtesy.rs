@@ -153,10 +153,10 @@ mod tests {
 
     #[test]
     fn after_five_seconds_behind_a_gate_each_is_told_once_five_a_second_lanes_in_turns() {
-        let (mut scheduler, now) = (Scheduler::new(64), Instant::now());
+        let (mut scheduler, now) = (Scheduler::new(64, 1000), Instant::now());
         for id in 0..3 {
-            scheduler.add(id, lane("a"), None, None, now);
-            scheduler.add(10 + id, lane("b"), None, None, now);
+            scheduler.add(id, lane("a"), None, None, 0, now);
+            scheduler.add(10 + id, lane("b"), None, None, 0, now);
         }
         scheduler.close(&lane("b"), Gate::Suspended);
         let told = tell_all(&mut scheduler, now, now + 60 * SECOND);
@@ -168,8 +168,8 @@ mod tests {
 
     #[test]
     fn another_gate_is_told_after_five_seconds_of_its_own_and_a_gate_told_before_is_not_told_again() {
-        let (mut scheduler, now) = (Scheduler::new(64), Instant::now());
-        scheduler.add(1, lane("a"), None, Some(Gate::SubscriberNotFound), now);
+        let (mut scheduler, now) = (Scheduler::new(64, 1000), Instant::now());
+        scheduler.add(1, lane("a"), None, Some(Gate::SubscriberNotFound), 0, now);
         scheduler.close(&lane("a"), Gate::SubscriberNotFound);
         assert_eq!(tell_all(&mut scheduler, now, now + 60 * SECOND), []);
         open(&mut scheduler, "a");
@@ -182,8 +182,8 @@ mod tests {
 
     #[test]
     fn a_gate_that_opens_before_five_seconds_is_not_told() {
-        let (mut scheduler, now) = (Scheduler::new(64), Instant::now());
-        scheduler.add(1, lane("a"), None, None, now);
+        let (mut scheduler, now) = (Scheduler::new(64, 1000), Instant::now());
+        scheduler.add(1, lane("a"), None, None, 0, now);
         scheduler.close(&lane("a"), Gate::Suspended);
         assert_eq!(tell_all(&mut scheduler, now, now + 4 * SECOND), []);
         open(&mut scheduler, "a");
@@ -194,10 +194,10 @@ mod tests {
 
     #[test]
     fn an_attempt_lets_it_be_told_again_and_one_that_was_put_back_is_not() {
-        let (mut scheduler, now) = (Scheduler::new(64), Instant::now());
+        let (mut scheduler, now) = (Scheduler::new(64, 1000), Instant::now());
         let (first, second) = (now + 10 * SECOND, now + 20 * SECOND);
         for id in [1, 2] {
-            scheduler.add(id, lane("a"), None, Some(Gate::Suspended), now);
+            scheduler.add(id, lane("a"), None, Some(Gate::Suspended), 0, now);
         }
         open(&mut scheduler, "a");
         assert_eq!((scheduler.next(now), scheduler.next(now)), (Some(1), Some(2)));

@@ -42,6 +42,8 @@ pub(super) struct Lane<Id> {
     /// Those that are due.
     pub(super) queue: Queue<Id>,
     pub(super) in_flight: usize,
+    /// What the events in flight are charged.
+    pub(super) bytes: usize,
     /// The scheduler's cap for one lane.
     room: usize,
     max_in_flight: usize,
@@ -84,6 +86,7 @@ impl<Id: Clone> Lane<Id> {
             waiting: BTreeSet::new(),
             queue: Queue::default(),
             in_flight: 0,
+            bytes: 0,
             room,
             max_in_flight: room,
             closed: Some(Gate::SubscriberNotFound),

@@ -10,7 +10,7 @@ use std::{
 
 use proptest::{collection::vec, option, prelude::*, sample::select};
 
-use self::model::{LANES, Model, Place, key};
+use self::model::{LANES, Model, Place, bytes, key};
 use super::{Gate, Health, Limits, Scheduler};
 
 const IDS: u32 = 50;
@@ -87,8 +87,8 @@ struct World {
 }
 
 impl World {
-    fn new(cap: usize) -> Self {
-        Self { scheduler: Scheduler::new(cap), model: Model::new(cap, Instant::now()) }
+    fn new(cap: usize, bytes: usize) -> Self {
+        Self { scheduler: Scheduler::new(cap, bytes), model: Model::new(cap, bytes, Instant::now()) }
     }
 
     fn take(&mut self, step: Step) {
@@ -97,7 +97,7 @@ impl World {
         match step {
             Step::Add { id, elsewhere, due, told } => {
                 let lane = elsewhere.unwrap_or(id as usize % LANES);
-                self.scheduler.add(id, key(lane), due.map(after), told, now);
+                self.scheduler.add(id, key(lane), due.map(after), told, bytes(id), now);
                 self.model.add(id, lane, due.map(after), told);
             }
             Step::Remove(id) => {
@@ -203,6 +203,7 @@ impl World {
         let (scheduler, model) = (&self.scheduler, &self.model);
         let in_flight = model.in_flight();
         assert_eq!(scheduler.in_flight(), in_flight.len());
+        assert_eq!(scheduler.bytes_in_flight(), model.bytes_in_flight());
         let mut pending = 0;
         let waiting = model.waiting();
         for (no, lane) in model.lanes.iter().enumerate() {
@@ -256,9 +257,10 @@ proptest! {
     #[test]
     fn every_rule_holds_after_every_step_and_nothing_is_lost(
         cap in select(vec![1, 3, 8, 16, 40, 128]),
+        bytes in select(vec![8, 40, 100, 4000]),
         steps in vec(step(), 1..200),
     ) {
-        let mut world = World::new(cap);
+        let mut world = World::new(cap, bytes);
         steps.into_iter().for_each(|step| world.take(step));
         let held: BTreeSet<_> = world.model.items.keys().copied().collect();
         prop_assert_eq!(world.let_go(), held);
@@ -266,7 +268,7 @@ proptest! {
 
     #[test]
     fn one_failing_subscriber_obeys_every_rule(steps in vec(step(), 1..200)) {
-        let mut world = World::new(64);
+        let mut world = World::new(64, 400);
         for id in 0..20 {
             world.take(Step::Add { id, elsewhere: Some(0), due: None, told: None });
         }

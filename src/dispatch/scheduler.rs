@@ -39,8 +39,6 @@ pub struct Scheduler<Id> {
     pub(super) changed: Vec<LaneNo>,
     /// The latest time known.
     pub(super) seen: Option<Instant>,
-    in_flight: usize,
-    pub(super) max_in_flight: usize,
 }
 
 /// What is known of one id. There may be 100,000 of them: keep it small.
@@ -48,6 +46,8 @@ pub struct Scheduler<Id> {
 pub(super) struct Ticket {
     pub(super) lane: LaneNo,
     pub(super) place: Place,
+    /// What its event is charged while it is in flight.
+    pub(super) bytes: u32,
     /// When its last attempt began.
     pub(super) tried: Option<Instant>,
     pub(super) told: Told,
@@ -64,28 +64,28 @@ pub(super) enum Place {
 }
 
 impl<Id: Clone + Eq + Hash + Ord> Scheduler<Id> {
-    /// An empty scheduler that has at most `max_in_flight` under way at once, of them at most a quarter in one
-    /// namespace and an eighth in one lane, but one at least.
-    pub fn new(max_in_flight: usize) -> Self {
+    /// An empty scheduler that has at most `max_in_flight` under way at once, whose events have `max_bytes` together. Of
+    /// both one namespace has at most a quarter and one lane an eighth, but one event at least; a quarter is a reserve for
+    /// namespaces that hold less than their fair share.
+    pub fn new(max_in_flight: usize, max_bytes: usize) -> Self {
         Self {
             tickets: HashMap::new(),
             names: HashMap::new(),
             lanes: HashMap::new(),
             next_lane: 0,
-            turns: Turns::new((max_in_flight / 4).max(1)),
+            turns: Turns::new(max_in_flight, max_bytes),
             courtesies: Courtesies::default(),
             timers: BTreeSet::new(),
             changed: Vec::new(),
             seen: None,
-            in_flight: 0,
-            max_in_flight,
         }
     }
 
-    /// Takes `id` in, due now or at `due`; `told` is the gate that it was told already. One that waits or is queued is
+    /// Takes `id` in, an event of `bytes`, due now or at `due`; `told` is the gate that it was told already. One that waits or is queued is
     /// moved, but keeps its place if it is due before and after; one in flight stays as it is.
-    pub fn add(&mut self, id: Id, lane: LaneKey, due: Option<Instant>, told: Option<Gate>, now: Instant) {
+    pub fn add(&mut self, id: Id, lane: LaneKey, due: Option<Instant>, told: Option<Gate>, bytes: usize, now: Instant) {
         let now = self.clock(now);
+        let bytes = u32::try_from(bytes.min(self.turns.bytes_of_lane())).unwrap_or(u32::MAX);
         let no = self.lane_no(&lane);
         // What became due meanwhile stands before it.
         self.wake(no, now);
@@ -99,10 +99,11 @@ impl<Id: Clone + Eq + Hash + Ord> Scheduler<Id> {
                 }
                 let (tried, told) = (ticket.tried, ticket.told);
                 self.remove(&id);
-                Ticket { lane: no, place: Place::Waiting(now), tried, told }
+                Ticket { lane: no, place: Place::Waiting(now), bytes, tried, told }
             }
             None => {
-                let mut ticket = Ticket { lane: no, place: Place::Waiting(now), tried: None, told: Told::default() };
+                let place = Place::Waiting(now);
+                let mut ticket = Ticket { lane: no, place, bytes, tried: None, told: Told::default() };
                 told.into_iter().for_each(|gate| ticket.told.insert(gate));
                 ticket
             }
@@ -141,14 +142,14 @@ impl<Id: Clone + Eq + Hash + Ord> Scheduler<Id> {
     /// [`Self::put_back`].
     pub fn next(&mut self, now: Instant) -> Option<Id> {
         let now = self.settle(now);
-        while self.in_flight < self.max_in_flight {
-            let no = self.turns.take()?;
-            if let Some(lane) = self.lanes.get_mut(&no) {
-                lane.marks.in_round = false;
-            }
-            if let Some(id) = self.start(no, now) {
-                self.in_flight += 1;
-                self.turns.started();
+        while let Some(no) = self.turns.take() {
+            let Some(lane) = self.lanes.get_mut(&no) else { continue };
+            lane.marks.in_round = false;
+            let Some(bytes) = self.could_start(no, now) else { continue };
+            if !self.turns.admit(no, bytes) {
+                self.lanes.entry(no).and_modify(|lane| lane.marks.in_round = true);
+            } else if let Some(id) = self.start(no, now) {
+                self.turns.started(bytes);
                 self.refresh(no, now);
                 return Some(id);
             }
@@ -192,6 +193,11 @@ impl<Id: Clone + Eq + Hash + Ord> Scheduler<Id> {
         if self.changed.is_empty() { self.timers.first().map(|(at, _)| *at) } else { self.seen }
     }
 
+    /// Whether `id` is waiting, queued or in flight.
+    pub fn holds(&self, id: &Id) -> bool {
+        self.tickets.contains_key(id)
+    }
+
     /// Whether `id` is in flight.
     pub fn is_in_flight(&self, id: &Id) -> bool {
         matches!(self.tickets.get(id), Some(Ticket { place: Place::InFlight { .. }, .. }))
@@ -199,21 +205,31 @@ impl<Id: Clone + Eq + Hash + Ord> Scheduler<Id> {
 
     /// How many are in flight.
     pub fn in_flight(&self) -> usize {
-        self.in_flight
+        self.turns.in_flight()
     }
 
-    /// Starts the lane's next one, if the lane can.
+    /// What the events in flight are charged, in bytes.
+    pub fn bytes_in_flight(&self) -> usize {
+        self.turns.bytes_in_flight()
+    }
+
+    /// What the lane's next event is charged, if the lane can start it.
+    fn could_start(&self, no: LaneNo, now: Instant) -> Option<usize> {
+        let lane = self.lanes.get(&no).filter(|lane| lane.readiness(now) == Readiness::Ready)?;
+        let bytes = self.tickets.get(lane.candidate()?)?.bytes as usize;
+        (lane.bytes + bytes <= self.turns.bytes_of_lane()).then_some(bytes)
+    }
+
+    /// Starts the lane's next one.
     fn start(&mut self, no: LaneNo, now: Instant) -> Option<Id> {
         let lane = self.lanes.get_mut(&no)?;
-        if lane.readiness(now) != Readiness::Ready {
-            return None;
-        }
         let id = lane.candidate()?.clone();
         let ticket = self.tickets.get_mut(&id)?;
         if let Place::Queued { turn, .. } = ticket.place {
             lane.queue.remove(turn, ticket.tried);
         }
         lane.in_flight += 1;
+        lane.bytes += ticket.bytes as usize;
         lane.rate.start(now);
         ticket.place = Place::InFlight { began: now, probe: lane.breaker.start(), era: lane.breaker.era() };
         Some(id)
@@ -223,14 +239,14 @@ impl<Id: Clone + Eq + Hash + Ord> Scheduler<Id> {
     fn leave_flight(&mut self, id: &Id, rate: impl FnOnce(&mut Lane<Id>, Instant)) -> Option<(Instant, Ticket)> {
         let Place::InFlight { began, era, probe } = self.tickets.get(id)?.place else { return None };
         let ticket = self.tickets.remove(id)?;
-        self.in_flight -= 1;
         if let Some(lane) = self.lanes.get_mut(&ticket.lane) {
             lane.in_flight -= 1;
+            lane.bytes -= ticket.bytes as usize;
             rate(lane, began);
             if probe {
                 lane.breaker.probe_ended(era);
             }
-            self.turns.ended(&lane.key.namespace);
+            self.turns.ended(&lane.key.namespace, ticket.bytes as usize);
         }
         self.touch(ticket.lane);
         Some((began, ticket))
@@ -256,7 +272,7 @@ mod tests {
 
     /// A scheduler with an open lane for each name.
     fn open(max_in_flight: usize, lanes: &[(&str, usize)]) -> Scheduler<u32> {
-        let mut scheduler = Scheduler::new(max_in_flight);
+        let mut scheduler = Scheduler::new(max_in_flight, 1000);
         for (name, max_in_flight) in lanes {
             scheduler.open(&lane(name), limits(*max_in_flight));
         }
@@ -264,7 +280,7 @@ mod tests {
     }
 
     fn add(scheduler: &mut Scheduler<u32>, id: u32, name: &str, now: Instant) {
-        scheduler.add(id, lane(name), None, None, now);
+        scheduler.add(id, lane(name), None, None, 0, now);
     }
 
     fn start_all(scheduler: &mut Scheduler<u32>, now: Instant) -> Vec<u32> {
@@ -288,7 +304,7 @@ mod tests {
             for (n, name) in ["a", "b", "c"].into_iter().enumerate() {
                 add(&mut scheduler, 10 * n as u32 + id, name, now);
             }
-            scheduler.add(100 + id, other.clone(), None, None, now);
+            scheduler.add(100 + id, other.clone(), None, None, 0, now);
         }
         assert_eq!(start_all(&mut scheduler, now), [0, 100, 10, 20, 1]);
         scheduler.end(&0);
@@ -300,11 +316,11 @@ mod tests {
 
     #[test]
     fn all_lanes_together_do_not_exceed_the_cap() {
-        let (mut scheduler, now) = (Scheduler::new(3), Instant::now());
+        let (mut scheduler, now) = (Scheduler::new(3, 1000), Instant::now());
         for id in 0..5 {
             let lane = LaneKey { namespace: id.to_string().into(), name: "a".into() };
             scheduler.open(&lane, limits(4));
-            scheduler.add(id, lane, None, None, now);
+            scheduler.add(id, lane, None, None, 0, now);
         }
         assert_eq!(start_all(&mut scheduler, now), [0, 1, 2]);
         scheduler.end(&1);
@@ -315,7 +331,7 @@ mod tests {
     fn a_closed_lane_starts_nothing_and_loses_nothing() {
         let (mut scheduler, now) = (open(64, &[]), Instant::now());
         add(&mut scheduler, 1, "a", now);
-        scheduler.add(2, lane("a"), Some(now + SECOND), None, now);
+        scheduler.add(2, lane("a"), Some(now + SECOND), None, 0, now);
         assert!(start_all(&mut scheduler, now + SECOND).is_empty());
         scheduler.open(&lane("a"), limits(4));
         assert_eq!(start_all(&mut scheduler, now + SECOND), [1, 2]);
@@ -329,7 +345,7 @@ mod tests {
     #[test]
     fn nothing_starts_before_its_time() {
         let (mut scheduler, now) = (open(64, &[("a", 4)]), Instant::now());
-        scheduler.add(1, lane("a"), Some(now + SECOND), None, now);
+        scheduler.add(1, lane("a"), Some(now + SECOND), None, 0, now);
         assert_eq!(scheduler.next(now), None);
         assert_eq!(scheduler.wake_at(), Some(now + SECOND));
         assert_eq!(scheduler.next(now + SECOND), Some(1));
@@ -344,7 +360,7 @@ mod tests {
     fn what_is_removed_never_starts_and_what_is_in_flight_is_never_started_twice() {
         let (mut scheduler, now) = (open(64, &[("a", 4)]), Instant::now());
         add(&mut scheduler, 1, "a", now);
-        scheduler.add(2, lane("a"), Some(now + SECOND), None, now);
+        scheduler.add(2, lane("a"), Some(now + SECOND), None, 0, now);
         scheduler.remove(&1);
         scheduler.remove(&2);
         assert!(start_all(&mut scheduler, now + SECOND).is_empty());
@@ -372,7 +388,7 @@ mod tests {
     fn one_that_is_added_again_with_another_time_or_lane_is_moved() {
         let (mut scheduler, now) = (open(64, &[("a", 4), ("b", 4)]), Instant::now());
         add(&mut scheduler, 1, "a", now);
-        scheduler.add(1, lane("a"), Some(now + SECOND), None, now);
+        scheduler.add(1, lane("a"), Some(now + SECOND), None, 0, now);
         assert_eq!(scheduler.next(now), None);
         add(&mut scheduler, 1, "b", now);
         scheduler.close(&lane("b"), Gate::Suspended);

@@ -80,6 +80,11 @@ impl<Id: Clone + Eq + Hash + Ord> Scheduler<Id> {
         self.lane(lane).map_or(0, |lane| lane.queue.len() + lane.waiting.len() + lane.in_flight)
     }
 
+    /// The lanes that are known.
+    pub fn lane_keys(&self) -> Vec<LaneKey> {
+        self.names.keys().cloned().collect()
+    }
+
     /// The lane's queued and waiting ids, those that are due first. Costs a copy of each.
     pub fn ids_of(&self, lane: &LaneKey) -> Vec<Id> {
         let Some(lane) = self.lane(lane) else { return Vec::new() };

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, SystemTime};
 
+use bytes::Bytes;
 use http::{
     HeaderMap, HeaderValue, Method, StatusCode,
     header::{AUTHORIZATION, CONTENT_TYPE},
@@ -15,11 +16,20 @@ use crate::{
     oauth::NoToken,
 };
 
+/// What allows a delivery to go on.
+pub trait Clearance {
+    /// Whether a POST may begin now. It is asked immediately before every POST.
+    fn may_send(&self) -> bool;
+
+    /// Returns when the operator stops. A token is not waited for any longer then.
+    fn stopping(&self) -> impl Future<Output = ()> + Send;
+}
+
 /// An event encoded for a target: what is POSTed, but for the token.
 pub struct Delivery<'a> {
     target: &'a Target,
     headers: HeaderMap,
-    body: Vec<u8>,
+    body: Bytes,
 }
 
 /// A delivery with its token: the next step sends it.
@@ -28,51 +38,76 @@ pub struct Authorized<'a> {
     token: HeaderValue,
 }
 
+/// Why a delivery has no token to go with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Unauthorized {
+    /// The token service gave none.
+    #[error(transparent)]
+    NoToken(#[from] NoToken),
+    /// The operator stops.
+    #[error("the operator is stopping")]
+    Stopping,
+}
+
+/// The event may not be sent now: nothing is recorded of the delivery.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NotCleared;
+
 impl<'a> Delivery<'a> {
     /// Encodes `event` for `target`.
     pub fn prepare(target: &'a Target, event: &Event) -> Result<Self, InvalidEvent> {
         let (headers, body) = encode(event, target.encoding)?;
-        Ok(Self { target, headers, body })
+        Ok(Self { target, headers, body: body.into() })
     }
 
     /// Gets the token. Without one, nothing is sent and no attempt is spent.
-    pub async fn authorize(self) -> Result<Authorized<'a>, NoToken> {
-        let token = self.target.tokens.token().await?;
+    pub async fn authorize(self, clearance: &impl Clearance) -> Result<Authorized<'a>, Unauthorized> {
+        let token = self.target.tokens.token();
+        let token = unless_stopping(clearance, token).await.ok_or(Unauthorized::Stopping)??;
         Ok(Authorized { delivery: self, token })
     }
 }
 
 impl Authorized<'_> {
     /// POSTs the event. A 401 renews the token and sends once more (no challenge scheme is followed).
-    pub async fn send(self) -> Outcome {
+    pub async fn send(self, clearance: &impl Clearance) -> Result<Outcome, NotCleared> {
         let Self { delivery, token } = self;
         let target = delivery.target;
         // One deadline for all of it.
         let deadline = Instant::now() + target.timeout;
-        let mut answer = delivery.post(&token, deadline).await;
-        if matches!(answer, Ok((StatusCode::UNAUTHORIZED, _)))
-            && let Ok(Some(Ok(token))) = timeout_at(deadline, target.tokens.token_other_than(&token)).await
-        {
-            answer = delivery.post(&token, deadline).await;
+        let mut answer = delivery.post(&token, deadline, clearance).await?;
+        if matches!(answer, Ok((StatusCode::UNAUTHORIZED, _))) {
+            let renewed = timeout_at(deadline, target.tokens.token_other_than(&token));
+            if let Some(Ok(Some(Ok(token)))) = unless_stopping(clearance, renewed).await {
+                answer = delivery.post(&token, deadline, clearance).await?;
+            }
         }
-        match answer {
+        Ok(match answer {
             Ok((StatusCode::FORBIDDEN, _)) => {
                 target.tokens.renew_next(&token).await;
                 Outcome::of_answer(StatusCode::FORBIDDEN, None, &delivery.describe())
             }
             Ok((status, retry_after)) => Outcome::of_answer(status, retry_after, &delivery.describe()),
             Err(error) => Outcome::of_error(error),
-        }
+        })
     }
 }
 
 impl Delivery<'_> {
-    async fn post(&self, token: &HeaderValue, deadline: Instant) -> Result<(StatusCode, Option<Duration>), SendError> {
+    async fn post(
+        &self,
+        token: &HeaderValue,
+        deadline: Instant,
+        clearance: &impl Clearance,
+    ) -> Result<Result<(StatusCode, Option<Duration>), SendError>, NotCleared> {
+        if !clearance.may_send() {
+            return Err(NotCleared);
+        }
         let mut headers = self.headers.clone();
         headers.insert(AUTHORIZATION, token.clone());
         let time = deadline.saturating_duration_since(Instant::now());
-        let answer = self.target.exchange(Method::POST, headers, self.body.clone(), time).await?;
-        Ok((answer.status, retry_after(&answer.headers, SystemTime::now())))
+        let answer = self.target.exchange(Method::POST, headers, self.body.clone(), time).await;
+        Ok(answer.map(|answer| (answer.status, retry_after(&answer.headers, SystemTime::now()))))
     }
 
     /// What was sent, for a person: content mode and media type.
@@ -83,5 +118,14 @@ impl Delivery<'_> {
         };
         let media_type = self.headers.get(CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or("?");
         format!("content mode {mode} with Content-Type {media_type:.100}")
+    }
+}
+
+/// What `work` gives; None if the operator stops before.
+async fn unless_stopping<T>(clearance: &impl Clearance, work: impl Future<Output = T>) -> Option<T> {
+    tokio::select! {
+        biased;
+        done = work => Some(done),
+        () = clearance.stopping() => None,
     }
 }

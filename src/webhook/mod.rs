@@ -7,7 +7,7 @@ mod header;
 mod target;
 mod verdict;
 
-pub use deliver::Delivery;
+pub use deliver::{Clearance, Delivery, NotCleared, Unauthorized};
 pub use handshake::{Consent, NoAnswer, ask_consent};
 pub use header::{InvalidHeader, extra_header};
 pub use target::Target;

@@ -39,10 +39,10 @@ impl Target {
         &self,
         method: Method,
         headers: HeaderMap,
-        body: Vec<u8>,
+        body: Bytes,
         timeout: Duration,
     ) -> Result<Answer, SendError> {
-        let mut request = Request::new(Bytes::from(body));
+        let mut request = Request::new(body);
         *request.method_mut() = method;
         *request.uri_mut() = self.url.as_str().parse().map_err(|_| SendError::Broken)?;
         *request.headers_mut() = self.headers.clone();

@@ -13,6 +13,8 @@ use tidings::{
     webhook::{Delivery, Outcome, Target, Verdict},
 };
 
+use crate::sending::Cleared;
+
 use crate::tokens::{source_of, trusting};
 
 pub const STRUCTURED: Encoding = Encoding::Structured(Encoding::CLOUDEVENTS_JSON);
@@ -49,8 +51,8 @@ impl Exchange {
     async fn deliver(&self, event: &Value) -> Outcome {
         let defaults = Defaults { id: "uid-1", time: "2026-10-01T10:02:00Z" };
         let event = Event::parse(&event.to_string(), defaults).unwrap();
-        let authorized = Delivery::prepare(&self.target, &event).unwrap().authorize().await.unwrap();
-        authorized.send().await
+        let authorized = Delivery::prepare(&self.target, &event).unwrap().authorize(&Cleared).await.unwrap();
+        authorized.send(&Cleared).await.unwrap()
     }
 
     fn received(&self) -> Vec<Received> {

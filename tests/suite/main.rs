@@ -13,6 +13,7 @@ mod chart;
 mod client_certificates;
 mod cluster;
 mod conformance;
+mod edges;
 mod egress;
 mod examples;
 mod failover;

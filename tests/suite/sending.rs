@@ -2,6 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use bytes::Bytes;
 use http::{HeaderValue, Method, Request};
 use testkit::{Authority, Client, TokenService};
 use tidings::{
@@ -9,7 +10,7 @@ use tidings::{
     cloudevent::{Defaults, Encoding, Event},
     egress::{self, Answer, Egress, Policy, SendError, Trust},
     oauth::{ClientAuthentication, TokenError, TokenSource},
-    webhook::{Delivery, NoAnswer, Outcome, Target, ask_consent},
+    webhook::{Clearance, Delivery, NoAnswer, Outcome, Target, ask_consent},
 };
 
 use crate::tokens::{source_at, source_of, trusting};
@@ -79,7 +80,8 @@ impl Sender {
         let target = self.target(url, timeout);
         let defaults = Defaults { id: "1", time: "2026-10-01T10:02:00Z" };
         let event = Event::parse(r#"{"source": "/s", "type": "t", "data": {}}"#, defaults).unwrap();
-        Delivery::prepare(&target, &event).unwrap().authorize().await.unwrap().send().await
+        let authorized = Delivery::prepare(&target, &event).unwrap().authorize(&Cleared).await.unwrap();
+        authorized.send(&Cleared).await.unwrap()
     }
 
     fn target(&self, url: &str, timeout: Duration) -> Target {
@@ -97,7 +99,7 @@ impl Sender {
     /// What comes back for an OPTIONS to `url`, which goes out as it is written where that is possible.
     pub async fn options(&self, url: &str, timeout: Duration) -> Result<Answer, SendError> {
         let normal = || url.parse::<url::Url>().unwrap().as_str().parse().unwrap();
-        let mut request = Request::new(Vec::new());
+        let mut request = Request::new(Bytes::new());
         *request.method_mut() = Method::OPTIONS;
         *request.uri_mut() = url.parse().unwrap_or_else(|_| normal());
         self.http.send(request, BODY_LIMIT, timeout).await
@@ -117,4 +119,17 @@ pub fn allowing(range: &str) -> Policy {
 
 fn reason(error: SendError) -> AttemptReason {
     Outcome::of_error(error).reason
+}
+
+/// Nothing forbids a delivery.
+pub struct Cleared;
+
+impl Clearance for Cleared {
+    fn may_send(&self) -> bool {
+        true
+    }
+
+    async fn stopping(&self) {
+        std::future::pending().await
+    }
 }

@@ -13,8 +13,9 @@ impl Notifications {
     pub(super) fn census(&self) -> Vec<(LaneKey, Census)> {
         let now = Instant::now();
         let of = |lane: &LaneKey| Census { pending: self.scheduler.pending(lane), state: self.state(lane, now) };
-        // Before the first look nothing is known but that there is one.
-        let looked_at = self.lanes.iter().filter(|(_, lane)| lane.spec.is_some());
+        // Before the first look nothing is known but that there is one, and before the first listing not how many there are.
+        let is_known = |lane: &LaneKey| self.scopes.of(&lane.namespace).is_some_and(|scope| scope.synced);
+        let looked_at = self.lanes.iter().filter(|(key, lane)| lane.spec.is_some() && is_known(key));
         looked_at.map(|(lane, _)| (lane.clone(), of(lane))).collect()
     }
 

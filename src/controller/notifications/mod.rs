@@ -4,7 +4,9 @@
 //! expiries, and the courtesy of saying why a Notification waits.
 
 mod census;
+mod list_watch;
 mod observe;
+mod scopes;
 mod settle;
 mod timers;
 
@@ -12,10 +14,11 @@ use std::{
     collections::{HashMap, HashSet},
     pin::pin,
     sync::Arc,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use futures::{StreamExt, stream};
+use k8s_openapi::jiff::Timestamp;
 use kube::Client;
 use tokio::{
     sync::{mpsc, watch},
@@ -24,12 +27,9 @@ use tokio::{
 };
 use tracing::info;
 
-use self::{
-    observe::{Scope, watch},
-    settle::Done,
-};
+use self::{scopes::Scopes, settle::Done};
 use super::{
-    attempt::{Attempts, Job, Signalled},
+    attempt::{Attempts, Job, Permit, Signalled},
     expiry::Expiries,
     index::{Index, Uid},
     registry::{Change, Registry, Spec},
@@ -52,8 +52,11 @@ pub struct Notifications {
     expiries: Expiries,
     /// Those whose expiry is being written.
     expiring: HashSet<Uid>,
-    /// The namespaces (None: all) whose Subscribers are not all known yet.
-    unlisted: HashSet<Option<String>>,
+    /// When Subscribers that are missing were deleted, for the first hour after it.
+    missing: HashMap<LaneKey, Timestamp>,
+    /// What the queue has to say to attempts under way.
+    permits: HashMap<Uid, Arc<Permit>>,
+    scopes: Scopes,
     running: JoinSet<(Uid, Done)>,
 }
 
@@ -61,8 +64,10 @@ pub struct Notifications {
 struct Lane {
     /// The way, while it is open.
     route: Option<Arc<Route>>,
-    /// After what time those that may expire do so.
-    expire_after: std::time::Duration,
+    /// The longest wait of the last route: no wait that is read is longer.
+    longest_wait: Option<Duration>,
+    /// After what time those that may expire do so (None: that is not known).
+    expire_after: Option<Duration>,
     /// Which spec was looked at last (None: none yet).
     spec: Option<Spec>,
 }
@@ -78,25 +83,32 @@ pub struct Inputs {
 }
 
 impl Notifications {
-    /// An empty queue. At most `max_in_flight` attempts are under way at once, and at most `event_bytes` of untried
-    /// events are kept in memory; the others are read again when their turn comes.
+    /// An empty queue for these namespaces (None: all). At most `max_in_flight` attempts are under way at once. Of
+    /// `event_bytes`, half is for the events that are being sent, and half for untried ones that are kept in memory; the
+    /// others are read again when their turn comes.
     pub fn new(
         attempts: Attempts,
         registry: Arc<Registry>,
         metrics: Metrics,
+        namespaces: &[Option<String>],
         max_in_flight: usize,
         event_bytes: usize,
     ) -> Self {
+        let by_namespace = namespaces.iter().any(Option::is_some);
+        // What is left of an outcome of a leader before is asked about when the queue begins.
+        let scopes = Scopes::new(namespaces, attempts.leadership.is_contested());
         Self {
             attempts: Arc::new(attempts),
             registry,
             metrics,
-            index: Index::new(event_bytes),
-            scheduler: Scheduler::new(max_in_flight),
+            index: Index::new(event_bytes / 2, by_namespace),
+            scheduler: Scheduler::new(max_in_flight, event_bytes / 2),
             lanes: HashMap::new(),
             expiries: Expiries::default(),
             expiring: HashSet::new(),
-            unlisted: HashSet::new(),
+            missing: HashMap::new(),
+            permits: HashMap::new(),
+            scopes,
             running: JoinSet::new(),
         }
     }
@@ -111,9 +123,11 @@ impl Notifications {
         synced: impl FnOnce(),
         shutdown: impl Future<Output = ()>,
     ) {
-        let mut scopes: Vec<_> = namespaces.iter().cloned().map(Scope::new).collect();
-        let mut events = stream::select_all(scopes.iter().enumerate().map(|(n, scope)| watch(client, scope, n)));
-        self.unlisted = namespaces.iter().cloned().collect();
+        let pages = list_watch::pages();
+        let watches = namespaces.iter().enumerate().map(|(number, namespace)| {
+            list_watch::watch(client, namespace.as_deref(), pages.clone()).map(move |event| (number, event)).boxed()
+        });
+        let mut events = stream::select_all(watches);
         let mut synced = Some(synced);
         let mut shutdown = pin!(shutdown);
         let mut counts = tokio::time::interval(CENSUS);
@@ -129,8 +143,8 @@ impl Notifications {
             let wake = if leads { self.wake_at() } else { None };
             tokio::select! {
                 Some((scope, event)) = events.next() => {
-                    self.observe(&mut scopes[scope], event);
-                    if scopes.iter().all(|scope| scope.synced) && let Some(synced) = synced.take() {
+                    self.observe(scope, event);
+                    if synced.is_some() && self.scopes.are_synced() && let Some(synced) = synced.take() {
                         info!(unfinished = self.index.len(), "every unfinished Notification is known");
                         synced();
                     }
@@ -147,7 +161,7 @@ impl Notifications {
                     }
                     self.settle(done);
                 }
-                _ = counts.tick(), if synced.is_none() && self.unlisted.is_empty() => {
+                _ = counts.tick() => {
                     inputs.census.send_replace(self.census());
                 }
                 () = leadership.regained() => {}
@@ -173,17 +187,26 @@ impl Notifications {
     }
 
     fn job(&mut self, uid: &Uid) -> Option<Job> {
-        // While a leader before may still write outcomes, what a listing told may be old by now.
-        let in_memory = self.index.take_object(uid).filter(|_| !self.attempts.leadership.is_contested());
+        let expires = self.ends(uid);
+        if expires.is_some_and(|at| at <= Timestamp::now()) {
+            // It is not sent any more; that it expired is written when its turn comes.
+            self.arm(uid);
+            return None;
+        }
         let entry = self.index.get(uid)?;
         let route = self.lanes.get(&entry.lane)?.route.clone()?;
         let (lane, name, attempts) = (entry.lane.clone(), entry.name.clone(), entry.attempts);
-        Some(Job { lane, name, uid: uid.clone(), attempts, object: in_memory, route })
+        let scope = self.scopes.of(&lane.namespace);
+        let may_be_old =
+            self.attempts.leadership.is_contested() || scope.is_some_and(|scope| scope.may_be_old(Instant::now()));
+        let object = self.index.take_object(uid).filter(|_| !may_be_old);
+        let permit = Arc::new(Permit::until(expires));
+        self.permits.insert(uid.clone(), permit.clone());
+        Some(Job { lane, name, uid: uid.clone(), attempts, object, route, permit })
     }
 
     fn wake_at(&self) -> Option<Instant> {
-        let timers =
-            if self.unlisted.is_empty() { [self.next_expiry(), self.scheduler.courtesy_at()] } else { [None; 2] };
+        let timers = [self.next_expiry(), self.scheduler.courtesy_at()];
         self.scheduler.wake_at().into_iter().chain(timers.into_iter().flatten()).min()
     }
 }

@@ -2,27 +2,20 @@
 
 use std::time::{Duration, Instant};
 
-use futures::{Stream, StreamExt};
 use k8s_openapi::jiff::Timestamp;
-use kube::{
-    Client,
-    runtime::{
-        WatchStreamExt,
-        watcher::{self, Event, watcher},
-    },
-};
+use kube::runtime::watcher::Event;
 use tracing::warn;
 
 use super::{Lane, Notifications};
 use crate::{
     api::NotificationReason,
     controller::{
-        WATCH_SECONDS,
         attempt::{Signal, Signalled},
-        in_namespace,
+        expiry::MISSING_FOR,
         index::{News, Uid},
+        plain,
         registry::{Change, Passage},
-        unfinished::{PAGE, SELECTOR, Unfinished},
+        unfinished::Unfinished,
     },
     dispatch::{Gate, LaneKey},
 };
@@ -30,56 +23,57 @@ use crate::{
 /// No `nextAttemptTime` is believed beyond this while its Subscriber is not known: 1.2 × the most that maxSeconds may be.
 const LONGEST_WAIT: Duration = Duration::from_secs(86_400 * 12 / 10);
 
-/// One watch: of a namespace, or of all.
-pub(super) struct Scope {
-    namespace: Option<String>,
-    /// The number of its listing under way.
-    listing: u64,
-    pub(super) synced: bool,
-}
-
-impl Scope {
-    pub(super) fn new(namespace: Option<String>) -> Self {
-        Self { namespace, listing: 0, synced: false }
-    }
-}
-
-/// A paged list, which is a consistent read, then a watch; begun anew after any error.
-pub(super) fn watch(
-    client: &Client,
-    scope: &Scope,
-    number: usize,
-) -> impl Stream<Item = (usize, watcher::Result<Event<Unfinished>>)> + Unpin + use<> {
-    let api = in_namespace::<Unfinished>(client, scope.namespace.as_deref());
-    let config = watcher::Config::default().fields(SELECTOR).page_size(PAGE).timeout(WATCH_SECONDS);
-    watcher(api, config).default_backoff().map(move |event| (number, event)).boxed()
-}
-
 impl Notifications {
-    pub(super) fn observe(&mut self, scope: &mut Scope, event: watcher::Result<Event<Unfinished>>) {
+    /// What the watch of the scope with this number shows.
+    pub(super) fn observe(&mut self, number: usize, event: Result<Event<Unfinished>, kube::Error>) {
+        let Some(scope) = self.scopes.numbered(number) else { return };
         match event {
-            Ok(Event::Init) => scope.listing = self.index.begin_listing(),
+            Ok(Event::Init) => {
+                scope.listing = self.index.begin_listing();
+                scope.listing_since = Some(Instant::now());
+            }
             Ok(Event::InitApply(object) | Event::Apply(object)) => self.observe_object(object),
             Ok(Event::InitDone) => {
-                let scheduler = &self.scheduler;
-                let namespace = scope.namespace.as_deref();
+                (scope.synced, scope.is_refused, scope.listing_since) = (true, false, None);
+                let (scheduler, namespace) = (&self.scheduler, scope.namespace.as_deref());
                 let gone = self.index.end_listing(scope.listing, namespace, |uid| scheduler.is_in_flight(uid));
                 for (uid, expires) in gone {
                     self.scheduler.remove(&uid);
                     self.expiries.set(&uid, expires, None);
                 }
-                scope.synced = true;
             }
             Ok(Event::Delete(object)) => {
                 if let Some(uid) = object.metadata.uid.as_deref() {
-                    let uid: Uid = uid.into();
-                    self.disarm(&uid);
-                    let in_flight = self.scheduler.is_in_flight(&uid);
-                    self.index.observe_gone(&uid, object.version(), in_flight);
-                    self.scheduler.remove(&uid);
+                    self.observe_gone(&uid.into(), object.version());
                 }
             }
-            Err(error) => warn!(%error, "watching Notifications; the watch begins anew"),
+            Err(error) => {
+                let namespace = scope.namespace.as_deref().unwrap_or("(all)");
+                if matches!(&error, kube::Error::Api(status) if matches!(status.code, 403 | 404)) {
+                    scope.is_refused = true;
+                    warn!(namespace, error = %plain(&error), "cannot list Notifications; grant the operator its Role there, or remove the namespace from --watch-namespace; retrying");
+                } else {
+                    warn!(namespace, error = %plain(&error), "watching Notifications failed; retrying");
+                }
+            }
+        }
+    }
+
+    /// Finished, or deleted.
+    fn observe_gone(&mut self, uid: &Uid, version: u64) {
+        let in_flight = self.scheduler.is_in_flight(uid);
+        if in_flight || self.index.get(uid).is_none_or(|entry| entry.version <= version) {
+            self.revoke(uid);
+            self.disarm(uid);
+            self.scheduler.remove(uid);
+        }
+        self.index.observe_gone(uid, version, in_flight);
+    }
+
+    /// What an attempt at it has not sent yet, it does not send.
+    fn revoke(&self, uid: &Uid) {
+        if let Some(permit) = self.permits.get(uid) {
+            permit.revoke();
         }
     }
 
@@ -90,10 +84,18 @@ impl Notifications {
         let due = self.due(&object);
         if let News::Changed(uid) = self.index.observe(object) {
             if cancelled || self.expiring.contains(&uid) {
+                if cancelled {
+                    self.revoke(&uid);
+                }
                 self.disarm(&uid);
                 self.scheduler.remove(&uid);
             } else if let Some(entry) = self.index.get(&uid) {
-                self.scheduler.add(uid.clone(), entry.lane.clone(), due, told, Instant::now());
+                let (lane, bytes) = (entry.lane.clone(), entry.bytes as usize);
+                if !self.lanes.contains_key(&lane) && self.subscribers_since(&lane).is_none() {
+                    // Whether there is such a Subscriber is not known yet.
+                    self.scheduler.close(&lane, Gate::SubscriberNotReady);
+                }
+                self.scheduler.add(uid.clone(), lane, due, told, bytes, Instant::now());
                 self.arm(&uid);
             }
         }
@@ -112,60 +114,92 @@ impl Notifications {
         (!wait.is_zero()).then(|| Instant::now() + wait.min(longest))
     }
 
+    /// Since when all Subscribers in its namespace are known.
+    pub(super) fn subscribers_since(&self, lane: &LaneKey) -> Option<Timestamp> {
+        self.scopes.of(&lane.namespace).and_then(|scope| scope.subscribers_since)
+    }
+
     /// The registry's word on a Subscriber.
     pub(super) fn change(&mut self, change: Change) {
         let (lane, spec, passage, pause, reset) = match change {
             Change::Passage { lane, spec, passage, pause, reset } => (lane, spec, passage, pause, reset),
             Change::Paused(lane, until) => return self.scheduler.pause(&lane, until),
-            Change::Listed(namespace) => {
-                self.unlisted.remove(&namespace);
-                return;
-            }
+            Change::Listed(namespace) => return self.subscribers_are_known(namespace.as_deref()),
         };
         if reset {
             self.scheduler.reset(&lane);
         }
-        let (known, gate) = match passage {
+        let (route, gate, expire_after) = match passage {
             Passage::Open(route) => {
                 self.scheduler.open(&lane, route.limits);
-                (Lane { expire_after: route.expire_after, route: Some(route), spec }, None)
+                let expire_after = Some(route.expire_after);
+                (Some(route), None, expire_after)
             }
             Passage::Closed(gate, expire_after) => {
                 self.scheduler.close(&lane, gate);
-                (Lane { route: None, expire_after, spec }, Some(gate))
+                (None, Some(gate), expire_after)
             }
         };
         if let Some(until) = pause {
             self.scheduler.pause(&lane, until);
         }
-        let old = self.lanes.insert(lane.clone(), known);
-        if old.as_ref().is_none_or(|old| old.route.is_none()) {
-            self.shorten_waits(&lane);
-        }
-        let lifetime_changed = old.is_none_or(|old| old.expire_after != self.lanes[&lane].expire_after);
-        if lifetime_changed || matches!(gate, Some(Gate::EndpointGone | Gate::SubscriberNotFound)) {
-            for uid in self.scheduler.ids_of(&lane) {
-                self.arm(&uid);
-            }
-        }
         if gate == Some(Gate::SubscriberNotFound) {
             self.lanes.remove(&lane);
+            self.is_missing(lane.clone());
+            return self.arm_all(&lane);
+        }
+        let old = self.lanes.get(&lane);
+        let longest = route.as_ref().map(|route| route.backoff.longest());
+        let before = old.and_then(|old| old.longest_wait);
+        let is_shorter = longest.filter(|longest| before.is_none_or(|before| *longest < before));
+        let is_subject = gate == Some(Gate::EndpointGone);
+        let lifetime_changes = old.is_none_or(|old| old.expire_after != expire_after) || is_subject;
+        self.missing.remove(&lane);
+        let longest_wait = longest.or(before);
+        self.lanes.insert(lane.clone(), Lane { route, longest_wait, expire_after, spec });
+        if let Some(longest) = is_shorter {
+            self.shorten_waits(&lane, longest);
+        }
+        if lifetime_changes {
+            self.arm_all(&lane);
+        }
+    }
+
+    /// Whoever names a Subscriber of this scope that was not shown names none.
+    fn subscribers_are_known(&mut self, namespace: Option<&str>) {
+        self.scopes.subscribers_are_known(namespace, Timestamp::now());
+        let in_scope = |lane: &LaneKey| namespace.is_none_or(|namespace| namespace == &*lane.namespace);
+        for lane in self.scheduler.lane_keys() {
+            if in_scope(&lane) && !self.lanes.contains_key(&lane) {
+                self.scheduler.close(&lane, Gate::SubscriberNotFound);
+                self.arm_all(&lane);
+            }
+        }
+    }
+
+    /// The Subscriber is missing from now on.
+    fn is_missing(&mut self, lane: LaneKey) {
+        let now = Timestamp::now();
+        self.missing
+            .retain(|_, since| Duration::try_from(now.duration_since(*since)).is_ok_and(|age| age < MISSING_FOR));
+        self.missing.insert(lane, now);
+    }
+
+    fn arm_all(&mut self, lane: &LaneKey) {
+        for uid in self.scheduler.ids_of(lane) {
+            self.arm(&uid);
         }
     }
 
     /// Now that the backoff is known, no wait read before is longer than it allows, whatever clock wrote it.
-    fn shorten_waits(&mut self, lane: &LaneKey) {
-        let Some(longest) = self.lanes.get(lane).and_then(|lane| lane.route.as_ref()).map(|r| r.backoff.longest())
-        else {
-            return;
-        };
+    fn shorten_waits(&mut self, lane: &LaneKey, longest: Duration) {
+        let clock = Timestamp::now();
         for uid in self.scheduler.ids_of(lane) {
-            let next = self.index.get(&uid).and_then(|entry| entry.next);
-            if next.is_some_and(|next| next.duration_since(Timestamp::now()).unsigned_abs() > longest)
-                && next > Some(Timestamp::now())
-            {
-                let now = Instant::now();
-                self.scheduler.add(uid, lane.clone(), Some(now + longest), None, now);
+            let Some(entry) = self.index.get(&uid) else { continue };
+            let wait = entry.next.and_then(|next| Duration::try_from(next.duration_since(clock)).ok());
+            if wait.is_some_and(|wait| wait > longest) {
+                let (now, bytes) = (Instant::now(), entry.bytes as usize);
+                self.scheduler.add(uid, lane.clone(), Some(now + longest), None, bytes, now);
             }
         }
     }

@@ -27,8 +27,8 @@ pub(super) enum Done {
     Attempt(Ended),
     /// It wrote that it expired, or tried to.
     Expiry(Ended),
-    /// It said why it waits, in what is stored now; None: it could not.
-    Told(Option<Box<Unfinished>>),
+    /// It said why it waits, or tried to.
+    Told,
 }
 
 impl Notifications {
@@ -39,34 +39,37 @@ impl Notifications {
             Err(error) => std::panic::resume_unwind(error.into_panic()),
         };
         match done {
-            Done::Attempt(ended) => self.ended(&uid, ended),
+            Done::Attempt(ended) => {
+                self.permits.remove(&uid);
+                self.ended(&uid, ended);
+            }
             Done::Expiry(ended) => {
                 self.expiring.remove(&uid);
                 self.ended(&uid, ended);
             }
-            Done::Told(told) => told.iter().for_each(|current| self.index.read(&uid, current)),
+            Done::Told => {}
         }
     }
 
     fn ended(&mut self, uid: &Uid, ended: Ended) {
         let left = self.index.get(uid).is_none_or(|entry| entry.left.is_some());
         match ended {
-            Ended::Finished(version) if self.index.is_newer(uid, version) => {
+            Ended::Finished { version, .. } if self.index.is_newer(uid, version) => {
                 // The watch showed a replay before this attempt reported that it finished.
                 self.again(uid, Instant::now());
                 self.arm(uid);
             }
-            Ended::Finished(version) => {
+            Ended::Finished { version, out_of_sight } => {
                 self.disarm(uid);
                 self.scheduler.end(uid);
-                self.index.finished(uid, version);
+                self.index.finished(uid, version, out_of_sight);
             }
             Ended::Superseded(current)
                 if current.is_finished() && !left && !self.index.is_newer(uid, current.version()) =>
             {
                 self.disarm(uid);
                 self.scheduler.end(uid);
-                self.index.finished(uid, current.version());
+                self.index.finished(uid, current.version(), false);
             }
             Ended::Gone => self.forget(uid),
             _ if left => self.forget(uid),
@@ -103,21 +106,22 @@ impl Notifications {
     }
 
     /// Due at `due`, whether it was in flight or (its expiry being written) in no place at all.
-    fn again(&mut self, uid: &Uid, due: Instant) {
+    pub(super) fn again(&mut self, uid: &Uid, due: Instant) {
         if self.scheduler.is_in_flight(uid) {
             self.scheduler.retry(uid, due);
         } else if let Some(entry) = self.index.get(uid) {
-            self.scheduler.add(uid.clone(), entry.lane.clone(), Some(due), None, Instant::now());
+            let (lane, bytes) = (entry.lane.clone(), entry.bytes as usize);
+            self.scheduler.add(uid.clone(), lane, Some(due), None, bytes, Instant::now());
         }
     }
 
     /// The lane closes until its Subscriber was looked at again; the Notification is first in line, or, where the way
     /// is denied, a while later, so that a name that resolves now so, now otherwise makes no storm.
-    fn not_started(&mut self, uid: &Uid, object: Box<Unfinished>, why: NotStarted) {
+    fn not_started(&mut self, uid: &Uid, object: Option<Box<Unfinished>>, why: NotStarted) {
         let Some(lane) = self.index.get(uid).map(|entry| entry.lane.clone()) else {
             return self.scheduler.end(uid);
         };
-        if object.status.attempts == 0 {
+        if let Some(object) = object {
             self.index.return_object(uid, object);
         }
         match why {

@@ -8,21 +8,21 @@ use tracing::debug;
 
 use super::{Notifications, observe::GATES, settle::Done};
 use crate::{
-    controller::{expiry::Life, index::Uid, status::Waiting},
-    dispatch::Gate,
+    controller::{
+        attempt::Expiry,
+        expiry::{Life, Lifetime},
+        index::Uid,
+        status::Waiting,
+    },
+    dispatch::{Gate, LaneKey},
 };
 
-/// What lives under a Subscriber that is not known lives by the default of `delivery.expireAfterSeconds`.
-const DEFAULT_EXPIRY: Duration = Duration::from_secs(24 * 3600);
 /// At most so many expiries are written at once.
-const EXPIRIES: usize = 4;
+const EXPIRIES: usize = 8;
 
 impl Notifications {
-    /// Writes what is due, once the Subscribers are known: before that, none of them would seem to exist.
+    /// Writes what is due.
     pub(super) fn write_due(&mut self) {
-        if !self.unlisted.is_empty() {
-            return;
-        }
         let now = Instant::now();
         while self.expiring.len() < EXPIRIES
             && let Some(uid) = self.expiries.next(now)
@@ -61,11 +61,19 @@ impl Notifications {
         self.expiries.set(uid, old, None);
     }
 
-    fn ends(&self, uid: &Uid) -> Option<Timestamp> {
+    /// When it expires, by all that is known now.
+    pub(super) fn ends(&self, uid: &Uid) -> Option<Timestamp> {
         let entry = self.index.get(uid)?;
         let life = Life { began: entry.began, own: entry.own_expiry, tried: entry.attempts > 0 };
-        let subscriber = self.lanes.get(&entry.lane).map_or(DEFAULT_EXPIRY, |lane| lane.expire_after);
-        life.ends(self.scheduler.gate(&entry.lane, Instant::now()), subscriber)
+        life.ends(self.scheduler.gate(&entry.lane, Instant::now()), self.lifetime(&entry.lane))
+    }
+
+    fn lifetime(&self, lane: &LaneKey) -> Lifetime {
+        if let Some(known) = self.lanes.get(lane) {
+            return known.expire_after.map_or(Lifetime::Unknown, Lifetime::Known);
+        }
+        let missing = self.missing.get(lane).copied().or_else(|| self.subscribers_since(lane));
+        missing.map_or(Lifetime::Unknown, Lifetime::Missing)
     }
 
     /// Its time has come by what was known when it was set; by what is known now it may be later, or never. One in
@@ -75,15 +83,21 @@ impl Notifications {
         if self.scheduler.is_in_flight(&uid) {
             return;
         }
-        let Some(entry) = self.index.get(&uid).filter(|_| has_ended) else {
+        if !has_ended {
+            // It may stand in no queue, if its turn came when it seemed to have expired.
+            if !self.scheduler.holds(&uid) {
+                self.again(&uid, Instant::now());
+            }
             return self.arm(&uid);
-        };
-        let (lane, name, began) = (entry.lane.clone(), entry.name.clone(), entry.began);
+        }
+        let object = self.index.take_object(&uid);
+        let Some(entry) = self.index.get(&uid) else { return };
+        let job = Expiry { lane: entry.lane.clone(), name: entry.name.clone(), began: entry.began, object };
         self.scheduler.remove(&uid);
         self.expiring.insert(uid.clone());
         let attempts = self.attempts.clone();
         self.running.spawn(async move {
-            let ended = attempts.expire(&lane, &name, &uid, began).await;
+            let ended = attempts.expire(job, &uid).await;
             (uid, Done::Expiry(ended))
         });
     }
@@ -100,9 +114,10 @@ impl Notifications {
         };
         let (attempts, reason) = (self.attempts.clone(), *reason);
         self.running.spawn(async move {
-            let told = attempts.writer.tell(&waiting, reason).await;
-            let told = told.inspect_err(|error| debug!(%error, "a courtesy was not written"));
-            (uid, Done::Told(told.ok().map(Box::new)))
+            if let Err(error) = attempts.writer.tell(&waiting, reason).await {
+                debug!(%error, "a courtesy was not written");
+            }
+            (uid, Done::Told)
         });
     }
 }

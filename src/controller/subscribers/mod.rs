@@ -150,6 +150,12 @@ impl Subscribers {
         *self.stopping.borrow()
     }
 
+    /// Returns when the operator is to end.
+    pub async fn stopped(&self) {
+        let mut stopping = self.stopping.clone();
+        drop(stopping.wait_for(|stopping| *stopping).await);
+    }
+
     /// What is asked of somebody, unless the operator is to end: then the answer is not waited for, and the next leader asks.
     async fn unless_stopping<T>(&self, exchange: impl Future<Output = T>) -> Result<T, Unresolved> {
         if self.is_stopping() {

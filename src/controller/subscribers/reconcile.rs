@@ -18,7 +18,7 @@ use crate::{
         ConditionType, REQUEST_ANNOTATION, Subscriber, SubscriberReason as Reason, SubscriberStatus, TEST_ANNOTATION,
     },
     controller::{
-        listings::lane_key,
+        listings::{lane_key, spec_of},
         registry::{Begun, Passage, Registry, Spec},
         resolve::{Route, Unresolved, references, seconds},
     },
@@ -52,7 +52,7 @@ pub(super) async fn reconcile(subscriber: Arc<Subscriber>, context: Arc<Subscrib
     registry.page(key, uid, |page| page.amend(|status| look.put_into(status, &visit, &context.resolver.origin)));
     let passage = match look.way {
         Ok(route) => Passage::Open(route),
-        Err(gate) => Passage::Closed(gate, visit.expire_after()),
+        Err(gate) => Passage::Closed(gate, Some(visit.expire_after())),
     };
     registry.publish(key, &visit.spec, passage, visit.expire_after());
     context.write(key, uid).await.map_err(Error::Write)?;
@@ -155,9 +155,4 @@ fn annotation(subscriber: &Subscriber, name: &str) -> Option<String> {
 fn says_gone(subscriber: &Subscriber, status: &SubscriberStatus) -> bool {
     status.observed_generation == subscriber.metadata.generation
         && status.condition(ConditionType::Ready).is_some_and(|c| c.reason == Reason::EndpointGone.as_str())
-}
-
-/// Which spec of which Subscriber this is.
-fn spec_of(subscriber: &Subscriber) -> Spec {
-    (subscriber.uid().unwrap_or_default(), subscriber.metadata.generation.unwrap_or_default())
 }

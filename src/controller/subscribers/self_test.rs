@@ -14,8 +14,11 @@ use super::{
 use crate::{
     api::{GROUP, SubscriberReason as Reason, VERSION},
     cloudevent::{Defaults, Event, InvalidEvent},
-    controller::resolve::{Route, Unresolved},
-    webhook::{Delivery, Outcome, Verdict},
+    controller::{
+        registry::Held,
+        resolve::{Route, Unresolved},
+    },
+    webhook::{Clearance, Delivery, NotCleared, Outcome, Unauthorized, Verdict},
 };
 
 /// The type of the event that a test sends.
@@ -56,11 +59,20 @@ impl Subscribers {
             Ok(delivery) => delivery,
             Err(fault) => return Ok(Err(fault.to_string())),
         };
-        let authorized = match self.unless_stopping(delivery.authorize()).await? {
+        let clearance = Cleared { subscribers: self, visit };
+        let authorized = match delivery.authorize(&clearance).await {
             Ok(authorized) => authorized,
-            Err(no_token) => return Ok(Err(no_token.to_string())),
+            Err(Unauthorized::NoToken(no_token)) => return Ok(Err(no_token.to_string())),
+            Err(Unauthorized::Stopping) => return Err(Unresolved::Stopping),
         };
-        // Immediately before it is sent: all of this may have changed since the look began.
+        match authorized.send(&clearance).await {
+            Ok(outcome) => Ok(Ok(outcome)),
+            Err(NotCleared) => self.forbidden(visit).map(Err),
+        }
+    }
+
+    /// Why the test event was not sent.
+    fn forbidden(&self, visit: &Visit<'_>) -> Result<String, Unresolved> {
         if !self.leadership.holds() {
             return Err(Unresolved::NotLeading);
         }
@@ -69,13 +81,32 @@ impl Subscribers {
         }
         if self.registry.is_gone(&visit.key, &visit.spec) {
             let Word { reason, message, .. } = Word::gone();
-            return Ok(Err(format!("{reason}: {message}")));
+            return Ok(format!("{reason}: {message}"));
         }
         if !self.silence(visit).is_zero() {
-            let why = "Paused: the webhook asked to be left alone: see status.pausedUntilTime; test again after it";
-            return Ok(Err(why.into()));
+            return Ok(
+                "Paused: the webhook asked to be left alone: see status.pausedUntilTime; test again after it".into()
+            );
         }
-        Ok(Ok(authorized.send().await))
+        Ok("the Subscriber changed before the test event was sent; test again".into())
+    }
+}
+
+/// What allows a test to go on: what allows a delivery, but that the way need not be open.
+struct Cleared<'a> {
+    subscribers: &'a Subscribers,
+    visit: &'a Visit<'a>,
+}
+
+impl Clearance for Cleared<'_> {
+    fn may_send(&self) -> bool {
+        let Self { subscribers, visit } = self;
+        let held = subscribers.registry.held(&visit.key, &visit.spec, visit.expire_after());
+        subscribers.leadership.holds() && !subscribers.is_stopping() && held.is_none_or(|held| held == Held::Closed)
+    }
+
+    async fn stopping(&self) {
+        self.subscribers.stopped().await;
     }
 }
 

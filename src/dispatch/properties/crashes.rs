@@ -50,7 +50,7 @@ impl World {
     }
 
     fn start_process(&mut self) {
-        self.scheduler = Scheduler::new(8);
+        self.scheduler = Scheduler::new(8, 1000);
         (self.in_flight, self.not_before) = (Vec::new(), BTreeMap::new());
         for lane in 0..LANES {
             self.scheduler.open(&key(lane), Limits { max_in_flight: 2, rate_per_minute: None });
@@ -61,7 +61,7 @@ impl World {
         for (id, record) in self.records.iter().filter(|(_, record)| !record.delivered) {
             let due = record.next.map(|next| self.now + self.left(next, LONGEST_WAIT));
             self.not_before.extend(due.map(|due| (*id, due)));
-            self.scheduler.add(*id, key(record.lane), due, None, self.now);
+            self.scheduler.add(*id, key(record.lane), due, None, 0, self.now);
         }
     }
 
@@ -117,7 +117,7 @@ proptest! {
         let now = Instant::now();
         let records = (0..).zip(&lanes).map(|(id, lane)| (id, Record { lane: *lane, next: None, delivered: false }));
         let mut world = World {
-            records: records.collect(), pauses: [0; LANES], begun: now, now, skew: 0, scheduler: Scheduler::new(8),
+            records: records.collect(), pauses: [0; LANES], begun: now, now, skew: 0, scheduler: Scheduler::new(8, 1000),
             in_flight: Vec::new(), not_before: BTreeMap::new(), paused_until: [None; LANES],
         };
         world.start_process();

@@ -13,6 +13,11 @@ pub const NAMESPACES: usize = 3;
 pub const LANES: usize = 9;
 const SECOND: Duration = Duration::from_secs(1);
 
+/// What an id's event has, in bytes.
+pub fn bytes(id: u32) -> usize {
+    [0, 1, 3, 9, 60][id as usize % 5]
+}
+
 pub fn key(lane: usize) -> LaneKey {
     LaneKey { namespace: format!("n{}", lane % NAMESPACES).into(), name: format!("s{lane}").into() }
 }
@@ -74,6 +79,7 @@ impl Default for Subscriber {
 pub struct Model {
     pub now: Instant,
     pub cap: usize,
+    pub max_bytes: usize,
     pub items: BTreeMap<u32, Item>,
     pub lanes: Vec<Subscriber>,
     /// How often the second lane (or namespace) started while the first could have.
@@ -87,20 +93,25 @@ pub struct Model {
 #[derive(Default)]
 struct View {
     in_flight: [usize; LANES],
+    bytes: [usize; LANES],
     first_due: [Option<Instant>; LANES],
     could_start: [bool; LANES],
 }
 
 impl Model {
-    pub fn new(cap: usize, now: Instant) -> Self {
+    pub fn new(cap: usize, max_bytes: usize, now: Instant) -> Self {
         let lanes = vec![Subscriber::default(); LANES];
         let (items, passed, passed_namespaces, courtesies, view) = Default::default();
-        Self { now, cap, items, lanes, passed, passed_namespaces, courtesies, view }
+        Self { now, cap, max_bytes, items, lanes, passed, passed_namespaces, courtesies, view }
     }
 
     pub fn in_flight(&self) -> Vec<u32> {
         let flies = |item: &Item| matches!(item.place, Place::InFlight { .. });
         self.items.iter().filter(|(_, item)| flies(item)).map(|(id, _)| *id).collect()
+    }
+
+    pub fn bytes_in_flight(&self) -> usize {
+        self.in_flight().iter().map(|id| bytes(*id).min(self.max_bytes / 8)).sum()
     }
 
     /// Those that wait, by when they are due.
@@ -247,10 +258,13 @@ impl Model {
     /// Looks who is behind a gate and who could start: whoever could not once begins to wait anew.
     pub fn look(&mut self) {
         self.view = View::default();
-        for item in self.items.values() {
+        for (id, item) in &self.items {
             let first_due = &mut self.view.first_due[item.lane];
             match item.place {
-                Place::InFlight { .. } => self.view.in_flight[item.lane] += 1,
+                Place::InFlight { .. } => {
+                    self.view.in_flight[item.lane] += 1;
+                    self.view.bytes[item.lane] += bytes(*id).min(self.max_bytes / 8);
+                }
                 Place::Waiting(due) | Place::Due(due) => {
                     *first_due = Some(first_due.map_or(due, |first| first.min(due)))
                 }
@@ -281,7 +295,7 @@ impl Model {
         let no = item.lane;
         assert!(matches!(item.place, Place::Due(_)), "{id} is not due: {item:?}");
         assert!(self.could_start(no), "{id} may not start: {:?}", self.lanes[no]);
-        assert!(self.has_room(no), "{id} exceeds a cap");
+        assert!(self.may_have_room(no), "{id} exceeds a cap");
         assert_eq!(Some(id), self.candidate(no), "{id} is not the next of its lane");
         for other in (0..LANES).filter(|other| *other != no && other % NAMESPACES == no % NAMESPACES) {
             if self.could_start(other) {
@@ -316,7 +330,7 @@ impl Model {
 
     /// The scheduler has nothing more to start now and wakes at `wake_at`: is that all?
     pub fn rested(&self, wake_at: Option<Instant>) {
-        for no in (0..LANES).filter(|no| self.has_room(*no)) {
+        for no in (0..LANES).filter(|no| self.namespace_has_room(*no % NAMESPACES)) {
             assert!(!self.could_start(no), "lane {no} could start: {:?}", self.lanes[no]);
             if let Some(at) = self.could_start_at(no) {
                 assert!(wake_at.is_some_and(|wake| wake <= at), "lane {no} is overslept: {:?}", self.lanes[no]);

@@ -1,0 +1,84 @@
+//! How many bytes of untried events are kept in memory, and whose they are. Pure.
+
+use std::{collections::HashMap, sync::Arc};
+
+use crate::dispatch::LaneKey;
+
+/// A budget of bytes. While it is tight, one Subscriber keeps at most an eighth of it and one namespace a quarter.
+#[derive(Debug)]
+pub struct EventMemory {
+    budget: usize,
+    used: usize,
+    namespaces: HashMap<Arc<str>, usize>,
+    lanes: HashMap<LaneKey, usize>,
+}
+
+impl EventMemory {
+    /// Keeps at most `budget` bytes.
+    pub fn new(budget: usize) -> Self {
+        Self { budget, used: 0, namespaces: HashMap::new(), lanes: HashMap::new() }
+    }
+
+    /// Takes in `bytes` for a Subscriber, if they fit.
+    pub fn keep(&mut self, lane: &LaneKey, bytes: usize) -> bool {
+        let after = self.used + bytes;
+        let is_tight = after > self.budget - self.budget / 4;
+        let of_lane = self.lanes.get(lane).copied().unwrap_or_default() + bytes;
+        let of_namespace = self.namespaces.get(&lane.namespace).copied().unwrap_or_default() + bytes;
+        if after > self.budget || (is_tight && (of_lane > self.budget / 8 || of_namespace > self.budget / 4)) {
+            return false;
+        }
+        self.used = after;
+        self.lanes.insert(lane.clone(), of_lane);
+        self.namespaces.insert(lane.namespace.clone(), of_namespace);
+        true
+    }
+
+    /// Gives back `bytes` that were kept for a Subscriber.
+    pub fn release(&mut self, lane: &LaneKey, bytes: usize) {
+        self.used -= bytes;
+        if let Some(kept) = self.lanes.get_mut(lane) {
+            *kept -= bytes;
+            if *kept == 0 {
+                self.lanes.remove(lane);
+            }
+        }
+        if let Some(kept) = self.namespaces.get_mut(&lane.namespace) {
+            *kept -= bytes;
+            if *kept == 0 {
+                self.namespaces.remove(&lane.namespace);
+            }
+        }
+    }
+
+    /// The bytes kept.
+    #[cfg(test)]
+    pub fn used(&self) -> usize {
+        self.used
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn lane(namespace: &str, name: &str) -> LaneKey {
+        LaneKey { namespace: namespace.into(), name: name.into() }
+    }
+
+    #[test]
+    fn one_subscriber_may_use_what_is_free_but_not_the_last_quarter() {
+        let mut memory = EventMemory::new(80);
+        assert!(memory.keep(&lane("a", "s"), 60), "nothing is tight yet");
+        assert!(!memory.keep(&lane("a", "s"), 1));
+        assert!(!memory.keep(&lane("a", "t"), 1), "its namespace has more than a quarter");
+        assert!(memory.keep(&lane("b", "s"), 10));
+        assert!(!memory.keep(&lane("b", "s"), 1), "an eighth");
+        assert!(memory.keep(&lane("b", "t"), 10));
+        assert!(!memory.keep(&lane("c", "s"), 1), "all is used");
+        memory.release(&lane("a", "s"), 60);
+        memory.release(&lane("b", "s"), 10);
+        memory.release(&lane("b", "t"), 10);
+        assert!(memory.used() == 0 && memory.lanes.is_empty() && memory.namespaces.is_empty());
+    }
+}
