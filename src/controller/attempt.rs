@@ -2,10 +2,7 @@
 
 use std::{
     panic::AssertUnwindSafe,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -17,7 +14,9 @@ use tokio::sync::mpsc;
 use tracing::{debug, error, info, warn};
 
 use super::{
-    HandledReplays, Leadership, RetentionHandle, Route, StatusWriter, Subscribers, Unfinished, in_time,
+    HandledReplays, Leadership, RetentionHandle, Route, StatusWriter, Subscribers, Unfinished,
+    clearance::{Cleared, Permit},
+    in_time,
     notification_status::{Attempt, after, expired},
     registry::Spec,
     status::Written,
@@ -26,7 +25,7 @@ use crate::{
     api::AttemptReason,
     cloudevent::{Defaults, Event, InvalidEvent},
     dispatch::{Health, LaneKey},
-    webhook::{Clearance, Delivery, NotCleared, Outcome, Unauthorized, Verdict},
+    webhook::{Delivery, NotCleared, Outcome, Unauthorized, Verdict},
 };
 
 /// What all attempts share.
@@ -84,29 +83,6 @@ pub struct Job {
     pub permit: Arc<Permit>,
 }
 
-/// What the queue has to say to an attempt under way: until when it may POST, and that it may no more.
-#[derive(Debug)]
-pub struct Permit {
-    expires: Option<Timestamp>,
-    revoked: AtomicBool,
-}
-
-impl Permit {
-    /// For as long as the Notification lives.
-    pub fn until(expires: Option<Timestamp>) -> Self {
-        Self { expires, revoked: AtomicBool::new(false) }
-    }
-
-    /// The Notification is finished, or deleted.
-    pub fn revoke(&self) {
-        self.revoked.store(true, Ordering::Release);
-    }
-
-    fn holds(&self, now: Timestamp) -> bool {
-        !self.revoked.load(Ordering::Acquire) && self.expires.is_none_or(|at| now < at)
-    }
-}
-
 /// What has expired.
 pub struct Expiry {
     /// Its Subscriber.
@@ -157,7 +133,7 @@ pub enum NotStarted {
     NoToken,
     /// The egress policy denies the webhook's address.
     EgressDenied,
-    /// Something forbids it by now: see [`Attempts::may_send`].
+    /// Something forbids it by now: see [`Cleared`].
     Held,
 }
 
@@ -264,16 +240,6 @@ impl Attempts {
         }
     }
 
-    /// Whether a POST may begin now: this operator leads and does not stop, the Notification is neither finished nor deleted
-    /// nor expired, and its Subscriber still has the spec that the attempt began with, is open and not paused.
-    fn may_send(&self, job: &Job) -> bool {
-        let route = &job.route;
-        self.leadership.holds()
-            && !self.subscribers.is_stopping()
-            && job.permit.holds(Timestamp::now())
-            && self.subscribers.registry.held(&job.lane, &route.spec, route.expire_after).is_none()
-    }
-
     /// Hands on what the answer says of the Subscriber as a whole: to the queue at once, and into its status before the
     /// Notification's own outcome is written. Returns how long the Notification waits for its next attempt.
     async fn tell_subscriber(&self, job: &Job, outcome: &Outcome, backoff: Duration) -> Duration {
@@ -378,22 +344,6 @@ enum Sent {
     Invalid(InvalidEvent),
 }
 
-/// What allows one attempt to go on.
-struct Cleared<'a> {
-    attempts: &'a Attempts,
-    job: &'a Job,
-}
-
-impl Clearance for Cleared<'_> {
-    fn may_send(&self) -> bool {
-        self.attempts.may_send(self.job)
-    }
-
-    async fn stopping(&self) {
-        self.attempts.subscribers.stopped().await;
-    }
-}
-
 fn parse(object: &Unfinished) -> Result<Event, InvalidEvent> {
     let created = object.metadata.creation_timestamp.as_ref().map(|time| time.0.to_string());
     let defaults = Defaults {
@@ -440,17 +390,6 @@ impl std::fmt::Display for Job {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_permit_ends_when_it_is_revoked_and_when_the_notification_expires() {
-        let at = |second| Timestamp::from_second(second).unwrap();
-        let permit = Permit::until(Some(at(10)));
-        assert!(permit.holds(at(9)) && !permit.holds(at(10)));
-        let permit = Permit::until(None);
-        assert!(permit.holds(at(10)));
-        permit.revoke();
-        assert!(!permit.holds(at(10)));
-    }
 
     #[test]
     fn a_pause_ends_at_a_full_second_never_too_early() {

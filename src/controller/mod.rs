@@ -4,6 +4,7 @@
 //! each Subscriber to a target and tells the queue through the [`registry`].
 
 mod attempt;
+mod clearance;
 mod event_memory;
 mod expiry;
 mod handled;

@@ -29,7 +29,8 @@ use tracing::info;
 
 use self::{scopes::Scopes, settle::Done};
 use super::{
-    attempt::{Attempts, Job, Permit, Signalled},
+    attempt::{Attempts, Job, Signalled},
+    clearance::Permit,
     expiry::Expiries,
     index::{Index, Uid},
     registry::{Change, Registry, Spec},
