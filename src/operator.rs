@@ -113,6 +113,7 @@ pub fn in_workers<T: Send + 'static>(threads: usize, work: impl Future<Output = 
 
 /// Runs the operator until it is told to end (SIGTERM or SIGINT).
 pub async fn run(settings: Settings) -> Result<(), Error> {
+    raise_descriptor_limit(settings.max_in_flight);
     let mut terminated = signal(SignalKind::terminate())?;
     let mut interrupted = signal(SignalKind::interrupt())?;
     let listener = admin::bind(settings.admin_addr)
@@ -124,15 +125,21 @@ pub async fn run(settings: Settings) -> Result<(), Error> {
     // Renewals wait behind nothing else.
     let of_lease = api_server::single_try(&config).map_err(Error::Client)?;
     let namespaces = scopes(settings.watch_namespaces);
-    check_crds(&client, &namespaces).await?;
-    // Outcomes are written again by the writer itself, which knows when not to.
-    let writer = api_server::writer(&config).await.map_err(Error::Client)?;
-
     let metrics = Metrics::default();
     let readiness = Readiness::of_parts(namespaces.len() + 1);
-    info!(version = env!("CARGO_PKG_VERSION"), admin = %settings.admin_addr, namespaces = %shown(&namespaces), "tidings starts");
     let mut parts = JoinSet::new();
+    // Before anything is asked of the API server: whoever asks whether this process lives is answered meanwhile.
     parts.spawn(admin::serve(listener, readiness.clone(), metrics.clone()));
+    let checked = async {
+        check_crds(&client, &namespaces).await?;
+        // Outcomes are written again by the writer itself, which knows when not to.
+        api_server::writer(&config).await.map_err(Error::Client)
+    };
+    let writer = tokio::select! {
+        writer = checked => writer?,
+        () = either(&mut terminated, &mut interrupted) => return Ok(()),
+    };
+    info!(version = env!("CARGO_PKG_VERSION"), admin = %settings.admin_addr, namespaces = %shown(&namespaces), "tidings starts");
     let candidate = settings.lease.map(|(namespace, name)| Candidate::new(of_lease, &namespace, &name, identity()));
     let candidate = candidate.map(Arc::new);
     let leadership = candidate.as_ref().map_or_else(Leadership::alone, |candidate| candidate.leadership());
@@ -293,16 +300,31 @@ fn shown(namespaces: &[Option<String>]) -> String {
     names.map_or_else(|| "all".into(), |names| names.join(","))
 }
 
-/// Asks for what only the right CustomResourceDefinitions answer: a list by the selectable field.
+/// Asks for what only the right CustomResourceDefinitions answer: a list by the selectable field. One namespace that
+/// answers is enough; where the operator may not list, another one is asked.
 async fn check_crds(client: &Client, namespaces: &[Option<String>]) -> Result<(), Error> {
+    let mut refused = None;
     for namespace in namespaces {
         let first = ListParams::default().limit(1);
         let notifications: Api<Unfinished> = in_namespace(client, namespace.as_deref());
         let subscribers: Api<PartialObjectMeta<Subscriber>> = in_namespace(client, namespace.as_deref());
-        served(notifications.list(&first.clone().fields(SELECTOR)).await)?;
-        served(subscribers.list(&first).await)?;
+        let answered = match served(notifications.list(&first.clone().fields(SELECTOR)).await) {
+            Ok(()) => served(subscribers.list(&first).await),
+            error => error,
+        };
+        match answered {
+            Err(Error::Api(kube::Error::Api(status))) if status.code == 403 => {
+                let namespace = namespace.as_deref().unwrap_or("(all)");
+                warn!(
+                    namespace,
+                    "the operator may not list Subscribers and Notifications in this namespace and does not serve it: grant it the chart's Role there, or remove the namespace from --watch-namespace"
+                );
+                refused = Some(Error::Api(kube::Error::Api(status)));
+            }
+            answered => return answered,
+        }
     }
-    Ok(())
+    refused.map_or(Ok(()), Err)
 }
 
 fn served<T>(listed: Result<T, kube::Error>) -> Result<(), Error> {
@@ -312,6 +334,22 @@ fn served<T>(listed: Result<T, kube::Error>) -> Result<(), Error> {
             Err(Error::Crds { source: kube::Error::Api(status) })
         }
         Err(error) => Err(Error::Api(error)),
+    }
+}
+
+/// Allows this process as many file descriptors as the system lets it have; a connection takes one.
+fn raise_descriptor_limit(max_in_flight: usize) {
+    /// Watches, idle connections, files.
+    const BESIDES: u64 = 512;
+    let needed = u64::try_from(max_in_flight).unwrap_or(u64::MAX).saturating_add(BESIDES);
+    match rlimit::increase_nofile_limit(u64::MAX) {
+        Ok(limit) if limit < needed => warn!(
+            limit,
+            needed,
+            "the limit of open files is too low for --max-in-flight: raise it (ulimit -Hn), or lower --max-in-flight"
+        ),
+        Ok(_) => {}
+        Err(error) => warn!(%error, "cannot raise the limit of open files"),
     }
 }
 

@@ -5,7 +5,7 @@
 //! that could not renew starts nothing more, well before anybody may take over.
 
 use std::{
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -36,13 +36,36 @@ const CALL: Duration = Duration::from_secs(4);
 /// A leader that was cut off, and did not give the Lease back, may have outcomes in hand that it writes when it is back,
 /// or that are on their way. For so long after a takeover the next one reckons with them.
 const CONTESTED: Duration = Duration::from_secs(60);
+/// On a Lease that is given back within that time: the seconds that are left of it, for the next leader.
+const CONTESTED_ANNOTATION: &str = "tidings.dev/contested-seconds";
 
 /// Whether this process may start anything now; clones share it.
 #[derive(Clone, Debug)]
 pub struct Leadership {
     until: Arc<Mutex<Option<Instant>>>,
     held: watch::Receiver<bool>,
-    contested: Arc<Mutex<Option<Instant>>>,
+    contest: Arc<Mutex<Contest>>,
+}
+
+/// What a leader before may still be writing.
+#[derive(Clone, Copy, Debug, Default)]
+struct Contest {
+    /// Until when it may arrive (None: the Lease was free).
+    until: Option<Instant>,
+    /// Everything was listed since the Lease was taken.
+    is_listed: bool,
+}
+
+impl Contest {
+    /// What the next leader has to reckon with, if the Lease is given back at `now`.
+    fn left(&self, now: Instant) -> Duration {
+        match self.until {
+            None => Duration::ZERO,
+            // What was not listed yet may have been written at any time since.
+            Some(_) if !self.is_listed => CONTESTED,
+            Some(until) => until.saturating_duration_since(now),
+        }
+    }
 }
 
 impl Leadership {
@@ -50,18 +73,23 @@ impl Leadership {
     pub fn alone() -> Self {
         let (_, held) = watch::channel(true);
         let until = Arc::new(Mutex::new(Some(Instant::now() + Duration::from_secs(u32::MAX.into()))));
-        Self { until, held, contested: Arc::default() }
+        Self { until, held, contest: Arc::default() }
     }
 
     /// Whether it may, now.
     pub fn holds(&self) -> bool {
-        is_ahead(&self.until)
+        lock(&self.until).is_some_and(|until| Instant::now() < until)
     }
 
     /// Whether another operator led until a moment ago and did not give the Lease back: what it sent last, it may be
     /// writing only now.
     pub fn is_contested(&self) -> bool {
-        is_ahead(&self.contested)
+        lock(&self.contest).until.is_some_and(|until| Instant::now() < until)
+    }
+
+    /// All Notifications were listed since this operator leads.
+    pub fn all_are_listed(&self) {
+        lock(&self.contest).is_listed = true;
     }
 
     /// Returns when the Lease was taken, or taken up again after a time in which it could not be renewed.
@@ -75,12 +103,8 @@ impl Leadership {
     }
 }
 
-fn is_ahead(time: &Mutex<Option<Instant>>) -> bool {
-    time.lock().unwrap_or_else(PoisonError::into_inner).is_some_and(|time| Instant::now() < time)
-}
-
-fn set(time: &Mutex<Option<Instant>>, to: Option<Instant>) {
-    *time.lock().unwrap_or_else(PoisonError::into_inner) = to;
+fn lock<T>(value: &Mutex<T>) -> MutexGuard<'_, T> {
+    value.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// What a candidate does about the Lease as it read it.
@@ -103,12 +127,17 @@ enum Move {
 struct Sight {
     version: Option<String>,
     since: Option<Instant>,
+    /// Whether there was one.
+    was_there: bool,
+    /// Since when it is missing.
+    missing_since: Option<Instant>,
 }
 
 impl Sight {
     /// Decides by what was read at `now`.
     fn judge(&mut self, identity: &str, lease: Option<&Lease>, now: Instant) -> Move {
-        let Some(lease) = lease else { return Move::Create };
+        let Some(lease) = lease else { return self.judge_missing(now) };
+        (self.was_there, self.missing_since) = (true, None);
         let spec = lease.spec.as_ref();
         let holder = spec.and_then(|spec| spec.holder_identity.as_deref()).unwrap_or_default();
         if holder == identity {
@@ -126,6 +155,15 @@ impl Sight {
         let left = self.since.map_or(life, |since| (since + life).saturating_duration_since(now));
         if left.is_zero() { Move::TakeOver } else { Move::Wait(left.min(LOOK_EVERY)) }
     }
+
+    /// One that somebody deleted may have a leader still, who believes in it for a while.
+    fn judge_missing(&mut self, now: Instant) -> Move {
+        if !self.was_there {
+            return Move::Create;
+        }
+        let left = (*self.missing_since.get_or_insert(now) + LIFE).saturating_duration_since(now);
+        if left.is_zero() { Move::Create } else { Move::Wait(left.min(LOOK_EVERY)) }
+    }
 }
 
 /// One operator that wants to lead.
@@ -135,7 +173,7 @@ pub struct Candidate {
     identity: String,
     until: Arc<Mutex<Option<Instant>>>,
     held: watch::Sender<bool>,
-    contested: Arc<Mutex<Option<Instant>>>,
+    contest: Arc<Mutex<Contest>>,
 }
 
 impl Candidate {
@@ -143,21 +181,22 @@ impl Candidate {
     pub fn new(client: Client, namespace: &str, name: &str, identity: String) -> Self {
         let (held, _) = watch::channel(false);
         let (api, name) = (Api::namespaced(client, namespace), name.to_owned());
-        Self { api, name, identity, until: Arc::default(), held, contested: Arc::default() }
+        Self { api, name, identity, until: Arc::default(), held, contest: Arc::default() }
     }
 
     /// Whether it leads.
     pub fn leadership(&self) -> Leadership {
-        Leadership { until: self.until.clone(), held: self.held.subscribe(), contested: self.contested.clone() }
+        Leadership { until: self.until.clone(), held: self.held.subscribe(), contest: self.contest.clone() }
     }
 
-    /// Stands by until it leads, and leads until somebody else does: returns who that is.
+    /// Stands by until it leads, and leads until it finds the Lease anything but its own: returns who leads then. Others may
+    /// have led, and given the Lease back, while this process was cut off or stood still: what it knows is old.
     pub async fn run(&self) -> String {
         let (mut sight, mut led) = (Sight::default(), false);
         loop {
             let began = Instant::now();
-            let wait = match self.step(&mut sight).await {
-                Ok(Move::Wait(_)) if led => return self.holder().await,
+            let wait = match self.step(&mut sight, led).await {
+                Ok(next) if led && next != Move::Renew => return self.holder().await,
                 Ok(Move::Wait(wait)) => wait,
                 Ok(_) => {
                     // Also where the answer to the write that took it was lost, and it is only found to be ours.
@@ -165,7 +204,7 @@ impl Candidate {
                         info!(lease = self.name, identity = self.identity, "this operator leads");
                     }
                     led = true;
-                    set(&self.until, Some(began + RENEW_DEADLINE));
+                    *lock(&self.until) = Some(began + RENEW_DEADLINE);
                     self.tell(true);
                     RENEW_EVERY
                 }
@@ -185,7 +224,7 @@ impl Candidate {
 
     /// Gives the Lease back, if it is ours, so that another operator takes over at once.
     pub async fn release(&self) {
-        set(&self.until, None);
+        *lock(&self.until) = None;
         let released = match self.give_back().await {
             // A renewal that was still on its way.
             Err(kube::Error::Api(status)) if status.code == 409 => self.give_back().await,
@@ -203,15 +242,25 @@ impl Candidate {
         if holder != Some(self.identity.as_str()) {
             return Ok(());
         }
-        self.replace(&lease, "").await
+        let left = lock(&self.contest).left(Instant::now());
+        self.replace(&lease, "", left).await
     }
 
-    async fn step(&self, sight: &mut Sight) -> Result<Move, kube::Error> {
+    /// Reads the Lease and does about it what is to be done. One that led writes over no Lease but its own.
+    async fn step(&self, sight: &mut Sight, led: bool) -> Result<Move, kube::Error> {
         let lease = self.read().await?;
         let next = sight.judge(&self.identity, lease.as_ref(), Instant::now());
-        if next == Move::TakeOver {
+        if led && next != Move::Renew {
+            return Ok(next);
+        }
+        let contested = match next {
+            Move::TakeOver => CONTESTED,
+            Move::Take => lease.as_ref().map_or(Duration::ZERO, handed_on),
+            _ => Duration::ZERO,
+        };
+        if !contested.is_zero() {
             // Before the write: its answer may be lost.
-            set(&self.contested, Some(Instant::now() + CONTESTED));
+            *lock(&self.contest) = Contest { until: Some(Instant::now() + contested), is_listed: false };
         }
         match (next, &lease) {
             (Move::Create, _) => {
@@ -219,7 +268,9 @@ impl Candidate {
                 let metadata = ObjectMeta { name: Some(self.name.clone()), ..ObjectMeta::default() };
                 within(CALL, self.api.create(&PostParams::default(), &Lease { metadata, spec: Some(spec) })).await?;
             }
-            (Move::Take | Move::TakeOver | Move::Renew, Some(lease)) => self.replace(lease, &self.identity).await?,
+            (Move::Take | Move::TakeOver | Move::Renew, Some(lease)) => {
+                self.replace(lease, &self.identity, Duration::ZERO).await?;
+            }
             _ => {}
         }
         Ok(next)
@@ -229,9 +280,16 @@ impl Candidate {
         within(CALL, self.api.get_opt(&self.name)).await
     }
 
-    /// Writes over what was read, and only over that: it carries the resourceVersion.
-    async fn replace(&self, read: &Lease, holder: &str) -> Result<(), kube::Error> {
-        let lease = Lease { metadata: read.metadata.clone(), spec: Some(self.spec(read.spec.as_ref(), holder)) };
+    /// Writes over what was read, and only over that: it carries the resourceVersion. `contested` is what the next leader
+    /// has to reckon with.
+    async fn replace(&self, read: &Lease, holder: &str, contested: Duration) -> Result<(), kube::Error> {
+        let mut metadata = read.metadata.clone();
+        let annotations = metadata.annotations.get_or_insert_default();
+        annotations.remove(CONTESTED_ANNOTATION);
+        if !contested.is_zero() {
+            annotations.insert(CONTESTED_ANNOTATION.into(), contested.as_secs().saturating_add(1).to_string());
+        }
+        let lease = Lease { metadata, spec: Some(self.spec(read.spec.as_ref(), holder)) };
         within(CALL, self.api.replace(&self.name, &PostParams::default(), &lease)).await.map(drop)
     }
 
@@ -251,12 +309,19 @@ impl Candidate {
 
     async fn holder(&self) -> String {
         let lease = self.read().await.ok().flatten();
-        lease.and_then(|lease| lease.spec?.holder_identity).unwrap_or_else(|| "somebody else".into())
+        let holder = lease.and_then(|lease| lease.spec?.holder_identity).filter(|holder| !holder.is_empty());
+        holder.unwrap_or_else(|| "another operator".into())
     }
 
     fn tell(&self, holds: bool) {
         self.held.send_if_modified(|held| std::mem::replace(held, holds) != holds);
     }
+}
+
+/// What the leader before hands on with a Lease that it gave back.
+fn handed_on(lease: &Lease) -> Duration {
+    let seconds = lease.metadata.annotations.as_ref().and_then(|all| all.get(CONTESTED_ANNOTATION)?.parse().ok());
+    Duration::from_secs(seconds.unwrap_or_default()).min(CONTESTED)
 }
 
 #[cfg(test)]
@@ -290,11 +355,40 @@ mod tests {
     }
 
     #[test]
+    fn a_lease_that_was_deleted_is_made_again_only_after_its_whole_life() {
+        let (mut sight, now) = (Sight::default(), Instant::now());
+        sight.judge("me", Some(&lease("other", "1")), now);
+        assert!(matches!(sight.judge("me", None, now), Move::Wait(_)), "its leader believes in it still");
+        assert!(matches!(sight.judge("me", None, now + 14 * SECOND), Move::Wait(_)));
+        assert_eq!(sight.judge("me", None, now + 15 * SECOND), Move::Create);
+        sight.judge("me", Some(&lease("other", "2")), now + 15 * SECOND);
+        assert!(matches!(sight.judge("me", None, now + 16 * SECOND), Move::Wait(_)), "deleted once more");
+    }
+
+    #[test]
+    fn a_contested_lease_is_handed_on_with_what_is_left_and_whole_where_not_all_was_listed() {
+        let now = Instant::now();
+        let contest = |until, is_listed| Contest { until, is_listed };
+        assert_eq!(contest(None, false).left(now), Duration::ZERO);
+        assert_eq!(contest(Some(now + 20 * SECOND), true).left(now), 20 * SECOND);
+        assert_eq!(contest(Some(now), true).left(now + SECOND), Duration::ZERO);
+        assert_eq!(contest(Some(now), false).left(now + SECOND), CONTESTED);
+        let mut free = lease("", "1");
+        assert_eq!(handed_on(&free), Duration::ZERO);
+        for (value, expected) in
+            [("21", 21 * SECOND), ("100000", CONTESTED), ("soon", Duration::ZERO), ("-1", Duration::ZERO)]
+        {
+            free.metadata.annotations = Some([(CONTESTED_ANNOTATION.to_owned(), value.to_owned())].into());
+            assert_eq!(handed_on(&free), expected, "{value}");
+        }
+    }
+
+    #[test]
     fn a_leader_stops_starting_before_anybody_may_take_over() {
         assert!(RENEW_DEADLINE + CALL < LIFE);
         let (_, held) = watch::channel(true);
         let leadership =
-            |until| Leadership { until: Arc::new(Mutex::new(until)), held: held.clone(), contested: Arc::default() };
+            |until| Leadership { until: Arc::new(Mutex::new(until)), held: held.clone(), contest: Arc::default() };
         assert!(leadership(Some(Instant::now() + SECOND)).holds());
         assert!(!leadership(Some(Instant::now())).holds() && !leadership(None).holds());
         assert!(Leadership::alone().holds());

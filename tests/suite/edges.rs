@@ -197,7 +197,7 @@ async fn an_operator_that_ends_waits_for_no_token() {
 }
 
 #[tokio::test]
-async fn the_bytes_of_one_subscriber_in_flight_are_bounded_and_a_large_event_goes_alone() {
+async fn s18_the_bytes_of_one_subscriber_in_flight_are_bounded_and_a_large_event_goes_alone() {
     let world = shop("bytes", |spec| {
         spec["delivery"] = json!({"maxInFlight": 128});
         spec["webhook"]["timeoutSeconds"] = 20.into();

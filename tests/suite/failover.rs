@@ -218,6 +218,35 @@ async fn a_leader_that_was_paused_past_its_lease_starts_nothing_when_it_wakes() 
     assert_eq!(world.get("subscriber", "shop").await["status"]["conditions"][0]["reason"], json!("Suspended"));
 }
 
+/// It is as if nobody had led meanwhile, but somebody has, and has sent what the first one has in its queue still.
+#[tokio::test]
+async fn a_leader_that_wakes_to_a_lease_that_another_gave_back_ends_and_the_next_one_knows_of_it() {
+    let (world, leader, standby) = two("gave-back").await;
+    world.subscriber("shop", |spec| spec["delivery"] = json!({"rateLimitPerMinute": 6})).await;
+    world.until("subscriber", "shop", |s| s["status"]["observedGeneration"] == s["metadata"]["generation"]).await;
+    world.create("n", "shop", 20).await;
+    world.until_delivered(1).await;
+    leader.process().signal("STOP").await.unwrap();
+    until_leads(&standby).await;
+    world.subscriber("shop", |_| ()).await;
+    world.until_delivered(20).await;
+    assert_eq!(standby.terminate().await.unwrap(), 0);
+    assert_eq!(lease(&world).await["holderIdentity"], "");
+    leader.process().signal("CONT").await.unwrap();
+    assert_eq!(leader.process().wait(PATIENCE).await.unwrap(), 1);
+    // Outcomes of the first one may arrive still: the Lease says so.
+    let handed_on = &world.get("lease", "tidings").await["metadata"]["annotations"]["tidings.dev/contested-seconds"];
+    let seconds: u32 = handed_on.as_str().unwrap().parse().unwrap();
+    assert!((1..=60).contains(&seconds), "{seconds}");
+    let third = world.replica().await;
+    until_leads(&third).await;
+    world.create("m", "shop", 5).await;
+    world.until_delivered(25).await;
+    let arrivals = arrivals(&world);
+    assert!(arrivals.len() == 25 && arrivals.values().all(|times| *times == 1), "{arrivals:?}");
+    assert!(world.get("lease", "tidings").await["metadata"]["annotations"]["tidings.dev/contested-seconds"].is_null());
+}
+
 #[tokio::test]
 async fn a_leader_that_cannot_renew_starts_nothing_more_and_goes_on_once_it_can() {
     let plane: &'static ControlPlane = Box::leak(Box::new(ControlPlane::start().await.unwrap()));

@@ -147,6 +147,7 @@ impl Notifications {
                     self.observe(scope, event);
                     if synced.is_some() && self.scopes.are_synced() && let Some(synced) = synced.take() {
                         info!(unfinished = self.index.len(), "every unfinished Notification is known");
+                        self.attempts.leadership.all_are_listed();
                         synced();
                     }
                 }
