@@ -58,8 +58,8 @@ pub struct Run {
     #[arg(long, value_name = "NAME", env = "TIDINGS_LEASE_NAME", default_value = "tidings")]
     pub lease_name: String,
 
-    /// Send a Secret's values only to hosts that its annotation tidings.dev/allowed-hosts names. For clusters where some may
-    /// write Subscribers but not read Secrets.
+    /// Send a Secret's values only to endpoints that the Secret's own annotations name: tidings.dev/allowed-hosts, and
+    /// tidings.dev/allowed-token-hosts for token services.
     #[arg(long, env = "TIDINGS_REQUIRE_SECRET_CONSENT")]
     pub require_secret_consent: bool,
 

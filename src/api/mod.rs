@@ -49,5 +49,13 @@ pub const REPLAY_LABEL: &str = "tidings.dev/replay";
 pub const REQUEST_ANNOTATION: &str = "tidings.dev/reconcile-requested-at";
 /// A Subscriber with a new value of this annotation is tested: one event is sent through all of it.
 pub const TEST_ANNOTATION: &str = "tidings.dev/test-requested-at";
-/// The hosts that a Secret's values may be sent to, with commas between them.
+/// The endpoints that a Secret's values, and the tokens that they bring, may be sent to: `host[:port][/path-prefix]`,
+/// separated by commas.
 pub const CONSENT_ANNOTATION: &str = "tidings.dev/allowed-hosts";
+/// The token services that a Secret's values may be sent to, in the same form. Where this annotation is absent, those of
+/// [`CONSENT_ANNOTATION`].
+pub const TOKEN_CONSENT_ANNOTATION: &str = "tidings.dev/allowed-token-hosts";
+/// The types of Secrets that are never sent, whatever their annotations say: each is a credential of the cluster itself, or
+/// holds those of others.
+pub const DENIED_SECRET_TYPES: &[&str] =
+    &["kubernetes.io/service-account-token", "bootstrap.kubernetes.io/token", "helm.sh/release.v1"];

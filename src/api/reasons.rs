@@ -77,13 +77,16 @@ catalogue! {
         ConfigMapNotFound: "Create the ConfigMap that the message names; delivery starts at once.",
         /// Not Ready: the spec passed the API server but cannot be used.
         InvalidSpec: "Correct the field that the message names.",
-        /// Not Ready: a Secret lacks a key, or its value cannot be used.
+        /// Not Ready: a Secret lacks a key, or its value cannot be used or is too long.
         InvalidSecret: "Correct the key that the message names.",
-        /// Not Ready: the CA bundle is not PEM, or holds no certificate.
+        /// Not Ready: the CA bundle is not PEM, holds no certificate, or is too long.
         InvalidTrustBundle: "Put PEM certificates under the key that the message names.",
         /// Not Ready: the operator requires consent of Secrets (`--require-secret-consent`), and this one does not allow its
-        /// values to be sent to that host.
-        SecretNotPermitted: "Whoever owns the Secret annotates it with `tidings.dev/allowed-hosts`, naming the host.",
+        /// values to be sent to that endpoint.
+        SecretNotPermitted: "The owner of the Secret adds the endpoint to the annotation that the message names: `tidings.dev/allowed-hosts` or `tidings.dev/allowed-token-hosts`.",
+        /// Not Ready: the Secret is of a type that the operator never sends: a ServiceAccount's token, a bootstrap token or a
+        /// Helm release.
+        SecretTypeDenied: "Put the value that the endpoint expects into a Secret of type Opaque, and name that Secret.",
         /// Not Ready: the operator's egress policy denies the webhook's or the token service's address.
         EgressDenied: "Use a public address, or have an administrator allow it with `--egress-allow-cidr` or `--egress-allow-host`.",
         /// TokenAvailable: the token service issued a token.
@@ -217,6 +220,7 @@ impl SubscriberReason {
                 | Self::InvalidTrustBundle
                 | Self::InvalidSpec
                 | Self::SecretNotPermitted
+                | Self::SecretTypeDenied
                 | Self::HandshakeRefused
                 | Self::EgressDenied
                 | Self::EndpointGone

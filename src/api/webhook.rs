@@ -28,13 +28,15 @@ pub struct Webhook {
     #[schemars(range(min = 1, max = 60))]
     pub timeout_seconds: u32,
     /// Headers to send besides Tidings' own, with every event and with the question for consent (abuseProtection).
-    /// Names are compared without case.
+    /// Names are compared without case. A value has at most 8 KiB, and all names and values together at most 32 KiB.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 32))]
     #[x_kube(
         merge_strategy = ListMerge::Map(vec!["name".into()]),
         validation = Rule::new("self.all(one, self.exists_one(other, one.name.lowerAscii() == other.name.lowerAscii()))")
-            .message("names each header once: header names are compared without case")
+            .message("names each header once: header names are compared without case"),
+        validation = Rule::new("self.map(one, size(one.name) + (has(one.value) ? size(one.value) : 0)).sum() <= 32768")
+            .message("names and values together have more than 32 KiB: shorten or remove some")
     )]
     pub headers: Vec<Header>,
     /// What to trust, besides the usual public certificate authorities, and what to show.

@@ -5,6 +5,7 @@
 
 mod attempt;
 mod clearance;
+mod consent;
 mod event_memory;
 mod expiry;
 mod handled;

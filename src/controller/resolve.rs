@@ -7,19 +7,20 @@ use kube::Client;
 use url::Url;
 
 use super::{
+    consent::Purpose,
     registry::{Reference, Spec},
-    secrets::{Lookup, ReadCredentials},
+    secrets::{Endpoints, Lookup, ReadCredentials, Wanted, bundle_object, want, want_identity},
 };
 use crate::{
     api::{
-        CaKind, ClientAuthentication, ContentMode, ContentType, Header, HttpsUrl, SubscriberReason, SubscriberSpec,
-        Tls, token_parameter_fault,
+        ClientAuthentication, ContentMode, ContentType, CredentialsSecretRef, Header, HttpsUrl, SecretKeyRef,
+        SubscriberReason, SubscriberSpec, Tls, token_parameter_fault,
     },
     cloudevent::Encoding,
     dispatch::{Backoff, Limits},
     egress::{self, Egress, Fingerprint, SendError, Trust, TrustError},
     oauth::{self, TokenCache, TokenKey, TokenRequest},
-    webhook::{Target, extra_header},
+    webhook::{MAX_HEADERS, Target, extra_header},
 };
 
 /// The way of a Subscriber's Notifications: where they go, how fast, and for how long they are tried.
@@ -107,17 +108,26 @@ impl Unresolved {
 
 /// What a spec refers to, whether it exists or not.
 pub fn references(spec: &SubscriberSpec) -> HashSet<Reference> {
-    let mut references = HashSet::from([Reference::Secret(spec.token_service.credentials_secret_ref.name.clone())]);
+    wanted(spec).into_keys().collect()
+}
+
+/// The objects that a spec names, and the keys of each.
+fn wanted(spec: &SubscriberSpec) -> Wanted {
+    let mut wanted = Wanted::new();
+    let CredentialsSecretRef { name, client_id_key, client_secret_key } = &spec.token_service.credentials_secret_ref;
+    want(&mut wanted, Reference::Secret(name.clone()), &[client_id_key, client_secret_key]);
     for tls in [&spec.webhook.tls, &spec.token_service.tls].into_iter().flatten() {
-        references.extend(tls.ca_ref.iter().map(|ca| match ca.kind {
-            CaKind::ConfigMap => Reference::ConfigMap(ca.name.clone()),
-            CaKind::Secret => Reference::Secret(ca.name.clone()),
-        }));
-        references.extend(tls.client_certificate_secret_ref.iter().map(|of| Reference::Secret(of.name.clone())));
+        if let Some(bundle) = &tls.ca_ref {
+            want(&mut wanted, bundle_object(bundle), &[&bundle.key]);
+        }
+        if let Some(certificate) = &tls.client_certificate_secret_ref {
+            want_identity(&mut wanted, certificate);
+        }
     }
-    let of_headers = spec.webhook.headers.iter().filter_map(|header| header.value_from.as_ref());
-    references.extend(of_headers.map(|from| Reference::Secret(from.secret_key_ref.name.clone())));
-    references
+    for from in spec.webhook.headers.iter().filter_map(|header| header.value_from.as_ref()) {
+        want(&mut wanted, Reference::Secret(from.secret_key_ref.name.clone()), &[&from.secret_key_ref.key]);
+    }
+    wanted
 }
 
 impl Resolver {
@@ -141,14 +151,14 @@ impl Resolver {
     }
 
     async fn target(&self, namespace: &str, spec: &SubscriberSpec) -> Result<Target, Unresolved> {
-        let mut lookup = Lookup::new(&self.client, namespace, self.require_secret_consent);
         let url = parse(&spec.webhook.url, "webhook.url")?;
-        let host = url.host_str().unwrap_or_default();
-        let (http, _) = self.way_out(&mut lookup, spec.webhook.tls.as_ref(), "webhook", host).await?;
-        let headers = headers(&mut lookup, &spec.webhook.headers, host).await?;
-        let tokens = self.tokens(&mut lookup, namespace, spec).await?;
-        let credentials = &spec.token_service.credentials_secret_ref.name;
-        lookup.permits(credentials, host).await.map_err(Unresolved::of_credentials)?;
+        let token_url = parse(&spec.token_service.url, "tokenService.url")?;
+        let endpoints = Endpoints { webhook: &url, token_service: &token_url };
+        let consent = self.require_secret_consent;
+        let mut lookup = Lookup::new(&self.client, namespace, consent, endpoints, wanted(spec));
+        let (http, _) = self.way_out(&mut lookup, spec.webhook.tls.as_ref(), "webhook", Purpose::Webhook).await?;
+        let headers = headers(&mut lookup, &spec.webhook.headers).await?;
+        let tokens = self.tokens(&mut lookup, namespace, spec, &token_url).await?;
         check(&http, &url, "webhook.url").await?;
         Ok(Target {
             encoding: encoding(spec),
@@ -166,15 +176,14 @@ impl Resolver {
         lookup: &mut Lookup<'_>,
         namespace: &str,
         spec: &SubscriberSpec,
+        url: &Url,
     ) -> Result<Arc<oauth::TokenSource>, Unresolved> {
         let service = &spec.token_service;
-        let url = parse(&service.url, "tokenService.url")?;
-        let host = url.host_str().unwrap_or_default();
         check_parameters(service.parameters.keys())?;
         let ReadCredentials { credentials, uid, version } =
-            lookup.credentials(&service.credentials_secret_ref, host).await.map_err(Unresolved::of_credentials)?;
-        let (http, trust) = self.way_out(lookup, service.tls.as_ref(), "tokenService", host).await?;
-        check(&http, &url, "tokenService.url").await?;
+            lookup.credentials(&service.credentials_secret_ref).await.map_err(Unresolved::of_credentials)?;
+        let (http, trust) = self.way_out(lookup, service.tls.as_ref(), "tokenService", Purpose::TokenService).await?;
+        check(&http, url, "tokenService.url").await?;
         let authentication = match service.client_authentication {
             ClientAuthentication::Basic => oauth::ClientAuthentication::Basic,
             ClientAuthentication::Post => oauth::ClientAuthentication::Post,
@@ -197,7 +206,7 @@ impl Resolver {
             trust,
         };
         Ok(self.tokens.source(key, || TokenRequest {
-            url,
+            url: url.clone(),
             credentials,
             authentication,
             scopes: service.scopes.clone(),
@@ -208,22 +217,22 @@ impl Resolver {
         }))
     }
 
-    /// The client for one endpoint at `host`, and what tells its trust from others.
+    /// The client for one endpoint, and what tells its trust from others.
     async fn way_out(
         &self,
         lookup: &mut Lookup<'_>,
         tls: Option<&Tls>,
         field: &str,
-        host: &str,
+        purpose: Purpose,
     ) -> Result<(Arc<egress::Client>, Fingerprint), Unresolved> {
         let mut trust = Trust::default();
         let (mut roots, mut identity) = (String::new(), String::new());
         if let Some(reference) = tls.and_then(|tls| tls.ca_ref.as_ref()) {
-            trust.roots_pem = Some(lookup.ca_bundle(reference).await?);
+            trust.roots_pem = Some(lookup.ca_bundle(reference).await?.into_owned());
             roots = format!("{:?} {}, key {}, for {field}.tls.caRef", reference.kind, reference.name, reference.key);
         }
         if let Some(reference) = tls.and_then(|tls| tls.client_certificate_secret_ref.as_ref()) {
-            trust.identity = Some(lookup.client_identity(reference, host).await?);
+            trust.identity = Some(lookup.client_identity(reference, purpose).await?);
             identity = format!("Secret {}, for {field}.tls.clientCertificateSecretRef", reference.name);
         }
         let client = self.egress.client(&trust).map_err(|error| {
@@ -238,25 +247,35 @@ impl Resolver {
 }
 
 /// The headers that the user adds, with the values that Secrets hold.
-async fn headers(lookup: &mut Lookup<'_>, headers: &[Header], host: &str) -> Result<HeaderMap, Unresolved> {
+async fn headers(lookup: &mut Lookup<'_>, headers: &[Header]) -> Result<HeaderMap, Unresolved> {
     let mut map = HeaderMap::new();
+    let mut bytes = 0;
     for Header { name, value, value_from } in headers {
         let field = format!("webhook.headers[{name:.128}]");
-        let (reason, at, bytes) = match (value, value_from) {
-            (Some(value), None) => (SubscriberReason::InvalidSpec, field, value.clone().into_bytes()),
+        let (reason, at, value) = match (value, value_from) {
+            (Some(value), None) => (SubscriberReason::InvalidSpec, field, value.as_bytes()),
             (None, Some(from)) => {
-                let at = format!("Secret {}, key {}, for {field}", from.secret_key_ref.name, from.secret_key_ref.key);
-                (SubscriberReason::InvalidSecret, at, lookup.header_value(&from.secret_key_ref, host).await?)
+                let SecretKeyRef { name, key } = &from.secret_key_ref;
+                let at = format!("Secret {name}, key {key}, for {field}");
+                (SubscriberReason::InvalidSecret, at, lookup.header_value(&from.secret_key_ref).await?)
             }
             _ => {
                 let message = format!("{field}: needs exactly one of value and valueFrom");
                 return Err(Unresolved::permanent(SubscriberReason::InvalidSpec, message));
             }
         };
-        let (name, value) = extra_header(name, &bytes).map_err(|fault| {
+        let (name, value) = extra_header(name, value).map_err(|fault| {
             let reason = if fault.is_of_name() { SubscriberReason::InvalidSpec } else { reason };
             Unresolved::permanent(reason, format!("{at}: {fault}"))
         })?;
+        bytes += name.as_str().len() + value.len();
+        if bytes > MAX_HEADERS {
+            let fault = format!(
+                "{at}: with it the names and values of webhook.headers are longer than {} KiB, the limit for all of them together: shorten or remove some",
+                MAX_HEADERS >> 10
+            );
+            return Err(Unresolved::permanent(reason, fault));
+        }
         map.insert(name, value);
     }
     Ok(map)

@@ -1,19 +1,65 @@
 //! Secrets and ConfigMaps into credentials, trust and header values. Read when used; kept by whoever uses them.
 
-use std::collections::HashMap;
+use std::{
+    borrow::Cow,
+    collections::{BTreeMap, HashMap, HashSet},
+};
 
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
-use kube::{Api, Client};
+use kube::{Api, Client, api::ObjectMeta};
+use tokio::sync::Semaphore;
+use url::Url;
 
-use super::{API_TIMEOUT, resolve::Unresolved};
+use super::{
+    API_TIMEOUT,
+    consent::{self, Purpose},
+    registry::Reference,
+    resolve::Unresolved,
+};
 use crate::{
     api::{
-        CONSENT_ANNOTATION, CaKind, CaRef, ClientCertificateSecretRef, CredentialsSecretRef, SecretKeyRef,
+        CaKind, CaRef, ClientCertificateSecretRef, CredentialsSecretRef, DENIED_SECRET_TYPES, SecretKeyRef,
         SubscriberReason as Reason,
     },
     egress::ClientIdentity,
     oauth::Credentials,
 };
+
+/// The longest client id, in bytes.
+const MAX_CLIENT_ID: usize = 1 << 10;
+/// The longest client secret: some are signed tokens.
+const MAX_CLIENT_SECRET: usize = 16 << 10;
+/// The longest client certificate with its chain and its key, together.
+const MAX_CLIENT_CERTIFICATE: usize = 64 << 10;
+/// The longest bundle of certificate authorities; that of a Linux distribution has about 220 KB.
+const MAX_CA_BUNDLE: usize = 1 << 20;
+
+/// The keys of the certificate and the private key in a Secret of type kubernetes.io/tls.
+const TLS_KEYS: [&str; 2] = ["tls.crt", "tls.key"];
+
+/// How many objects are read at once: each may be a megabyte, which the reading holds several times over.
+static READS: Semaphore = Semaphore::const_new(8);
+
+/// The keys that a spec names, by the object that they are in.
+pub type Wanted = HashMap<Reference, HashSet<String>>;
+
+/// Adds what `reference` names.
+pub fn want(wanted: &mut Wanted, object: Reference, keys: &[&str]) {
+    wanted.entry(object).or_default().extend(keys.iter().map(ToString::to_string));
+}
+
+/// The object of a `caRef`.
+pub fn bundle_object(CaRef { kind, name, .. }: &CaRef) -> Reference {
+    match kind {
+        CaKind::ConfigMap => Reference::ConfigMap(name.clone()),
+        CaKind::Secret => Reference::Secret(name.clone()),
+    }
+}
+
+/// Adds the object of a client certificate.
+pub fn want_identity(wanted: &mut Wanted, reference: &ClientCertificateSecretRef) {
+    want(wanted, Reference::Secret(reference.name.clone()), &TLS_KEYS);
+}
 
 /// Client id and secret, and which version of the Secret they came from.
 pub struct ReadCredentials {
@@ -25,115 +71,185 @@ pub struct ReadCredentials {
     pub version: String,
 }
 
+/// Where the values that a spec names are sent.
+#[derive(Clone, Copy)]
+pub struct Endpoints<'a> {
+    /// The webhook.
+    pub webhook: &'a Url,
+    /// The token service.
+    pub token_service: &'a Url,
+}
+
+impl<'a> Endpoints<'a> {
+    fn of(self, purpose: Purpose) -> &'a Url {
+        match purpose {
+            Purpose::Webhook => self.webhook,
+            Purpose::TokenService => self.token_service,
+        }
+    }
+}
+
 /// Looks up what one Subscriber names in its namespace, each object once.
 pub struct Lookup<'a> {
     client: &'a Client,
     namespace: &'a str,
-    /// Whether a Secret's values go only to hosts that it allows.
+    /// Whether a Secret's values are sent only to endpoints that the Secret allows.
     consent: bool,
-    secrets: HashMap<String, Secret>,
-    config_maps: HashMap<String, ConfigMap>,
+    endpoints: Endpoints<'a>,
+    wanted: Wanted,
+    found: HashMap<Reference, Found>,
+}
+
+/// What is kept of a Secret or ConfigMap while a look at a Subscriber runs: not the whole of it.
+#[derive(Default)]
+struct Found {
+    type_: String,
+    uid: String,
+    version: String,
+    /// The purposes that the Secret does not allow, with the annotation that lacks an entry.
+    refused: Vec<(Purpose, &'static str)>,
+    /// The keys that the spec names, where they exist.
+    values: HashMap<String, Vec<u8>>,
 }
 
 impl<'a> Lookup<'a> {
-    /// A look-up in `namespace`; with `consent`, a Secret's values go only to hosts that it allows.
-    pub fn new(client: &'a Client, namespace: &'a str, consent: bool) -> Self {
-        Self { client, namespace, consent, secrets: HashMap::new(), config_maps: HashMap::new() }
+    /// A look-up in `namespace` of the keys `wanted`, whose values are sent to `endpoints`; with `consent`, only to those
+    /// that each Secret allows.
+    pub fn new(
+        client: &'a Client,
+        namespace: &'a str,
+        consent: bool,
+        endpoints: Endpoints<'a>,
+        wanted: Wanted,
+    ) -> Self {
+        Self { client, namespace, consent, endpoints, wanted, found: HashMap::new() }
     }
 
-    /// Reads the client credentials, which are sent to `host`.
-    pub async fn credentials(
-        &mut self,
-        reference: &CredentialsSecretRef,
-        host: &str,
-    ) -> Result<ReadCredentials, Unresolved> {
+    /// Reads the client credentials.
+    ///
+    /// Whether the Secret allows both endpoints is looked at before its keys: one that does not says nothing of them.
+    pub async fn credentials(&mut self, reference: &CredentialsSecretRef) -> Result<ReadCredentials, Unresolved> {
         let CredentialsSecretRef { name, client_id_key, client_secret_key } = reference;
-        let secret = self.secret_for(name, host).await?;
-        let client_id = credential(secret, name, client_id_key)?;
-        let client_secret = credential(secret, name, client_secret_key)?.into();
+        self.secret_for(name, Purpose::TokenService).await?;
+        // The webhook gets what is got with this Secret: a token.
+        let secret = self.secret_for(name, Purpose::Webhook).await?;
+        let client_id = credential(secret, name, client_id_key, MAX_CLIENT_ID)?;
+        let client_secret = credential(secret, name, client_secret_key, MAX_CLIENT_SECRET)?.into();
         Ok(ReadCredentials {
             credentials: Credentials { client_id, client_secret },
-            uid: secret.metadata.uid.clone().unwrap_or_default(),
-            version: secret.metadata.resource_version.clone().unwrap_or_default(),
+            uid: secret.uid.clone(),
+            version: secret.version.clone(),
         })
     }
 
-    /// Whether what is got with this Secret, a token, may be sent to `host`.
-    pub async fn permits(&mut self, name: &str, host: &str) -> Result<(), Unresolved> {
-        self.secret_for(name, host).await.map(drop)
-    }
-
-    /// Reads a header's value, which is sent to `host`: bytes that are not yet checked.
-    pub async fn header_value(&mut self, reference: &SecretKeyRef, host: &str) -> Result<Vec<u8>, Unresolved> {
+    /// Reads a header's value, which is sent to the webhook: bytes that are not yet checked.
+    pub async fn header_value(&mut self, reference: &SecretKeyRef) -> Result<&[u8], Unresolved> {
         let SecretKeyRef { name, key } = reference;
-        let secret = self.secret_for(name, host).await?;
-        value(secret, name, key, "add it, or name another in secretKeyRef").map(<[u8]>::to_vec)
+        let secret = self.secret_for(name, Purpose::Webhook).await?;
+        value(secret, name, key, "add it, or name another in secretKeyRef")
     }
 
-    /// Reads a client certificate and its key, which are used towards `host`, as PEM texts that are not yet checked.
+    /// Reads a client certificate and its key, as PEM texts that are not yet checked.
     pub async fn client_identity(
         &mut self,
         reference: &ClientCertificateSecretRef,
-        host: &str,
+        purpose: Purpose,
     ) -> Result<ClientIdentity, Unresolved> {
         let name = &reference.name;
-        let secret = self.secret_for(name, host).await?;
+        let secret = self.secret_for(name, purpose).await?;
         let part = |key| value(secret, name, key, "make the Secret with kubectl create secret tls");
-        Ok(ClientIdentity { certificate_pem: part("tls.crt")?.to_vec(), key_pem: part("tls.key")?.to_vec().into() })
+        let [certificate, key] = TLS_KEYS;
+        let (certificate_pem, key_pem) = (part(certificate)?, part(key)?);
+        if certificate_pem.len() + key_pem.len() > MAX_CLIENT_CERTIFICATE {
+            let longest = if certificate_pem.len() < key_pem.len() { key } else { certificate };
+            let fault = format!(
+                "tls.crt and tls.key are longer than {}, the limit for both together: keep the client's certificate, those that lead to its authority, and its key",
+                size(MAX_CLIENT_CERTIFICATE)
+            );
+            return Err(invalid(name, longest, &fault));
+        }
+        Ok(ClientIdentity { certificate_pem: certificate_pem.to_vec(), key_pem: key_pem.to_vec().into() })
     }
 
-    /// Reads a bundle of certificates, as PEM text that is not yet checked. It is sent to nobody.
-    pub async fn ca_bundle(&mut self, reference: &CaRef) -> Result<Vec<u8>, Unresolved> {
+    /// Reads a bundle of certificates, as PEM text that is not yet checked. It is not sent anywhere.
+    pub async fn ca_bundle(&mut self, reference: &CaRef) -> Result<Cow<'_, [u8]>, Unresolved> {
         let CaRef { kind, name, key } = reference;
-        let bytes = match kind {
-            CaKind::ConfigMap => {
-                let map = self.config_map(name).await?;
-                let text = map.data.as_ref().and_then(|data| data.get(key)).map(|text| text.clone().into_bytes());
-                let bytes = || map.binary_data.as_ref().and_then(|data| data.get(key)).map(|bytes| bytes.0.clone());
-                text.or_else(bytes)
-            }
-            CaKind::Secret => {
-                let data = self.secret(name).await?.data.as_ref();
-                data.and_then(|data| data.get(key)).map(|bytes| bytes.0.clone())
-            }
+        let hides_keys = self.consent && *kind == CaKind::Secret;
+        let object = self.object(bundle_object(reference)).await?;
+        let fault = match object.values.get(key) {
+            Some(pem) if pem.len() <= MAX_CA_BUNDLE => return Ok(pem.into()),
+            Some(_) => format!(
+                "{kind:?} {name}, key {key}: the bundle is longer than {}, the limit for tls.caRef: keep the certificates of the authorities that the endpoint needs",
+                size(MAX_CA_BUNDLE)
+            ),
+            // Under consent no Secret tells which keys it has: no key reads as no certificate.
+            None if hides_keys => return Ok(Cow::Borrowed(&[])),
+            None => format!("{kind:?} {name} has no key {key}: put the PEM certificates there, or set tls.caRef.key"),
         };
-        bytes.ok_or_else(|| {
-            Unresolved::permanent(
-                Reason::InvalidTrustBundle,
-                format!("{kind:?} {name} has no key {key}: put the PEM certificates there, or set tls.caRef.key"),
-            )
-        })
+        Err(Unresolved::permanent(Reason::InvalidTrustBundle, fault))
     }
 
-    /// A Secret whose values are sent to `host`.
-    async fn secret_for(&mut self, name: &str, host: &str) -> Result<&Secret, Unresolved> {
-        let consent = self.consent;
-        let secret = self.secret(name).await?;
-        if consent && !allows(secret, host) {
+    /// A Secret whose values are sent out for this purpose.
+    async fn secret_for(&mut self, name: &str, purpose: Purpose) -> Result<&Found, Unresolved> {
+        let (consent, endpoint) = (self.consent, self.endpoints.of(purpose));
+        let secret = self.object(Reference::Secret(name.into())).await?;
+        let refused = secret.refused.iter().find(|(refused, _)| consent && *refused == purpose);
+        if let Some((_, annotation)) = refused {
+            let (entry, field) = (consent::entry(endpoint), purpose.field());
             return Err(Unresolved::permanent(
                 Reason::SecretNotPermitted,
                 format!(
-                    "Secret {name} does not allow its values to be sent to {host:.253}: who owns it annotates it with {CONSENT_ANNOTATION}={host:.253} (several with commas between them)"
+                    "Secret {name} does not allow its values to be sent to {entry} ({field}): the owner of the Secret adds {entry} to its annotation {annotation} (entries are separated by commas)"
+                ),
+            ));
+        }
+        if DENIED_SECRET_TYPES.contains(&secret.type_.as_str()) {
+            return Err(Unresolved::permanent(
+                Reason::SecretTypeDenied,
+                format!(
+                    "Secret {name} is of type {}, which the operator never sends to an endpoint: put the value that {} expects into a Secret of type Opaque, and name that Secret",
+                    secret.type_,
+                    purpose.field()
                 ),
             ));
         }
         Ok(secret)
     }
 
-    async fn secret(&mut self, name: &str) -> Result<&Secret, Unresolved> {
-        if !self.secrets.contains_key(name) {
-            let secret = self.get(name, "Secret", Reason::SecretNotFound).await?;
-            self.secrets.insert(name.to_owned(), secret);
+    async fn object(&mut self, reference: Reference) -> Result<&Found, Unresolved> {
+        if !self.found.contains_key(&reference) {
+            let keys = self.wanted.get(&reference).cloned().unwrap_or_default();
+            let found = match &reference {
+                Reference::Secret(name) => {
+                    self.kept(self.get::<Secret>(name, "Secret", Reason::SecretNotFound).await?, &keys)
+                }
+                Reference::ConfigMap(name) => {
+                    let map: ConfigMap = self.get(name, "ConfigMap", Reason::ConfigMapNotFound).await?;
+                    let text = map.data.into_iter().flatten().map(|(key, text)| (key, text.into_bytes()));
+                    let bytes = map.binary_data.into_iter().flatten().map(|(key, bytes)| (key, bytes.0));
+                    Found { values: only(&keys, text.chain(bytes)), ..Found::default() }
+                }
+            };
+            self.found.insert(reference.clone(), found);
         }
-        Ok(&self.secrets[name])
+        Ok(&self.found[&reference])
     }
 
-    async fn config_map(&mut self, name: &str) -> Result<&ConfigMap, Unresolved> {
-        if !self.config_maps.contains_key(name) {
-            let map = self.get(name, "ConfigMap", Reason::ConfigMapNotFound).await?;
-            self.config_maps.insert(name.to_owned(), map);
+    /// What is kept of a Secret of which the spec names these keys.
+    fn kept(&self, secret: Secret, keys: &HashSet<String>) -> Found {
+        let ObjectMeta { annotations, uid, resource_version, .. } = secret.metadata;
+        let annotations: BTreeMap<_, _> = annotations.unwrap_or_default();
+        let refused = [Purpose::Webhook, Purpose::TokenService].into_iter().filter_map(|purpose| {
+            let refused = consent::check(&annotations, purpose, self.endpoints.of(purpose)).err();
+            refused.map(|annotation| (purpose, annotation))
+        });
+        Found {
+            type_: secret.type_.unwrap_or_default(),
+            uid: uid.unwrap_or_default(),
+            version: resource_version.unwrap_or_default(),
+            refused: refused.collect(),
+            values: only(keys, secret.data.into_iter().flatten().map(|(key, bytes)| (key, bytes.0))),
         }
-        Ok(&self.config_maps[name])
     }
 
     async fn get<K>(&self, name: &str, kind: &str, missing: Reason) -> Result<K, Unresolved>
@@ -151,6 +267,7 @@ impl<'a> Lookup<'a> {
             ));
         }
         let api = Api::<K>::namespaced(self.client.clone(), self.namespace);
+        let _turn = READS.acquire().await;
         let found = tokio::time::timeout(API_TIMEOUT, api.get_opt(name)).await.map_err(|_| Unresolved::ApiTimeout)?;
         found?.ok_or_else(|| {
             Unresolved::permanent(
@@ -161,10 +278,9 @@ impl<'a> Lookup<'a> {
     }
 }
 
-/// Whether the Secret's annotation names this host.
-fn allows(secret: &Secret, host: &str) -> bool {
-    let allowed = secret.metadata.annotations.as_ref().and_then(|annotations| annotations.get(CONSENT_ANNOTATION));
-    allowed.is_some_and(|allowed| allowed.split(',').any(|allowed| allowed.trim().eq_ignore_ascii_case(host)))
+/// Those of `values` whose keys are among `keys`.
+fn only(keys: &HashSet<String>, values: impl Iterator<Item = (String, Vec<u8>)>) -> HashMap<String, Vec<u8>> {
+    values.filter(|(key, _)| keys.contains(key)).collect()
 }
 
 /// A DNS subdomain (RFC 1123).
@@ -182,14 +298,23 @@ fn invalid(name: &str, key: &str, fault: &str) -> Unresolved {
     Unresolved::permanent(Reason::InvalidSecret, format!("Secret {name}, key {key}: {fault}"))
 }
 
-fn value<'s>(secret: &'s Secret, name: &str, key: &str, remedy: &str) -> Result<&'s [u8], Unresolved> {
-    let found = secret.data.as_ref().and_then(|data| data.get(key));
-    found.map(|bytes| bytes.0.as_slice()).ok_or_else(|| invalid(name, key, &format!("there is no such key: {remedy}")))
+/// A size as people read it.
+fn size(bytes: usize) -> String {
+    format!("{} KiB", bytes >> 10)
 }
 
-/// A value that RFC 6749 (appendix A.1 and A.2) allows as a client id or secret: printable ASCII.
-fn credential(secret: &Secret, name: &str, key: &str) -> Result<String, Unresolved> {
+fn value<'s>(secret: &'s Found, name: &str, key: &str, remedy: &str) -> Result<&'s [u8], Unresolved> {
+    let found = secret.values.get(key).map(Vec::as_slice);
+    found.ok_or_else(|| invalid(name, key, &format!("there is no such key: {remedy}")))
+}
+
+/// A value that RFC 6749 (appendix A.1 and A.2) allows as a client id or secret, printable ASCII, of at most `limit` bytes.
+fn credential(secret: &Found, name: &str, key: &str, limit: usize) -> Result<String, Unresolved> {
     let bytes = value(secret, name, key, "add it, or name another in credentialsSecretRef")?;
+    if bytes.len() > limit {
+        let fault = format!("the value is longer than {}, the limit for it: shorten it", size(limit));
+        return Err(invalid(name, key, &fault));
+    }
     let text = std::str::from_utf8(bytes).map_err(|_| invalid(name, key, "the value is not text"))?;
     let fault = if text.is_empty() {
         "the value is empty: put the client's there"
@@ -218,19 +343,20 @@ mod tests {
     }
 
     #[test]
-    fn s09_a_secret_allows_the_hosts_that_it_names_and_no_others() {
-        let secret = |allowed: &str| {
-            let mut secret = Secret::default();
-            secret.metadata.annotations = Some([(CONSENT_ANNOTATION.to_owned(), allowed.to_owned())].into());
-            secret
-        };
-        for allowed in ["hooks.example.com", "login.example.com, Hooks.Example.com"] {
-            assert!(allows(&secret(allowed), "hooks.example.com"), "{allowed}");
-        }
-        for allowed in ["", "*", "example.com", "xhooks.example.com", "hooks.example.com.evil.example", "hooks.example"]
-        {
-            assert!(!allows(&secret(allowed), "hooks.example.com"), "{allowed}");
-        }
-        assert!(!allows(&Secret::default(), "hooks.example.com"));
+    fn s17_a_credential_has_a_limit_and_the_fault_names_secret_key_and_limit() {
+        let secret = |length| Found { values: [("k".to_owned(), vec![b'a'; length])].into(), ..Found::default() };
+        assert!(credential(&secret(MAX_CLIENT_ID), "acme", "k", MAX_CLIENT_ID).is_ok());
+        let fault = credential(&secret(MAX_CLIENT_ID + 1), "acme", "k", MAX_CLIENT_ID).unwrap_err().to_string();
+        assert_eq!(
+            fault,
+            "InvalidSecret: Secret acme, key k: the value is longer than 1 KiB, the limit for it: shorten it"
+        );
+    }
+
+    #[test]
+    fn s17_only_the_keys_that_a_spec_names_are_kept() {
+        let values = [("a", 1), ("b", 1_000_000)].map(|(key, length)| (key.to_owned(), vec![0; length]));
+        let kept = only(&HashSet::from(["a".to_owned(), "c".to_owned()]), values.into_iter());
+        assert_eq!(kept, HashMap::from([("a".to_owned(), vec![0])]));
     }
 }

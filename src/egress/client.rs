@@ -16,7 +16,7 @@ use super::{
     Fingerprint, Lookup, Policy, SendError, Trust, TrustError,
     error::{Denied, has_cause, sort},
     resolver::{Resolver, System},
-    roots::public_roots,
+    stores::Stores,
 };
 
 /// An answer with more headers than this is none.
@@ -35,6 +35,7 @@ const IDLE_FOR: Duration = Duration::from_secs(4);
 pub struct Egress {
     resolver: Resolver,
     clients: Mutex<HashMap<Fingerprint, Weak<Client>>>,
+    stores: Stores,
 }
 
 /// An HTTP client that dials allowed addresses only, follows no redirect, uses no proxy and never decompresses.
@@ -65,7 +66,11 @@ impl Egress {
 
     /// The same with names from elsewhere. The policy judges the addresses, wherever they come from.
     pub fn with_lookup(policy: Policy, names: Arc<dyn Lookup>) -> Self {
-        Self { resolver: Resolver { policy: Arc::new(policy), names }, clients: Mutex::default() }
+        Self {
+            resolver: Resolver { policy: Arc::new(policy), names },
+            clients: Mutex::default(),
+            stores: Stores::default(),
+        }
     }
 
     /// The client for a trust: the one that others of the same trust use, or a new one.
@@ -83,7 +88,7 @@ impl Egress {
 
     fn make(&self, trust: &Trust) -> Result<Client, TrustError> {
         let http = reqwest::Client::builder()
-            .tls_backend_preconfigured(trust.config(public_roots())?)
+            .tls_backend_preconfigured(trust.config(self.stores.with(trust.roots_pem.as_deref())?)?)
             .https_only(true)
             .redirect(reqwest::redirect::Policy::none())
             .retry(reqwest::retry::never())

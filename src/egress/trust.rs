@@ -101,13 +101,9 @@ impl Trust {
         Fingerprint(hash.finalize().into())
     }
 
-    /// The TLS side of a client: TLS 1.2 and 1.3, certificates verified by WebPKI rules against `public` and the
-    /// authorities of its own.
-    pub(super) fn config(&self, public: RootCertStore) -> Result<ClientConfig, TrustError> {
-        let mut roots = public;
-        if let Some(pem) = &self.roots_pem {
-            add(&mut roots, pem)?;
-        }
+    /// The TLS side of a client: TLS 1.2 and 1.3, certificates verified by WebPKI rules against `roots`, which hold the
+    /// public authorities and those of [`Trust::roots_pem`].
+    pub(super) fn config(&self, roots: Arc<RootCertStore>) -> Result<ClientConfig, TrustError> {
         let config = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
             .with_protocol_versions(&[&TLS13, &TLS12])
             .map_err(|_| TrustError::Unsupported)?
@@ -128,7 +124,8 @@ impl Trust {
     }
 }
 
-fn add(roots: &mut RootCertStore, pem: &[u8]) -> Result<(), RootsFault> {
+/// Adds the certificate authorities of a bundle.
+pub(super) fn add(roots: &mut RootCertStore, pem: &[u8]) -> Result<(), RootsFault> {
     let mut count = 0;
     for certificate in CertificateDer::pem_slice_iter(pem) {
         count += 1;
@@ -178,8 +175,16 @@ mod tests {
         Trust { roots_pem: Some(pem.into()), identity: None }
     }
 
+    fn config(trust: &Trust) -> Result<ClientConfig, TrustError> {
+        let mut roots = RootCertStore::empty();
+        if let Some(pem) = &trust.roots_pem {
+            add(&mut roots, pem)?;
+        }
+        trust.config(roots.into())
+    }
+
     fn fault(trust: &Trust) -> TrustError {
-        trust.config(RootCertStore::empty()).map(drop).unwrap_err()
+        config(trust).map(drop).unwrap_err()
     }
 
     #[test]
@@ -222,7 +227,7 @@ mod tests {
             assert_eq!(fault(&roots(&pem)), TrustError::Roots(expected), "{pem}");
         }
         let two = format!("# text before\n{good}\n# and between\n{}", Authority::new().ca_pem());
-        assert!(roots(&two).config(RootCertStore::empty()).is_ok());
+        assert!(config(&roots(&two)).is_ok());
     }
 
     #[test]
@@ -248,6 +253,6 @@ mod tests {
         }
         let chain = format!("{certificate}{}", authority.ca_pem());
         let trust = Trust { roots_pem: None, identity: identity(&chain, key) };
-        assert!(trust.config(RootCertStore::empty()).is_ok());
+        assert!(config(&trust).is_ok());
     }
 }

@@ -4,6 +4,12 @@ use http::{HeaderName, HeaderValue};
 
 use crate::api::is_reserved_header;
 
+/// The longest value of a header, in bytes.
+pub const MAX_HEADER_VALUE: usize = 8 << 10;
+/// The names and values of all headers that a Subscriber adds have at most this many bytes together: most servers refuse
+/// longer heads.
+pub const MAX_HEADERS: usize = 32 << 10;
+
 /// Why a header cannot be sent. The value is never shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidHeader {
@@ -19,6 +25,9 @@ pub enum InvalidHeader {
     /// The value ends with a line break.
     #[error("the value ends with a line break: create it with printf, or kubectl --from-literal")]
     LineBreak,
+    /// The value is longer than [`MAX_HEADER_VALUE`].
+    #[error("the value is longer than {} KiB, the limit for a header: shorten it", MAX_HEADER_VALUE >> 10)]
+    TooLong,
     /// Not a field value (RFC 9110, section 5.5) of printable ASCII.
     #[error("the value has characters other than printable ASCII, or begins or ends with a space")]
     Value,
@@ -39,6 +48,7 @@ pub fn extra_header(name: &str, value: &[u8]) -> Result<(HeaderName, HeaderValue
     }
     match value {
         [] => return Err(InvalidHeader::Empty),
+        _ if value.len() > MAX_HEADER_VALUE => return Err(InvalidHeader::TooLong),
         [.., b'\n' | b'\r'] => return Err(InvalidHeader::LineBreak),
         [b' ' | b'\t', ..] | [.., b' ' | b'\t'] => return Err(InvalidHeader::Value),
         _ if !value.iter().all(|b| matches!(b, b' '..=b'~' | b'\t')) => return Err(InvalidHeader::Value),
@@ -92,5 +102,11 @@ mod tests {
         assert_eq!(extra_header("X-A", b"a\n").unwrap_err(), InvalidHeader::LineBreak);
         assert_eq!(extra_header("X-A", " a".as_bytes()).unwrap_err(), InvalidHeader::Value);
         assert_eq!(extra_header("X-A", "ä".as_bytes()).unwrap_err(), InvalidHeader::Value);
+    }
+
+    #[test]
+    fn s17_a_header_has_at_most_8_kib() {
+        assert!(extra_header("X-A", &[b'a'; 8192]).is_ok());
+        assert_eq!(extra_header("X-A", &[b'a'; 8193]).unwrap_err(), InvalidHeader::TooLong);
     }
 }

@@ -9,6 +9,6 @@ mod verdict;
 
 pub use deliver::{Clearance, Delivery, NotCleared, Unauthorized};
 pub use handshake::{Consent, NoAnswer, ask_consent};
-pub use header::{InvalidHeader, extra_header};
+pub use header::{InvalidHeader, MAX_HEADER_VALUE, MAX_HEADERS, extra_header};
 pub use target::Target;
 pub use verdict::{Outcome, Verdict};

@@ -1,7 +1,8 @@
 //! What one tenant can do with another's Secrets (S8), and what the writer of a Subscriber can do with those of the own
-//! namespace that are not theirs to read (S9).
+//! namespace that are not theirs to read (S9, S24).
 
 use serde_json::{Value, json};
+use testkit::Operator;
 
 use crate::world::{CLIENT, PATIENCE, World, condition, path};
 
@@ -42,19 +43,46 @@ async fn s08_a_subscriber_finds_the_secrets_of_its_own_namespace_alone() {
     assert!(tenant.tokens.requests().is_empty() && victim.tokens.requests().is_empty());
 }
 
-/// A Secret of this name with this annotation.
+/// A Secret of this name with these endpoints in `allowed-hosts`.
 fn secret(name: &str, allowed: Option<&str>, data: &Value) -> Value {
-    let annotations = allowed.map_or_else(|| json!({}), |allowed| json!({"tidings.dev/allowed-hosts": allowed}));
+    secret_with(name, allowed, None, data)
+}
+
+/// A Secret of this name with these endpoints in `allowed-hosts` and `allowed-token-hosts`.
+fn secret_with(name: &str, allowed: Option<&str>, tokens: Option<&str>, data: &Value) -> Value {
+    let mut annotations = json!({});
+    for (name, value) in [("tidings.dev/allowed-hosts", allowed), ("tidings.dev/allowed-token-hosts", tokens)] {
+        if let Some(value) = value {
+            annotations[name] = value.into();
+        }
+    }
     json!({
         "apiVersion": "v1", "kind": "Secret", "metadata": {"name": name, "annotations": annotations}, "stringData": data,
     })
 }
 
-#[tokio::test]
-async fn s09_where_consent_is_required_a_secrets_values_go_only_to_the_hosts_that_it_allows() {
-    let world = World::new("consent").await;
+/// Host and port of a URL.
+fn endpoint(url: &str) -> &str {
+    url.trim_start_matches("https://").split('/').next().unwrap()
+}
+
+/// A world whose operator requires consent.
+async fn consenting(name: &str) -> (World, Operator) {
+    let world = World::new(name).await;
     let operator = world.start(&["--egress-allow-cidr", "127.0.0.0/8", "--require-secret-consent"]).await;
     operator.ready(PATIENCE).await.unwrap();
+    (world, operator)
+}
+
+/// The message of a Subscriber that is not ready for this reason.
+async fn message(world: &World, subscriber: &str, reason: &str) -> String {
+    let object = world.until_reason(subscriber, reason).await;
+    condition(&object, "Ready")["message"].as_str().unwrap().to_owned()
+}
+
+#[tokio::test]
+async fn s09_where_consent_is_required_a_secrets_values_go_only_to_the_hosts_that_it_allows() {
+    let (world, _operator) = consenting("consent").await;
     let credentials = json!({"client_id": CLIENT.0, "client_secret": CLIENT.1});
     let key = json!({"api-key": "k"});
     let identity = world.authority.client_identity("tidings");
@@ -70,15 +98,20 @@ async fn s09_where_consent_is_required_a_secrets_values_go_only_to_the_hosts_tha
         })
         .await;
     world.notification("n", "shop", json!({"source": "/s", "type": "t"})).await;
+    let (webhook, tokens) = (world.receiver.url(""), world.tokens.url());
+    let (webhook, tokens) = (endpoint(&webhook), endpoint(&tokens));
+    let both = format!("login.example.com, {tokens},{webhook}");
     // Each in turn: the certificate, the header's value, the credentials.
-    for (name, data) in [("mtls", &certificate), ("hook", &key), ("acme-oauth", &credentials)] {
-        let expected = format!("Secret {name} does not allow its values to be sent to 127.0.0.1");
+    for (name, data, to) in
+        [("mtls", &certificate, webhook), ("hook", &key, webhook), ("acme-oauth", &credentials, tokens)]
+    {
+        let expected = format!("Secret {name} does not allow its values to be sent to {to} (");
         let says = |s: &Value| condition(s, "Ready")["message"].as_str().is_some_and(|m| m.contains(&expected));
         let refused = world.until("subscriber", "shop", says).await;
         assert_eq!(condition(&refused, "Ready")["reason"], "SecretNotPermitted");
         assert_eq!(condition(&refused, "Stalled")["status"], "True");
         assert!(world.tokens.requests().is_empty() && world.receiver.requests().is_empty(), "no connection");
-        world.apply(&secret(name, Some("login.example.com, 127.0.0.1"), data)).await;
+        world.apply(&secret(name, Some(&both), data)).await;
     }
     world.until_phase("n", "Delivered").await;
     // Nor does a token go to a host that its credentials do not allow: the webhook is at another name of the same place.
@@ -88,12 +121,78 @@ async fn s09_where_consent_is_required_a_secrets_values_go_only_to_the_hosts_tha
             spec["webhook"]["url"] = url.into();
         })
         .await;
-    let stolen = world.until_reason("stolen", "SecretNotPermitted").await;
-    let message = condition(&stolen, "Ready")["message"].as_str().unwrap().to_owned();
+    let message = message(&world, "stolen", "SecretNotPermitted").await;
     assert!(message.contains("Secret acme-oauth") && message.contains("localhost"), "{message}");
     // Consent that is withdrawn counts at once.
     world.apply(&secret("hook", Some(""), &key)).await;
     world.until_reason("shop", "SecretNotPermitted").await;
+}
+
+#[tokio::test]
+async fn s09_a_secret_that_does_not_consent_says_nothing_of_its_keys() {
+    let (world, _operator) = consenting("keys").await;
+    let credentials = json!({"client_id": CLIENT.0, "client_secret": CLIENT.1});
+    // The token service is allowed, the webhook is not.
+    world.apply(&secret_with("acme-oauth", None, Some(endpoint(&world.tokens.url())), &credentials)).await;
+    world.apply(&secret("vault", None, &json!({"password": "no certificate"}))).await;
+    let mut said = Vec::new();
+    for (name, key) in [("there", "password"), ("absent", "passwort")] {
+        world
+            .subscriber(&format!("header-{name}"), |spec| {
+                spec["webhook"]["headers"] =
+                    json!([{"name": "X-Api-Key", "valueFrom": {"secretKeyRef": {"name": "vault", "key": key}}}]);
+            })
+            .await;
+        world
+            .subscriber(&format!("bundle-{name}"), |spec| {
+                spec["webhook"]["tls"]["caRef"] = json!({"kind": "Secret", "name": "vault", "key": key});
+            })
+            .await;
+        world
+            .subscriber(&format!("client-{name}"), |spec| {
+                spec["tokenService"]["credentialsSecretRef"]["clientSecretKey"] =
+                    if name == "there" { "client_secret" } else { key }.into();
+            })
+            .await;
+        let messages = [
+            message(&world, &format!("header-{name}"), "SecretNotPermitted").await,
+            message(&world, &format!("bundle-{name}"), "InvalidTrustBundle").await.replace(key, "KEY"),
+            message(&world, &format!("client-{name}"), "SecretNotPermitted").await,
+        ]
+        .map(|message| message.replace(&format!("-{name}"), ""));
+        said.push(messages);
+    }
+    assert_eq!(said[0], said[1]);
+    assert!(world.tokens.requests().is_empty() && world.receiver.requests().is_empty(), "no connection");
+}
+
+#[tokio::test]
+async fn s24_consent_to_a_webhook_is_none_to_a_token_service_nor_the_other_way_round() {
+    let (world, _operator) = consenting("purposes").await;
+    let credentials = json!({"client_id": CLIENT.0, "client_secret": CLIENT.1});
+    let (webhook, tokens) = (world.receiver.url(""), world.tokens.url());
+    let (webhook, login) = (endpoint(&webhook), endpoint(&tokens));
+    let below = format!("{webhook}/shop");
+    world.apply(&secret_with("acme-oauth", Some(&below), Some(login), &credentials)).await;
+    world.subscriber("shop", |_| ()).await;
+    world.until_reason("shop", "Operational").await;
+    let before = (world.tokens.requests().len(), world.receiver.requests().len());
+    // The partner who runs the webhook would get the client secret, and the token service a token.
+    let partner = world.receiver.url("/shop/token");
+    world.subscriber("secret", |spec| spec["tokenService"]["url"] = partner.into()).await;
+    world.subscriber("token", |spec| spec["webhook"]["url"] = tokens.clone().into()).await;
+    // Another path of the same host.
+    world.subscriber("shop2", |_| ()).await;
+    let expected = [
+        ("secret", format!("{webhook} (tokenService.url)"), "annotation tidings.dev/allowed-token-hosts"),
+        ("token", format!("{login} (webhook.url)"), "annotation tidings.dev/allowed-hosts"),
+        ("shop2", format!("{webhook} (webhook.url)"), "annotation tidings.dev/allowed-hosts"),
+    ];
+    for (name, endpoint, annotation) in expected {
+        let message = message(&world, name, "SecretNotPermitted").await;
+        assert!(message.contains(&endpoint) && message.contains(annotation), "{name}: {message}");
+    }
+    assert_eq!((world.tokens.requests().len(), world.receiver.requests().len()), before, "no connection");
 }
 
 #[tokio::test]

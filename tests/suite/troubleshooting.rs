@@ -73,6 +73,10 @@ fn cases() -> Vec<Case> {
         case(Reason::InvalidSecret, |spec| {
             spec["tokenService"]["credentialsSecretRef"]["clientSecretKey"] = "secret".into();
         }),
+        case(Reason::SecretTypeDenied, |spec| {
+            spec["webhook"]["headers"] =
+                json!([{"name": "X-Api-Key", "valueFrom": {"secretKeyRef": {"name": "release", "key": "release"}}}]);
+        }),
         case(Reason::InvalidTrustBundle, |spec| spec["webhook"]["tls"]["caRef"]["name"] = "not-pem".into()),
         case(Reason::TokenIssued, nothing),
         case(Reason::TokenUnavailable, |spec| {
@@ -125,8 +129,13 @@ async fn all() -> BTreeMap<&'static str, String> {
     let wrong = json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "wrong"}, "stringData": {"client_id": CLIENT.0, "client_secret": "wrong"}});
     let not_pem =
         json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "not-pem"}, "data": {"ca.crt": "none"}});
-    world.apply(&wrong).await;
-    world.apply(&not_pem).await;
+    let release = json!({
+        "apiVersion": "v1", "kind": "Secret", "metadata": {"name": "release"}, "type": "helm.sh/release.v1",
+        "stringData": {"release": "r"},
+    });
+    for object in [wrong, not_pem, release] {
+        world.apply(&object).await;
+    }
     script(&world);
     let _operator = world.operator().await;
     let mut shown = BTreeMap::new();

@@ -1,0 +1,250 @@
+//! What the annotations of a Secret allow: which endpoints its values may be sent to. Pure.
+
+use std::collections::BTreeMap;
+
+use url::Url;
+
+use crate::api::{CONSENT_ANNOTATION, TOKEN_CONSENT_ANNOTATION};
+
+/// The https port, which an entry without a port means.
+const HTTPS: u16 = 443;
+/// What a server may take for a separator of segments or for a step upwards, beyond what a URL parser has resolved.
+const AMBIGUOUS: [&str; 5] = ["%2f", "%5c", "%25", "\\", ";"];
+
+/// What a value is sent to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    /// The webhook: header values, its client certificate, and the tokens that the credentials bring.
+    Webhook,
+    /// The token service: the client credentials and its client certificate.
+    TokenService,
+}
+
+impl Purpose {
+    /// The field whose endpoint must be allowed.
+    pub const fn field(self) -> &'static str {
+        match self {
+            Self::Webhook => "webhook.url",
+            Self::TokenService => "tokenService.url",
+        }
+    }
+}
+
+/// Checks that a Secret with these annotations allows its values to be sent to `url` for this purpose. The error is the
+/// name of the annotation that must have an entry for it.
+///
+/// `allowed-hosts` names webhooks and token services. Where `allowed-token-hosts` is present, even empty, it alone names
+/// the token services, and `allowed-hosts` names webhooks only.
+pub fn check(annotations: &BTreeMap<String, String>, purpose: Purpose, url: &Url) -> Result<(), &'static str> {
+    let (hosts, token_hosts) = (annotations.get(CONSENT_ANNOTATION), annotations.get(TOKEN_CONSENT_ANNOTATION));
+    let (name, list) = match purpose {
+        Purpose::TokenService if token_hosts.is_some() || hosts.is_none() => (TOKEN_CONSENT_ANNOTATION, token_hosts),
+        _ => (CONSENT_ANNOTATION, hosts),
+    };
+    let entries = list.map_or("", String::as_str).split(',');
+    entries.into_iter().any(|entry| covers(entry.trim(), url)).then_some(()).ok_or(name)
+}
+
+/// The entry that allows `url` and all paths of its host and port.
+pub fn entry(url: &Url) -> String {
+    let host = url.host_str().unwrap_or_default();
+    match url.port() {
+        Some(port) => format!("{host:.253}:{port}"),
+        None => format!("{host:.253}"),
+    }
+}
+
+/// Whether an entry, `host[:port][/path-prefix]`, covers the URL. An entry that cannot be read covers nothing.
+fn covers(entry: &str, url: &Url) -> bool {
+    let (authority, prefix) = match entry.find('/') {
+        Some(at) => entry.split_at(at),
+        None => (entry, ""),
+    };
+    let Some((host, port)) = host_and_port(authority) else {
+        return false;
+    };
+    let is_host = url.host_str().is_some_and(|of_url| !host.is_empty() && of_url.eq_ignore_ascii_case(host));
+    is_host && url.port_or_known_default() == Some(port) && is_below(prefix, url.path())
+}
+
+/// `host`, `host:port`, `[address]` or `[address]:port`.
+fn host_and_port(authority: &str) -> Option<(&str, u16)> {
+    // The last colon of an IPv6 address stands before its closing bracket.
+    let colon = authority.rfind(':').filter(|at| !authority[*at..].contains(']'));
+    let Some(at) = colon else {
+        return Some((authority, HTTPS));
+    };
+    let port = &authority[at + 1..];
+    let is_number = !port.is_empty() && port.bytes().all(|b| b.is_ascii_digit());
+    Some((&authority[..at], is_number.then(|| port.parse().ok())??))
+}
+
+/// Whether `path` is the prefix or continues it with whole segments. What a server may read as another path than it
+/// seems is below no prefix.
+fn is_below(prefix: &str, path: &str) -> bool {
+    let prefix = prefix.trim_end_matches('/');
+    if prefix.is_empty() {
+        return true;
+    }
+    let lower = path.to_ascii_lowercase();
+    let rest = path.strip_prefix(prefix);
+    rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+        && !AMBIGUOUS.iter().any(|part| lower.contains(part))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn url(text: &str) -> Url {
+        Url::parse(text).unwrap()
+    }
+
+    /// The annotations of a Secret: `allowed-hosts` and `allowed-token-hosts`.
+    fn annotations(hosts: Option<&str>, token_hosts: Option<&str>) -> BTreeMap<String, String> {
+        let both = [(CONSENT_ANNOTATION, hosts), (TOKEN_CONSENT_ANNOTATION, token_hosts)];
+        both.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?.to_owned()))).collect()
+    }
+
+    fn allows(annotations: &BTreeMap<String, String>, purpose: Purpose, url: &Url) -> bool {
+        check(annotations, purpose, url).is_ok()
+    }
+
+    fn permits(list: &str, target: &str) -> bool {
+        let by_hosts = allows(&annotations(Some(list), None), Purpose::Webhook, &url(target));
+        // The same syntax in both annotations.
+        assert_eq!(by_hosts, allows(&annotations(None, Some(list)), Purpose::TokenService, &url(target)), "{list}");
+        by_hosts
+    }
+
+    #[test]
+    fn s09_a_secret_allows_the_hosts_that_it_names_and_no_others() {
+        let target = "https://hooks.example.com/events";
+        for allowed in ["hooks.example.com", "login.example.com, Hooks.Example.com", "hooks.example.com:443,"] {
+            assert!(permits(allowed, target), "{allowed}");
+        }
+        for allowed in ["", ",", "/", ":443", "*", "*.example.com", "example.com", "xhooks.example.com"] {
+            assert!(!permits(allowed, target), "{allowed}");
+        }
+        for allowed in
+            ["hooks.example.com.evil.example", "hooks.example", "https://hooks.example.com", "a@hooks.example.com"]
+        {
+            assert!(!permits(allowed, target), "{allowed}");
+        }
+        assert!(!allows(&BTreeMap::new(), Purpose::Webhook, &url(target)));
+    }
+
+    #[test]
+    fn s24_an_entry_names_one_port_and_443_where_it_names_none() {
+        let cases = [
+            ("hooks.example.com", "https://hooks.example.com:443/a", true),
+            ("hooks.example.com", "https://hooks.example.com:8443/a", false),
+            ("hooks.example.com:8443", "https://hooks.example.com:8443/a", true),
+            ("hooks.example.com:8443", "https://hooks.example.com/a", false),
+            ("[2001:db8::1]", "https://[2001:db8::1]/a", true),
+            ("[2001:db8::1]:8443/a", "https://[2001:db8::1]:8443/a", true),
+            ("[2001:db8::1]", "https://[2001:db8::1]:8443/a", false),
+            ("2001:db8::1", "https://[2001:db8::1]/a", false),
+            ("hooks.example.com:", "https://hooks.example.com/a", false),
+            ("hooks.example.com:+443", "https://hooks.example.com/a", false),
+            ("hooks.example.com:65979", "https://hooks.example.com/a", false),
+            ("hooks.example.com:https", "https://hooks.example.com/a", false),
+        ];
+        for (entry, target, expected) in cases {
+            assert_eq!(permits(entry, target), expected, "{entry} {target}");
+        }
+    }
+
+    #[test]
+    fn s24_a_path_prefix_ends_where_a_segment_ends() {
+        let cases = [
+            ("h.example/hooks/acme", "/hooks/acme", true),
+            ("h.example/hooks/acme", "/hooks/acme/", true),
+            ("h.example/hooks/acme/", "/hooks/acme", true),
+            ("h.example/hooks/acme", "/hooks/acme/orders?x=/other", true),
+            ("h.example/hooks/acme", "/hooks/acme2", false),
+            ("h.example/hooks/acme", "/hooks", false),
+            ("h.example/hooks/acme", "/Hooks/acme", false),
+            ("h.example/hooks/acme", "/other?/hooks/acme", false),
+            ("h.example/", "/anything", true),
+            // What leads out of the prefix, at the URL parser or at a server.
+            ("h.example/hooks/acme", "/hooks/acme/../other", false),
+            ("h.example/hooks/acme", "/hooks/acme/%2e%2E/other", false),
+            ("h.example/hooks/acme", "/hooks/acme/..%2fother", false),
+            ("h.example/hooks/acme", "/hooks/acme/..%5Cother", false),
+            ("h.example/hooks/acme", "/hooks/acme/..%252fother", false),
+            ("h.example/hooks/acme", "/hooks/acme/..;/other", false),
+            ("h.example/hooks/acme", "/hooks/acme/..\\other", false),
+            ("h.example", "/hooks/acme/..%2fother", true),
+        ];
+        for (entry, path, expected) in cases {
+            assert_eq!(permits(entry, &format!("https://h.example{path}")), expected, "{entry} {path}");
+        }
+    }
+
+    #[test]
+    fn s24_token_services_and_webhooks_have_lists_of_their_own_where_both_are_given() {
+        let (login, hooks) = (url("https://login.example/token"), url("https://hooks.example/events"));
+        let allowed = |annotations: &BTreeMap<_, _>| {
+            [
+                (Purpose::TokenService, &login),
+                (Purpose::Webhook, &login),
+                (Purpose::TokenService, &hooks),
+                (Purpose::Webhook, &hooks),
+            ]
+            .map(|(purpose, url)| allows(annotations, purpose, url))
+        };
+        let one = annotations(Some("login.example,hooks.example"), None);
+        assert_eq!(allowed(&one), [true, true, true, true]);
+        let both = annotations(Some("hooks.example"), Some("login.example"));
+        assert_eq!(allowed(&both), [true, false, false, true]);
+        // An empty list names no token service; `allowed-hosts` does not fill in for it.
+        let no_tokens = annotations(Some("login.example,hooks.example"), Some(""));
+        assert_eq!(allowed(&no_tokens), [false, true, false, true]);
+        let no_webhooks = annotations(None, Some("login.example"));
+        assert_eq!(allowed(&no_webhooks), [true, false, false, false]);
+    }
+
+    #[test]
+    fn s24_the_annotation_that_lacks_an_entry_is_named() {
+        let target = url("https://h.example/");
+        let missing =
+            |hosts, token_hosts, purpose| check(&annotations(hosts, token_hosts), purpose, &target).unwrap_err();
+        assert_eq!(missing(None, None, Purpose::Webhook), CONSENT_ANNOTATION);
+        assert_eq!(missing(None, None, Purpose::TokenService), TOKEN_CONSENT_ANNOTATION);
+        assert_eq!(missing(Some("a"), None, Purpose::TokenService), CONSENT_ANNOTATION);
+        assert_eq!(missing(Some("h.example"), Some("a"), Purpose::TokenService), TOKEN_CONSENT_ANNOTATION);
+        assert_eq!(missing(Some("a"), Some("h.example"), Purpose::Webhook), CONSENT_ANNOTATION);
+    }
+
+    proptest! {
+        #[test]
+        fn s24_the_entry_of_a_url_covers_that_host_and_port_alone(
+            host in "[a-z]{1,5}(\\.[a-z]{1,5}){0,2}", other in "[a-z]{1,5}(\\.[a-z]{1,5}){0,2}",
+            port in 1u16.., another in 1u16.., path in "(/[a-z]{0,4}){0,3}",
+        ) {
+            let target = url(&format!("https://{host}:{port}{path}"));
+            prop_assert!(covers(&entry(&target), &target));
+            let elsewhere = url(&format!("https://{other}:{another}{path}"));
+            prop_assert_eq!(covers(&entry(&target), &elsewhere), (host, port) == (other, another));
+        }
+
+        #[test]
+        fn s24_a_prefix_covers_what_begins_with_all_of_its_segments(
+            prefix in proptest::collection::vec("[ab]{1,2}", 0..3), path in proptest::collection::vec("[ab]{1,2}", 0..4),
+        ) {
+            let target = url(&format!("https://h.example/{}", path.join("/")));
+            let covered = covers(&format!("h.example/{}", prefix.join("/")), &target);
+            prop_assert_eq!(covered, path.starts_with(&prefix));
+        }
+
+        #[test]
+        fn whatever_an_annotation_holds_is_read_without_a_panic(list in "\\PC{0,40}", path in "\\PC{0,20}") {
+            if let Ok(target) = Url::parse(&format!("https://h.example/{path}")) {
+                prop_assert!(!covers(&list.replace("h.example", ""), &target));
+            }
+        }
+    }
+}
