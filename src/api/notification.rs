@@ -74,7 +74,7 @@ pub struct NotificationSpec {
     /// The Subscriber, in this namespace, that the event goes to. It may be created later: the Notification waits.
     pub subscriber_ref: SubscriberRef,
     /// The event: a CloudEvent 1.0 in the JSON event format. Extension attributes sit beside the others: names of 1 to
-    /// 20 lower-case letters and digits, values strings, booleans or 32-bit integers.
+    /// 20 lower-case letters and digits, values strings of at most 4096 bytes, booleans or 32-bit integers.
     pub event: Event,
     /// Seconds after its creation (or replay) at which it fails (Expired), whatever holds it. Omitted: the Subscriber's
     /// delivery.expireAfterSeconds, which spares what was never tried.
@@ -131,11 +131,11 @@ pub struct NotificationStatus {
     pub observed_generation: Option<i64>,
     /// Pending, Delivered or Failed; other values may come: anything but Delivered or Failed means unfinished.
     #[serde(default)]
-    #[schemars(with = "String")]
+    #[schemars(with = "String", length(max = 64))]
     pub phase: Phase,
     /// One word for why it is in this phase, such as Queued, Acknowledged, Retrying or Rejected.
     #[serde(default)]
-    #[schemars(with = "String")]
+    #[schemars(with = "String", length(max = 64))]
     pub reason: NotificationReason,
     /// The same for people: what happened and what to do.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -187,7 +187,7 @@ pub struct LastAttempt {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub status_code: Option<u16>,
     /// One word for how it ended, such as Acknowledged, ServerError, Timeout or ConnectionFailed.
-    #[schemars(with = "String")]
+    #[schemars(with = "String", length(max = 64))]
     pub reason: AttemptReason,
     /// How long it took, in milliseconds.
     pub duration_milliseconds: u64,

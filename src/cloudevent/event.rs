@@ -7,6 +7,9 @@ use serde_json::value::RawValue;
 
 /// Attributes and data together; what the API server lets through is no more.
 const MOST_MEMBERS: usize = 64;
+/// The longest canonical text of an attribute, in bytes, as the API server lets it through: in binary mode it becomes a
+/// header of up to three times the length.
+const MAX_ATTRIBUTE: usize = 4096;
 
 /// What an event gets when it does not say so itself.
 #[derive(Clone, Copy, Debug)]
@@ -102,6 +105,9 @@ fn attribute(name: &str, value: &RawValue) -> Result<String, InvalidEvent> {
         _ if is_core(name) => return Err(invalid(name, "must be a string")),
         _ => return Err(invalid(name, "must be a string, a boolean or a 32-bit integer")),
     };
+    if text.len() > MAX_ATTRIBUTE {
+        return Err(invalid(name, "has more than 4096 bytes: shorten its value, or move it into data"));
+    }
     if text.chars().any(|c| c.is_control() || is_noncharacter(c)) {
         return Err(invalid(name, "must not contain control characters"));
     }
@@ -263,6 +269,15 @@ mod tests {
         ] {
             let fault = fault(json);
             assert!(fault.starts_with(expected), "{json}: {fault}");
+        }
+    }
+
+    #[test]
+    fn an_attribute_has_at_most_4096_bytes() {
+        let parse = |text: &str| Event::parse(&format!(r#"{{"source":"/s","type":"t","ext":"{text}"}}"#), DEFAULTS);
+        assert!(parse(&"x".repeat(4096)).is_ok());
+        for text in ["x".repeat(4097), "\u{20ac}".repeat(1366)] {
+            assert_eq!(parse(&text).unwrap_err().attribute, "ext");
         }
     }
 

@@ -1,10 +1,13 @@
 //! Bad manifests are refused by the API server, with a message that says what to write instead.
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
 use testkit::ControlPlane;
 use tidings::api::{RESERVED_TOKEN_PARAMETERS, token_parameter_fault};
+use tokio::time::{Instant, sleep};
 
-use crate::cluster::{cluster, namespace};
+use crate::cluster::{cluster, install_crds, namespace};
 
 /// What the API server says of a manifest that it must not accept.
 pub async fn refusal(plane: &ControlPlane, namespace: &str, manifest: &Value) -> String {
@@ -103,6 +106,15 @@ async fn a_bad_subscriber_is_refused_with_the_fields_name_and_what_to_write() {
             "spec.webhook.tls.clientCertificateSecretRef.name",
             "must be the name of an object",
         ),
+        (
+            subscriber(|spec| {
+                let value = "v".repeat(4096);
+                spec["webhook"]["headers"] =
+                    (0..8).map(|n| json!({"name": format!("X-{n}"), "value": value})).collect();
+            }),
+            "spec.webhook.headers",
+            "names and values together have more than 32 KiB",
+        ),
         (subscriber(|spec| spec["webhok"] = json!({})), "spec.webhok", "unknown field"),
     ];
     for (manifest, field, message) in cases {
@@ -197,6 +209,8 @@ async fn a_bad_notification_is_refused_with_the_attributes_name_and_what_to_writ
         (event(json!({"ext": 1.5})), "spec.event.ext:", "a string, a boolean or a 32-bit integer"),
         (event(json!({"ext": 4_294_967_296_u64})), "spec.event", "a string, a boolean or a 32-bit integer"),
         (event(json!({"ext": {"a": 1}})), "spec.event", "a string, a boolean or a 32-bit integer"),
+        (event(json!({"ext": "x".repeat(4097)})), "spec.event.ext:", "at most 4096 bytes"),
+        (event(json!({"ext": "€".repeat(1366)})), "spec.event.ext:", "at most 4096 bytes"),
     ];
     for (manifest, field, message) in cases {
         let refusal = refusal(plane, &namespace, &manifest).await;
@@ -233,6 +247,38 @@ async fn a_notifications_spec_cannot_be_changed_in_any_way() {
         assert!(!output.success, "accepted: {patch}");
         assert!(output.stderr.contains("create a new Notification instead"), "{patch}: {}", output.stderr);
     }
+}
+
+/// Waits until a Notification with this event is refused, or is not; nothing is stored.
+async fn until_judged(plane: &ControlPlane, event: &Value, refused: bool) {
+    let end = Instant::now() + Duration::from_secs(30);
+    let args = ["create", "--dry-run=server", "-f", "-"];
+    while plane.admin().run_with_input(&args, &notification(event.clone()).to_string()).await.unwrap().success
+        == refused
+    {
+        assert!(Instant::now() < end, "refused: {}", !refused);
+        sleep(Duration::from_millis(100)).await;
+    }
+}
+
+#[tokio::test]
+async fn a_notification_from_before_a_rule_can_be_labelled_and_lose_its_finalizers() {
+    let plane = ControlPlane::start().await.unwrap();
+    install_crds(&plane).await;
+    let policy = "notifications.tidings.dev";
+    plane.kubectl(&["delete", "validatingadmissionpolicybinding", policy]).await.unwrap().ok().unwrap();
+    let event = json!({"source": "/s", "type": "t", "Old-Name": "x".repeat(5000), "ratio": 1.5});
+    until_judged(&plane, &event, false).await;
+    let mut old = notification(event.clone());
+    old["metadata"]["finalizers"] = json!(["example.com/held"]);
+    plane.admin().run_with_input(&["create", "-f", "-"], &old.to_string()).await.unwrap().ok().unwrap();
+    install_crds(&plane).await;
+    until_judged(&plane, &event, true).await;
+    plane.kubectl(&["label", "ntf", "n", "tidings.dev/replay=1"]).await.unwrap().ok().unwrap();
+    plane.kubectl(&["delete", "ntf", "n", "--wait=false"]).await.unwrap().ok().unwrap();
+    let patch = json!({"metadata": {"finalizers": null}}).to_string();
+    plane.kubectl(&["patch", "ntf", "n", "--type=merge", "-p", &patch]).await.unwrap().ok().unwrap();
+    assert!(!plane.kubectl(&["get", "ntf", "n"]).await.unwrap().success);
 }
 
 #[tokio::test]
