@@ -1,4 +1,4 @@
-//! What an administrator applies: both CustomResourceDefinitions and the admission policy.
+//! What an administrator applies: both CustomResourceDefinitions and the admission policies.
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
     CustomResourceDefinition, JSON, JSONSchemaProps,
@@ -6,7 +6,7 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
 use kube::CustomResourceExt;
 use serde_json::{Value, json};
 
-use super::{Notification, Subscriber, admission_policy};
+use super::{Notification, Subscriber, admission_policy, secret_access_policy};
 
 /// The definition of Subscriber.
 pub fn subscriber_crd() -> CustomResourceDefinition {
@@ -23,13 +23,11 @@ pub fn notification_crd() -> CustomResourceDefinition {
 
 /// Everything in `crds/`, in the order to apply it, as the values of YAML documents.
 pub fn manifests() -> Result<Vec<Value>, serde_json::Error> {
-    let (policy, binding) = admission_policy();
-    Ok(vec![
-        serde_json::to_value(subscriber_crd())?,
-        serde_json::to_value(notification_crd())?,
-        serde_json::to_value(policy)?,
-        serde_json::to_value(binding)?,
-    ])
+    let mut manifests = vec![serde_json::to_value(subscriber_crd())?, serde_json::to_value(notification_crd())?];
+    for (policy, binding) in [admission_policy(), secret_access_policy()] {
+        manifests.extend([serde_json::to_value(policy)?, serde_json::to_value(binding)?]);
+    }
+    Ok(manifests)
 }
 
 /// Gives `status` its first value, so that a new object never looks finished and needs no write to say so; and drops

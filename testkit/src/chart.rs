@@ -50,8 +50,22 @@ pub async fn token(plane: &ControlPlane, namespace: &str) -> Result<String> {
 /// # Errors
 /// When Helm is missing (it says how to get it), or refuses the values.
 pub fn render(namespace: &str, args: &[&str]) -> Result<String> {
+    helm(&["template", "tidings", CHART, "--namespace", namespace], args)
+}
+
+/// What Helm prints once a release `tidings` in `namespace` is installed, with further arguments for `helm install`.
+///
+/// # Errors
+/// As [`render`].
+pub fn notes(namespace: &str, args: &[&str]) -> Result<String> {
+    let install = ["install", "tidings", CHART, "--namespace", namespace, "--dry-run=client"];
+    let printed = helm(&install, args)?;
+    Ok(printed.split_once("\nNOTES:\n").map(|(_, notes)| notes.to_owned()).unwrap_or_default())
+}
+
+fn helm(command: &[&str], args: &[&str]) -> Result<String> {
     let mut helm = Command::new(binaries::tool("helm", "TIDINGS_HELM")?);
-    let output = helm.args(["template", "tidings", CHART, "--namespace", namespace]).args(args).output()?;
+    let output = helm.args(command).args(args).output()?;
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     match output.status.success() {
         true => Ok(text(&output.stdout)),

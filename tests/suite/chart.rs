@@ -2,6 +2,7 @@
 
 use serde::Deserialize;
 use serde_json::{Value, json};
+use tidings::api::SECRET_ACCESS_POLICY;
 
 use crate::cluster::{cluster, files, namespace, render_chart, root};
 
@@ -98,6 +99,51 @@ fn the_program_takes_the_arguments_that_the_chart_gives_it() {
 }
 
 #[test]
+fn s20_access_to_secrets_is_checked_unless_secrets_consent_themselves() {
+    let cases: [(&[&str], bool); 6] = [
+        (&[], true),
+        (&["requireSecretConsent=true"], false),
+        (&["requireSecretConsent=true", "crds.secretAccessPolicy=Always"], true),
+        (&["crds.secretAccessPolicy=Never"], false),
+        (&["crds.install=false"], false),
+        (&["crds.install=false", "crds.secretAccessPolicy=Always"], false),
+    ];
+    for (values, checked) in cases {
+        let args: Vec<_> = values.iter().flat_map(|value| ["--set", value]).collect();
+        let objects = objects(&render_chart("tidings", &args).unwrap());
+        for kind in ["ValidatingAdmissionPolicy", "ValidatingAdmissionPolicyBinding"] {
+            let of_kind = of_kind(&objects, kind);
+            let found = of_kind.iter().find(|object| object["metadata"]["name"] == SECRET_ACCESS_POLICY);
+            assert_eq!(found.is_some(), checked, "{values:?}");
+            // An upgrade with other values takes it away again, and the definitions stay.
+            assert!(found.is_none_or(|object| object["metadata"]["annotations"].is_null()), "{values:?}");
+        }
+        let kept = objects.iter().filter(|object| !object["metadata"]["annotations"].is_null()).count();
+        assert_eq!(kept, if values.contains(&"crds.install=false") { 0 } else { 4 }, "{values:?}");
+    }
+}
+
+#[test]
+fn s20_the_notes_say_what_guards_the_secrets() {
+    let (consent, policy) =
+        ("requireSecretConsent is true", "subscriber-secrets.tidings.dev (crds.secretAccessPolicy)");
+    let (unguarded, elsewhere) = ("WARNING: requireSecretConsent is false", "make sure that the admission policy");
+    let cases: [(&str, &[&str]); 5] = [
+        ("requireSecretConsent=false", &[policy]),
+        ("requireSecretConsent=true", &[consent]),
+        ("requireSecretConsent=true,crds.secretAccessPolicy=Always", &[consent, policy]),
+        ("crds.secretAccessPolicy=Never", &[unguarded]),
+        ("crds.install=false", &[elsewhere]),
+    ];
+    for (values, expected) in cases {
+        let notes = testkit::chart::notes("tidings", &["--set", values]).unwrap();
+        for text in [consent, policy, unguarded, elsewhere] {
+            assert_eq!(notes.contains(text), expected.contains(&text), "{values}: {text}: {notes}");
+        }
+    }
+}
+
+#[test]
 fn bad_values_are_refused_with_their_name() {
     for (value, expected) in [
         ("watchNamespaces=shop", "watchNamespaces"),
@@ -105,6 +151,7 @@ fn bad_values_are_refused_with_their_name() {
         ("replica=2", "replica"),
         ("log.level=loud", "log"),
         ("generatedTTL=7d", "generatedTTL"),
+        ("crds.secretAccessPolicy=true", "secretAccessPolicy"),
         ("egress.allowHosts={10.0.0.1}", "allowHosts"),
         ("egress.allowHosts={https://example.com}", "allowHosts"),
     ] {

@@ -33,6 +33,7 @@ mod reference;
 mod refusals;
 mod replay;
 mod retention;
+mod secret_access;
 mod secret_values;
 mod self_test;
 mod sending;

@@ -35,6 +35,13 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | 
 {{- end -}}
 {{- end }}
 
+{{/* "true" where this release installs the policy that checks access to Secrets, else empty. */}}
+{{- define "tidings.checksSecretAccess" -}}
+{{- $policy := .Values.crds.secretAccessPolicy -}}
+{{- $wanted := or (eq $policy "Always") (and (eq $policy "Auto") (not .Values.requireSecretConsent)) -}}
+{{- if and .Values.crds.install $wanted -}}true{{- end -}}
+{{- end }}
+
 {{/* Everything the operator may do, in a namespace or in all of them. Add nothing that it can work without. */}}
 {{- define "tidings.rules" -}}
 - apiGroups: [tidings.dev]

@@ -1,0 +1,96 @@
+//! The ValidatingAdmissionPolicy that asks the API server's authorizer whether the user who writes a Subscriber may get the
+//! Secrets whose values the Subscriber sends.
+
+use k8s_openapi::api::admissionregistration::v1::{
+    ValidatingAdmissionPolicy, ValidatingAdmissionPolicyBinding, Validation, Variable,
+};
+
+use super::admission::{policy, validation};
+
+/// The name of the policy and of its binding. The chart leaves both out where Secrets must consent themselves.
+pub const SECRET_ACCESS_POLICY: &str = "subscriber-secrets.tidings.dev";
+
+/// The most Secrets that are checked by name. A check costs 350,000 units of CEL, and the API server allows 1,000,000 for an
+/// expression and 10,000,000 for all of a binding: one check in each expression, 20 of them, and one for the namespace.
+const MOST_NAMES: usize = 20;
+
+/// Both client certificates, by the endpoint that has them.
+const ENDPOINTS: [&str; 2] = ["webhook", "tokenService"];
+
+/// The policy and the binding that puts it in force everywhere.
+///
+/// A caRef is left out: the certificates are not sent anywhere.
+pub fn secret_access_policy() -> (ValidatingAdmissionPolicy, ValidatingAdmissionPolicyBinding) {
+    let too_many = format!(
+        "spec: names more than {MOST_NAMES} Secrets, which is more than the API server can check for a user who may not get every Secret of the namespace: put values that belong together into one Secret as several keys, or have a user who may get every Secret of the namespace apply this"
+    );
+    let no_more = format!("variables.free || variables.names{}.size() == 0", MOST_NAMES + 1);
+    let mut validations = vec![forbidden(&no_more, &too_many, None)];
+    validations.extend((1..=MOST_NAMES).map(may_get));
+    policy(SECRET_ACCESS_POLICY, "subscribers", variables(), validations)
+}
+
+/// `names1` holds the names of all Secrets, `names2` those that are not the first of `names1`, and so on: the first of each
+/// are the distinct names. (CEL in Kubernetes 1.32 has no function for this.)
+fn variables() -> Vec<Variable> {
+    let certificate = |object: &str, endpoint| format!("{object}.spec.{endpoint}.?tls.?clientCertificateSecretRef");
+    let headers = |object: &str| {
+        format!(
+            "{object}.spec.webhook.?headers.orValue([]).filter(h, has(h.valueFrom)).map(h, h.valueFrom.secretKeyRef)"
+        )
+    };
+    let certificates =
+        ENDPOINTS.map(|endpoint| format!("{}.optMap(ref, [ref.name]).orValue([])", certificate("object", endpoint)));
+    let mut unchanged = vec!["oldObject != null".to_owned()];
+    unchanged.extend(
+        ["webhook.url", "tokenService.url", "tokenService.credentialsSecretRef"]
+            .map(|field| format!("object.spec.{field} == oldObject.spec.{field}")),
+    );
+    unchanged.extend(ENDPOINTS.map(|endpoint| {
+        let (new, old) = (certificate("object", endpoint), certificate("oldObject", endpoint));
+        format!("(!{new}.hasValue() || {new} == {old})")
+    }));
+    unchanged.push(format!("{}.all(ref, ref in {})", headers("object"), headers("oldObject")));
+    let names = format!(
+        "[object.spec.tokenService.credentialsSecretRef.name] + {} + {}.map(ref, ref.name)",
+        certificates.join(" + "),
+        headers("object")
+    );
+    let mut variables = vec![
+        variable("unchanged", &unchanged.join(" && ")),
+        variable("free", &format!("variables.unchanged || {}", allowed(None))),
+        variable("names1", &names),
+    ];
+    variables.extend((1..=MOST_NAMES).map(|n| {
+        variable(&format!("names{}", n + 1), &format!("variables.names{n}.filter(name, name != variables.names{n}[0])"))
+    }));
+    variables
+}
+
+/// The rule that the user may get the n-th distinct Secret.
+fn may_get(n: usize) -> Validation {
+    let name = format!("variables.names{n}[0]");
+    let rule = format!("variables.free || variables.names{n}.size() == 0 || {}", allowed(Some(&name)));
+    let remedy = "this Subscriber sends the values of the Secret to an endpoint. Have a user who may get the Secret apply this, or have an administrator of the namespace grant the right to get it";
+    forbidden(
+        &rule,
+        &format!("spec: the user may not get a Secret that this Subscriber names: {remedy}"),
+        Some(format!(
+            "'spec: ' + request.userInfo.username + ' may not get Secret ' + {name} + ' in namespace ' + request.namespace + ': {remedy}'"
+        )),
+    )
+}
+
+/// Whether the user may get this Secret; None: every Secret of the namespace.
+fn allowed(name: Option<&str>) -> String {
+    let name = name.map_or_else(String::new, |name| format!(".name({name})"));
+    format!("authorizer.group('').resource('secrets').namespace(request.namespace){name}.check('get').allowed()")
+}
+
+fn forbidden(rule: &str, message: &str, message_expression: Option<String>) -> Validation {
+    Validation { reason: Some("Forbidden".into()), ..validation(rule, message, message_expression) }
+}
+
+fn variable(name: &str, expression: &str) -> Variable {
+    Variable { name: name.into(), expression: expression.into() }
+}

@@ -1,0 +1,246 @@
+//! Who may write a Subscriber that names Secrets (S20): those who may get the Secrets themselves, by the real authorizer.
+
+use serde_json::{Value, json};
+use testkit::{
+    ControlPlane,
+    kubectl::{Kubectl, Output},
+};
+
+use crate::{
+    cluster::{cluster, namespace},
+    refusals::subscriber,
+};
+
+/// Users of one namespace.
+struct Tenants {
+    plane: &'static ControlPlane,
+    namespace: String,
+}
+
+impl Tenants {
+    async fn new(name: &str) -> Self {
+        let plane = cluster().await;
+        let tenants = Self { plane, namespace: namespace(plane, name).await };
+        tenants
+            .apply(&json!({
+                "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "Role", "metadata": {"name": "subscriber-writer"},
+                "rules": [{"apiGroups": ["tidings.dev"], "resources": ["*"], "verbs": ["*"]}],
+            }))
+            .await;
+        tenants
+    }
+
+    async fn apply(&self, manifest: &Value) {
+        self.plane.admin().apply(&manifest.to_string(), &["-n", &self.namespace, "--server-side"]).await.unwrap();
+    }
+
+    /// Binds a user (`kind` User) or a ServiceAccount to a Role or ClusterRole (`kind/name`) in the namespace.
+    async fn bind(&self, subject: &Value, role: &str) {
+        let (kind, role) = role.split_once('/').unwrap();
+        let name = format!("{}-{role}", subject["name"].as_str().unwrap());
+        self.apply(&json!({
+            "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "RoleBinding", "metadata": {"name": name},
+            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": kind, "name": role}, "subjects": [subject],
+        }))
+        .await;
+    }
+
+    /// A user who may write Subscribers, and what this role permits.
+    async fn user(&self, name: &str, role: Option<&str>) -> User<'_> {
+        let subject = json!({"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": name});
+        self.bind(&subject, "Role/subscriber-writer").await;
+        if let Some(role) = role {
+            self.bind(&subject, role).await;
+        }
+        User { tenants: self, kubectl: self.plane.admin().clone(), impersonated: Some(format!("--as={name}")) }
+    }
+
+    /// A ServiceAccount of a namespace, by a token of its own; `args` bind it.
+    async fn account(&self, namespace: &str, name: &str, args: &[&str]) -> User<'_> {
+        self.plane.kubectl(&["create", "serviceaccount", name, "-n", namespace]).await.unwrap().ok().unwrap();
+        let subject = format!("--serviceaccount={namespace}:{name}");
+        self.plane.kubectl(&[&["create"], args, &[&subject]].concat()).await.unwrap().ok().unwrap();
+        let token = self.plane.kubectl(&["create", "token", name, "-n", namespace]).await.unwrap().ok().unwrap();
+        let kubeconfig = self.plane.kubeconfig_for_token(&format!("{namespace}-{name}"), token.trim()).unwrap();
+        User { tenants: self, kubectl: Kubectl::new(&kubeconfig), impersonated: None }
+    }
+
+    /// A Role that permits to get these Secrets alone.
+    async fn readers_of(&self, role: &str, secrets: &[String]) {
+        self.apply(&json!({
+            "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "Role", "metadata": {"name": role},
+            "rules": [{"apiGroups": [""], "resources": ["secrets"], "resourceNames": secrets, "verbs": ["get"]}],
+        }))
+        .await;
+    }
+}
+
+struct User<'a> {
+    tenants: &'a Tenants,
+    kubectl: Kubectl,
+    impersonated: Option<String>,
+}
+
+impl User<'_> {
+    async fn run(&self, args: &[&str], input: &str) -> Output {
+        let mut args = [&["-n", &self.tenants.namespace], args].concat();
+        args.extend(self.impersonated.as_deref());
+        self.kubectl.run_with_input(&args, input).await.unwrap()
+    }
+
+    async fn create(&self, name: &str, mut manifest: Value) -> Output {
+        manifest["metadata"]["name"] = name.into();
+        self.run(&["create", "-f", "-"], &manifest.to_string()).await
+    }
+
+    async fn patch(&self, name: &str, patch: Value) -> Output {
+        self.run(&["patch", "subscriber", name, "--type=merge", "-p", &patch.to_string()], "").await
+    }
+}
+
+/// Fills the ClusterRoles that Kubernetes gives people, as the controller-manager does, which is not here.
+async fn aggregate_roles(plane: &ControlPlane) {
+    for role in ["view", "edit", "admin"] {
+        let label = format!("rbac.authorization.k8s.io/aggregate-to-{role}=true");
+        let parts = plane.kubectl(&["get", "clusterroles", "-l", &label, "-o", "json"]).await.unwrap().ok().unwrap();
+        let parts: Value = serde_json::from_str(&parts).unwrap();
+        let rules: Vec<_> = parts["items"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .flat_map(|part| part["rules"].as_array().unwrap().clone())
+            .collect();
+        assert!(rules.len() > 2, "{role}: {rules:?}");
+        let patch = json!({"rules": rules}).to_string();
+        plane.kubectl(&["patch", "clusterrole", role, "--type=merge", "-p", &patch]).await.unwrap().ok().unwrap();
+    }
+}
+
+fn header(secret: &str) -> Value {
+    json!({"name": format!("X-{secret}"), "valueFrom": {"secretKeyRef": {"name": secret, "key": "k"}}})
+}
+
+/// A Subscriber that names as many Secrets as one can: by 32 headers, the credentials and two client certificates.
+fn greedy(headers: usize, certificates: bool) -> Value {
+    subscriber(|spec| {
+        spec["webhook"]["headers"] = (0..headers).map(|n| header(&format!("s-{n}"))).collect();
+        if certificates {
+            for endpoint in ["webhook", "tokenService"] {
+                spec[endpoint]["tls"] = json!({"clientCertificateSecretRef": {"name": endpoint.to_lowercase()}});
+            }
+        }
+    })
+}
+
+#[tokio::test]
+async fn s20_who_may_get_every_secret_of_the_namespace_may_name_any() {
+    let tenants = Tenants::new("readers").await;
+    aggregate_roles(tenants.plane).await;
+    tenants.plane.kubectl(&["create", "namespace", "argocd"]).await.unwrap().ok().unwrap();
+    let namespace = tenants.namespace.as_str();
+    let flux = ["rolebinding", "flux-tenant", "--clusterrole=cluster-admin", "-n", namespace];
+    let argo = ["clusterrolebinding", "argocd-application-controller", "--clusterrole=cluster-admin"];
+    let users = [
+        ("edit", tenants.user("edith", Some("ClusterRole/edit")).await),
+        ("admin", tenants.user("adam", Some("ClusterRole/admin")).await),
+        ("flux", tenants.account(namespace, "flux-tenant", &flux).await),
+        ("argo", tenants.account("argocd", "argocd-application-controller", &argo).await),
+    ];
+    for (name, user) in users {
+        user.create(name, greedy(32, true)).await.ok().unwrap();
+        user.patch(name, json!({"spec": {"webhook": {"url": "https://other.example.com/"}}})).await.ok().unwrap();
+        user.run(&["delete", "subscriber", name], "").await.ok().unwrap();
+    }
+}
+
+#[tokio::test]
+async fn s20_who_may_not_get_a_secret_may_not_have_it_sent_and_the_refusal_says_what_to_do() {
+    let tenants = Tenants::new("writers").await;
+    aggregate_roles(tenants.plane).await;
+    // A viewer of the namespace may get everything but Secrets.
+    let dora = tenants.user("dora", Some("ClusterRole/view")).await;
+    let refused = |output: Output, secret: &str| {
+        let says = format!("dora may not get Secret {secret} in namespace {}", tenants.namespace);
+        assert!(!output.success && output.stderr.contains(&says), "{}{}", output.stdout, output.stderr);
+        assert!(output.stderr.contains("Have a user who may get the Secret apply this"), "{}", output.stderr);
+        assert!(output.stderr.contains("(Forbidden)") || output.stderr.contains("denied request"), "{}", output.stderr);
+    };
+    refused(dora.create("own", subscriber(|_| ())).await, "oauth");
+
+    let admin = User { tenants: &tenants, kubectl: tenants.plane.admin().clone(), impersonated: None };
+    let shop =
+        subscriber(|spec| spec["webhook"]["headers"] = json!([header("hook"), {"name": "X-Tenant", "value": "a"}]));
+    admin.create("shop", shop).await.ok().unwrap();
+    let tls = |endpoint: &str| json!({"spec": {endpoint: {"tls": {"clientCertificateSecretRef": {"name": "hook"}}}}});
+    let credentials = |change: Value| json!({"spec": {"tokenService": {"credentialsSecretRef": change}}});
+    for (patch, secret) in [
+        (json!({"spec": {"webhook": {"url": "https://evil.example/"}}}), "oauth"),
+        (json!({"spec": {"tokenService": {"url": "https://evil.example/"}}}), "oauth"),
+        (credentials(json!({"name": "registry"})), "registry"),
+        (credentials(json!({"clientSecretKey": "other"})), "oauth"),
+        (tls("webhook"), "oauth"),
+        (tls("tokenService"), "oauth"),
+        // The client secret would go to the webhook.
+        (json!({"spec": {"webhook": {"headers": [header("hook"), header("oauth")]}}}), "oauth"),
+        (json!({"spec": {"suspend": true, "webhook": {"headers": [header("hook"), header("db")]}}}), "oauth"),
+    ] {
+        let output = dora.patch("shop", patch).await;
+        refused(output, secret);
+    }
+}
+
+#[tokio::test]
+async fn s20_what_changes_no_secret_and_no_url_stays_free_for_those_on_call() {
+    let tenants = Tenants::new("on-call").await;
+    let olga = tenants.user("olga", None).await;
+    let admin = User { tenants: &tenants, kubectl: tenants.plane.admin().clone(), impersonated: None };
+    let mut shop =
+        subscriber(|spec| spec["webhook"]["headers"] = json!([header("hook"), {"name": "X-Tenant", "value": "a"}]));
+    shop["metadata"]["finalizers"] = json!(["example.com/held"]);
+    shop["spec"]["webhook"]["tls"] = json!({"clientCertificateSecretRef": {"name": "mtls"}});
+    admin.create("shop", shop).await.ok().unwrap();
+    for patch in [
+        json!({"spec": {"suspend": true}}),
+        json!({"metadata": {"annotations": {"tidings.dev/test-requested-at": "1"}, "labels": {"team": "shop"}}}),
+        json!({"spec": {"delivery": {"maxInFlight": 1}, "webhook": {"timeoutSeconds": 5}}}),
+        json!({"spec": {"webhook": {"headers": [{"name": "X-Other", "value": "b"}, header("hook")]}}}),
+        // Fewer Secrets are no new ones.
+        json!({"spec": {"webhook": {"headers": [], "tls": null}}}),
+    ] {
+        olga.patch("shop", patch).await.ok().unwrap();
+    }
+    let status = json!({"status": {"lastHandledRequest": "1"}}).to_string();
+    let args = ["patch", "subscriber", "shop", "--subresource=status", "--type=merge", "-p", &status];
+    olga.run(&args, "").await.ok().unwrap();
+    olga.run(&["delete", "subscriber", "shop", "--wait=false"], "").await.ok().unwrap();
+    // What is being deleted is no way round.
+    let evil = olga.patch("shop", json!({"spec": {"webhook": {"url": "https://evil.example/"}}})).await;
+    assert!(evil.stderr.contains("olga may not get Secret oauth"), "{}", evil.stderr);
+    olga.patch("shop", json!({"metadata": {"finalizers": null}})).await.ok().unwrap();
+    let gone = olga.run(&["get", "subscriber", "shop"], "").await;
+    assert!(gone.stderr.contains("NotFound"), "{}{}", gone.stdout, gone.stderr);
+}
+
+#[tokio::test]
+async fn s20_who_may_get_secrets_by_name_may_name_those_up_to_20() {
+    let tenants = Tenants::new("by-name").await;
+    let names: Vec<_> = (0..25).map(|n| format!("s-{n}")).chain(["oauth".into(), "webhook".into()]).collect();
+    tenants.readers_of("some-secrets", &names).await;
+    let nina = tenants.user("nina", Some("Role/some-secrets")).await;
+    nina.create("few", subscriber(|_| ())).await.ok().unwrap();
+    // 20 with that of the credentials; one of them is named again.
+    let mut most = greedy(19, false);
+    most["spec"]["webhook"]["tls"] = json!({"clientCertificateSecretRef": {"name": "s-3"}});
+    nina.create("most", most).await.ok().unwrap();
+    let many = nina.create("many", greedy(20, false)).await;
+    assert!(many.stderr.contains("names more than 20 Secrets"), "{}{}", many.stdout, many.stderr);
+    let other = nina.create("other", greedy(19, true)).await;
+    assert!(!other.success, "{}", other.stdout);
+    let other = nina
+        .create("other", subscriber(|spec| spec["webhook"]["headers"] = json!([header("s-1"), header("db")])))
+        .await;
+    assert!(other.stderr.contains("nina may not get Secret db"), "{}{}", other.stdout, other.stderr);
+    // A bundle is not sent anywhere.
+    let bundle = subscriber(|spec| spec["webhook"]["tls"] = json!({"caRef": {"kind": "Secret", "name": "corp-ca"}}));
+    nina.create("bundle", bundle).await.ok().unwrap();
+}
