@@ -94,3 +94,40 @@ fn forbidden(rule: &str, message: &str, message_expression: Option<String>) -> V
 fn variable(name: &str, expression: &str) -> Variable {
     Variable { name: name.into(), expression: expression.into() }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::Value;
+
+    use crate::api::subscriber_crd;
+
+    fn paths(schema: &Value, path: &str, found: &mut Vec<String>) {
+        for (name, property) in schema["properties"].as_object().into_iter().flatten() {
+            let path = format!("{path}.{name}");
+            let is_secret = name.ends_with("SecretRef") || name == "secretKeyRef";
+            if is_secret || name == "url" {
+                found.push(path.clone());
+            }
+            paths(property, &path, found);
+            paths(&property["items"], &path, found);
+        }
+    }
+
+    #[test]
+    fn s20_the_policy_looks_at_every_reference_to_a_secret_and_at_every_url() {
+        let crd = serde_json::to_value(subscriber_crd()).unwrap();
+        let schema = &crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"];
+        let mut found = Vec::new();
+        paths(schema, "spec", &mut found);
+        // A new one here needs a part in the policy's variables.
+        let expected = [
+            "spec.tokenService.credentialsSecretRef",
+            "spec.tokenService.tls.clientCertificateSecretRef",
+            "spec.tokenService.url",
+            "spec.webhook.headers.valueFrom.secretKeyRef",
+            "spec.webhook.tls.clientCertificateSecretRef",
+            "spec.webhook.url",
+        ];
+        assert_eq!(found, expected);
+    }
+}
