@@ -26,7 +26,7 @@ pub struct Cli {
 pub enum Command {
     /// Run the operator against the cluster of the kubeconfig, or the one it runs in.
     Run(Box<Run>),
-    /// Print the CustomResourceDefinitions and the admission policy, for kubectl apply.
+    /// Print the CustomResourceDefinitions and the admission policies, for kubectl apply.
     Crds,
 }
 

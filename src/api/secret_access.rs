@@ -31,7 +31,7 @@ pub fn secret_access_policy() -> (ValidatingAdmissionPolicy, ValidatingAdmission
 }
 
 /// `names1` holds the names of all Secrets, `names2` those that are not the first of `names1`, and so on: the first of each
-/// are the distinct names. (CEL in Kubernetes 1.32 has no function for this.)
+/// are the distinct names. (The function `distinct` comes with Kubernetes 1.34.)
 fn variables() -> Vec<Variable> {
     let certificate = |object: &str, endpoint| format!("{object}.spec.{endpoint}.?tls.?clientCertificateSecretRef");
     let headers = |object: &str| {
