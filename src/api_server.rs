@@ -4,7 +4,7 @@
 //! right: none waits for the streams, the window or the death of another's connection. For outcomes it is not: their many
 //! connections cost the API server, whose processor limits the rate, a third more than one HTTP/2 connection does.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use http::Request;
 use hyper_rustls::{FixedServerNameResolver, HttpsConnectorBuilder};
@@ -17,7 +17,8 @@ use kube::{
     Client, Config,
     client::{Body, ClientBuilder, ConfigExt},
 };
-use tower::{BoxError, ServiceBuilder};
+use tokio::sync::Semaphore;
+use tower::{BoxError, ServiceBuilder, service_fn};
 use tracing::info;
 
 /// No connection within this: the try has failed.
@@ -65,6 +66,21 @@ pub async fn writer(config: &Config) -> kube::Result<Client> {
             Ok(old)
         }
     }
+}
+
+/// The same way for at most so many requests at once, in the order in which they come; the others wait.
+pub fn bounded(client: &Client, at_once: usize) -> Client {
+    let (client, slots) = (client.clone(), Arc::new(Semaphore::new(at_once)));
+    let namespace = client.default_namespace().to_owned();
+    let send = move |request: Request<Body>| {
+        let (client, slots) = (client.clone(), slots.clone());
+        async move {
+            // It is never closed.
+            let _slot = slots.acquire().await;
+            client.send(request).await
+        }
+    };
+    Client::new(service_fn(send), namespace)
 }
 
 /// kube's own client.

@@ -29,6 +29,7 @@ struct Inner {
     in_flight: Gauge,
     finished_stored: Gauge,
     leading: Gauge,
+    namespaces_refused: Gauge,
 }
 
 impl Default for Metrics {
@@ -59,6 +60,12 @@ impl Default for Metrics {
         );
         let leading = Gauge::default();
         registry.register("leading", "Whether this operator leads (1) or stands by (0)", leading.clone());
+        let namespaces_refused = Gauge::default();
+        registry.register(
+            "namespaces_refused",
+            "Watched namespaces whose Subscribers the API server refuses to list: nothing is delivered there",
+            namespaces_refused.clone(),
+        );
         Self(Arc::new(Inner {
             registry,
             attempts,
@@ -69,6 +76,7 @@ impl Default for Metrics {
             in_flight,
             finished_stored,
             leading,
+            namespaces_refused,
         }))
     }
 }
@@ -104,6 +112,11 @@ impl Metrics {
     /// This operator leads from now on.
     pub fn leads(&self) {
         self.0.leading.set(1);
+    }
+
+    /// The API server refuses to list the Subscribers of so many watched namespaces.
+    pub fn namespaces_refused(&self, count: usize) {
+        self.0.namespaces_refused.set(i64::try_from(count).unwrap_or(i64::MAX));
     }
 
     /// How long the queue is.

@@ -34,6 +34,10 @@ use crate::{
 /// the time to write what came of it.
 const LAST_LOOKS: Duration = Duration::from_secs(65);
 
+/// Looks at Subscribers read so many Secrets and ConfigMaps at once, at most: many looks may be under way, since most of them
+/// wait for endpoints.
+const LOOKS_READ_AT_ONCE: usize = 64;
+
 /// What an administrator decides.
 #[derive(Debug)]
 pub struct Settings {
@@ -159,7 +163,7 @@ pub async fn run(settings: Settings) -> Result<(), Error> {
         client: client.clone(),
         writer: writer.clone(),
         resolver: Resolver {
-            client: client.clone(),
+            client: api_server::bounded(&client, LOOKS_READ_AT_ONCE),
             egress: Egress::new(policy),
             tokens: TokenCache::default(),
             origin: settings.origin,
@@ -168,14 +172,12 @@ pub async fn run(settings: Settings) -> Result<(), Error> {
         registry: registry.clone(),
         announcer: Announcer::start(client.clone()),
         vitals: Mutex::default(),
+        metrics: metrics.clone(),
         leadership: leadership.clone(),
         stopping: stopped.clone(),
     });
-    let mut referrers = Vec::new();
     for namespace in &namespaces {
-        let (referrers_to, of_namespace) = mpsc::unbounded_channel();
-        parts.spawn(subscribers.clone().watch_referents(namespace.clone(), referrers_to));
-        referrers.push(of_namespace);
+        parts.spawn(subscribers.clone().watch_referents(namespace.clone()));
     }
     if let Some(candidate) = &candidate {
         readiness.stands_by(true);
@@ -192,7 +194,7 @@ pub async fn run(settings: Settings) -> Result<(), Error> {
         async move { drop(stopped.wait_for(|stop| *stop).await) }
     };
     let (signals_to, signals) = mpsc::unbounded_channel();
-    let (census_to, census) = watch::channel(Vec::new());
+    let (census_to, census) = mpsc::unbounded_channel();
     let retention = Retention::new(writer.clone(), metrics.clone(), settings.generated_ttl);
     let replays = Arc::new(HandledReplays::default());
     let attempts = Attempts {
@@ -210,13 +212,13 @@ pub async fn run(settings: Settings) -> Result<(), Error> {
     let mut looks = JoinSet::new();
     parts.spawn(subscribers.clone().report(census));
     parts.spawn(retention.run(namespaces.clone(), stopped()));
-    for (namespace, referrers) in namespaces.clone().into_iter().zip(referrers) {
+    for namespace in namespaces.clone() {
         let handled = replays.clone();
         let replays = Replays { client: client.clone(), writer: writer.clone(), metrics: metrics.clone(), handled };
-        parts.spawn(replays.run(namespace.clone(), stopped()));
-        let readiness = readiness.clone();
-        looks.spawn(subscribers.clone().run(namespace, referrers, move || readiness.part_is_ready(), stopped()));
+        parts.spawn(replays.run(namespace, stopped()));
     }
+    let ready = readiness.clone();
+    looks.spawn(subscribers.clone().run(namespaces.clone(), move || ready.part_is_ready(), stopped()));
     let queue = notifications.run(
         &client,
         &namespaces,

@@ -63,9 +63,14 @@ impl Page {
         self.turn.clone()
     }
 
+    /// Whether something is not written yet.
+    pub fn is_behind(&self) -> bool {
+        self.wanted != self.written
+    }
+
     /// What is written, as of which resourceVersion, and what should be (None: the same).
     pub fn unwritten(&self) -> Option<(SubscriberStatus, u64, SubscriberStatus)> {
-        (self.wanted != self.written).then(|| (self.written.clone(), self.version, self.wanted.clone()))
+        self.is_behind().then(|| (self.written.clone(), self.version, self.wanted.clone()))
     }
 
     /// This is written now, as of this resourceVersion.

@@ -9,42 +9,22 @@ use std::{
 use k8s_openapi::jiff::Timestamp;
 use tokio::sync::mpsc;
 
-use super::{page::Page, resolve::Route, subscribers::Unanswered};
+use super::{
+    marks::{Cause, Marks},
+    page::Page,
+    referrers::Referrers,
+    subscribers::{Step, Unanswered, Written},
+};
 use crate::{
     api::SubscriberStatus,
     dispatch::{Gate, LaneKey},
     oauth::TokenSource,
 };
 
-/// News for the queue.
-pub enum Change {
-    /// A Subscriber's Notifications may go, or not.
-    Passage {
-        /// The Subscriber.
-        lane: LaneKey,
-        /// Which of its specs was looked at (None: none yet).
-        spec: Option<Spec>,
-        /// Whether, and where.
-        passage: Passage,
-        /// Not before this, whatever the passage.
-        pause: Option<Instant>,
-        /// Whether pause and open circuit end: its spec changed, or somebody asked for it.
-        reset: bool,
-    },
-    /// A Subscriber's webhook asked to be left alone until then.
-    Paused(LaneKey, Instant),
-    /// All Subscribers of a namespace (None: of all) are known: one that is not there does not exist.
-    Listed(Option<String>),
-}
-
-/// Whether a Subscriber's Notifications may go, and where.
-#[derive(Clone)]
-pub enum Passage {
-    /// They may.
-    Open(Arc<Route>),
-    /// They wait behind this gate; those that may expire do so after this time (None: there is no Subscriber to say).
-    Closed(Gate, Option<Duration>),
-}
+pub use super::{
+    news::{Change, Passage, Spec},
+    referrers::Reference,
+};
 
 /// A Subscriber as the watch shows it.
 pub struct Seen {
@@ -71,15 +51,6 @@ pub enum Held {
     Closed,
 }
 
-/// An object in a Subscriber's namespace that it names.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum Reference {
-    /// A Secret, by name.
-    Secret(String),
-    /// A ConfigMap, by name.
-    ConfigMap(String),
-}
-
 /// How a look at a Subscriber begins.
 pub struct Begun {
     /// The status as this process knows it.
@@ -90,20 +61,38 @@ pub struct Begun {
     pub requested: bool,
 }
 
-/// One spec of one Subscriber: a uid and a generation.
-pub type Spec = (String, i64);
-
 /// What the watch, the reconciler and delivery know together, under one lock, so that a Subscriber that was deleted or
 /// is gone is never opened by a reconcile that began before.
 pub struct Registry {
     known: Mutex<Known>,
     changes: mpsc::UnboundedSender<Change>,
+    marks: Marks,
 }
 
 #[derive(Default)]
 struct Known {
     subscribers: HashMap<LaneKey, Entry>,
-    reconcilers: Vec<(Option<String>, mpsc::UnboundedSender<LaneKey>)>,
+    referrers: Referrers,
+    /// Those whose status others wrote over.
+    overwritten: HashSet<LaneKey>,
+}
+
+impl Known {
+    /// The Subscriber refers to these from now on.
+    fn refer(&mut self, key: &LaneKey, uid: &str, references: HashSet<Reference>) {
+        let Some(entry) = self.subscribers.get_mut(key).filter(|entry| entry.uid == uid) else { return };
+        let before = std::mem::replace(&mut entry.references, references.clone());
+        self.referrers.unlink(key, before.difference(&references));
+        self.referrers.link(key, references);
+    }
+
+    /// The Subscriber of this name, and all that is known of it, is no more.
+    fn forget(&mut self, key: &LaneKey) {
+        if let Some(entry) = self.subscribers.remove(key) {
+            self.referrers.unlink(key, &entry.references);
+        }
+        self.overwritten.remove(key);
+    }
 }
 
 /// What is known of one Subscriber.
@@ -125,6 +114,8 @@ struct Entry {
     tokens: Option<Arc<TokenSource>>,
     /// The webhook's consent was asked for without an answer.
     unanswered: Option<Unanswered>,
+    /// Which step the look that is under way is at (None: there is none).
+    step: Option<Step>,
     page: Page,
 }
 
@@ -141,6 +132,7 @@ impl Entry {
             gone: None,
             tokens: None,
             unanswered: None,
+            step: None,
             page: Page::new(status, version),
         }
     }
@@ -149,7 +141,7 @@ impl Entry {
 impl Registry {
     /// A registry that tells `changes` about every passage.
     pub fn new(changes: mpsc::UnboundedSender<Change>) -> Self {
-        Self { known: Mutex::default(), changes }
+        Self { known: Mutex::default(), changes, marks: Marks::default() }
     }
 
     /// The watch shows this Subscriber. A new one, and a new spec, are not ready before their reconcile has ended; the
@@ -158,6 +150,7 @@ impl Registry {
         let closed = Passage::Closed(Gate::SubscriberNotReady, Some(seen.expire_after));
         let mut known = self.lock();
         let Some(entry) = known.subscribers.get_mut(&key).filter(|entry| entry.uid == seen.spec.0) else {
+            known.forget(&key);
             known.subscribers.insert(key.clone(), Entry::new(seen));
             return self.tell(key, closed, true);
         };
@@ -177,29 +170,25 @@ impl Registry {
 
     /// The API server has this status of a Subscriber that is known.
     pub fn shown(&self, key: &LaneKey, uid: &str, status: SubscriberStatus, version: u64) {
-        if self.with(key, uid, |entry| entry.page.shown(status, version)) == Some(true) {
+        let shown = self.with(key, uid, |entry| (entry.page.shown(status, version), entry.page.is_behind()));
+        if let Some((_, true)) = shown {
+            self.lock().overwritten.insert(key.clone());
+        }
+        if let Some((true, _)) = shown {
             // The look tells the queue of the pause that another operator was asked for.
-            self.look_again(key);
+            self.mark(key, Cause::Change);
         }
     }
 
     /// The watch shows that this Subscriber is not there any more.
     pub fn deleted(&self, key: &LaneKey) {
         let mut known = self.lock();
-        known.subscribers.remove(key);
+        known.forget(key);
         self.tell(key.clone(), Passage::Closed(Gate::SubscriberNotFound, None), true);
     }
 
-    /// A listing of `namespace` (None: of all) is complete and showed these: all others are not there.
-    pub fn only(&self, namespace: Option<&str>, shown: &HashSet<LaneKey>) {
-        let missing: Vec<_> = {
-            let known = self.lock();
-            let listed = |key: &&LaneKey| namespace.is_none_or(|namespace| *namespace == *key.namespace);
-            known.subscribers.keys().filter(listed).filter(|key| !shown.contains(*key)).cloned().collect()
-        };
-        for key in missing {
-            self.deleted(&key);
-        }
+    /// A listing of `namespace` (None: of all) is complete: what is not known now is not there.
+    pub fn listed(&self, namespace: Option<&str>) {
         self.send(Change::Listed(namespace.map(str::to_owned)));
     }
 
@@ -322,22 +311,14 @@ impl Registry {
         self.with(key, uid, |entry| then(&mut entry.page))
     }
 
-    /// The uid of the Subscriber that has this name now.
-    pub fn uid(&self, key: &LaneKey) -> Option<String> {
-        self.lock().subscribers.get(key).map(|entry| entry.uid.clone())
-    }
-
     /// What the Subscriber refers to now.
     pub fn refers_to(&self, key: &LaneKey, uid: &str, references: HashSet<Reference>) {
-        self.with(key, uid, |entry| entry.references = references);
+        self.lock().refer(key, uid, references);
     }
 
     /// The Subscribers that refer to an object in `namespace`.
     pub fn referrers(&self, namespace: &str, reference: &Reference) -> Vec<LaneKey> {
-        let known = self.lock();
-        let refers =
-            |(key, entry): &(&LaneKey, &Entry)| *key.namespace == *namespace && entry.references.contains(reference);
-        known.subscribers.iter().filter(refers).map(|(key, _)| key.clone()).collect()
+        self.lock().referrers.of(namespace, reference)
     }
 
     /// The Subscribers in `namespace` (None: in all) that refer to an object of a kind which a listing did not show.
@@ -346,33 +327,50 @@ impl Registry {
         namespace: Option<&str>,
         of_kind: impl Fn(&Reference) -> bool,
         shown: &HashSet<(String, Reference)>,
-    ) -> Vec<LaneKey> {
-        let known = self.lock();
-        let dangles = |key: &LaneKey, reference: &Reference| {
-            of_kind(reference) && !shown.contains(&(key.namespace.to_string(), reference.clone()))
-        };
-        let listed = |key: &LaneKey| namespace.is_none_or(|namespace| *namespace == *key.namespace);
-        let dangling = known
-            .subscribers
-            .iter()
-            .filter(|(key, entry)| listed(key) && entry.references.iter().any(|reference| dangles(key, reference)));
-        dangling.map(|(key, _)| key.clone()).collect()
+    ) -> HashSet<LaneKey> {
+        self.lock().referrers.dangling(namespace, of_kind, shown)
+    }
+
+    /// The look at this Subscriber is at this step; None: it is over.
+    pub fn at_step(&self, key: &LaneKey, uid: &str, step: Option<Step>) {
+        self.with(key, uid, |entry| entry.step = step);
+    }
+
+    /// Which step the look at this Subscriber is at.
+    pub fn step(&self, key: &LaneKey, uid: &str) -> Option<Step> {
+        self.with(key, uid, |entry| entry.step).flatten()
     }
 
     /// Delivery found this Subscriber in trouble: its reconciler should look at it again.
     pub fn look_again(&self, key: &LaneKey) {
-        for (namespace, reconciler) in &self.lock().reconcilers {
-            if namespace.as_deref().is_none_or(|namespace| *namespace == *key.namespace) {
-                let _ = reconciler.send(key.clone());
-            }
-        }
+        self.mark(key, Cause::Trouble);
     }
 
-    /// Where the reconciler of `namespace` (None: of all) hears of Subscribers to look at again.
-    pub fn look_again_in(&self, namespace: Option<String>) -> mpsc::UnboundedReceiver<LaneKey> {
-        let (sender, receiver) = mpsc::unbounded_channel();
-        self.lock().reconcilers.push((namespace, sender));
-        receiver
+    /// The Subscriber is to be looked at again.
+    pub fn mark(&self, key: &LaneKey, cause: Cause) {
+        self.marks.add(key, cause);
+    }
+
+    /// Waits until Subscribers are to be looked at again, and returns which. Loses none when it is dropped.
+    pub async fn marked(&self) -> Vec<(LaneKey, Cause)> {
+        self.marks.taken().await
+    }
+
+    /// The Subscribers, with their uids, whose status others wrote over since the last call.
+    pub fn overwritten(&self) -> Vec<(LaneKey, String)> {
+        let mut known = self.lock();
+        let keys = std::mem::take(&mut known.overwritten);
+        keys.into_iter().filter_map(|key| known.subscribers.get(&key).map(|entry| (key, entry.uid.clone()))).collect()
+    }
+
+    /// The statuses of these, as they are written.
+    pub fn pages(&self, of: Vec<(LaneKey, String)>) -> Vec<Written> {
+        let known = self.lock();
+        let written = of.into_iter().filter_map(|(key, uid)| {
+            let page = &known.subscribers.get(&key).filter(|entry| entry.uid == uid)?.page;
+            Some(Written { key, uid, status: page.written().clone(), is_behind: page.is_behind() })
+        });
+        written.collect()
     }
 
     /// Whatever there is to do, under the lock, with the Subscriber of this uid, if it is still there.
@@ -494,16 +492,6 @@ mod tests {
     }
 
     #[test]
-    fn a_listing_closes_those_it_does_not_show() {
-        let (registry, mut changes) = registry();
-        exists(&registry, key("stays"), "1".into());
-        exists(&registry, key("goes"), "2".into());
-        told(&mut changes);
-        registry.only(Some("a"), &HashSet::from([key("stays")]));
-        assert_eq!(told(&mut changes), [("goes".into(), Gate::SubscriberNotFound)]);
-    }
-
-    #[test]
     fn a_changed_secret_finds_those_that_name_it() {
         let (registry, _changes) = registry();
         exists(&registry, key("s"), "1".into());
@@ -511,6 +499,30 @@ mod tests {
         assert_eq!(registry.referrers("a", &Reference::Secret("oauth".into())), [key("s")]);
         assert!(registry.referrers("b", &Reference::Secret("oauth".into())).is_empty());
         assert!(registry.referrers("a", &Reference::ConfigMap("oauth".into())).is_empty());
+    }
+
+    #[test]
+    fn the_index_of_references_follows_each_change_and_keeps_nothing_of_what_is_gone() {
+        let (registry, _changes) = registry();
+        let secret = |name: &str| Reference::Secret(name.into());
+        let any = |_: &Reference| true;
+        exists(&registry, key("s"), "1".into());
+        exists(&registry, key("t"), "2".into());
+        registry.refers_to(&key("s"), "1", HashSet::from([secret("old"), secret("both")]));
+        registry.refers_to(&key("t"), "2", HashSet::from([secret("both")]));
+        registry.refers_to(&key("s"), "1", HashSet::from([secret("new"), secret("both")]));
+        registry.refers_to(&key("s"), "0", HashSet::from([secret("old")]));
+        assert!(registry.referrers("a", &secret("old")).is_empty());
+        assert_eq!(registry.referrers("a", &secret("new")), [key("s")]);
+        assert_eq!(registry.referrers("a", &secret("both")).len(), 2);
+        let shown = HashSet::from([("a".to_owned(), secret("both"))]);
+        assert_eq!(registry.dangling(Some("a"), any, &shown), HashSet::from([key("s")]));
+        assert_eq!(registry.dangling(None, any, &shown), HashSet::from([key("s")]));
+        assert!(registry.dangling(Some("b"), any, &shown).is_empty());
+        exists(&registry, key("s"), "another".into());
+        assert!(registry.referrers("a", &secret("new")).is_empty());
+        registry.deleted(&key("t"));
+        assert!(registry.lock().referrers.is_empty());
     }
 
     #[test]

@@ -23,7 +23,8 @@ use crate::{
 
 /// Of the answer to a write the resourceVersion is used alone: this costs the API server less than the whole object, which
 /// will do where that cannot be had.
-const METADATA_ALONE: &str = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1,application/json;q=0.9";
+pub(super) const METADATA_ALONE: &str =
+    "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1,application/json;q=0.9";
 const BACKOFF: Backoff = Backoff { initial: Duration::from_millis(100), max: Duration::from_secs(5) };
 
 /// Writes outcomes. Its client should not retry by itself.

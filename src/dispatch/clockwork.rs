@@ -68,6 +68,9 @@ impl<Id: Clone + Eq + Hash + Ord> Scheduler<Id> {
         self.wake(no, now);
         let Some(lane) = self.lanes.get_mut(&no) else { return };
         lane.marks.changed = false;
+        if !self.moved.contains(&lane.key) {
+            self.moved.insert(lane.key.clone());
+        }
         lane.notice_gate(now);
         let look_again = match lane.readiness(now) {
             _ if lane.is_idle() => lane.rests_until().filter(|until| *until > now),

@@ -1,7 +1,7 @@
 //! All lanes, and where each Notification is.
 
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::{BTreeSet, HashMap, HashSet},
     hash::Hash,
     time::Instant,
 };
@@ -37,6 +37,8 @@ pub struct Scheduler<Id> {
     pub(super) timers: BTreeSet<(Instant, LaneNo)>,
     /// Lanes to look at before anything starts.
     pub(super) changed: Vec<LaneNo>,
+    /// Lanes where something changed since [`Self::take_changed`].
+    pub(super) moved: HashSet<LaneKey>,
     /// The latest time known.
     pub(super) seen: Option<Instant>,
 }
@@ -77,6 +79,7 @@ impl<Id: Clone + Eq + Hash + Ord> Scheduler<Id> {
             courtesies: Courtesies::default(),
             timers: BTreeSet::new(),
             changed: Vec::new(),
+            moved: HashSet::new(),
             seen: None,
         }
     }
@@ -201,6 +204,11 @@ impl<Id: Clone + Eq + Hash + Ord> Scheduler<Id> {
     /// Whether `id` is in flight.
     pub fn is_in_flight(&self, id: &Id) -> bool {
         matches!(self.tickets.get(id), Some(Ticket { place: Place::InFlight { .. }, .. }))
+    }
+
+    /// The lanes where something may have changed since the last call, what time alone changes apart.
+    pub fn take_changed(&mut self) -> HashSet<LaneKey> {
+        std::mem::take(&mut self.moved)
     }
 
     /// How many are in flight.
@@ -340,6 +348,25 @@ mod tests {
         assert!(start_all(&mut scheduler, now + SECOND).is_empty());
         scheduler.open(&lane("a"), limits(4));
         assert_eq!(start_all(&mut scheduler, now + SECOND), [2]);
+    }
+
+    #[test]
+    fn only_lanes_where_something_happened_are_told_as_changed() {
+        let (mut scheduler, now) = (open(64, &[("a", 4), ("b", 4)]), Instant::now());
+        start_all(&mut scheduler, now);
+        assert_eq!(scheduler.take_changed(), [lane("a"), lane("b")].into());
+        add(&mut scheduler, 1, "a", now);
+        start_all(&mut scheduler, now);
+        assert_eq!(scheduler.take_changed(), [lane("a")].into());
+        start_all(&mut scheduler, now + SECOND);
+        assert!(scheduler.take_changed().is_empty());
+        scheduler.report(&1, Health::Failure, now);
+        scheduler.end(&1);
+        start_all(&mut scheduler, now);
+        assert_eq!(scheduler.take_changed(), [lane("a")].into());
+        scheduler.close(&lane("b"), Gate::Suspended);
+        start_all(&mut scheduler, now);
+        assert_eq!(scheduler.take_changed(), [lane("b")].into());
     }
 
     #[test]

@@ -26,6 +26,7 @@ mod headers;
 mod health;
 mod hostile;
 mod lifecycle;
+mod looks;
 mod outcomes;
 mod panics;
 mod quotes;

@@ -4,19 +4,43 @@ use std::time::Instant;
 
 use super::Notifications;
 use crate::{
-    controller::subscribers::{Census, State},
+    controller::subscribers::{Census, Counted, State},
     dispatch::{Gate, LaneKey},
 };
 
 impl Notifications {
-    /// How each Subscriber's Notifications get on.
-    pub(super) fn census(&self) -> Vec<(LaneKey, Census)> {
+    /// How the Notifications get on of those Subscribers where that changed since the last census.
+    pub(super) fn census(&mut self) -> Vec<Counted> {
         let now = Instant::now();
-        let of = |lane: &LaneKey| Census { pending: self.scheduler.pending(lane), state: self.state(lane, now) };
-        // Before the first look nothing is known but that there is one, and before the first listing not how many there are.
-        let is_known = |lane: &LaneKey| self.scopes.of(&lane.namespace).is_some_and(|scope| scope.synced);
-        let looked_at = self.lanes.iter().filter(|(key, lane)| lane.spec.is_some() && is_known(key));
-        looked_at.map(|(lane, _)| (lane.clone(), of(lane))).collect()
+        let mut lanes = std::mem::take(&mut self.uncounted);
+        lanes.extend(self.scheduler.take_changed());
+        // These change with time alone.
+        let timed = self
+            .counted
+            .iter()
+            .filter(|(_, (_, census))| matches!(census.state, State::Delivering | State::RateLimited | State::Paused));
+        lanes.extend(timed.map(|(lane, _)| lane.clone()));
+        let mut news = Vec::new();
+        for lane in lanes {
+            // Before the first look nothing is known but that there is one.
+            let spec = self.lanes.get(&lane).and_then(|lane| lane.spec.as_ref());
+            let Some(uid) = spec.map(|(uid, _)| uid.clone()) else {
+                self.counted.remove(&lane);
+                continue;
+            };
+            // Before the first listing it is not known how many there are.
+            if !self.scopes.of(&lane.namespace).is_some_and(|scope| scope.synced) {
+                self.uncounted.insert(lane);
+                continue;
+            }
+            let census = Census { pending: self.scheduler.pending(&lane), state: self.state(&lane, now) };
+            let counted = (uid, census);
+            if self.counted.get(&lane) != Some(&counted) {
+                news.push((lane.clone(), counted.0.clone(), census));
+                self.counted.insert(lane, counted);
+            }
+        }
+        news
     }
 
     fn state(&self, lane: &LaneKey, now: Instant) -> State {

@@ -20,11 +20,7 @@ use std::{
 use futures::{StreamExt, stream};
 use k8s_openapi::jiff::Timestamp;
 use kube::Client;
-use tokio::{
-    sync::{mpsc, watch},
-    task::JoinSet,
-    time::MissedTickBehavior,
-};
+use tokio::{sync::mpsc, task::JoinSet, time::MissedTickBehavior};
 use tracing::info;
 
 use self::{scopes::Scopes, settle::Done};
@@ -35,7 +31,7 @@ use super::{
     index::{Index, Uid},
     registry::{Change, Registry, Spec},
     resolve::Route,
-    subscribers::{CENSUS, Census},
+    subscribers::{CENSUS, Census, Counted},
 };
 use crate::{
     dispatch::{LaneKey, Scheduler},
@@ -59,6 +55,10 @@ pub struct Notifications {
     permits: HashMap<Uid, Arc<Permit>>,
     scopes: Scopes,
     running: JoinSet<(Uid, Done)>,
+    /// The last census: whose (by lane and uid), and what was told.
+    counted: HashMap<LaneKey, (String, Census)>,
+    /// Lanes that changed before they could be counted.
+    uncounted: HashSet<LaneKey>,
 }
 
 /// What the queue knows of a Subscriber.
@@ -80,7 +80,7 @@ pub struct Inputs {
     /// From attempts.
     pub signals: mpsc::UnboundedReceiver<Signalled>,
     /// Where the queue tells how it stands.
-    pub census: watch::Sender<Vec<(LaneKey, Census)>>,
+    pub census: mpsc::UnboundedSender<Vec<Counted>>,
 }
 
 impl Notifications {
@@ -111,6 +111,8 @@ impl Notifications {
             permits: HashMap::new(),
             scopes,
             running: JoinSet::new(),
+            counted: HashMap::new(),
+            uncounted: HashSet::new(),
         }
     }
 
@@ -164,7 +166,10 @@ impl Notifications {
                     self.settle(done);
                 }
                 _ = counts.tick() => {
-                    inputs.census.send_replace(self.census());
+                    let changed = self.census();
+                    if !changed.is_empty() {
+                        let _ = inputs.census.send(changed);
+                    }
                 }
                 () = leadership.regained() => {}
                 () = until(wake) => {}

@@ -13,7 +13,7 @@ use super::{
     status::Word,
 };
 use crate::{
-    api::{ConditionType, SubscriberReason as Reason, SubscriberStatus},
+    api::{AbuseProtection, ConditionType, SubscriberReason as Reason, SubscriberSpec, SubscriberStatus},
     controller::{
         attempt::pause,
         page::Page,
@@ -28,11 +28,27 @@ const LOOK_AGAIN: Duration = Duration::from_secs(300);
 
 /// A step of the chain; the last one is taken by deliveries and by a test.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Step {
+pub enum Step {
+    /// The Secrets and ConfigMaps that the spec names are read, and the host names are resolved.
     Secret,
+    /// The token service is asked for a token.
     Token,
+    /// The webhook is asked for its consent.
     Handshake,
+    /// An event is sent.
     Delivery,
+}
+
+impl Step {
+    /// Its number of four, and its name.
+    pub(super) fn number_and_name(self) -> (u8, &'static str) {
+        match self {
+            Self::Secret => (1, "Secret"),
+            Self::Token => (2, "token"),
+            Self::Handshake => (3, "handshake"),
+            Self::Delivery => (4, "delivery"),
+        }
+    }
 }
 
 /// Where the chain ended before a delivery could begin.
@@ -67,8 +83,8 @@ impl Chain {
 
 impl Subscribers {
     /// Goes through the chain as far as it leads.
-    pub(super) async fn examine(&self, visit: &Visit<'_>) -> Result<Chain, Unresolved> {
-        let spec = &visit.subscriber.spec;
+    pub(super) async fn examine(&self, visit: &Visit<'_>, spec: &SubscriberSpec) -> Result<Chain, Unresolved> {
+        self.at_step(visit, Step::Secret);
         let route = match self.resolver.route(&visit.key.namespace, visit.spec.clone(), spec).await {
             Ok(route) => route,
             Err(Unresolved::Subscriber { reason, message, of_credentials }) => {
@@ -83,11 +99,12 @@ impl Subscribers {
         if visit.requested || visit.test.is_some() {
             tokens.forget_failure().await;
         }
+        self.at_step(visit, Step::Token);
         if let Err(no_token) = self.unless_stopping(tokens.token()).await? {
             return Ok(without_token(&visit.status, visit.generation(), no_token));
         }
         let token = Some(Word::yes(Reason::TokenIssued, "the token service issued a token"));
-        let consent = self.consent(visit, &route).await?;
+        let consent = self.consent(visit, &spec.abuse_protection, &route).await?;
         let again = consent.again;
         let end = match &consent.blocked {
             Some(why) => Err(Stop { step: Step::Handshake, ready: why.clone(), why: why.clone() }),
@@ -97,8 +114,12 @@ impl Subscribers {
     }
 
     /// Asks the webhook for its consent, if it is time to.
-    async fn consent(&self, visit: &Visit<'_>, route: &Route) -> Result<Finding, Unresolved> {
-        let settings = &visit.subscriber.spec.abuse_protection;
+    async fn consent(
+        &self,
+        visit: &Visit<'_>,
+        settings: &AbuseProtection,
+        route: &Route,
+    ) -> Result<Finding, Unresolved> {
         let policy = settings.policy;
         let origin = route.target.origin.to_str().unwrap_or_default();
         let known = Answered::read(&visit.status, visit.generation(), origin);
@@ -112,6 +133,7 @@ impl Subscribers {
             Duty::Hush(again) => Finding::pending("it asked to be left alone before it answered", policy, again),
             Duty::Ask(_) if !self.leadership.holds() => return Err(Unresolved::NotLeading),
             Duty::Ask(known) => {
+                self.at_step(visit, Step::Handshake);
                 let asked = ask_consent(&route.target, settings.request_rate_per_minute);
                 let answer = self.unless_stopping(asked).await?;
                 let error = match answer {
@@ -134,6 +156,11 @@ impl Subscribers {
                 }
             }
         })
+    }
+
+    /// The look is at this step from now on.
+    pub(super) fn at_step(&self, visit: &Visit<'_>, step: Step) {
+        self.registry.at_step(&visit.key, &visit.spec.0, Some(step));
     }
 
     /// How long the webhook is to be left alone, as of now.

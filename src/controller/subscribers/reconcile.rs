@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use http::HeaderValue;
 use k8s_openapi::jiff::Timestamp;
-use kube::{ResourceExt, runtime::controller::Action};
+use kube::ResourceExt;
 use url::Url;
 
 use super::{
@@ -14,26 +14,25 @@ use super::{
     status::{Findings, Word},
 };
 use crate::{
-    api::{
-        ConditionType, REQUEST_ANNOTATION, Subscriber, SubscriberReason as Reason, SubscriberStatus, TEST_ANNOTATION,
-    },
+    api::{ConditionType, REQUEST_ANNOTATION, SubscriberReason as Reason, SubscriberStatus, TEST_ANNOTATION},
     controller::{
-        listings::{lane_key, spec_of},
         registry::{Begun, Passage, Registry, Spec},
-        resolve::{Route, Unresolved, references, seconds},
+        resolve::{Route, Unresolved, references},
+        stored_subscriber::StoredSubscriber,
     },
     dispatch::{Gate, LaneKey},
 };
 
-/// Looks at a Subscriber and acts on what it finds: its gate opens or closes, its status says why.
-pub(super) async fn reconcile(subscriber: Arc<Subscriber>, context: Arc<Subscribers>) -> Result<Action, Error> {
+/// Looks at a Subscriber and acts on what it finds: its gate opens or closes, its status says why. Returns when to look at
+/// it again.
+pub(super) async fn reconcile(subscriber: &StoredSubscriber, context: &Subscribers) -> Result<Option<Duration>, Error> {
     if !context.leadership.holds() {
         return Err(Unresolved::NotLeading.into());
     }
     let registry = &context.registry;
-    let Some(visit) = Visit::begin(&subscriber, registry) else { return Ok(Action::await_change()) };
+    let Some(visit) = Visit::begin(subscriber, registry) else { return Ok(None) };
     let (key, uid) = (&visit.key, &visit.spec.0);
-    registry.refers_to(key, uid, references(&subscriber.spec));
+    registry.refers_to(key, uid, subscriber.spec.as_deref().map(references).unwrap_or_default());
     if visit.changed {
         // What the new spec does not permit must not go by the old one meanwhile.
         registry.close(key, &visit.spec, visit.expire_after());
@@ -56,20 +55,23 @@ pub(super) async fn reconcile(subscriber: Arc<Subscriber>, context: Arc<Subscrib
     };
     registry.publish(key, &visit.spec, passage, visit.expire_after());
     context.write(key, uid).await.map_err(Error::Write)?;
-    Ok(look.again.map_or_else(Action::await_change, Action::requeue))
+    Ok(look.again)
 }
 
 impl Subscribers {
     /// What there is to say about this Subscriber, and whether its Notifications may go.
     async fn look(&self, visit: &Visit<'_>) -> Result<Look, Unresolved> {
         let held = Word::yes(Reason::Suspended, "spec.suspend is true: Notifications are held");
-        let suspended = visit.subscriber.spec.suspend;
+        let suspended = visit.subscriber.spec.as_ref().is_ok_and(|spec| spec.suspend);
         let chain = if self.registry.is_gone(&visit.key, &visit.spec) {
             Chain::stopped(Step::Delivery, Word::gone())
         } else if suspended && visit.test.is_none() {
             Chain::stopped(Step::Delivery, held.clone())
         } else {
-            self.examine(visit).await?
+            match &visit.subscriber.spec {
+                Ok(spec) => self.examine(visit, spec).await?,
+                Err(fault) => Chain::stopped(Step::Secret, Word::no(Reason::InvalidSpec, &fault.message)),
+            }
         };
         let tested = match &visit.test {
             Some(value) => Some(self.test(visit, &chain, value).await?),
@@ -90,7 +92,7 @@ impl Subscribers {
 
 /// One look at a Subscriber, as it began.
 pub(super) struct Visit<'a> {
-    pub(super) subscriber: &'a Subscriber,
+    pub(super) subscriber: &'a StoredSubscriber,
     pub(super) key: LaneKey,
     pub(super) spec: Spec,
     /// The status as this process knew it then.
@@ -105,8 +107,8 @@ pub(super) struct Visit<'a> {
 
 impl<'a> Visit<'a> {
     /// None: the Subscriber is not there any more.
-    fn begin(subscriber: &'a Subscriber, registry: &Registry) -> Option<Self> {
-        let (key, spec) = (lane_key(subscriber), spec_of(subscriber));
+    fn begin(subscriber: &'a StoredSubscriber, registry: &Registry) -> Option<Self> {
+        let (key, spec) = (subscriber.key(), subscriber.id());
         let request = annotation(subscriber, REQUEST_ANNOTATION);
         let Begun { status, changed, requested } = registry.begin(&key, &spec, request)?;
         let test =
@@ -119,7 +121,7 @@ impl<'a> Visit<'a> {
     }
 
     pub(super) fn expire_after(&self) -> Duration {
-        seconds(self.subscriber.spec.delivery.expire_after_seconds)
+        self.subscriber.expire_after()
     }
 }
 
@@ -134,9 +136,7 @@ struct Look {
 impl Look {
     fn put_into(&self, status: &mut SubscriberStatus, visit: &Visit<'_>, origin: &HeaderValue) {
         self.findings.put_into(status, visit.generation(), Timestamp::now());
-        let host = Url::parse(&visit.subscriber.spec.webhook.url.0).ok();
-        let host = host.as_ref().and_then(Url::host_str).unwrap_or_default();
-        describe(status, host, origin.to_str().unwrap_or_default(), self.consent.as_ref());
+        describe(status, &host(visit.subscriber), origin.to_str().unwrap_or_default(), self.consent.as_ref());
         if visit.requested {
             status.last_handled_request = annotation(visit.subscriber, REQUEST_ANNOTATION);
         }
@@ -146,13 +146,19 @@ impl Look {
     }
 }
 
+/// The host of the webhook, if the spec names one.
+pub(super) fn host(subscriber: &StoredSubscriber) -> String {
+    let url = subscriber.spec.as_ref().ok().and_then(|spec| Url::parse(&spec.webhook.url.0).ok());
+    url.as_ref().and_then(Url::host_str).unwrap_or_default().to_owned()
+}
+
 /// The value of an annotation, cut to what the status may hold.
-fn annotation(subscriber: &Subscriber, name: &str) -> Option<String> {
+fn annotation(subscriber: &StoredSubscriber, name: &str) -> Option<String> {
     subscriber.annotations().get(name).map(|value| value.chars().take(256).collect())
 }
 
 /// Whether the status tells that the webhook of this very spec is gone.
-fn says_gone(subscriber: &Subscriber, status: &SubscriberStatus) -> bool {
+fn says_gone(subscriber: &StoredSubscriber, status: &SubscriberStatus) -> bool {
     status.observed_generation == subscriber.metadata.generation
         && status.condition(ConditionType::Ready).is_some_and(|c| c.reason == Reason::EndpointGone.as_str())
 }

@@ -1,42 +1,67 @@
 //! How deliveries go, from the queue and the attempts into each Subscriber's status.
 
-use std::sync::{Arc, MutexGuard, PoisonError};
+use std::{
+    sync::{Arc, MutexGuard, PoisonError},
+    time::Instant,
+};
 
 use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Time, jiff::Timestamp};
-use tokio::sync::watch;
+use tokio::{sync::mpsc, task::JoinSet, time::MissedTickBehavior};
 use tracing::debug;
 
 use super::{
     Subscribers,
     examine::seconds_of,
-    vitals::{Census, Vitals},
+    vitals::{CENSUS, Counted, Vital, Vitals},
 };
 use crate::{
     api::{AttemptReason, LastFailure},
     dispatch::LaneKey,
 };
 
+/// So many statuses are written at once, at most: a slow API server slows them down.
+const WRITING: usize = 32;
+
 impl Subscribers {
     /// Writes, as often as it is due, how deliveries go, until `census` ends.
-    pub async fn report(self: Arc<Self>, mut census: watch::Receiver<Vec<(LaneKey, Census)>>) {
-        while census.changed().await.is_ok() {
-            let of = |(key, census): &(LaneKey, Census)| Some((key.clone(), self.registry.uid(key)?, *census));
-            let counted: Vec<_> = census.borrow_and_update().iter().filter_map(of).collect();
-            let clock = seconds_of(Timestamp::now());
-            let due = {
-                let mut vitals = self.vitals();
-                vitals.count(counted);
-                let written = |key: &LaneKey, uid: &str| self.registry.page(key, uid, |page| page.written().clone());
-                let unwritten = |key: &LaneKey, uid: &str| {
-                    self.registry.page(key, uid, |page| page.unwritten().is_some()).unwrap_or(false)
-                };
-                vitals.due(std::time::Instant::now(), clock, written, unwritten)
-            };
-            for (key, vital) in due {
-                if let Err(error) = self.update(&key, vital.uid(), |status| vital.put_into(status, clock)).await {
-                    debug!(subscriber = %key, %error, "how deliveries go could not be written yet");
+    pub async fn report(self: Arc<Self>, mut census: mpsc::UnboundedReceiver<Vec<Counted>>) {
+        let mut writing = JoinSet::new();
+        let mut ticks = tokio::time::interval(CENSUS);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                counted = census.recv() => match counted {
+                    Some(counted) => self.vitals().count(counted),
+                    None => return,
+                },
+                Some(_) = writing.join_next() => {}
+                _ = ticks.tick() => {
+                    let clock = seconds_of(Timestamp::now());
+                    for (key, vital) in self.due(clock, WRITING.saturating_sub(writing.len())) {
+                        let subscribers = self.clone();
+                        writing.spawn(async move { subscribers.write_vital(&key, &vital, clock).await });
+                    }
                 }
             }
+        }
+    }
+
+    /// The Subscribers whose status is to be written now, at most so many. Neither lock is held while the other is taken.
+    fn due(&self, clock: Timestamp, at_most: usize) -> Vec<(LaneKey, Vital)> {
+        let now = Instant::now();
+        let overwritten = self.registry.overwritten();
+        let unsettled = {
+            let mut vitals = self.vitals();
+            vitals.disturb(overwritten);
+            vitals.unsettled(now)
+        };
+        let pages = self.registry.pages(unsettled);
+        self.vitals().due(now, clock, pages, at_most)
+    }
+
+    async fn write_vital(&self, key: &LaneKey, vital: &Vital, clock: Timestamp) {
+        if let Err(error) = self.update(key, vital.uid(), |status| vital.put_into(status, clock)).await {
+            debug!(subscriber = %key, %error, "how deliveries go could not be written yet");
         }
     }
 
@@ -51,7 +76,7 @@ impl Subscribers {
         self.vitals().attempted(key, uid, at, failure);
     }
 
-    fn vitals(&self) -> MutexGuard<'_, Vitals> {
+    pub(super) fn vitals(&self) -> MutexGuard<'_, Vitals> {
         self.vitals.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

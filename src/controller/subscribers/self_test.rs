@@ -59,6 +59,7 @@ impl Subscribers {
             Ok(delivery) => delivery,
             Err(fault) => return Ok(Err(fault.to_string())),
         };
+        self.at_step(visit, Step::Delivery);
         let clearance = Cleared { subscribers: self, visit };
         let authorized = match delivery.authorize(&clearance).await {
             Ok(authorized) => authorized,
@@ -111,12 +112,13 @@ impl Clearance for Cleared<'_> {
 }
 
 fn failed(step: Step, why: String) -> Word {
-    let (number, name, reason) = match step {
-        Step::Secret => (1, "Secret", Reason::SecretTestFailed),
-        Step::Token => (2, "token", Reason::TokenTestFailed),
-        Step::Handshake => (3, "handshake", Reason::HandshakeTestFailed),
-        Step::Delivery => (4, "delivery", Reason::DeliveryTestFailed),
+    let reason = match step {
+        Step::Secret => Reason::SecretTestFailed,
+        Step::Token => Reason::TokenTestFailed,
+        Step::Handshake => Reason::HandshakeTestFailed,
+        Step::Delivery => Reason::DeliveryTestFailed,
     };
+    let (number, name) = step.number_and_name();
     Word::no(reason, format!("step {number} of 4, {name}: {why}"))
 }
 

@@ -1,7 +1,7 @@
 //! How deliveries go: what the queue and the attempts see of each Subscriber, and when that is worth a write. Pure.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     time::{Duration, Instant},
 };
 
@@ -15,8 +15,13 @@ use crate::{
 
 /// The queue counts this often.
 pub const CENSUS: Duration = Duration::from_secs(1);
-/// So many Subscribers are written after each census, at most.
-const WRITES: usize = 5;
+/// So many Subscribers are written each second, at most, because their health changed: if a provider of thousands fails,
+/// that shows within minutes, and the API server, which takes several hundred writes a second, has most of them for outcomes.
+const HEALTH_WRITES: usize = 50;
+/// So many more for their numbers alone; more than the least only where more than 300 Subscribers wait, so that numbers are
+/// a minute old up to 1,500 active Subscribers.
+const LEAST_NUMBERS_WRITES: usize = 5;
+const MOST_NUMBERS_WRITES: usize = 25;
 /// Numbers are news for this long before they are written, so that a short burst costs one write.
 const SETTLE: Duration = Duration::from_secs(2);
 /// Numbers of one Subscriber are written again after this at the earliest, its health after the other.
@@ -49,6 +54,21 @@ pub enum State {
     EndpointGone,
 }
 
+/// What the queue counted: whose, by key and uid, and what.
+pub type Counted = (LaneKey, String, Census);
+
+/// A Subscriber's status, for [`Vitals::due`].
+pub struct Written {
+    /// The Subscriber.
+    pub key: LaneKey,
+    /// Its uid.
+    pub uid: String,
+    /// What is written.
+    pub status: SubscriberStatus,
+    /// Whether anything is to be written that the vital signs do not know of.
+    pub is_behind: bool,
+}
+
 /// What is known of one Subscriber.
 #[derive(Clone, Debug)]
 pub struct Vital {
@@ -59,8 +79,8 @@ pub struct Vital {
     written: Option<Instant>,
     /// Since when there is something that is not written.
     news: Option<Instant>,
-    /// Nothing is new since the status was found to say it all.
-    settled: bool,
+    /// Until then it need not be seen to, unless its health changes.
+    rest: Option<Instant>,
 }
 
 /// What a status lacks.
@@ -70,54 +90,74 @@ enum Lack {
     Numbers,
 }
 
-/// All of them.
+/// All of them. What is settled costs nothing.
 #[derive(Debug, Default)]
-pub struct Vitals(HashMap<LaneKey, Vital>);
+pub struct Vitals {
+    known: HashMap<LaneKey, Vital>,
+    /// Those whose status may not say all that is known.
+    unsettled: HashSet<LaneKey>,
+}
 
 impl Vitals {
     /// An attempt for the Subscriber with this uid ended at `at`; `failure` says how, if it did not deliver.
     pub fn attempted(&mut self, key: &LaneKey, uid: &str, at: Timestamp, failure: Option<LastFailure>) {
         let vital = self.of(key, uid);
-        vital.settled = false;
         match failure {
             None => vital.last_success = Some(at),
             failure => vital.last_failure = failure,
         }
     }
 
-    /// What the queue counted. Subscribers that it does not name are forgotten.
-    pub fn count(&mut self, census: impl IntoIterator<Item = (LaneKey, String, Census)>) {
-        let mut known = std::mem::take(&mut self.0);
-        for (key, uid, census) in census {
-            let vital = known.remove(&key).filter(|vital| vital.uid == uid).unwrap_or_else(|| Vital::new(uid));
-            let settled = vital.settled && vital.census == Some(census);
-            self.0.insert(key, Vital { census: Some(census), settled, ..vital });
+    /// What the queue counted of those where something changed.
+    pub fn count(&mut self, counted: impl IntoIterator<Item = Counted>) {
+        for (key, uid, census) in counted {
+            let vital = self.of(&key, &uid);
+            if vital.census.is_none_or(|before| before.state != census.state) {
+                vital.rest = None;
+            }
+            vital.census = Some(census);
         }
     }
 
-    /// The Subscribers whose status is to be written now, with what to put into it: health first, then who waits longest.
-    /// `status` is what is written, `unwritten` whether anything is to be written that this does not know of.
+    /// The status of these, by key and uid, is not as it should be.
+    pub fn disturb(&mut self, overwritten: impl IntoIterator<Item = (LaneKey, String)>) {
+        for (key, uid) in overwritten {
+            self.of(&key, &uid).rest = None;
+        }
+    }
+
+    /// Those to see to now, by key and uid.
+    pub fn unsettled(&self, now: Instant) -> Vec<(LaneKey, String)> {
+        let vitals = self.unsettled.iter().filter_map(|key| Some((key, self.known.get(key)?)));
+        let awake = vitals.filter(|(_, vital)| vital.rest.is_none_or(|rest| rest <= now));
+        awake.map(|(key, vital)| (key.clone(), vital.uid.clone())).collect()
+    }
+
+    /// Of those with these statuses, the Subscribers whose status is to be written now, with what to put into it: health
+    /// first, then who waits longest; at most so many.
     pub fn due(
         &mut self,
         now: Instant,
         clock: Timestamp,
-        status: impl Fn(&LaneKey, &str) -> Option<SubscriberStatus>,
-        unwritten: impl Fn(&LaneKey, &str) -> bool,
+        written: impl IntoIterator<Item = Written>,
+        at_most: usize,
     ) -> Vec<(LaneKey, Vital)> {
         let mut due = Vec::new();
-        for (key, vital) in &mut self.0 {
-            // What could not be written, or what somebody else wrote over it, is written again.
-            let other = unwritten(key, &vital.uid).then_some(Lack::Numbers);
-            if vital.settled && other.is_none() {
-                continue;
-            }
+        for Written { key, uid, status, is_behind } in written {
+            let vital = self.known.get_mut(&key).filter(|vital| vital.uid == uid);
             // Its reconciler says the first word.
-            let status = status(key, &vital.uid).filter(is_looked_at);
-            let Some(status) = status else { continue };
-            let Some(lack) = vital.lacks(&status, clock).or(other) else {
-                vital.news = None;
+            let Some(vital) = vital.filter(|_| is_looked_at(&status)) else { continue };
+            let pause_ends = status
+                .paused_until_time
+                .as_ref()
+                .map(|until| now + Duration::try_from(until.0.duration_since(clock)).unwrap_or_default());
+            // What could not be written, or what somebody else wrote over it, is written again.
+            let Some(lack) = vital.lacks(&status, clock).or(is_behind.then_some(Lack::Numbers)) else {
                 // The end of a pause is news that nobody brings.
-                vital.settled = status.paused_until_time.is_none();
+                (vital.news, vital.rest) = (None, pause_ends);
+                if pause_ends.is_none() {
+                    self.unsettled.remove(&key);
+                }
                 continue;
             };
             let news = *vital.news.get_or_insert(now);
@@ -126,21 +166,34 @@ impl Vitals {
                 Lack::Numbers => vital.written.map_or(now, |written| written + NUMBERS_AFTER).max(news + SETTLE),
             };
             if now >= earliest {
-                due.push((lack, vital.written, key.clone()));
+                due.push((lack, vital.written, key));
+            } else {
+                vital.rest = Some(pause_ends.map_or(earliest, |ends| ends.min(earliest)));
             }
         }
         due.sort_unstable();
-        due.truncate(WRITES);
-        let written = due.into_iter().filter_map(|(_, _, key)| {
-            let vital = self.0.get_mut(&key)?;
-            (vital.written, vital.news) = (Some(now), None);
-            Some((key, vital.clone()))
+        let ill = due.iter().filter(|(lack, ..)| *lack == Lack::Health).count();
+        let numbers = ((due.len() - ill) / 60).clamp(LEAST_NUMBERS_WRITES, MOST_NUMBERS_WRITES);
+        let (health, others) = due.split_at(ill);
+        let chosen = health.iter().take(HEALTH_WRITES).chain(others.iter().take(numbers)).take(at_most);
+        let chosen = chosen.filter_map(|(_, _, key)| {
+            let vital = self.known.get_mut(key)?;
+            (vital.written, vital.news, vital.rest) = (Some(now), None, None);
+            Some((key.clone(), vital.clone()))
         });
-        written.collect()
+        chosen.collect()
     }
 
+    /// The Subscriber of this name is not there any more.
+    pub fn forget(&mut self, key: &LaneKey) {
+        self.known.remove(key);
+        self.unsettled.remove(key);
+    }
+
+    /// What is known of the Subscriber with this uid, to which something is added.
     fn of(&mut self, key: &LaneKey, uid: &str) -> &mut Vital {
-        let vital = self.0.entry(key.clone()).or_insert_with(|| Vital::new(uid.to_owned()));
+        self.unsettled.insert(key.clone());
+        let vital = self.known.entry(key.clone()).or_insert_with(|| Vital::new(uid.to_owned()));
         if vital.uid != uid {
             *vital = Vital::new(uid.to_owned());
         }
@@ -148,13 +201,13 @@ impl Vitals {
     }
 }
 
-fn is_looked_at(status: &SubscriberStatus) -> bool {
+pub(super) fn is_looked_at(status: &SubscriberStatus) -> bool {
     status.observed_generation.is_some_and(|generation| generation >= 0)
 }
 
 impl Vital {
     fn new(uid: String) -> Self {
-        Self { uid, census: None, last_success: None, last_failure: None, written: None, news: None, settled: false }
+        Self { uid, census: None, last_success: None, last_failure: None, written: None, news: None, rest: None }
     }
 
     fn lacks(&self, status: &SubscriberStatus, clock: Timestamp) -> Option<Lack> {
@@ -267,9 +320,13 @@ mod tests {
 
         /// Writes what is due after so many seconds, and tells whose.
         fn write(&mut self, second: u32) -> Vec<String> {
-            let clock = Timestamp::from_second(second.into()).unwrap();
-            let status = |key: &LaneKey, _: &str| self.statuses.get(key).cloned();
-            let due = self.vitals.due(self.begin + second * SECOND, clock, status, |_, _| false);
+            let (now, clock) = (self.begin + second * SECOND, Timestamp::from_second(second.into()).unwrap());
+            let written = self.vitals.unsettled(now).into_iter().map(|(key, uid)| {
+                let status = self.statuses[&key].clone();
+                Written { key, uid, status, is_behind: false }
+            });
+            let written: Vec<_> = written.collect();
+            let due = self.vitals.due(now, clock, written, 1000);
             for (key, vital) in &due {
                 vital.put_into(self.statuses.get_mut(key).unwrap(), clock);
             }
@@ -300,7 +357,7 @@ mod tests {
     }
 
     #[test]
-    fn of_many_five_are_written_those_whose_health_changed_first() {
+    fn of_many_five_are_written_for_their_numbers_besides_those_whose_health_changed() {
         let names: Vec<_> = (0..8).map(|n| format!("s{n}")).collect();
         let names: Vec<_> = names.iter().map(String::as_str).collect();
         let mut ward = Ward::new(&names);
@@ -314,7 +371,46 @@ mod tests {
         ward.write(98);
         ward.count(&all(2, "s6"));
         let written = ward.write(103);
-        assert_eq!((written.len(), &written[..2]), (5, &["s6".to_owned(), "s7".to_owned()][..]), "s7 is well again");
+        assert_eq!(&written[..2], &["s6".to_owned(), "s7".to_owned()][..], "s7 is well again");
+        // The other five have been written; numbers of those two are not written twice.
+        assert!(written.len() <= 7, "{written:?}");
+    }
+
+    #[test]
+    fn the_health_of_thousands_shows_within_minutes_and_starves_no_numbers() {
+        let names: Vec<_> = (0..3_000).map(|n| format!("s{n}")).collect();
+        let names: Vec<_> = names.iter().map(String::as_str).collect();
+        let mut ward = Ward::new(&names);
+        let all = |state| names.iter().map(|name| (*name, census(1, state))).collect::<Vec<_>>();
+        ward.count(&all(State::CircuitOpen));
+        let written: Vec<_> = (0..61).map(|second| ward.write(second).len()).collect();
+        assert_eq!((written[0], written[59], written[60]), (HEALTH_WRITES, HEALTH_WRITES, 0));
+        let mut both = Ward::new(&names);
+        both.count(&all(State::CircuitOpen)[..1000]);
+        both.count(&all(State::Delivering)[1000..]);
+        both.write(0);
+        assert_eq!(both.write(2).len(), HEALTH_WRITES + MOST_NUMBERS_WRITES);
+    }
+
+    #[test]
+    fn what_is_settled_or_need_not_be_written_yet_is_not_looked_at() {
+        let mut ward = Ward::new(&["s", "t"]);
+        let looked_at = |ward: &Ward, second: u32| ward.vitals.unsettled(ward.begin + second * SECOND).len();
+        ward.count(&[("s", census(1, State::Delivering)), ("t", census(0, State::Idle))]);
+        for second in 0..4 {
+            ward.write(second);
+        }
+        assert_eq!(looked_at(&ward, 4), 0);
+        ward.count(&[("s", census(2, State::Delivering))]);
+        assert_eq!(looked_at(&ward, 4), 1);
+        assert!(ward.write(4).is_empty());
+        assert_eq!((looked_at(&ward, 61), looked_at(&ward, 62)), (0, 1), "its numbers rest for a minute");
+        ward.count(&[("s", census(2, State::CircuitOpen))]);
+        assert_eq!(looked_at(&ward, 8), 1, "but its health does not");
+        ward.vitals.disturb([(key("t"), "uid".to_owned())]);
+        assert_eq!(looked_at(&ward, 8), 2, "and what others wrote over is seen to");
+        ward.vitals.forget(&key("s"));
+        assert_eq!(looked_at(&ward, 8), 1);
     }
 
     #[test]
@@ -344,7 +440,7 @@ mod tests {
         assert_eq!(ward.statuses[&key("s")].last_success_time, Some(Time(until)));
         ward.vitals.count([(key("s"), "other".to_owned(), census(0, State::Idle))]);
         let mut status = SubscriberStatus { observed_generation: Some(1), ..SubscriberStatus::default() };
-        ward.vitals.0[&key("s")].put_into(&mut status, until);
+        ward.vitals.known[&key("s")].put_into(&mut status, until);
         assert_eq!(status.last_success_time, None);
     }
 

@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
+use http::header::{ACCEPT, HeaderValue};
 use k8s_openapi::jiff::Timestamp;
-use kube::Api;
+use kube::{Api, core::PartialObjectMeta};
 use serde_json::json;
 use tracing::warn;
 
@@ -15,9 +16,12 @@ use crate::{
     api::{Subscriber, SubscriberReason as Reason, SubscriberStatus},
     controller::{
         in_time,
+        marks::Cause,
         patch::{self, add, test},
         registry::Spec,
         resolve::Unresolved,
+        status::METADATA_ALONE,
+        stored_subscriber::StoredSubscriber,
         version,
     },
     dispatch::{Backoff, LaneKey},
@@ -88,8 +92,10 @@ impl Subscribers {
             test(["metadata", "resourceVersion"], json!(version.to_string())),
             add(["status"], json!(wanted)),
         ];
-        let request = patch::request::<Subscriber>(&key.namespace, &key.name, operations)?;
-        let written: Subscriber = in_time(self.writer.request(request)).await?;
+        let mut request = patch::request::<Subscriber>(&key.namespace, &key.name, operations)?;
+        request.headers_mut().insert(ACCEPT, HeaderValue::from_static(METADATA_ALONE));
+        // Of a Subscriber that this version cannot read, too, the metadata can be read.
+        let written: PartialObjectMeta<Subscriber> = in_time(self.writer.request(request)).await?;
         Ok(crate::controller::version(&written.metadata))
     }
 
@@ -97,10 +103,10 @@ impl Subscribers {
     async fn read(&self, key: &LaneKey, uid: &str) -> Result<Option<(SubscriberStatus, u64)>, kube::Error> {
         let current = in_time(self.api(key).get_opt(&key.name)).await?;
         let same = current.filter(|current| current.metadata.uid.as_deref() == Some(uid));
-        Ok(same.map(|same| (same.status.unwrap_or_default(), version(&same.metadata))))
+        Ok(same.map(|same| (same.status, version(&same.metadata))))
     }
 
-    fn api(&self, key: &LaneKey) -> Api<Subscriber> {
+    fn api(&self, key: &LaneKey) -> Api<StoredSubscriber> {
         Api::namespaced(self.writer.clone(), &key.namespace)
     }
 
@@ -122,7 +128,7 @@ impl Subscribers {
             }
         });
         self.write_until_taken(key, &spec.0).await;
-        self.registry.look_again(key);
+        self.registry.mark(key, Cause::Change);
     }
 
     async fn write_until_taken(&self, key: &LaneKey, uid: &str) {

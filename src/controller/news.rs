@@ -1,0 +1,42 @@
+//! What the queue hears of Subscribers.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use super::resolve::Route;
+use crate::dispatch::{Gate, LaneKey};
+
+/// One spec of one Subscriber: a uid and a generation.
+pub type Spec = (String, i64);
+
+/// News for the queue.
+pub enum Change {
+    /// A Subscriber's Notifications may go, or not.
+    Passage {
+        /// The Subscriber.
+        lane: LaneKey,
+        /// Which of its specs was looked at (None: none yet).
+        spec: Option<Spec>,
+        /// Whether, and where.
+        passage: Passage,
+        /// Not before this, whatever the passage.
+        pause: Option<Instant>,
+        /// Whether pause and open circuit end: its spec changed, or somebody asked for it.
+        reset: bool,
+    },
+    /// A Subscriber's webhook asked to be left alone until then.
+    Paused(LaneKey, Instant),
+    /// All Subscribers of a namespace (None: of all) are known: one that is not there does not exist.
+    Listed(Option<String>),
+}
+
+/// Whether a Subscriber's Notifications may go, and where.
+#[derive(Clone)]
+pub enum Passage {
+    /// They may.
+    Open(Arc<Route>),
+    /// They wait behind this gate; those that may expire do so after this time (None: there is no Subscriber to say).
+    Closed(Gate, Option<Duration>),
+}

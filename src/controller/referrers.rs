@@ -1,0 +1,83 @@
+//! Which Subscribers refer to which Secrets and ConfigMaps: found by the object, however many Subscribers there are.
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
+
+use crate::dispatch::LaneKey;
+
+/// An object in a Subscriber's namespace that it names.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Reference {
+    /// A Secret, by name.
+    Secret(String),
+    /// A ConfigMap, by name.
+    ConfigMap(String),
+}
+
+/// For each namespace and object in it: the names of the Subscribers that refer to it.
+#[derive(Debug, Default)]
+pub(super) struct Referrers(HashMap<Arc<str>, Objects>);
+
+type Objects = HashMap<Reference, HashSet<Arc<str>>>;
+
+impl Referrers {
+    /// The Subscriber refers to these.
+    pub(super) fn link(&mut self, key: &LaneKey, references: impl IntoIterator<Item = Reference>) {
+        for reference in references {
+            let objects = self.0.entry(key.namespace.clone()).or_default();
+            objects.entry(reference).or_default().insert(key.name.clone());
+        }
+    }
+
+    /// The Subscriber refers to these no more.
+    pub(super) fn unlink<'r>(&mut self, key: &LaneKey, references: impl IntoIterator<Item = &'r Reference>) {
+        let Some(objects) = self.0.get_mut(&key.namespace) else { return };
+        for reference in references {
+            if let Some(names) = objects.get_mut(reference) {
+                names.remove(&key.name);
+                if names.is_empty() {
+                    objects.remove(reference);
+                }
+            }
+        }
+        if objects.is_empty() {
+            self.0.remove(&key.namespace);
+        }
+    }
+
+    /// Those that refer to an object in `namespace`.
+    pub(super) fn of(&self, namespace: &str, reference: &Reference) -> Vec<LaneKey> {
+        let Some((namespace, objects)) = self.0.get_key_value(namespace) else { return Vec::new() };
+        objects.get(reference).into_iter().flatten().map(|name| key(namespace, name)).collect()
+    }
+
+    /// Those in `namespace` (None: in all) that refer to an object of a kind which a listing did not show.
+    pub(super) fn dangling(
+        &self,
+        namespace: Option<&str>,
+        of_kind: impl Fn(&Reference) -> bool,
+        shown: &HashSet<(String, Reference)>,
+    ) -> HashSet<LaneKey> {
+        let in_namespace = |(namespace, objects): (&Arc<str>, &Objects)| {
+            let missing = objects.iter().filter(|(reference, _)| {
+                of_kind(reference) && !shown.contains(&(namespace.to_string(), (*reference).clone()))
+            });
+            missing.flat_map(|(_, names)| names.iter().map(|name| key(namespace, name))).collect::<Vec<_>>()
+        };
+        match namespace {
+            Some(namespace) => self.0.get_key_value(namespace).into_iter().flat_map(in_namespace).collect(),
+            None => self.0.iter().flat_map(in_namespace).collect(),
+        }
+    }
+
+    #[cfg(test)]
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+fn key(namespace: &Arc<str>, name: &Arc<str>) -> LaneKey {
+    LaneKey { namespace: namespace.clone(), name: name.clone() }
+}

@@ -1,0 +1,389 @@
+//! Which Subscriber is looked at next. Pure; times are passed in.
+
+use std::{
+    collections::{BTreeSet, HashMap, VecDeque},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use crate::dispatch::{Backoff, LaneKey};
+
+/// So many looks are under way at once in one namespace, at most.
+const OF_ONE_NAMESPACE: usize = 256;
+/// So many in all, as long as none of their namespaces has few under way;
+const OF_ALL: usize = 768;
+/// and so many with those that do, so that endpoints that hang in some namespaces delay no other namespace. A look waits
+/// for its endpoints most of the time; what bounds the load on the API server is elsewhere.
+const AT_MOST: usize = 1024;
+/// Fewer than this are few.
+const FEW: usize = 8;
+
+/// The waits after panics, which come again most likely.
+const AFTER_PANIC: Backoff = Backoff { initial: Duration::from_secs(5), max: Duration::from_secs(300) };
+
+/// The spaces between looks that deliveries ask for while they ask again and again.
+const SPACES: Backoff = Backoff { initial: Duration::from_secs(1), max: Duration::from_secs(30) };
+/// Deliveries that asked for nothing for so long begin with the shortest space again.
+const CALM: Duration = Duration::from_secs(60);
+
+/// The queue of looks. Namespaces take turns, so do the Subscribers of each; a Subscriber has one look at a time, and what
+/// asks for a look meanwhile leads to one more afterwards.
+#[derive(Debug, Default)]
+pub(super) struct Looks {
+    subjects: HashMap<LaneKey, Subject>,
+    namespaces: HashMap<Arc<str>, Namespace>,
+    /// Namespaces with a Subscriber that waits.
+    order: VecDeque<Arc<str>>,
+    timers: BTreeSet<(Instant, LaneKey)>,
+    under_way: usize,
+}
+
+#[derive(Debug, Default)]
+struct Subject {
+    place: Place,
+    /// One more look follows the one that is under way.
+    again: bool,
+    timer: Option<Instant>,
+    /// It was deleted while a look is under way.
+    gone: bool,
+    /// The latest look that deliveries asked for, and how often they did since it was calm.
+    troubled: Option<(Instant, u32)>,
+    /// How many looks in a row panicked.
+    panics: u32,
+}
+
+#[derive(Debug, Default, PartialEq, Eq)]
+enum Place {
+    #[default]
+    Idle,
+    Waiting,
+    UnderWay,
+}
+
+#[derive(Debug, Default)]
+struct Namespace {
+    under_way: usize,
+    /// May still name what waits no more.
+    waiting: VecDeque<LaneKey>,
+    in_order: bool,
+}
+
+impl Looks {
+    /// The Subscriber is to be looked at as soon as its turn comes.
+    pub(super) fn mark(&mut self, key: &LaneKey) {
+        let subject = self.subjects.entry(key.clone()).or_default();
+        subject.gone = false;
+        if let Some(at) = subject.timer.take() {
+            self.timers.remove(&(at, key.clone()));
+        }
+        match subject.place {
+            Place::Waiting => {}
+            Place::UnderWay => subject.again = true,
+            Place::Idle => {
+                subject.place = Place::Waiting;
+                self.line_up(key);
+            }
+        }
+    }
+
+    /// Deliveries found the Subscriber in trouble: it is looked at again, the first time at once, then at growing spaces,
+    /// so that a Subscriber that is well at each look and not at the next delivery makes no storm.
+    pub(super) fn trouble(&mut self, key: &LaneKey, now: Instant) {
+        let subject = self.subjects.entry(key.clone()).or_default();
+        let (at, times) = match subject.troubled {
+            Some((last, times)) if now < last + CALM => {
+                ((last + SPACES.wait(times, 0.5)).max(now), times.saturating_add(1))
+            }
+            _ => (now, 1),
+        };
+        // The look that comes by then anyway will do.
+        if subject.place == Place::Waiting || subject.timer.is_some_and(|timer| timer <= at) {
+            return;
+        }
+        subject.troubled = Some((at, times));
+        if at <= now { self.mark(key) } else { self.at(key, at) }
+    }
+
+    /// The Subscriber is looked at then, unless it is before.
+    fn at(&mut self, key: &LaneKey, at: Instant) {
+        let Some(subject) = self.subjects.get_mut(key) else { return };
+        if subject.place == Place::Waiting || subject.timer.is_some_and(|timer| timer <= at) {
+            return;
+        }
+        if let Some(later) = subject.timer.replace(at) {
+            self.timers.remove(&(later, key.clone()));
+        }
+        self.timers.insert((at, key.clone()));
+    }
+
+    /// The Subscriber is not there any more.
+    pub(super) fn forget(&mut self, key: &LaneKey) {
+        let Some(subject) = self.subjects.get_mut(key) else { return };
+        if let Some(at) = subject.timer.take() {
+            self.timers.remove(&(at, key.clone()));
+        }
+        if subject.place == Place::UnderWay {
+            (subject.again, subject.gone) = (false, true);
+        } else {
+            self.subjects.remove(key);
+        }
+    }
+
+    /// The next Subscriber to look at now; its look is under way until [`Self::ended`].
+    pub(super) fn next(&mut self, now: Instant) -> Option<LaneKey> {
+        while self.timers.first().is_some_and(|(at, _)| *at <= now)
+            && let Some((_, key)) = self.timers.pop_first()
+        {
+            if let Some(subject) = self.subjects.get_mut(&key) {
+                subject.timer = None;
+                self.mark(&key);
+            }
+        }
+        let room = match self.under_way {
+            ..OF_ALL => OF_ONE_NAMESPACE,
+            OF_ALL..AT_MOST => FEW,
+            AT_MOST.. => return None,
+        };
+        (0..self.order.len()).find_map(|_| {
+            let name = self.order.pop_front()?;
+            let key = self.take(&name, room);
+            self.stand_in_order(&name);
+            key
+        })
+    }
+
+    /// The look is over; the next one is due at `again`, if nothing asked for one meanwhile.
+    pub(super) fn ended(&mut self, key: &LaneKey, again: Option<Instant>) {
+        if let Some(subject) = self.subjects.get_mut(key) {
+            subject.panics = 0;
+        }
+        self.end(key, again);
+    }
+
+    /// The look panicked: it is repeated at growing intervals. `chance` is a random number in 0..1.
+    pub(super) fn panicked(&mut self, key: &LaneKey, now: Instant, chance: f64) {
+        let Some(subject) = self.subjects.get_mut(key) else { return };
+        subject.panics = subject.panics.saturating_add(1);
+        let again = now + AFTER_PANIC.wait(subject.panics, chance);
+        // Whatever asked for a look meanwhile waits as long: a panic at each look must not make a storm.
+        subject.again = subject.again && subject.gone;
+        self.end(key, Some(again));
+    }
+
+    fn end(&mut self, key: &LaneKey, again: Option<Instant>) {
+        let Some(subject) = self.subjects.get_mut(key) else { return };
+        self.under_way -= 1;
+        if let Some(namespace) = self.namespaces.get_mut(&key.namespace) {
+            namespace.under_way -= 1;
+            if namespace.under_way == 0 && namespace.waiting.is_empty() {
+                self.namespaces.remove(&key.namespace);
+            }
+        }
+        subject.place = Place::Idle;
+        if std::mem::take(&mut subject.again) {
+            self.mark(key);
+        } else if subject.gone {
+            self.subjects.remove(key);
+        } else if let Some(at) = again {
+            self.at(key, at);
+        }
+    }
+
+    /// When time alone lets something begin.
+    pub(super) fn wake_at(&self) -> Option<Instant> {
+        self.timers.first().map(|(at, _)| *at)
+    }
+
+    /// The first Subscriber of a namespace that has room, out of its queue.
+    fn take(&mut self, name: &Arc<str>, room: usize) -> Option<LaneKey> {
+        let namespace = self.namespaces.get_mut(name)?;
+        namespace.in_order = false;
+        if namespace.under_way >= room {
+            return None;
+        }
+        while let Some(key) = namespace.waiting.pop_front() {
+            let waits = |subject: &&mut Subject| subject.place == Place::Waiting;
+            if let Some(subject) = self.subjects.get_mut(&key).filter(waits) {
+                subject.place = Place::UnderWay;
+                namespace.under_way += 1;
+                self.under_way += 1;
+                return Some(key);
+            }
+        }
+        None
+    }
+
+    fn line_up(&mut self, key: &LaneKey) {
+        self.namespaces.entry(key.namespace.clone()).or_default().waiting.push_back(key.clone());
+        self.stand_in_order(&key.namespace);
+    }
+
+    /// The namespace stands last in order, if one of its Subscribers waits; an idle one is forgotten.
+    fn stand_in_order(&mut self, name: &Arc<str>) {
+        let Some(namespace) = self.namespaces.get_mut(name) else { return };
+        if !namespace.waiting.is_empty() && !namespace.in_order {
+            namespace.in_order = true;
+            self.order.push_back(name.clone());
+        } else if namespace.waiting.is_empty() && namespace.under_way == 0 {
+            self.namespaces.remove(name);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn key(namespace: &str, name: impl ToString) -> LaneKey {
+        LaneKey { namespace: namespace.into(), name: name.to_string().into() }
+    }
+
+    fn begin_all(looks: &mut Looks, now: Instant) -> Vec<LaneKey> {
+        std::iter::from_fn(|| looks.next(now)).collect()
+    }
+
+    /// Marks so many Subscribers of a namespace.
+    fn crowd(looks: &mut Looks, namespace: &str, count: usize) {
+        (0..count).for_each(|n| looks.mark(&key(namespace, n)));
+    }
+
+    #[test]
+    fn a_namespace_of_three_hundred_that_hang_delays_no_other_also_when_each_is_asked_for_again_and_again() {
+        let (mut looks, now) = (Looks::default(), Instant::now());
+        crowd(&mut looks, "hangs", 300);
+        assert_eq!(begin_all(&mut looks, now).len(), OF_ONE_NAMESPACE);
+        crowd(&mut looks, "hangs", 300);
+        looks.mark(&key("well", "s"));
+        assert_eq!(begin_all(&mut looks, now), [key("well", "s")], "at once");
+        looks.ended(&key("hangs", 0), None);
+        looks.mark(&key("well", "t"));
+        let next = begin_all(&mut looks, now);
+        assert_eq!((next.len(), next.contains(&key("well", "t"))), (2, true));
+    }
+
+    #[test]
+    fn namespaces_that_hold_all_that_is_open_to_all_leave_a_place_for_those_that_have_few() {
+        let (mut looks, now) = (Looks::default(), Instant::now());
+        (0..5).for_each(|n| crowd(&mut looks, &format!("hangs-{n}"), 300));
+        let begun = begin_all(&mut looks, now);
+        assert_eq!(begun.len(), OF_ALL);
+        crowd(&mut looks, "well", FEW + 1);
+        assert_eq!(begin_all(&mut looks, now).len(), FEW);
+        (0..250).for_each(|n| looks.mark(&key(&format!("other-{n}"), "s")));
+        assert_eq!(begin_all(&mut looks, now).len(), AT_MOST - OF_ALL - FEW, "a bound all the same");
+        begun.iter().for_each(|key| looks.ended(key, None));
+        assert!(begin_all(&mut looks, now).contains(&key("well", FEW)));
+    }
+
+    #[test]
+    fn namespaces_take_turns_and_so_do_the_subscribers_of_each() {
+        let (mut looks, now) = (Looks::default(), Instant::now());
+        crowd(&mut looks, "many", 3);
+        crowd(&mut looks, "few", 2);
+        let begun: Vec<_> = begin_all(&mut looks, now).iter().map(ToString::to_string).collect();
+        assert_eq!(begun, ["many/0", "few/0", "many/1", "few/1", "many/2"]);
+    }
+
+    #[test]
+    fn a_subscriber_has_one_look_at_a_time_and_what_happens_meanwhile_leads_to_one_more() {
+        let (mut looks, now, s) = (Looks::default(), Instant::now(), key("a", "s"));
+        looks.mark(&s);
+        looks.mark(&s);
+        assert_eq!(begin_all(&mut looks, now), [s.clone()]);
+        looks.mark(&s);
+        looks.mark(&s);
+        assert!(begin_all(&mut looks, now).is_empty());
+        looks.ended(&s, Some(now + SECOND));
+        assert_eq!(begin_all(&mut looks, now), [s.clone()]);
+        looks.ended(&s, None);
+        assert!(begin_all(&mut looks, now + 3600 * SECOND).is_empty());
+    }
+
+    #[test]
+    fn a_look_that_is_due_later_begins_then_and_one_that_is_asked_for_before_replaces_it() {
+        let (mut looks, now, s) = (Looks::default(), Instant::now(), key("a", "s"));
+        looks.mark(&s);
+        begin_all(&mut looks, now);
+        looks.ended(&s, Some(now + 5 * SECOND));
+        assert_eq!(looks.wake_at(), Some(now + 5 * SECOND));
+        assert!(begin_all(&mut looks, now + 4 * SECOND).is_empty());
+        assert_eq!(begin_all(&mut looks, now + 5 * SECOND), [s.clone()]);
+        looks.ended(&s, Some(now + 10 * SECOND));
+        looks.mark(&s);
+        assert_eq!(begin_all(&mut looks, now + 6 * SECOND), [s.clone()]);
+        looks.ended(&s, None);
+        assert_eq!((looks.wake_at(), begin_all(&mut looks, now + 60 * SECOND)), (None, vec![]));
+    }
+
+    #[test]
+    fn deliveries_that_ask_again_and_again_have_it_looked_at_at_growing_spaces() {
+        let (mut looks, begin, s) = (Looks::default(), Instant::now(), key("a", "s"));
+        let mut seconds = Vec::new();
+        // Each look finds nothing, and the next delivery half a second later finds the trouble again.
+        for half in 0..240 {
+            let now = begin + half * SECOND / 2;
+            looks.trouble(&s, now);
+            for key in begin_all(&mut looks, now) {
+                seconds.push(half / 2);
+                looks.ended(&key, None);
+            }
+        }
+        assert_eq!(seconds, [0, 1, 3, 7, 15, 31, 61, 91]);
+        let calm = begin + 300 * SECOND;
+        looks.trouble(&s, calm);
+        assert_eq!(begin_all(&mut looks, calm), [s.clone()], "at once, after a calm");
+        looks.trouble(&s, calm);
+        looks.mark(&s);
+        looks.ended(&s, None);
+        assert_eq!(begin_all(&mut looks, calm), [s], "a changed spec waits for no space");
+    }
+
+    #[test]
+    fn a_look_that_panics_is_repeated_at_growing_intervals_and_delays_no_other() {
+        let (mut looks, mut now, s) = (Looks::default(), Instant::now(), key("a", "s"));
+        looks.mark(&s);
+        let mut waits = Vec::new();
+        for _ in 0..8 {
+            assert_eq!(begin_all(&mut looks, now), [s.clone()]);
+            looks.mark(&s);
+            looks.panicked(&s, now, 0.5);
+            looks.mark(&key("a", "other"));
+            assert_eq!(begin_all(&mut looks, now), [key("a", "other")]);
+            looks.ended(&key("a", "other"), None);
+            let at = looks.wake_at().unwrap();
+            waits.push((at - now).as_secs());
+            now = at;
+        }
+        assert_eq!(waits, [5, 10, 20, 40, 80, 160, 300, 300]);
+        begin_all(&mut looks, now);
+        looks.ended(&s, None);
+        looks.mark(&s);
+        begin_all(&mut looks, now);
+        looks.panicked(&s, now, 0.5);
+        assert_eq!(looks.wake_at(), Some(now + 5 * SECOND));
+    }
+
+    #[test]
+    fn a_deleted_subscriber_is_not_looked_at_and_leaves_nothing_behind() {
+        let (mut looks, now) = (Looks::default(), Instant::now());
+        let [waits, later, runs] = ["waits", "later", "runs"].map(|name| key("a", name));
+        looks.mark(&later);
+        looks.mark(&runs);
+        begin_all(&mut looks, now);
+        looks.ended(&later, Some(now + SECOND));
+        looks.mark(&waits);
+        [&waits, &later, &runs].map(|key| looks.forget(key));
+        assert!(begin_all(&mut looks, now + SECOND).is_empty());
+        // Another one of that name waits until the look at the first is over.
+        looks.mark(&runs);
+        assert!(begin_all(&mut looks, now).is_empty());
+        looks.ended(&runs, Some(now + SECOND));
+        assert_eq!(begin_all(&mut looks, now), [runs.clone()]);
+        looks.forget(&runs);
+        looks.ended(&runs, Some(now + SECOND));
+        assert!(looks.subjects.is_empty() && looks.namespaces.is_empty() && looks.timers.is_empty());
+        assert!(looks.order.is_empty() && looks.under_way == 0);
+    }
+}
