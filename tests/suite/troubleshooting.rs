@@ -66,6 +66,11 @@ fn cases() -> Vec<Case> {
     let nothing: fn(&mut Value) = |_| ();
     vec![
         case(Reason::Operational, nothing),
+        case(Reason::Progressing, |spec| {
+            let url = spec["tokenService"]["url"].as_str().unwrap().replace("/oauth2/token", "/hangs");
+            spec["tokenService"]["url"] = url.into();
+            spec["tokenService"]["timeoutSeconds"] = 60.into();
+        }),
         case(Reason::Suspended, |spec| spec["suspend"] = true.into()),
         case(Reason::SecretNotFound, |spec| spec["tokenService"]["credentialsSecretRef"]["name"] = "acme-oauht".into()),
         case(Reason::ConfigMapNotFound, |spec| spec["webhook"]["tls"]["caRef"]["name"] = "corp-ac".into()),
@@ -111,6 +116,7 @@ fn cases() -> Vec<Case> {
 fn script(world: &World) {
     let at = |reason: Reason| path(&reason.as_str().to_lowercase());
     world.tokens.answer_always_at("/unavailable", Behaviour::status(503));
+    world.tokens.answer_always_at("/hangs", Behaviour::hang());
     let granting = Reply::status(200).allow_origin("tidings.dev").allow_rate("120");
     world.receiver.answer_options(&at(Reason::OriginAllowed), Behaviour::reply(granting));
     world.receiver.answer_options(&at(Reason::HandshakePending), Behaviour::status(503));

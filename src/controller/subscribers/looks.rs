@@ -232,6 +232,8 @@ impl Looks {
 
 #[cfg(test)]
 mod tests {
+    use std::slice::from_ref;
+
     use super::*;
 
     const SECOND: Duration = Duration::from_secs(1);
@@ -291,12 +293,12 @@ mod tests {
         let (mut looks, now, s) = (Looks::default(), Instant::now(), key("a", "s"));
         looks.mark(&s);
         looks.mark(&s);
-        assert_eq!(begin_all(&mut looks, now), [s.clone()]);
+        assert_eq!(begin_all(&mut looks, now), from_ref(&s));
         looks.mark(&s);
         looks.mark(&s);
         assert!(begin_all(&mut looks, now).is_empty());
         looks.ended(&s, Some(now + SECOND));
-        assert_eq!(begin_all(&mut looks, now), [s.clone()]);
+        assert_eq!(begin_all(&mut looks, now), from_ref(&s));
         looks.ended(&s, None);
         assert!(begin_all(&mut looks, now + 3600 * SECOND).is_empty());
     }
@@ -309,10 +311,10 @@ mod tests {
         looks.ended(&s, Some(now + 5 * SECOND));
         assert_eq!(looks.wake_at(), Some(now + 5 * SECOND));
         assert!(begin_all(&mut looks, now + 4 * SECOND).is_empty());
-        assert_eq!(begin_all(&mut looks, now + 5 * SECOND), [s.clone()]);
+        assert_eq!(begin_all(&mut looks, now + 5 * SECOND), from_ref(&s));
         looks.ended(&s, Some(now + 10 * SECOND));
         looks.mark(&s);
-        assert_eq!(begin_all(&mut looks, now + 6 * SECOND), [s.clone()]);
+        assert_eq!(begin_all(&mut looks, now + 6 * SECOND), from_ref(&s));
         looks.ended(&s, None);
         assert_eq!((looks.wake_at(), begin_all(&mut looks, now + 60 * SECOND)), (None, vec![]));
     }
@@ -333,7 +335,7 @@ mod tests {
         assert_eq!(seconds, [0, 1, 3, 7, 15, 31, 61, 91]);
         let calm = begin + 300 * SECOND;
         looks.trouble(&s, calm);
-        assert_eq!(begin_all(&mut looks, calm), [s.clone()], "at once, after a calm");
+        assert_eq!(begin_all(&mut looks, calm), from_ref(&s), "at once, after a calm");
         looks.trouble(&s, calm);
         looks.mark(&s);
         looks.ended(&s, None);
@@ -346,7 +348,7 @@ mod tests {
         looks.mark(&s);
         let mut waits = Vec::new();
         for _ in 0..8 {
-            assert_eq!(begin_all(&mut looks, now), [s.clone()]);
+            assert_eq!(begin_all(&mut looks, now), from_ref(&s));
             looks.mark(&s);
             looks.panicked(&s, now, 0.5);
             looks.mark(&key("a", "other"));
@@ -374,13 +376,13 @@ mod tests {
         begin_all(&mut looks, now);
         looks.ended(&later, Some(now + SECOND));
         looks.mark(&waits);
-        [&waits, &later, &runs].map(|key| looks.forget(key));
+        [&waits, &later, &runs].into_iter().for_each(|key| looks.forget(key));
         assert!(begin_all(&mut looks, now + SECOND).is_empty());
         // Another one of that name waits until the look at the first is over.
         looks.mark(&runs);
         assert!(begin_all(&mut looks, now).is_empty());
         looks.ended(&runs, Some(now + SECOND));
-        assert_eq!(begin_all(&mut looks, now), [runs.clone()]);
+        assert_eq!(begin_all(&mut looks, now), from_ref(&runs));
         looks.forget(&runs);
         looks.ended(&runs, Some(now + SECOND));
         assert!(looks.subjects.is_empty() && looks.namespaces.is_empty() && looks.timers.is_empty());

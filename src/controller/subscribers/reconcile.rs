@@ -37,7 +37,7 @@ pub(super) async fn reconcile(subscriber: &StoredSubscriber, context: &Subscribe
         // What the new spec does not permit must not go by the old one meanwhile.
         registry.close(key, &visit.spec, visit.expire_after());
     }
-    if !visit.requested && says_gone(&subscriber, &visit.status) {
+    if !visit.requested && says_gone(subscriber, &visit.status) {
         registry.mark_gone(key, &visit.spec);
     }
     let look = match context.look(&visit).await {
