@@ -364,11 +364,12 @@ impl Registry {
     }
 
     /// The statuses of these, as they are written.
-    pub fn pages(&self, of: Vec<(LaneKey, String)>) -> Vec<Written> {
+    pub fn pages(&self, of: &[(LaneKey, String)]) -> Vec<Written> {
         let known = self.lock();
-        let written = of.into_iter().filter_map(|(key, uid)| {
-            let page = &known.subscribers.get(&key).filter(|entry| entry.uid == uid)?.page;
-            Some(Written { key, uid, status: page.written().clone(), is_behind: page.is_behind() })
+        let written = of.iter().filter_map(|(key, uid)| {
+            let page = &known.subscribers.get(key).filter(|entry| entry.uid == *uid)?.page;
+            let (key, uid, status) = (key.clone(), uid.clone(), page.written().clone());
+            Some(Written { key, uid, status, is_behind: page.is_behind() })
         });
         written.collect()
     }

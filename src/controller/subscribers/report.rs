@@ -1,6 +1,7 @@
 //! How deliveries go, from the queue and the attempts into each Subscriber's status.
 
 use std::{
+    collections::HashSet,
     sync::{Arc, MutexGuard, PoisonError},
     time::Instant,
 };
@@ -55,8 +56,12 @@ impl Subscribers {
             vitals.disturb(overwritten);
             vitals.unsettled(now)
         };
-        let pages = self.registry.pages(unsettled);
-        self.vitals().due(now, clock, pages, at_most)
+        let pages = self.registry.pages(&unsettled);
+        let mut vitals = self.vitals();
+        // An attempt may end after its Subscriber was deleted.
+        let known: HashSet<_> = pages.iter().map(|page| &page.key).collect();
+        unsettled.iter().filter(|(key, _)| !known.contains(key)).for_each(|(key, _)| vitals.forget(key));
+        vitals.due(now, clock, pages, at_most)
     }
 
     async fn write_vital(&self, key: &LaneKey, vital: &Vital, clock: Timestamp) {

@@ -82,11 +82,13 @@ impl Subscribers {
                 Some(ended) = state.running.join_next() => state.ended(ended),
                 marked = self.registry.marked() => state.mark(marked),
                 Some((number, event)) = events.next() => {
-                    let of = &mut watched[number];
-                    if state.observe(of, event) {
+                    let was_refused = watched[number].refused;
+                    if state.observe(&mut watched[number], event) {
                         synced();
                     }
-                    self.metrics.namespaces_refused(watched.iter().filter(|of| of.refused).count());
+                    if watched[number].refused != was_refused {
+                        self.metrics.namespaces_refused(watched.iter().filter(|of| of.refused).count());
+                    }
                 }
                 Some(_) = state.first_words.join_next() => {}
                 () = until(wake) => {}
