@@ -68,7 +68,7 @@ pub async fn writer(config: &Config) -> kube::Result<Client> {
     }
 }
 
-/// The same way for at most so many requests at once, in the order in which they come; the others wait.
+/// A client like `client` with at most `at_once` requests under way; the other requests wait, first come, first served.
 pub fn bounded(client: &Client, at_once: usize) -> Client {
     let (client, slots) = (client.clone(), Arc::new(Semaphore::new(at_once)));
     let namespace = client.default_namespace().to_owned();

@@ -34,8 +34,8 @@ use crate::{
 /// the time to write what came of it.
 const LAST_LOOKS: Duration = Duration::from_secs(65);
 
-/// Looks at Subscribers read so many Secrets and ConfigMaps at once, at most: many looks may be under way, since most of them
-/// wait for endpoints.
+/// The most Secrets and ConfigMaps that looks at Subscribers read at once. Many more looks may be under way, since most of
+/// them wait for endpoints.
 const LOOKS_READ_AT_ONCE: usize = 64;
 
 /// What an administrator decides.

@@ -69,7 +69,7 @@ catalogue! {
     SubscriberReason {
         /// Ready: all is well, Notifications are sent.
         Operational: "Nothing.",
-        /// Not Ready: the operator has not checked the Subscriber to the end for the first time; the message names the step.
+        /// Not Ready: the first check of the Subscriber is still under way; the message names the step.
         Progressing: "Wait; the step that the message names takes as long as the endpoint takes to answer.",
         /// Ready: `spec.suspend` is true, its Notifications are held.
         Suspended: "Set `spec.suspend` to false.",

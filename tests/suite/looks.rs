@@ -99,7 +99,7 @@ async fn three_hundred_subscribers_whose_token_service_hangs_delay_no_other_name
     .await;
     let hang = |count| world.tokens.requests().len() >= count;
     until_true("as many hang as there is room for", async || hang(256)).await;
-    // Their owner asks for more of the same.
+    // Their owner requests another reconcile of each.
     let annotate = ["-n", &other, "annotate", "subr", "--all", "--overwrite", "tidings.dev/reconcile-requested-at=1"];
     plane.kubectl(&annotate).await.unwrap().ok().unwrap();
     world.subscriber("shop", |_| ()).await;

@@ -8,12 +8,13 @@ use std::{
 
 use crate::dispatch::{Backoff, LaneKey};
 
-/// So many looks are under way at once in one namespace, at most.
+/// The most looks under way at once in one namespace.
 const OF_ONE_NAMESPACE: usize = 256;
-/// So many in all, as long as none of their namespaces has few under way;
+/// With this many looks under way, only namespaces that have few looks under way begin another one.
 const OF_ALL: usize = 768;
-/// and so many with those that do, so that endpoints that hang in some namespaces delay no other namespace. A look waits
-/// for its endpoints most of the time; what bounds the load on the API server is elsewhere.
+/// The most looks under way at once. The places between [`OF_ALL`] and this are a reserve, so that endpoints that hang in
+/// some namespaces delay no other namespace. A look waits for its endpoints most of the time; what bounds the load on the
+/// API server is in `api_server`.
 const AT_MOST: usize = 1024;
 /// Fewer than this are few.
 const FEW: usize = 8;
@@ -21,13 +22,13 @@ const FEW: usize = 8;
 /// The waits after panics, which come again most likely.
 const AFTER_PANIC: Backoff = Backoff { initial: Duration::from_secs(5), max: Duration::from_secs(300) };
 
-/// The spaces between looks that deliveries ask for while they ask again and again.
+/// The spaces between looks that deliveries request, while the requests keep coming.
 const SPACES: Backoff = Backoff { initial: Duration::from_secs(1), max: Duration::from_secs(30) };
-/// Deliveries that asked for nothing for so long begin with the shortest space again.
+/// After this time without a request of deliveries, the spaces begin with the shortest again.
 const CALM: Duration = Duration::from_secs(60);
 
-/// The queue of looks. Namespaces take turns, so do the Subscribers of each; a Subscriber has one look at a time, and what
-/// asks for a look meanwhile leads to one more afterwards.
+/// The queue of looks. Namespaces take turns, so do the Subscribers of each; a Subscriber has one look at a time, and every
+/// mark that comes during a look leads to one more look after it.
 #[derive(Debug, Default)]
 pub(super) struct Looks {
     subjects: HashMap<LaneKey, Subject>,
@@ -46,7 +47,7 @@ struct Subject {
     timer: Option<Instant>,
     /// It was deleted while a look is under way.
     gone: bool,
-    /// The latest look that deliveries asked for, and how often they did since it was calm.
+    /// The latest look that deliveries requested, and how many they requested since it was calm.
     troubled: Option<(Instant, u32)>,
     /// How many looks in a row panicked.
     panics: u32,
@@ -152,7 +153,7 @@ impl Looks {
         })
     }
 
-    /// The look is over; the next one is due at `again`, if nothing asked for one meanwhile.
+    /// The look is over; the next one is due at `again`, if the Subscriber was not marked during the look.
     pub(super) fn ended(&mut self, key: &LaneKey, again: Option<Instant>) {
         if let Some(subject) = self.subjects.get_mut(key) {
             subject.panics = 0;
@@ -165,7 +166,7 @@ impl Looks {
         let Some(subject) = self.subjects.get_mut(key) else { return };
         subject.panics = subject.panics.saturating_add(1);
         let again = now + AFTER_PANIC.wait(subject.panics, chance);
-        // Whatever asked for a look meanwhile waits as long: a panic at each look must not make a storm.
+        // A mark that came during the look waits as long: a panic at each look must not make a storm.
         subject.again = subject.again && subject.gone;
         self.end(key, Some(again));
     }
@@ -246,7 +247,7 @@ mod tests {
         std::iter::from_fn(|| looks.next(now)).collect()
     }
 
-    /// Marks so many Subscribers of a namespace.
+    /// Marks `count` Subscribers of a namespace.
     fn crowd(looks: &mut Looks, namespace: &str, count: usize) {
         (0..count).for_each(|n| looks.mark(&key(namespace, n)));
     }

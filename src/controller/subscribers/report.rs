@@ -20,7 +20,7 @@ use crate::{
     dispatch::LaneKey,
 };
 
-/// So many statuses are written at once, at most: a slow API server slows them down.
+/// The most statuses written at once: a slow API server slows the writes down.
 const WRITING: usize = 32;
 
 impl Subscribers {

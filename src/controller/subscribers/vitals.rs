@@ -15,11 +15,11 @@ use crate::{
 
 /// The queue counts this often.
 pub const CENSUS: Duration = Duration::from_secs(1);
-/// So many Subscribers are written each second, at most, because their health changed: if a provider of thousands fails,
-/// that shows within minutes, and the API server, which takes several hundred writes a second, has most of them for outcomes.
+/// The most statuses written each second because health changed. If a provider of thousands of webhooks fails, that shows
+/// within minutes, and most of the several hundred writes a second that the API server takes are left to outcomes.
 const HEALTH_WRITES: usize = 50;
-/// So many more for their numbers alone; more than the least only where more than 300 Subscribers wait, so that numbers are
-/// a minute old up to 1,500 active Subscribers.
+/// The most statuses written each second for their numbers alone: one in sixty of those that wait, within these bounds, so
+/// that numbers are a minute old for up to 1,500 active Subscribers.
 const LEAST_NUMBERS_WRITES: usize = 5;
 const MOST_NUMBERS_WRITES: usize = 25;
 /// Numbers are news for this long before they are written, so that a short burst costs one write.

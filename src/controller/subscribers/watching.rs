@@ -1,4 +1,4 @@
-//! The loop that keeps up with the Subscribers: what the watches show, what asks for a look, looks that end, time.
+//! The loop that keeps up with the Subscribers: watch events, marks, looks that end, time.
 
 use std::{
     collections::VecDeque,
@@ -34,7 +34,7 @@ use crate::{
 /// After an error of the API server.
 const TRY_AGAIN: Duration = Duration::from_secs(5);
 
-/// So many Subscribers with an empty status are given one at once.
+/// The most first statuses that are written at once.
 const FIRST_WORDS: usize = 4;
 
 /// A look that ended: whose, and how (None: it panicked).
@@ -55,13 +55,12 @@ struct Watching {
 struct Watched {
     scope: Scope,
     /// Its first listing is complete, or was refused.
-    told: bool,
+    reported: bool,
     refused: bool,
 }
 
 impl Subscribers {
-    /// Looks after the Subscribers of these namespaces (None: of all) until `shutdown`, then lets the looks end that are
-    /// under way. `synced` is called once for each namespace: when all Subscribers that exist there are known, or when the
+    /// Reconciles the Subscribers of these namespaces (None: of all) until `shutdown`, then waits for the looks under way. `synced` is called once for each namespace: when all Subscribers that exist there are known, or when the
     /// API server refuses to list them.
     pub async fn run(
         self: Arc<Self>,
@@ -70,7 +69,7 @@ impl Subscribers {
         shutdown: impl Future<Output = ()> + Send,
     ) {
         let mut events = stream::select_all(namespaces.iter().enumerate().map(|(n, of)| watch(&self.client, of, n)));
-        let scoped = |namespace| Watched { scope: Scope::new(namespace), told: false, refused: false };
+        let scoped = |namespace| Watched { scope: Scope::new(namespace), reported: false, refused: false };
         let mut watched: Vec<_> = namespaces.into_iter().map(scoped).collect();
         let mut state = Watching::new(self.clone());
         let mut shutdown = pin!(shutdown);
@@ -176,7 +175,7 @@ impl Watching {
                 return false;
             }
         }
-        !std::mem::replace(&mut of.told, true)
+        !std::mem::replace(&mut of.reported, true)
     }
 
     fn hear(&mut self, news: News) {
