@@ -57,6 +57,8 @@ pub enum Treatment {
     BreakOff(usize),
     /// The answer to a watch: its resourceVersion is too old (410 `Expired`), as an event of the kind ERROR.
     Expire,
+    /// It reaches the API server this much later, if its client still waits.
+    Slow(Duration),
     /// It reaches the API server this much later, whether or not its client still waits.
     Late(Duration),
 }
@@ -69,6 +71,7 @@ impl Treatment {
             Self::LoseAnswer => "answer lost",
             Self::BreakOff(_) => "broken off",
             Self::Expire => "watch expired",
+            Self::Slow(_) => "slow",
             Self::Late(_) => "late",
         }
     }
@@ -223,6 +226,10 @@ impl Shared {
         let request = http::Request::from_parts(head, Full::new(body));
         match treatment {
             Treatment::Pass => self.pass_on(request, usize::MAX).await,
+            Treatment::Slow(time) => {
+                sleep(time).await;
+                self.pass_on(request, usize::MAX).await
+            }
             Treatment::BreakOff(limit) => self.pass_on(request, limit).await,
             Treatment::Answer(code) => Ok(refusal(code)),
             Treatment::Expire => Ok(expired()),

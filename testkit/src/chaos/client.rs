@@ -9,13 +9,13 @@ use http_body_util::{BodyExt, Full};
 use serde_json::{Value, json};
 use tokio::time::{sleep, timeout};
 
-use super::stage::NAMESPACE;
+use super::spaces::CORE;
 use crate::control_plane::ControlPlane;
 use crate::error::{Error, Result};
 use crate::programs::ADMIN_TOKEN;
 use crate::upstream::Upstream;
 
-const LIMIT: Duration = Duration::from_secs(10);
+const LIMIT: Duration = Duration::from_secs(30);
 const AGAIN: Duration = Duration::from_millis(300);
 
 /// A client with all rights.
@@ -33,35 +33,48 @@ impl ApiClient {
         Ok(Self(Upstream::new(plane.address(), plane.ca_file())?))
     }
 
-    pub(crate) async fn create(&self, kind: &str, object: &Value) -> Result<u16> {
-        Ok(self.send(Method::POST, &of_kind(kind), "application/json", object).await?.0)
+    pub(crate) async fn create(&self, namespace: &str, kind: &str, object: &Value) -> Result<u16> {
+        Ok(self.send(Method::POST, &of_kind(namespace, kind), "application/json", object).await?.0)
     }
 
     /// `part` is empty, or `/status`.
-    pub(crate) async fn patch(&self, kind: &str, name: &str, part: &str, form: Form, patch: &Value) -> Result<u16> {
+    pub(crate) async fn patch(
+        &self,
+        namespace: &str,
+        kind: &str,
+        name: &str,
+        part: &str,
+        form: Form,
+        patch: &Value,
+    ) -> Result<u16> {
         let content_type = match form {
             Form::Merge => "application/merge-patch+json",
             Form::Json => "application/json-patch+json",
         };
-        let path = format!("{}/{name}{part}", of_kind(kind));
+        let path = format!("{}/{name}{part}", of_kind(namespace, kind));
         Ok(self.send(Method::PATCH, &path, content_type, patch).await?.0)
     }
 
     /// Puts a new value into a Secret.
     pub(crate) async fn write_secret(&self, name: &str, key: &str, value: &str) -> Result<u16> {
-        let path = format!("/api/v1/namespaces/{NAMESPACE}/secrets/{name}");
+        let path = format!("/api/v1/namespaces/{CORE}/secrets/{name}");
         let patch = json!({"stringData": {key: value}});
         Ok(self.send(Method::PATCH, &path, "application/merge-patch+json", &patch).await?.0)
     }
 
-    pub(crate) async fn delete(&self, kind: &str, name: &str) -> Result<u16> {
-        let path = format!("{}/{name}", of_kind(kind));
+    pub(crate) async fn delete(&self, namespace: &str, kind: &str, name: &str) -> Result<u16> {
+        let path = format!("{}/{name}", of_kind(namespace, kind));
         Ok(self.send(Method::DELETE, &path, "application/json", &Value::Null).await?.0)
     }
 
-    /// All objects of a kind.
+    /// All objects of a kind in a namespace are deleted.
+    pub(crate) async fn delete_all(&self, namespace: &str, kind: &str) -> Result<u16> {
+        Ok(self.send(Method::DELETE, &of_kind(namespace, kind), "application/json", &Value::Null).await?.0)
+    }
+
+    /// All objects of a kind, in all namespaces.
     pub(crate) async fn list(&self, kind: &str) -> Result<Vec<Value>> {
-        match self.send(Method::GET, &of_kind(kind), "application/json", &Value::Null).await? {
+        match self.send(Method::GET, &format!("{OURS}/{kind}"), "application/json", &Value::Null).await? {
             (200, mut list) => match list["items"].take() {
                 Value::Array(items) => Ok(items),
                 _ => Ok(Vec::new()),
@@ -109,6 +122,13 @@ where
     }
 }
 
-fn of_kind(kind: &str) -> String {
-    format!("/apis/tidings.dev/v1alpha1/namespaces/{NAMESPACE}/{kind}")
+const OURS: &str = "/apis/tidings.dev/v1alpha1";
+
+/// Where objects of a kind are: `notifications` and `subscribers` are ours, others of RBAC.
+fn of_kind(namespace: &str, kind: &str) -> String {
+    let group = match kind {
+        "roles" | "rolebindings" => "/apis/rbac.authorization.k8s.io/v1",
+        _ => OURS,
+    };
+    format!("{group}/namespaces/{namespace}/{kind}")
 }

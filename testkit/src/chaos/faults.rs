@@ -1,16 +1,17 @@
 //! How each fault of the plan is made, and unmade after its time.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::time::{sleep, timeout};
 
-use super::others;
-use super::plan::Fault;
+use super::plan::{Fault, Halt};
 use super::random::Random;
 use super::record::Window;
+use super::replicas::NAMES;
 use super::stage::{Rule, Stage};
+use super::{many, others, rights};
 use crate::api_proxy::{Call, Treatment};
 use crate::control_plane::Part;
 use crate::error::Result;
@@ -27,6 +28,18 @@ const NOBODY_WRITES: Duration = Duration::from_secs(30);
 /// Who is stopped past its Lease waits at most so much longer for somebody else to lead.
 const FOLLOWED: Duration = Duration::from_secs(20);
 
+/// Of the Notifications that a fault creates at once: so many for an absence of all operators, and for a queue.
+const ABSENT: u64 = 300;
+const QUEUED: u64 = 40;
+/// Their numbers begin here, beyond those of all others.
+const FIRST_OF_BURSTS: u64 = 1_000_000;
+/// The second leader delivers for so long.
+const DELIVERED: Duration = Duration::from_secs(4);
+/// It has ended by then.
+const ENDED: Duration = Duration::from_secs(30);
+/// The first has found its way to the Lease by then.
+const GOES_ON: Duration = Duration::from_secs(12);
+
 /// Makes the fault with this number, and returns when it is over.
 ///
 /// # Errors
@@ -36,7 +49,7 @@ pub(crate) async fn make(stage: &Arc<Stage>, number: u64, fault: Fault) -> Resul
     match fault {
         Fault::KillLeader => signal(stage, stage.leader(), "KILL").await,
         Fault::ReplaceLeader => signal(stage, stage.leader(), "TERM").await,
-        Fault::KillStandby => signal(stage, 1 - stage.leader(), "KILL").await,
+        Fault::KillStandby => signal(stage, stage.replicas.others(stage.leader())[0], "KILL").await,
         Fault::StopLeader(time) => stop_leader(stage, async |_| sleep(time).await).await,
         Fault::KillApiServer => {
             // Its connections end with it; the proxy before it would keep them.
@@ -67,27 +80,27 @@ pub(crate) async fn make(stage: &Arc<Stage>, number: u64, fault: Fault) -> Resul
         Fault::ApiRefuses(code, time) => {
             // Not the Lease: then nothing but changes of leader would be tried.
             let wanted = |call: &Call| !call.path.contains("/leases");
-            rule(stage, sleep(time), some(random, 33, Treatment::Answer(code), wanted)).await;
+            stage.rule(sleep(time), some(random, 33, Treatment::Answer(code), wanted)).await;
         }
         Fault::LoseAnswers(time) => {
-            rule(stage, sleep(time), some(random, 50, Treatment::LoseAnswer, is_status_write)).await
+            stage.rule(sleep(time), some(random, 50, Treatment::LoseAnswer, is_status_write)).await
         }
         Fault::LateWrites(time) => {
             let mut random = random;
             let late = Treatment::Late(random.time(1_000..6_000));
-            rule(stage, sleep(time), some(random, 33, late, is_status_write)).await;
+            stage.rule(sleep(time), some(random, 33, late, is_status_write)).await;
         }
         Fault::StrandWrites(stopped) => strand_writes(stage, random, stopped).await,
         Fault::BreakListings(time) => {
             // Watches end, so that there are listings.
             let wanted = |call: &Call| call.is_list_of("notifications") || call.is_list_of("subscribers");
-            let broken = rule(stage, sleep(time), some(random, 70, Treatment::BreakOff(3_000), wanted));
-            let expired = rule(stage, sleep(time / 2), Box::new(expired));
+            let broken = stage.rule(sleep(time), some(random, 70, Treatment::BreakOff(3_000), wanted));
+            let expired = stage.rule(sleep(time / 2), Box::new(expired));
             stage.replicas.links().for_each(TcpProxy::reset);
             tokio::join!(broken, expired);
         }
         Fault::ExpireWatches(time) => {
-            let expired = rule(stage, sleep(time), Box::new(expired));
+            let expired = stage.rule(sleep(time), Box::new(expired));
             stage.replicas.links().for_each(TcpProxy::reset);
             expired.await;
         }
@@ -114,6 +127,11 @@ pub(crate) async fn make(stage: &Arc<Stage>, number: u64, fault: Fault) -> Resul
         Fault::RotateSecret(time) => stage.rotate_secret(&format!("s3cr3t-{number}"), time).await,
         Fault::StatusWrites(time) => others::status_storm(stage, time, random).await,
         Fault::LabelWrites(time) => others::label_storm(stage, time, random).await,
+        Fault::Relist => many::relist(stage, number, random).await,
+        Fault::Absence(time) => absence(stage, number, time).await?,
+        Fault::LeaseTwice(how) => lease_twice(stage, number, how).await,
+        Fault::Bar(time) => rights::bar(stage, time).await,
+        Fault::Doom => rights::doom(stage).await,
     }
     Ok(())
 }
@@ -123,16 +141,17 @@ async fn signal(stage: &Stage, number: usize, signal: &str) {
     let _ = stage.replicas.hold(number).await.process().signal(signal).await;
 }
 
-/// Stops the leader for as long as `over`, told its number, takes.
-async fn stop_leader(stage: &Stage, over: impl AsyncFnOnce(usize)) {
+/// Stops the leader for as long as `over`, given its number, takes.
+async fn stop_leader<T>(stage: &Stage, over: impl AsyncFnOnce(usize) -> T) -> T {
     let leader = stage.leader();
     let window = Window::open();
     stage.record.lock().unwrap().stops.push(window);
     signal(stage, leader, "STOP").await;
-    over(leader).await;
+    let over = over(leader).await;
     // Before it goes on, so that whatever it does then lies behind; two may be stopped at once.
     stage.record.lock().unwrap().stops.iter_mut().filter(|stop| **stop == window).for_each(Window::close);
     signal(stage, leader, "CONT").await;
+    over
 }
 
 /// Each write arrives at a time of its own, most of them when somebody else leads.
@@ -153,7 +172,7 @@ async fn strand_writes(stage: &Stage, mut random: Random, stopped: Option<Durati
         }
         sleep(STRANDED).await;
     };
-    rule(stage, timeout(NOBODY_WRITES, gathered), Box::new(hold)).await;
+    stage.rule(timeout(NOBODY_WRITES, gathered), Box::new(hold)).await;
     match stopped {
         Some(time) => {
             // Where the machine is slow, somebody else may need longer to lead.
@@ -194,13 +213,61 @@ async fn bad_way(way: &TcpProxy, link: Link, time: Duration) {
     way.set(Link::Pass);
 }
 
-/// Has a rule hold for as long as `work` takes.
-async fn rule(stage: &Stage, work: impl Future, rule: Rule) {
-    static NEXT: AtomicUsize = AtomicUsize::new(0);
-    let number = NEXT.fetch_add(1, Ordering::Relaxed);
-    stage.rules.lock().unwrap().push((number, rule));
-    work.await;
-    stage.rules.lock().unwrap().retain(|(other, _)| *other != number);
+/// All operators are killed, and what is created then expires before any of them is back.
+async fn absence(stage: &Arc<Stage>, number: u64, time: Duration) -> Result<()> {
+    let mut held = Vec::new();
+    for replica in 0..NAMES.len() {
+        let operator = stage.replicas.hold(replica).await;
+        operator.kill().await?;
+        held.push(operator);
+    }
+    others::burst(stage, "fleeting", FIRST_OF_BURSTS + number * ABSENT, ABSENT).await;
+    sleep(time).await;
+    Ok(())
+}
+
+/// The Lease changes hands twice: the leader is stopped or cut off, another one takes over and gives the Lease back, and
+/// the first goes on before a third one can take it. What the first has in its queue was delivered meanwhile.
+async fn lease_twice(stage: &Arc<Stage>, number: u64, how: Halt) {
+    others::burst(stage, "queued", FIRST_OF_BURSTS + number * QUEUED, QUEUED).await;
+    let first = stage.leader();
+    let twice = async |first: usize| {
+        wait_for(FOLLOWED * 2, || stage.leader() != first).await;
+        let second = stage.leader();
+        sleep(DELIVERED).await;
+        let third = stage.replicas.others(first).into_iter().find(|other| *other != second);
+        let way = stage.replicas.link(third.unwrap_or(first));
+        way.set(Link::Stall);
+        // Held, so that it is not started again before the first goes on.
+        let ended = stage.replicas.hold(second).await;
+        if second != first && ended.process().signal("TERM").await.is_ok() {
+            wait_for(ENDED, || ended.process().exit_code().is_some() && stage.is_free()).await;
+        }
+        (way, ended)
+    };
+    let (way, ended) = match how {
+        Halt::Stop => stop_leader(stage, twice).await,
+        Halt::CutOff => {
+            let link = stage.replicas.link(first);
+            link.set(Link::HalfOpen);
+            let held = twice(first).await;
+            link.set(Link::Pass);
+            held
+        }
+    };
+    wait_for(GOES_ON, || !stage.is_free()).await;
+    way.set(Link::Pass);
+    drop(ended);
+}
+
+/// Waits until it is so, at most for `limit`.
+async fn wait_for(limit: Duration, is_so: impl Fn() -> bool) {
+    let so = async {
+        while !is_so() {
+            sleep(Duration::from_millis(50)).await;
+        }
+    };
+    let _ = timeout(limit, so).await;
 }
 
 /// So many in a hundred of those that are wanted are treated so.

@@ -33,6 +33,12 @@ pub(crate) struct Findings {
     pub(crate) most_after_takeover: usize,
     /// POSTs at a wrong time or without a cause that a stop had caught in the middle.
     pub(crate) midway: usize,
+    /// Notifications that expired without a POST.
+    pub(crate) expired_unsent: usize,
+    /// Notifications that others made days older or younger.
+    pub(crate) aged: usize,
+    /// Generations of Subscribers after their first.
+    pub(crate) respecified: usize,
     pub(crate) violations: Vec<Violation>,
 }
 
@@ -53,6 +59,8 @@ pub(crate) enum Cause {
     AnswerLost,
     /// The operator was stopped when the answer came.
     OperatorStopped,
+    /// The operators had no right to record the outcome.
+    Barred,
     /// Another operator followed, which did not know of the POST: its outcome was not written yet.
     Takeover,
 }
@@ -109,6 +117,36 @@ pub(crate) enum Violation {
         at: Timestamp,
         deleted: Timestamp,
     },
+    /// Sent after its own time, or its Subscriber's, was over.
+    PostAfterExpiry {
+        id: String,
+        at: Timestamp,
+        ended: Timestamp,
+    },
+    /// Failed as `Expired` before that.
+    ExpiredEarly {
+        id: String,
+        at: Timestamp,
+        ends: Option<Timestamp>,
+    },
+    /// Sent by a spec that had been replaced long before, or while the Subscriber was suspended.
+    PostByOldSpec {
+        id: String,
+        at: Timestamp,
+        path: String,
+    },
+    /// A change of a Subscriber's spec did not reach its status.
+    NotTakenUp {
+        subscriber: String,
+        generation: i64,
+        since: Timestamp,
+        until: Timestamp,
+    },
+    /// Finished, and not deleted when its time to live was over.
+    Kept {
+        id: String,
+        finished: Timestamp,
+    },
     /// A recorded pause became shorter, or vanished, before its end.
     PauseCutShort {
         subscriber: String,
@@ -160,6 +198,7 @@ impl fmt::Display for Cause {
             Self::GaveWay => "the outcome gave way to what another client wrote",
             Self::AnswerLost => "the answer was lost on a bad way",
             Self::OperatorStopped => "the operator was stopped when the answer came",
+            Self::Barred => "the operators had no right to write the outcome",
             Self::Takeover => "takeover before the outcome was written",
         })
     }
@@ -182,6 +221,21 @@ impl fmt::Display for Violation {
             }
             Self::PostBeforeTime { id, at, next } => write!(f, "{id} was sent at {at}, due at {next}"),
             Self::PostAfterDeletion { id, at, deleted } => write!(f, "{id} was sent at {at}, deleted at {deleted}"),
+            Self::PostAfterExpiry { id, at, ended } => write!(f, "{id} was sent at {at}, expired at {ended}"),
+            Self::ExpiredEarly { id, at, ends } => {
+                let ends = ends.map_or_else(|| "never".to_owned(), |ends| format!("at {ends}"));
+                write!(f, "{id} was Failed with Expired at {at}, and expires {ends}")
+            }
+            Self::PostByOldSpec { id, at, path } => {
+                write!(f, "{id} was sent at {at} to /{path}, by a spec that was replaced long before")
+            }
+            Self::NotTakenUp { subscriber, generation, since, until } => {
+                write!(
+                    f,
+                    "generation {generation} of {subscriber}, there since {since}, was not taken up until {until}"
+                )
+            }
+            Self::Kept { id, finished } => write!(f, "{id} is finished since {finished}, and not deleted"),
             Self::PauseCutShort { subscriber, until, at, now } => {
                 let now = now.map_or_else(|| "none".to_owned(), |now| format!("one until {now}"));
                 write!(f, "the pause of {subscriber} until {until} was {now} from {at} on")

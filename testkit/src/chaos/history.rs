@@ -19,8 +19,8 @@ use tokio::task::JoinHandle;
 use tokio::time::sleep;
 
 use super::lease;
-use super::record::{Change, Record, State};
-use super::stage::NAMESPACE;
+use super::record::{Change, Record, Spec, State};
+use super::spaces;
 use crate::error::{Error, Result};
 
 /// Where the API server keeps all.
@@ -69,6 +69,22 @@ impl History {
         };
         record.accepted.keys().filter(is_open).cloned().collect()
     }
+
+    /// The Subscribers whose status is not about their spec as it is now.
+    pub(crate) fn unheard(&self) -> Vec<String> {
+        let record = self.record.lock().unwrap();
+        let is_unheard = |spec: &Spec| !spec.deleted && spec.observed < spec.generation;
+        let unheard = record.specs.iter().filter(|(_, specs)| specs.last().is_some_and(is_unheard));
+        unheard.map(|(name, _)| name.clone()).collect()
+    }
+
+    /// What is finished and should have deleted itself.
+    pub(crate) fn kept(&self) -> Vec<String> {
+        let record = self.record.lock().unwrap();
+        let is_kept = |state: &State| state.has_ttl && state.is_finished();
+        let last = |id: &&String| record.changes.get(*id).and_then(|changes| changes.last()?.state.as_ref());
+        record.accepted.keys().filter(|id| last(id).is_some_and(is_kept)).cloned().collect()
+    }
 }
 
 impl Drop for History {
@@ -90,13 +106,17 @@ struct Watch {
 impl Watch {
     async fn follow(&mut self) -> Result<()> {
         let mut body = self.open().await?;
+        let mut searched = 0;
         while let Some(frame) = body.frame().await {
             let frame = frame.map_err(|error| Error::new(error.to_string()))?;
             self.rest.extend_from_slice(frame.data_ref().unwrap_or(&Bytes::new()));
-            while let Some(end) = self.rest.iter().position(|byte| *byte == b'\n') {
-                let line: Vec<u8> = self.rest.drain(..=end).collect();
+            // A line may hold some MiB: what was searched is not searched again.
+            while let Some(end) = self.rest[searched..].iter().position(|byte| *byte == b'\n') {
+                let line: Vec<u8> = self.rest.drain(..=searched + end).collect();
                 self.take(&serde_json::from_slice(&line).map_err(|error| Error::new(error.to_string()))?);
+                searched = 0;
             }
+            searched = self.rest.len();
         }
         Ok(())
     }
@@ -130,7 +150,7 @@ impl Watch {
         self.next = self.next.max(revision.unwrap_or_default() + 1);
         let decoded = |field: &str| kv[field].as_str().and_then(|text| STANDARD.decode(text).ok()).unwrap_or_default();
         let (key, value) = (String::from_utf8(decoded("key")).unwrap_or_default(), decoded("value"));
-        let Some((kind, name)) = place(&key) else { return };
+        let Some((kind, namespace, name)) = place(&key) else { return };
         let object = serde_json::from_slice::<Value>(&value).ok();
         let mut record = self.record.lock().unwrap();
         match (kind, object) {
@@ -138,8 +158,13 @@ impl Watch {
                 let state = object.as_ref().map(State::of);
                 record.changes.entry(name.to_owned()).or_default().push(Change { at, state });
             }
-            ("subscribers", Some(subscriber)) => record.see_subscriber(name, &subscriber, at),
-            ("leases", _) => {
+            ("subscribers", subscriber) => {
+                record.see_spec(name, subscriber.as_ref(), at);
+                if let Some(subscriber) = subscriber {
+                    record.see_subscriber(name, &subscriber, at);
+                }
+            }
+            ("leases", _) if namespace == spaces::CORE => {
                 if let Some(holder) = lease::holder(&value) {
                     record.see_holder(holder, at);
                 }
@@ -149,9 +174,10 @@ impl Watch {
     }
 }
 
-/// The kind and the name of what is kept under a key, if it is in the campaign's namespace.
-fn place(key: &str) -> Option<(&str, &str)> {
+/// The kind, the namespace and the name of what is kept under a key, if it is in a namespace of the campaign.
+fn place(key: &str) -> Option<(&str, &str, &str)> {
     let below = key.strip_prefix(REGISTRY)?;
     let (kind, rest) = below.strip_prefix(GROUP).unwrap_or(below).split_once('/')?;
-    Some((kind, rest.strip_prefix(NAMESPACE)?.strip_prefix('/')?))
+    let (namespace, name) = rest.split_once('/')?;
+    spaces::ALL.contains(&namespace).then_some((kind, namespace, name))
 }

@@ -1,4 +1,4 @@
-//! The fault campaign: the whole operator, twice, on a real control plane, under load, while everything goes wrong that
+//! The fault campaign: the whole operator, three times, on a real control plane, under load, while everything goes wrong that
 //! `docs/delivery.md` promises to survive; then a checker joins what was accepted, what arrived and what was recorded.
 
 mod checker;
@@ -8,12 +8,15 @@ mod findings;
 mod history;
 mod install;
 mod lease;
+mod many;
 mod others;
 mod plan;
 mod random;
 mod record;
 mod replicas;
 mod report;
+mod rights;
+mod spaces;
 mod stage;
 mod webhooks;
 
@@ -22,10 +25,11 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::task::JoinSet;
+use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{sleep, sleep_until, timeout};
 
 use self::plan::plan;
+use self::random::Random;
 use self::record::Record;
 pub use self::report::Report;
 use self::stage::Stage;
@@ -65,7 +69,7 @@ impl Campaign {
     /// there are by then are in the folder.
     pub async fn run(&self, say: impl Fn(&str) + Send + Sync + 'static) -> Result<Report> {
         fs::create_dir_all(&self.folder)?;
-        say("starting etcd, kube-apiserver, a webhook, a token service, two operators, and proxies between them");
+        say("starting etcd, kube-apiserver, a webhook, a token service, three operators, and proxies between them");
         let stage = Stage::set(&self.binary, self.seed, &self.folder);
         let stage = Arc::new(within(SET_LIMIT, "starting", stage).await?);
         let began = Instant::now();
@@ -101,7 +105,7 @@ impl Campaign {
     ) -> Result<(usize, Duration)> {
         let mut load = JoinSet::new();
         load.spawn(others::create(Arc::clone(stage), self.rate, self.duration));
-        let meddling = load.spawn(others::meddle(Arc::clone(stage)));
+        let meddling = [load.spawn(others::meddle(Arc::clone(stage))), load.spawn(others::nap(Arc::clone(stage)))];
         let mut faults = JoinSet::new();
         let steps = plan(self.seed, self.duration);
         for (number, step) in (0..).zip(&steps) {
@@ -112,13 +116,18 @@ impl Campaign {
         }
         sleep_until((began + self.duration).into()).await;
         tell("the faults end".to_owned());
-        meddling.abort();
+        meddling.iter().for_each(AbortHandle::abort);
         // A fault that is aborted midway is unmade by what follows.
         faults.shutdown().await;
         stage.heal().await?;
         let healed = Instant::now();
         let settled = async {
+            // One more of this kind, which no other fault covers up.
+            let last = u64::try_from(steps.len()).unwrap_or_default();
+            many::relist(stage, last, Random::of(self.seed, "fault", last)).await;
+            others::suspend(stage, false).await;
             while load.join_next().await.is_some() {}
+            rights::sweep(stage).await;
             others::settle(stage, SETTLE_LIMIT, tell.clone()).await
         };
         let open = settled.await;

@@ -4,37 +4,115 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 use tokio::time::{interval, sleep};
 
 use super::client::{Form, until};
+use super::many::{self, BUSY};
 use super::random::Random;
+use super::spaces;
 use super::stage::Stage;
-use super::webhooks::{WEBHOOKS, every};
+use super::webhooks::{WEBHOOKS, Webhook, every, named, notification};
 
 const KIND: &str = "notifications";
+/// What is not deleted or heard by then is a finding.
+const UNHEARD_LIMIT: Duration = Duration::from_secs(75);
 /// Others touch one of the newest so many.
 const NEWEST: usize = 300;
 
 /// Creates `rate` Notifications a second for `duration`, and goes on until the API server has confirmed each.
 pub(crate) async fn create(stage: Arc<Stage>, rate: u32, duration: Duration) {
     let (mut creating, mut ticks, began) = (JoinSet::new(), interval(every(rate)), Instant::now());
-    let mut number = 0;
+    let (shares, mut number) = (shares(), 0);
     while began.elapsed() < duration {
         ticks.tick().await;
         let mut random = Random::of(stage.seed, "create", number);
-        let (name, notification) = random.pick(&WEBHOOKS).notification(number);
+        let which = *random.pick(&shares);
+        let (name, object) = match which {
+            Some(webhook) => webhook.notification(number, &mut random),
+            None => notification(&many::name(random.below(BUSY)), number),
+        };
+        let age = which.and_then(|webhook| (webhook.age)(&mut random));
         number += 1;
         let stage = Arc::clone(&stage);
         creating.spawn(async move {
-            // One that is there already was created by a try whose answer was lost.
-            until(&[201, 409], || stage.client.create(KIND, &notification)).await;
-            stage.record.lock().unwrap().accepted.insert(name, Timestamp::now());
+            create_one(&stage, &name, &object).await;
+            if let Some(seconds) = age {
+                make_older(&stage, &name, seconds).await;
+            }
         });
     }
     while creating.join_next().await.is_some() {}
+}
+
+/// Each webhook as often as its share says, and the many.
+fn shares() -> Vec<Option<&'static Webhook>> {
+    let shares = WEBHOOKS.iter().flat_map(|webhook| std::iter::repeat_n(Some(webhook), webhook.share));
+    shares.chain([None, None]).collect()
+}
+
+/// Creates one Notification for a Subscriber of the many.
+pub(crate) async fn create_for(stage: &Arc<Stage>, subscriber: &str, number: u64) {
+    let (name, object) = notification(subscriber, number);
+    create_one(stage, &name, &object).await;
+}
+
+/// Creates `count` Notifications for a webhook at once, with numbers from `first` on.
+pub(crate) async fn burst(stage: &Arc<Stage>, webhook: &'static str, first: u64, count: u64) {
+    let Some(webhook) = named(webhook) else { return };
+    let mut creating = JoinSet::new();
+    for start in 0..8 {
+        let stage = Arc::clone(stage);
+        creating.spawn(async move {
+            for number in (first + start..first + count).step_by(8) {
+                let (name, object) = webhook.notification(number, &mut Random::of(stage.seed, "burst", number));
+                create_one(&stage, &name, &object).await;
+            }
+        });
+    }
+    while creating.join_next().await.is_some() {}
+}
+
+async fn create_one(stage: &Stage, name: &str, object: &Value) {
+    let namespace = spaces::of_notification(name);
+    // One that is there already was created by a try whose answer was lost.
+    until(&[201, 409], || stage.client.create(namespace, KIND, object)).await;
+    stage.record.lock().unwrap().accepted.insert(name.to_owned(), Timestamp::now());
+}
+
+/// Makes a Notification that was not tried yet look as if it had been replayed that many seconds ago, and tried once.
+async fn make_older(stage: &Stage, name: &str, seconds: i64) {
+    let began = Timestamp::now() - SignedDuration::from_secs(seconds);
+    let began = Timestamp::from_second(began.as_second()).unwrap_or(began);
+    let test = |path: &str, value: Value| json!({"op": "test", "path": path, "value": value});
+    let add = |path: &str, value: Value| json!({"op": "add", "path": path, "value": value});
+    let patch = json!([
+        test("/status/phase", "Pending".into()),
+        test("/status/attempts", 0.into()),
+        add("/status/attempts", 1.into()),
+        add("/status/replayTime", began.to_string().into()),
+    ]);
+    stage.record.lock().unwrap().recounted.insert(name.to_owned());
+    let namespace = spaces::of_notification(name);
+    // 422: somebody was faster.
+    until(&[200, 404, 422], || stage.client.patch(namespace, KIND, name, "/status", Form::Json, &patch)).await;
+}
+
+/// Suspends a Subscriber and resumes it, again and again.
+pub(crate) async fn nap(stage: Arc<Stage>) {
+    let mut random = Random::of(stage.seed, "nap", 0);
+    for number in 1_u64.. {
+        sleep(random.time(5_000..9_000)).await;
+        suspend(&stage, number % 2 == 1).await;
+    }
+}
+
+/// Suspends the Subscriber that naps, or resumes it.
+pub(crate) async fn suspend(stage: &Stage, suspended: bool) {
+    let patch = json!({"spec": {"suspend": suspended}});
+    until(&[200], || stage.client.patch(spaces::NAPPING, "subscribers", "napping", "", Form::Merge, &patch)).await;
 }
 
 /// What others do all the time: a label here and there, a replay, a deletion, and asking for a webhook that is gone.
@@ -97,7 +175,7 @@ where
 async fn label(stage: Arc<Stage>, name: String, number: u64) {
     let patch = json!({"metadata": {"labels": {"example.com/touched": format!("v{number}")}}});
     // Whether it succeeds does not matter.
-    let _ = stage.client.patch(KIND, &name, "", Form::Merge, &patch).await;
+    let _ = stage.client.patch(spaces::of_notification(&name), KIND, &name, "", Form::Merge, &patch).await;
 }
 
 async fn write_status(stage: Arc<Stage>, name: String, what: u64) {
@@ -113,13 +191,15 @@ async fn write_status(stage: Arc<Stage>, name: String, what: u64) {
             json!([test("Delivered"), {"op": "replace", "path": "/status/phase", "value": "Pending"}])
         }
     };
-    let _ = stage.client.patch(KIND, &name, "/status", Form::Json, &patch).await;
+    let _ = stage.client.patch(spaces::of_notification(&name), KIND, &name, "/status", Form::Json, &patch).await;
 }
 
 async fn replay(stage: Arc<Stage>, name: String, number: u64) {
     let value = format!("r{number}");
     let patch = json!({"metadata": {"labels": {"tidings.dev/replay": value}}});
-    let answer = until(&[200, 404], || stage.client.patch(KIND, &name, "", Form::Merge, &patch)).await;
+    let answer =
+        until(&[200, 404], || stage.client.patch(spaces::of_notification(&name), KIND, &name, "", Form::Merge, &patch))
+            .await;
     if answer == 200 {
         stage.record.lock().unwrap().replays.insert(name, (value, Timestamp::now()));
     }
@@ -127,7 +207,7 @@ async fn replay(stage: Arc<Stage>, name: String, number: u64) {
 
 async fn delete(stage: Arc<Stage>, name: String) {
     stage.record.lock().unwrap().deleted.insert(name.clone());
-    until(&[200, 404], || stage.client.delete(KIND, &name)).await;
+    until(&[200, 404], || stage.client.delete(spaces::of_notification(&name), KIND, &name)).await;
 }
 
 /// Asks for a Subscriber to be looked at again, which opens what is closed. Gives up when the API server is away.
@@ -135,7 +215,12 @@ pub(crate) async fn open(stage: Arc<Stage>, subscriber: &'static str) {
     let now = Timestamp::now();
     stage.record.lock().unwrap().openings.entry(subscriber.to_owned()).or_default().push(now);
     let patch = json!({"metadata": {"annotations": {"tidings.dev/reconcile-requested-at": now.to_string()}}});
-    if stage.client.patch("subscribers", subscriber, "", Form::Merge, &patch).await.is_ok_and(|code| code != 200) {
+    if stage
+        .client
+        .patch(spaces::of(subscriber), "subscribers", subscriber, "", Form::Merge, &patch)
+        .await
+        .is_ok_and(|code| code != 200)
+    {
         // Refused, so nothing was opened; of an answer that did not come, nobody knows.
         stage.record.lock().unwrap().openings.entry(subscriber.to_owned()).or_default().retain(|at| *at != now);
     }
@@ -148,18 +233,23 @@ pub(crate) async fn open_all(stage: &Arc<Stage>) {
     }
 }
 
-/// Waits until everything that was accepted is finished, and asks for all Subscribers every while. Returns what is
-/// not finished after `limit`.
+/// Waits until everything that was accepted is finished, what has a time to live is deleted, and every Subscriber's status
+/// is about its spec; asks for the webhooks' Subscribers every while. Returns what is not so after `limit`.
 pub(crate) async fn settle(stage: &Arc<Stage>, limit: Duration, say: impl Fn(String)) -> Vec<String> {
     let began = Instant::now();
     for second in 0.. {
         let unfinished = stage.history.unfinished();
-        if unfinished.is_empty() || began.elapsed() > limit {
-            return unfinished;
+        let open = match began.elapsed() < limit.min(UNHEARD_LIMIT) {
+            true => [unfinished, stage.history.kept(), stage.history.unheard()].concat(),
+            // A minute is enough for both.
+            false => unfinished,
+        };
+        if open.is_empty() || began.elapsed() > limit {
+            return open;
         }
         if second % 15 == 0 {
             open_all(stage).await;
-            say(format!("{} are not finished", unfinished.len()));
+            say(format!("{} are not finished", open.len()));
         }
         sleep(Duration::from_secs(1)).await;
     }

@@ -13,7 +13,7 @@ pub(crate) enum Fault {
     KillLeader,
     /// SIGTERM for the operator that leads.
     ReplaceLeader,
-    /// SIGKILL for the operator that stands by.
+    /// SIGKILL for an operator that stands by.
     KillStandby,
     /// SIGSTOP, later SIGCONT, for the operator that leads.
     StopLeader(Duration),
@@ -25,7 +25,7 @@ pub(crate) enum Fault {
     CutWatches,
     /// The way from the leader alone to the API server.
     LeaderLink(Link, Duration),
-    /// The way from both operators to the API server.
+    /// The way from all operators to the API server.
     ApiLink(Link, Duration),
     /// A third of all requests to the API server are answered so.
     ApiRefuses(u16, Duration),
@@ -50,6 +50,25 @@ pub(crate) enum Fault {
     StatusWrites(Duration),
     /// Other clients write labels, 50 times a second.
     LabelWrites(Duration),
+    /// Hundreds of Subscribers are listed anew, slowly, while others change some.
+    Relist,
+    /// No operator runs, and what is created then expires meanwhile.
+    Absence(Duration),
+    /// The leader is halted, another one follows and gives the Lease back, and the first goes on.
+    LeaseTwice(Halt),
+    /// The operators have no right to one namespace.
+    Bar(Duration),
+    /// One namespace is deleted, for good.
+    Doom,
+}
+
+/// How a leader is halted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Halt {
+    /// SIGSTOP, later SIGCONT.
+    Stop,
+    /// Its way to the API server is half open.
+    CutOff,
 }
 
 /// A fault and when it begins, from the start.
@@ -62,7 +81,7 @@ pub(crate) struct Step {
 type Draw = fn(&mut Random) -> Fault;
 
 /// Every kind once; those with more than one face draw it.
-const DECK: [Draw; 26] = [
+const DECK: [Draw; 31] = [
     |_| Fault::KillLeader,
     |_| Fault::ReplaceLeader,
     |_| Fault::KillStandby,
@@ -97,6 +116,11 @@ const DECK: [Draw; 26] = [
     |r| Fault::RotateSecret(r.time(1_000..5_000)),
     |r| Fault::StatusWrites(r.time(5_000..10_000)),
     |r| Fault::LabelWrites(r.time(5_000..10_000)),
+    |_| Fault::Relist,
+    |r| Fault::Absence(r.time(6_000..9_000)),
+    |r| Fault::LeaseTwice(*r.pick(&[Halt::Stop, Halt::CutOff])),
+    |r| Fault::Bar(r.time(15_000..40_000)),
+    |_| Fault::Doom,
 ];
 
 fn bad_link(random: &mut Random) -> Link {
@@ -117,7 +141,7 @@ pub(crate) fn plan(seed: u64, duration: Duration) -> Vec<Step> {
                 return steps;
             }
             steps.push(Step { at, fault: draw(&mut random) });
-            at += random.time(2_500..7_000);
+            at += random.time(2_500..6_500);
         }
     }
 }
@@ -150,6 +174,16 @@ impl fmt::Display for Fault {
             Self::RotateSecret(time) => ("the client secret is another, which the Secret has not".into(), Some(time)),
             Self::StatusWrites(time) => ("others write statuses".into(), Some(time)),
             Self::LabelWrites(time) => ("others write labels".into(), Some(time)),
+            Self::Relist => ("Subscribers are listed anew, slowly, and others change some".into(), None),
+            Self::Absence(time) => ("no operator runs, and events expire".into(), Some(time)),
+            Self::LeaseTwice(Halt::Stop) => {
+                ("the leader is stopped, and its follower gives the Lease back".into(), None)
+            }
+            Self::LeaseTwice(Halt::CutOff) => {
+                ("the leader is cut off, and its follower gives the Lease back".into(), None)
+            }
+            Self::Bar(time) => ("the operators lose their rights to a namespace".into(), Some(time)),
+            Self::Doom => ("a namespace is deleted".into(), None),
         };
         match time {
             Some(time) => write!(f, "{what}, for {:.1} s", time.as_secs_f32()),
@@ -198,7 +232,7 @@ mod tests {
         let kinds = |steps: &[Step]| steps.iter().map(|step| discriminant(&step.fault)).collect::<HashSet<_>>();
         // One draw has two kinds, two kinds have two draws.
         assert!(kinds(&steps[..DECK.len()]).len() >= DECK.len() - 4);
-        assert_eq!(kinds(&steps).len(), 24);
+        assert_eq!(kinds(&steps).len(), 29);
         assert!(steps.is_sorted_by_key(|step| step.at) && steps.last().unwrap().at < LONG);
     }
 }

@@ -2,16 +2,20 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
 
 use crate::api_proxy::Late;
+
+const A_DAY: SignedDuration = SignedDuration::from_hours(24);
 
 /// All of it. Notifications are known by their name, which is their event's id too.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Record {
     /// What the API server confirmed to have created, and when.
     pub(crate) accepted: BTreeMap<String, Timestamp>,
+    /// The namespace of each Subscriber that has Notifications.
+    pub(crate) namespaces: BTreeMap<String, String>,
     /// What somebody else than the operator deletes.
     pub(crate) deleted: BTreeSet<String>,
     /// What other clients set back to Pending.
@@ -30,6 +34,10 @@ pub(crate) struct Record {
     pub(crate) pauses: BTreeMap<String, Vec<Pause>>,
     /// Whether each Subscriber's status said that the token service refuses the client, and since when.
     pub(crate) refusals: BTreeMap<String, Vec<(Timestamp, bool)>>,
+    /// What etcd had of each Subscriber's spec, and how far its status had come, in order.
+    pub(crate) specs: BTreeMap<String, Vec<Spec>>,
+    /// When the operators had no right to a namespace.
+    pub(crate) barred: BTreeMap<String, Vec<Window>>,
     /// Who held the Lease, and from when etcd had that; nobody (no name): it was given back.
     pub(crate) holders: Vec<(Timestamp, String)>,
     /// What the API server lists at the end.
@@ -81,10 +89,29 @@ impl Window {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Post {
     pub(crate) id: String,
+    /// The Subscriber whose webhook it reached, and the path there.
     pub(crate) subscriber: String,
+    pub(crate) path: String,
     pub(crate) arrived: Timestamp,
     /// The status of the answer, from when it was handed to the connection; none before, and for a hang or a reset.
     pub(crate) answered: Option<u16>,
+}
+
+/// A version of a Subscriber, as far as its spec and the status about that spec go.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Spec {
+    /// When it was seen first: never before it was recorded.
+    pub(crate) at: Timestamp,
+    pub(crate) generation: i64,
+    /// The generation that the status is about.
+    pub(crate) observed: i64,
+    pub(crate) suspended: bool,
+    /// The path of the webhook's URL.
+    pub(crate) path: String,
+    /// `delivery.expireAfterSeconds`, with the default of the API server.
+    pub(crate) lifetime: i64,
+    /// The Subscriber was deleted.
+    pub(crate) deleted: bool,
 }
 
 /// A value of a Subscriber's `pausedUntilTime`.
@@ -118,8 +145,10 @@ pub(crate) struct State {
     pub(crate) handled: Option<String>,
     /// Whether it deletes itself after it is finished.
     pub(crate) has_ttl: bool,
-    /// Whether it fails by itself when it is not delivered in time.
-    pub(crate) expires: bool,
+    /// What its expiry counts from: its replay or its creation. A replay of days ago, or in days, makes it older or younger.
+    pub(crate) began: Option<Timestamp>,
+    /// Its own `expireAfterSeconds`.
+    pub(crate) own_life: Option<i64>,
 }
 
 impl Post {
@@ -148,15 +177,19 @@ impl State {
     pub(crate) fn of(object: &Value) -> Self {
         let status = &object["status"];
         let text = |field: &str| status[field].as_str().unwrap_or_default().to_owned();
+        let (created, began) = (time(&object["metadata"]["creationTimestamp"]), time(&status["replayTime"]));
+        // Others write a time of days ago, or in days; no campaign takes so long.
+        let is_age = |at: &Timestamp| created.is_some_and(|created| at.duration_since(created).abs() > A_DAY);
         Self {
             phase: text("phase"),
             reason: text("reason"),
             attempts: status["attempts"].as_u64().unwrap_or_default(),
             next: time(&status["nextAttemptTime"]),
-            replayed: time(&status["replayTime"]),
+            replayed: began.filter(|at| !is_age(at)),
             handled: status["lastHandledReplay"].as_str().map(str::to_owned),
             has_ttl: object["spec"]["ttlSecondsAfterFinished"].is_u64(),
-            expires: object["spec"]["expireAfterSeconds"].is_u64(),
+            began: began.or(created),
+            own_life: object["spec"]["expireAfterSeconds"].as_i64(),
         }
     }
 
@@ -166,6 +199,14 @@ impl State {
 
     pub(crate) fn is_delivered(&self) -> bool {
         self.phase == "Delivered"
+    }
+
+    /// When it expires, under a Subscriber whose Notifications live for `lifetime` seconds: its own time always counts, the
+    /// Subscriber's only for what was tried.
+    pub(crate) fn ends(&self, lifetime: i64) -> Option<Timestamp> {
+        let tried = (self.attempts > 0).then_some(lifetime);
+        let life = self.own_life.into_iter().chain(tried).min()?;
+        self.began?.checked_add(SignedDuration::from_secs(life)).ok()
     }
 
     /// Whether this is a later life of the same Notification than `before`: a replay lies between.
@@ -194,6 +235,45 @@ impl Record {
         if refusals.last().is_none_or(|(_, last)| *last != refused) {
             refusals.push((now, refused));
         }
+    }
+
+    /// Takes in a version of a Subscriber (None: it was deleted), or of its status, that was seen now.
+    pub(crate) fn see_spec(&mut self, name: &str, subscriber: Option<&Value>, now: Timestamp) {
+        let specs = self.specs.entry(name.to_owned()).or_default();
+        let last = specs.last().cloned().unwrap_or_default();
+        let seen = match subscriber {
+            None => Spec { deleted: true, ..last.clone() },
+            Some(Value::Object(object)) => {
+                let (spec, status) = (&object["spec"], object.get("status"));
+                let url = spec["webhook"]["url"].as_str().unwrap_or_default();
+                let path = url.split('/').skip(3).collect::<Vec<_>>().join("/");
+                Spec {
+                    at: now,
+                    generation: object["metadata"]["generation"].as_i64().unwrap_or_default(),
+                    observed: status.and_then(|status| status["observedGeneration"].as_i64()).unwrap_or(-1),
+                    suspended: spec["suspend"].as_bool().unwrap_or_default(),
+                    path,
+                    lifetime: spec["delivery"]["expireAfterSeconds"].as_i64().unwrap_or(A_DAY.as_secs()),
+                    deleted: false,
+                }
+            }
+            Some(_) => return,
+        };
+        if (Spec { at: last.at, ..seen.clone() }) != last {
+            specs.push(Spec { at: now, ..seen });
+        }
+    }
+
+    /// How many seconds the Notifications of a Subscriber live.
+    pub(crate) fn lifetime(&self, subscriber: &str) -> i64 {
+        let last = self.specs.get(subscriber).and_then(|specs| specs.last());
+        last.map_or(A_DAY.as_secs(), |spec| spec.lifetime)
+    }
+
+    /// Whether the operators had no right to the namespace of a Subscriber at some time between these.
+    pub(crate) fn is_barred(&self, subscriber: &str, from: Timestamp, to: Timestamp) -> bool {
+        let windows = self.namespaces.get(subscriber).and_then(|namespace| self.barred.get(namespace));
+        windows.is_some_and(|windows| windows.iter().any(|window| window.meets(from, to)))
     }
 
     /// Takes in a version of the Lease that was seen now.

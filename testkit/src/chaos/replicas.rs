@@ -1,4 +1,4 @@
-//! Two operators that take turns by a Lease, each with a way of its own to the API server, and what keeps them running.
+//! Three operators that take turns by a Lease, each with a way of its own to the API server, and what keeps them running.
 
 use std::path::Path;
 use std::time::Duration;
@@ -9,7 +9,7 @@ use tokio::time::sleep;
 
 use std::sync::Arc;
 
-use super::stage::NAMESPACE;
+use super::spaces;
 use crate::api_proxy::ApiProxy;
 use crate::control_plane::ControlPlane;
 use crate::error::{Error, Result};
@@ -21,13 +21,10 @@ use crate::tcp_proxy::TcpProxy;
 const AGAIN: Duration = Duration::from_secs(1);
 
 /// How each begins the name under which it holds the Lease.
-pub(crate) const NAMES: [&str; 2] = ["first", "second"];
-/// What both are told.
-const FLAGS: [&str; 6] =
-    ["--watch-namespace", NAMESPACE, "--lease-namespace", NAMESPACE, "--egress-allow-cidr", "127.0.0.0/8"];
+pub(crate) const NAMES: [&str; 3] = ["first", "second", "third"];
 
 /// See the module.
-pub(crate) struct Replicas([Replica; 2]);
+pub(crate) struct Replicas([Replica; 3]);
 
 struct Replica {
     operator: Arc<Mutex<Operator>>,
@@ -35,7 +32,7 @@ struct Replica {
 }
 
 impl Replicas {
-    /// Starts both with the rights of a token; their logs are in the folder `logs`.
+    /// Starts all with the rights of a token; their logs are in the folder `logs`.
     pub(crate) async fn start(
         binary: &Path,
         plane: &ControlPlane,
@@ -43,21 +40,26 @@ impl Replicas {
         token: &str,
         logs: &Path,
     ) -> Result<Self> {
+        let namespaces = spaces::ALL.join(",");
+        let flags = ["--watch-namespace", &namespaces, "--lease-namespace", spaces::CORE];
+        let flags = [&flags[..], &["--egress-allow-cidr", "127.0.0.0/8"]].concat();
         let start = async |name: &'static str| {
             let link = TcpProxy::start(api.address()).await?;
             let kubeconfig = plane.kubeconfig_through(name, link.address(), api.ca_file(), Some(token))?;
             let log = logs.join(format!("operator-{name}.log"));
-            let operator = Operator::start_logging_to(&log, binary, &kubeconfig, &FLAGS, &[("HOSTNAME", name)]).await?;
+            let operator = Operator::start_logging_to(&log, binary, &kubeconfig, &flags, &[("HOSTNAME", name)]).await?;
             Ok::<_, Error>(Replica { operator: Arc::new(Mutex::new(operator)), link })
         };
-        Ok(Self([start(NAMES[0]).await?, start(NAMES[1]).await?]))
+        let [first, second, third] = NAMES;
+        Ok(Self([start(first).await?, start(second).await?, start(third).await?]))
     }
 
     /// Starts again whoever ended, for ever.
     pub(crate) async fn supervise(&self) {
         loop {
             for replica in &self.0 {
-                let mut operator = replica.operator.lock().await;
+                // One that somebody holds stays as it is.
+                let Ok(mut operator) = replica.operator.try_lock() else { continue };
                 if operator.process().exit_code().is_some() {
                     // It fails only when the machine has no more processes; then it is tried again.
                     let _ = operator.restart().await;
@@ -77,13 +79,21 @@ impl Replicas {
         &self.0[number].link
     }
 
+    /// The numbers of all but one.
+    pub(crate) fn others(&self, number: usize) -> Vec<usize> {
+        (0..self.0.len()).filter(|other| *other != number).collect()
+    }
+
     pub(crate) fn links(&self) -> impl Iterator<Item = &TcpProxy> {
         self.0.iter().map(|replica| &replica.link)
     }
 
     /// When one of them began to lead, by what they logged.
     pub(crate) async fn takeovers(&self) -> Vec<Timestamp> {
-        let logs = [self.hold(0).await.logs(), self.hold(1).await.logs()];
+        let mut logs = Vec::new();
+        for number in 0..self.0.len() {
+            logs.push(self.hold(number).await.logs());
+        }
         let mut takeovers: Vec<_> = logs
             .iter()
             .flat_map(|log| log.lines())
@@ -94,7 +104,7 @@ impl Replicas {
         takeovers
     }
 
-    /// Has both go on, if they were stopped.
+    /// Has all go on, if they were stopped.
     pub(crate) async fn go_on(&self) {
         for number in 0..self.0.len() {
             // One that ended needs no signal.
@@ -105,7 +115,12 @@ impl Replicas {
     /// Waits until one of them leads.
     pub(crate) async fn lead(&self, limit: Duration) -> Result<()> {
         let wait = async {
-            while !self.0[0].leads().await && !self.0[1].leads().await {
+            loop {
+                for replica in &self.0 {
+                    if replica.leads().await {
+                        return;
+                    }
+                }
                 sleep(Duration::from_millis(100)).await;
             }
         };

@@ -12,12 +12,14 @@ const TOLD: usize = 20;
 type Kind = fn(&Violation) -> bool;
 
 /// When no POST may begin.
-const TIMES: [(&str, Kind); 5] = [
+const TIMES: [(&str, Kind); 7] = [
     ("inside a recorded pause", |v| matches!(v, Violation::PostInPause { .. })),
     ("after a recorded Delivered", |v| matches!(v, Violation::PostAfterDelivered { .. })),
     ("after a recorded Failed", |v| matches!(v, Violation::PostAfterFailed { .. })),
     ("before their nextAttemptTime", |v| matches!(v, Violation::PostBeforeTime { .. })),
     ("a minute after a recorded deletion", |v| matches!(v, Violation::PostAfterDeletion { .. })),
+    ("after the Notification had expired", |v| matches!(v, Violation::PostAfterExpiry { .. })),
+    ("by a spec replaced a minute before", |v| matches!(v, Violation::PostByOldSpec { .. })),
 ];
 
 /// What a campaign found.
@@ -92,6 +94,12 @@ impl fmt::Display for Report {
             "recorded pauses that were cut short (must be 0)",
             self.count(|v| matches!(v, Violation::PauseCutShort { .. })),
         )?;
+        row("Expired before its time (must be 0)", self.count(|v| matches!(v, Violation::ExpiredEarly { .. })))?;
+        row(
+            "changes of Subscribers not taken up (must be 0)",
+            self.count(|v| matches!(v, Violation::NotTakenUp { .. })),
+        )?;
+        row("not deleted after their time to live (must be 0)", self.count(|v| matches!(v, Violation::Kept { .. })))?;
         row("new secrets not found (must be 0)", self.count(|v| matches!(v, Violation::StillRefused { .. })))?;
         row("refused for want of a right (must be 0)", self.count(|v| matches!(v, Violation::Forbidden { .. })))?;
         row("all violations (must be 0)", findings.violations.len())?;
@@ -106,6 +114,9 @@ impl fmt::Display for Report {
         row("  of them going again though nobody asked", findings.taken_up)?;
         row("pauses recorded", findings.pauses)?;
         row("replays asked for", findings.replays)?;
+        row("made days older or younger", findings.aged)?;
+        row("expired without a POST", findings.expired_unsent)?;
+        row("changes of Subscribers' specs", findings.respecified)?;
         let treated: Vec<_> = self.treated.iter().map(|(how, count)| format!("{count} {how}")).collect();
         writeln!(f, "requests to the API server: {}", treated.join(", "))?;
         writeln!(

@@ -1,6 +1,7 @@
 //! All that a campaign needs, up and running: each part that can be made bad behind a proxy.
 
 use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -10,20 +11,22 @@ use tokio::time::sleep;
 use super::client::{ApiClient, until};
 use super::faults;
 use super::history::History;
-use super::install::{CLIENT, SECRET, install};
+use super::install::{CLIENT, HANGING_PATH, OTHER_CLIENT, SECRET, TOKEN_PATH, install};
+use super::many::BUSY;
 use super::record::{Post, Record, State, Window};
 use super::replicas::{NAMES, Replicas};
-use super::webhooks::{self, ALL_IN_FLIGHT};
+use super::rights;
+use super::spaces;
+use super::webhooks::{self, IN_FLIGHT, WEBHOOKS};
 use crate::api_proxy::{ApiProxy, Call, Treatment};
 use crate::control_plane::ControlPlane;
 use crate::error::{Error, Result};
 use crate::pki::Authority;
 use crate::receiver::Receiver;
+use crate::script::Behaviour;
 use crate::tcp_proxy::{Link, TcpProxy};
 use crate::token_service::{Client, TokenService};
 
-/// Where everything is.
-pub(crate) const NAMESPACE: &str = "chaos";
 /// Short, so that the token service is asked all the time.
 const TOKEN_LIFE: Duration = Duration::from_secs(30);
 const START_LIMIT: Duration = Duration::from_secs(60);
@@ -38,7 +41,7 @@ pub(crate) struct Stage {
     /// What is wrong with the answers of the API server; the first that says something counts.
     pub(crate) rules: Rules,
     pub(crate) history: History,
-    pub(crate) client: ApiClient,
+    pub(crate) client: Arc<ApiClient>,
     pub(crate) receiver: Receiver,
     pub(crate) tokens: TokenService,
     /// The client secret that the token service takes.
@@ -57,16 +60,21 @@ impl Stage {
         let plane = ControlPlane::start_logging_to(Some(logs)).await?;
         let authority = Authority::new();
         let tokens = TokenService::start(&authority).await?;
-        tokens.register(client(CLIENT.1));
+        tokens.register(client(CLIENT.0, CLIENT.1));
+        tokens.register(client(OTHER_CLIENT.0, OTHER_CLIENT.1));
+        tokens.answer_always_at(HANGING_PATH, Behaviour::hang());
         tokens.set_expires_in(Some(TOKEN_LIFE));
         let receiver = Receiver::start(&authority, tokens.tokens()).await?;
         webhooks::behave(&receiver, seed);
         let webhook_link = TcpProxy::start(receiver.address()).await?;
         let token_link = TcpProxy::start(tokens.address()).await?;
 
-        let record = Arc::new(Mutex::new(Record { in_flight: ALL_IN_FLIGHT, ..Record::default() }));
+        let in_flight = IN_FLIGHT * (WEBHOOKS.len() + usize::try_from(BUSY).unwrap_or_default());
+        let record = Arc::new(Mutex::new(Record { in_flight, ..Record::default() }));
         let history = History::watch(plane.etcd_address(), Arc::clone(&record));
-        let token = install(&plane, &authority, &webhook_link, &token_link).await?;
+        let api_client = Arc::new(ApiClient::new(&plane)?);
+        let (webhook, token) = (url(&webhook_link), url(&token_link));
+        let token = install(&plane, &authority, &api_client, &webhook, &token).await?;
 
         let api = ApiProxy::start(&plane).await?;
         let rules = Rules::default();
@@ -78,7 +86,6 @@ impl Stage {
         });
         let replicas = Replicas::start(binary, &plane, &api, &token, logs).await?;
         replicas.lead(START_LIMIT).await?;
-        let client = ApiClient::new(&plane)?;
         Ok(Self {
             seed,
             replicas,
@@ -87,7 +94,7 @@ impl Stage {
             api,
             rules,
             history,
-            client,
+            client: api_client,
             receiver,
             tokens,
             secret: Mutex::new(CLIENT.1.to_owned()),
@@ -99,8 +106,33 @@ impl Stage {
     /// The number of the operator that holds the Lease, or held it last, by etcd: one that was cut off believes it longer.
     pub(crate) fn leader(&self) -> usize {
         let record = self.record.lock().unwrap();
-        let holder = record.holders.iter().rev().map(|(_, holder)| holder).find(|holder| !holder.is_empty());
-        usize::from(holder.is_some_and(|holder| holder.starts_with(NAMES[1])))
+        let mut holders = record.holders.iter().rev().map(|(_, holder)| holder).filter(|holder| !holder.is_empty());
+        let holder = holders.next().map_or("", String::as_str);
+        NAMES.iter().position(|name| holder.starts_with(name)).unwrap_or_default()
+    }
+
+    /// Whether nobody holds the Lease: it was given back.
+    pub(crate) fn is_free(&self) -> bool {
+        self.record.lock().unwrap().holders.last().is_none_or(|(_, holder)| holder.is_empty())
+    }
+
+    /// Where the operators find the webhooks.
+    pub(crate) fn webhook_url(&self) -> String {
+        url(&self.webhook_link)
+    }
+
+    /// Where the operators find the token service.
+    pub(crate) fn token_url(&self) -> String {
+        url(&self.token_link) + TOKEN_PATH
+    }
+
+    /// Has a rule hold for as long as `work` takes.
+    pub(crate) async fn rule(&self, work: impl Future, rule: Rule) {
+        static NEXT: AtomicUsize = AtomicUsize::new(0);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        self.rules.lock().unwrap().push((number, rule));
+        work.await;
+        self.rules.lock().unwrap().retain(|(other, _)| *other != number);
     }
 
     /// The token service takes this client secret from now on, and no token that it issued before; the Secret has it
@@ -108,7 +140,7 @@ impl Stage {
     pub(crate) async fn rotate_secret(&self, secret: &str, time: Duration) {
         self.record.lock().unwrap().rotations.push(Window::open());
         secret.clone_into(&mut self.secret.lock().unwrap());
-        self.tokens.register(client(secret));
+        self.tokens.register(client(CLIENT.0, secret));
         self.tokens.tokens().revoke(CLIENT.0);
         sleep(time).await;
         self.publish_secret().await;
@@ -128,6 +160,7 @@ impl Stage {
             link.set(Link::Pass);
         }
         self.tokens.behave();
+        self.tokens.behave_at(HANGING_PATH);
         webhooks::calm(&self.receiver);
         {
             // Of faults that ended before their time.
@@ -141,6 +174,7 @@ impl Stage {
         self.plane.revive().await?;
         faults::close(&mut self.record.lock().unwrap().unready);
         self.publish_secret().await;
+        rights::give_back(self).await;
         Ok(())
     }
 
@@ -157,13 +191,21 @@ impl Stage {
             record.late = self.api.late();
             record.forbidden = self.api.forbidden();
             record.ended = Timestamp::now();
+            if record.barred.contains_key(spaces::DOOMED) {
+                let doomed = record.accepted.keys().filter(|name| spaces::of_notification(name) == spaces::DOOMED);
+                let doomed: Vec<_> = doomed.cloned().collect();
+                record.deleted.extend(doomed);
+            }
         }
         if let Some(why) = self.history.incomplete() {
             return Err(Error::new(format!("the history is not complete: {why}")));
         }
         let listed = self.client.list("notifications").await?;
         let name = |object: &serde_json::Value| object["metadata"]["name"].as_str().unwrap_or_default().to_owned();
-        self.record.lock().unwrap().listed = listed.iter().map(|object| (name(object), State::of(object))).collect();
+        let of = |name: &String| (name.clone(), spaces::of(name).to_owned());
+        let mut record = self.record.lock().unwrap();
+        record.namespaces = record.specs.keys().map(of).collect();
+        record.listed = listed.iter().map(|object| (name(object), State::of(object))).collect();
         Ok(())
     }
 
@@ -172,7 +214,8 @@ impl Stage {
         let requests = self.receiver.requests();
         let posts = requests.iter().filter(|request| request.method == http::Method::POST).map(|request| Post {
             id: request.event_id().unwrap_or_default(),
-            subscriber: request.path.trim_start_matches('/').to_owned(),
+            subscriber: request.path.split('/').nth(1).unwrap_or_default().to_owned(),
+            path: request.path.trim_start_matches('/').to_owned(),
             arrived: Timestamp::try_from(request.arrived_at).unwrap_or_default(),
             answered: request.answered,
         });
@@ -180,7 +223,11 @@ impl Stage {
     }
 }
 
-/// The operators' client, with this secret.
-fn client(secret: &str) -> Client {
-    Client::new(CLIENT.0, secret).scopes(["events.write"])
+fn url(link: &TcpProxy) -> String {
+    format!("https://{}", link.address())
+}
+
+/// A client with this secret, that may ask for what the Subscribers ask for.
+fn client(id: &str, secret: &str) -> Client {
+    Client::new(id, secret).scopes(["events.write"])
 }

@@ -8,71 +8,144 @@ use serde_json::{Value, json};
 
 use super::install::SECRET;
 use super::random::Random;
+use super::spaces;
 use crate::exchange::Reply;
 use crate::receiver::Receiver;
 use crate::script::Behaviour;
 
-/// At most so many deliveries are under way at once, for each Subscriber.
-const IN_FLIGHT: usize = 4;
+/// At most this many deliveries are under way at once, for each Subscriber.
+pub(crate) const IN_FLIGHT: usize = 4;
 /// Every so many-th Notification deletes itself after it is finished.
 const WITH_TTL: u64 = 25;
-
-/// At most so many deliveries are under way at once, over all Subscribers.
-pub(crate) const ALL_IN_FLIGHT: usize = IN_FLIGHT * WEBHOOKS.len();
+/// The longest text that `data_base64` may hold.
+const LARGEST: u64 = 1024 * 1024;
 
 /// A Subscriber with its webhook.
 pub(crate) struct Webhook {
     pub(crate) name: &'static str,
+    pub(crate) namespace: &'static str,
+    /// Its share of the Notifications; none: only faults create Notifications for it.
+    pub(crate) share: usize,
     /// What its `spec.delivery` has besides.
     delivery: &'static [(&'static str, u64)],
-    /// `expireAfterSeconds` of its Notifications.
-    expires: Option<u64>,
+    /// `expireAfterSeconds` of a Notification.
+    expires: fn(&mut Random) -> Option<u64>,
+    /// The length of the event's data.
+    size: fn(&mut Random) -> u64,
+    /// How old a Notification is made after its creation, in seconds; younger where it is less than nothing.
+    pub(crate) age: fn(&mut Random) -> Option<i64>,
     answer: fn(&mut Random) -> Behaviour,
 }
 
-/// All of them.
-pub(crate) const WEBHOOKS: [Webhook; 9] = [
-    Webhook { name: "swift", delivery: &[], expires: None, answer: |_| Behaviour::status(204) },
-    Webhook {
-        name: "slow",
-        delivery: &[],
-        expires: None,
-        answer: |random| Behaviour::status(202).after(random.time(50..900)),
-    },
-    Webhook { name: "flaky", delivery: &[], expires: None, answer: flaky },
-    Webhook { name: "pausing", delivery: &[], expires: None, answer: pausing },
+const HOUR: i64 = 3600;
+const DAY: i64 = 24 * HOUR;
+
+/// One with which nothing is wrong.
+const SOUND: Webhook = Webhook {
+    name: "",
+    namespace: spaces::CORE,
+    share: 1,
+    delivery: &[],
+    expires: |_| None,
+    size: |_| 0,
+    age: |_| None,
+    answer: |_| Behaviour::status(204),
+};
+
+/// All of them but the many ([`super::many`]).
+pub(crate) const WEBHOOKS: [Webhook; 19] = [
+    Webhook { name: "swift", share: 2, ..SOUND },
+    Webhook { name: "slow", share: 2, answer: |random| Behaviour::status(202).after(random.time(50..900)), ..SOUND },
+    Webhook { name: "flaky", share: 2, answer: flaky, ..SOUND },
+    Webhook { name: "pausing", share: 2, answer: pausing, ..SOUND },
     Webhook {
         name: "strict",
-        delivery: &[],
-        expires: None,
+        share: 2,
         answer: |random| Behaviour::status(if random.percent(80) { 200 } else { *random.pick(&[400, 415, 422, 302]) }),
+        ..SOUND
     },
     Webhook {
         name: "failing",
+        share: 2,
         delivery: &[("maxAttempts", 3)],
-        expires: None,
         // Not 5xx: it should use attempts up, not open the circuit.
         answer: |random| Behaviour::status(if random.percent(30) { 204 } else { 404 }),
+        ..SOUND
     },
     Webhook {
         name: "hurried",
-        delivery: &[],
-        expires: Some(8),
+        share: 2,
+        expires: |_| Some(8),
         answer: |random| Behaviour::status(if random.percent(60) { 204 } else { 404 }),
+        ..SOUND
     },
     Webhook {
         name: "leaving",
-        delivery: &[],
-        expires: None,
+        share: 2,
         answer: |random| Behaviour::status(if random.percent(97) { 204 } else { 410 }),
+        ..SOUND
     },
     Webhook {
         name: "limited",
+        share: 2,
         delivery: &[("rateLimitPerMinute", 1200)],
-        expires: None,
         answer: |random| Behaviour::status(204).after(random.time(1..50)),
+        ..SOUND
     },
+    // Its Notifications look days old, and live for a week: a day is not enough to end one.
+    Webhook {
+        name: "aged",
+        namespace: spaces::OLD,
+        share: 2,
+        delivery: &[("expireAfterSeconds", 7 * 24 * 3600)],
+        age: aged,
+        answer: |random| Behaviour::status(if random.percent(20) { 204 } else { 404 }),
+        ..SOUND
+    },
+    Webhook { name: "bulky", namespace: spaces::LARGE, size: bulky, ..SOUND },
+    // Its token service hangs, until the faults end.
+    Webhook {
+        name: "stuck",
+        namespace: spaces::HANGING,
+        expires: |random| random.percent(60).then(|| 3 + random.below(20)),
+        ..SOUND
+    },
+    // It is suspended every other while, longer than most of its Notifications live.
+    Webhook {
+        name: "napping",
+        namespace: spaces::NAPPING,
+        share: 2,
+        expires: |random| random.percent(80).then(|| 2 + random.below(6)),
+        ..SOUND
+    },
+    Webhook { name: "barred", namespace: spaces::BARRED, ..SOUND },
+    Webhook { name: "doomed", namespace: spaces::DOOMED, ..SOUND },
+    // What faults create for these piles up in the operator's queue, or expires while no operator runs.
+    Webhook { name: "queued", namespace: spaces::QUEUED, share: 0, delivery: &[("rateLimitPerMinute", 120)], ..SOUND },
+    Webhook { name: "fleeting", namespace: spaces::FLEETING, share: 0, expires: |_| Some(4), ..SOUND },
+    Webhook { name: "calm", namespace: spaces::CALM, ..SOUND },
+    Webhook { name: "calmer", namespace: spaces::CALM, delivery: &[("expireAfterSeconds", 60)], ..SOUND },
 ];
+
+/// Mostly some days, less than a week; now and then more than that; now and then a time in the future.
+fn aged(random: &mut Random) -> Option<i64> {
+    let (chance, hours) = (random.below(100), i64::try_from(random.below(96)).unwrap_or_default());
+    Some(match chance {
+        0..80 => 30 * HOUR + hours * HOUR,
+        80..90 => 8 * DAY + hours * HOUR,
+        _ => -3 * DAY,
+    })
+}
+
+/// Mostly small, some of tens or hundreds of KiB, a few as large as can be.
+fn bulky(random: &mut Random) -> u64 {
+    match random.below(100) {
+        0..50 => random.below(2_000),
+        50..85 => random.below(LARGEST / 8),
+        85..93 => random.below(LARGEST),
+        _ => LARGEST,
+    }
+}
 
 fn flaky(random: &mut Random) -> Behaviour {
     match random.below(100) {
@@ -95,42 +168,63 @@ fn pausing(random: &mut Random) -> Behaviour {
     }
 }
 
+/// A Subscriber of this name, for a webhook and a token service at these URLs.
+pub(crate) fn subscriber(name: &str, webhook: &str, token: &str) -> Value {
+    let tls = json!({"caRef": {"kind": "ConfigMap", "name": "test-ca"}});
+    json!({
+        "apiVersion": "tidings.dev/v1alpha1", "kind": "Subscriber", "metadata": {"name": name},
+        "spec": {
+            "webhook": {"url": format!("{webhook}/{name}"), "tls": tls, "timeoutSeconds": 3},
+            "tokenService": {
+                "url": token, "tls": tls, "scopes": ["events.write"], "timeoutSeconds": 3,
+                "credentialsSecretRef": {"name": SECRET},
+            },
+            "delivery": {"maxInFlight": IN_FLIGHT, "backoff": {"initialSeconds": 1, "maxSeconds": 4}},
+        },
+    })
+}
+
+/// A Notification for a Subscriber, named as its event is: after the Subscriber, with this number.
+pub(crate) fn notification(subscriber: &str, number: u64) -> (String, Value) {
+    let name = format!("{subscriber}-{number}");
+    let event = json!({"id": name, "source": "/chaos", "type": "dev.tidings.chaos", "data": {"number": number}});
+    let mut spec = json!({"subscriberRef": {"name": subscriber}, "event": event});
+    if number.is_multiple_of(WITH_TTL) {
+        spec["ttlSecondsAfterFinished"] = 5.into();
+    }
+    let notification = json!({"apiVersion": "tidings.dev/v1alpha1", "kind": "Notification",
+        "metadata": {"name": name}, "spec": spec});
+    (name, notification)
+}
+
 impl Webhook {
     /// Its Subscriber, for a webhook and a token service at these URLs.
     pub(crate) fn subscriber(&self, webhook: &str, token: &str) -> Value {
-        let tls = json!({"caRef": {"kind": "ConfigMap", "name": "test-ca"}});
-        let mut delivery = json!({"maxInFlight": IN_FLIGHT, "backoff": {"initialSeconds": 1, "maxSeconds": 4}});
+        let mut subscriber = subscriber(self.name, webhook, token);
         for (field, value) in self.delivery {
-            delivery[field] = (*value).into();
+            subscriber["spec"]["delivery"][field] = (*value).into();
         }
-        json!({
-            "apiVersion": "tidings.dev/v1alpha1", "kind": "Subscriber", "metadata": {"name": self.name},
-            "spec": {
-                "webhook": {"url": format!("{webhook}/{}", self.name), "tls": tls, "timeoutSeconds": 3},
-                "tokenService": {
-                    "url": token, "tls": tls, "scopes": ["events.write"], "timeoutSeconds": 3,
-                    "credentialsSecretRef": {"name": SECRET},
-                },
-                "delivery": delivery,
-            },
-        })
+        subscriber
     }
 
-    /// The Notification of this number, named as its event is.
-    pub(crate) fn notification(&self, number: u64) -> (String, Value) {
-        let name = format!("{}-{number}", self.name);
-        let event = json!({"id": name, "source": "/chaos", "type": "dev.tidings.chaos", "data": {"number": number}});
-        let mut spec = json!({"subscriberRef": {"name": self.name}, "event": event});
-        if let Some(seconds) = self.expires {
-            spec["expireAfterSeconds"] = seconds.into();
+    /// The Notification of this number.
+    pub(crate) fn notification(&self, number: u64, random: &mut Random) -> (String, Value) {
+        let (name, mut notification) = notification(self.name, number);
+        if let Some(seconds) = (self.expires)(random) {
+            notification["spec"]["expireAfterSeconds"] = seconds.into();
         }
-        if number.is_multiple_of(WITH_TTL) {
-            spec["ttlSecondsAfterFinished"] = 5.into();
+        if let Ok(size @ 1..) = usize::try_from((self.size)(random)) {
+            let event = &mut notification["spec"]["event"];
+            event.as_object_mut().map(|event| event.remove("data"));
+            event["data_base64"] = "A".repeat(size / 4 * 4).into();
         }
-        let notification = json!({"apiVersion": "tidings.dev/v1alpha1", "kind": "Notification",
-            "metadata": {"name": name}, "spec": spec});
         (name, notification)
     }
+}
+
+/// The one of this name, but for the many.
+pub(crate) fn named(name: &str) -> Option<&'static Webhook> {
+    WEBHOOKS.iter().find(|webhook| webhook.name == name)
 }
 
 /// Has each webhook behave as it should: by the seed, the event, and how often that event has arrived.

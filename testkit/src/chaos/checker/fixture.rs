@@ -15,7 +15,8 @@ pub(super) fn at(seconds: f64) -> Timestamp {
 
 pub(super) fn post(id: &str, arrived: f64, answered: impl Into<Option<u16>>) -> Post {
     let (subscriber, _) = id.split_once('-').unwrap();
-    Post { id: id.into(), subscriber: subscriber.into(), arrived: at(arrived), answered: answered.into() }
+    let (path, id) = (subscriber.into(), id.into());
+    Post { id, subscriber: subscriber.into(), path, arrived: at(arrived), answered: answered.into() }
 }
 
 pub(super) fn state(phase: &str) -> State {
@@ -33,7 +34,7 @@ pub(super) fn pause(since: f64, until: Option<f64>) -> Pause {
 
 /// `shop-1` was accepted at 0, sent at 1 with success, and recorded as Delivered at 2.
 pub(super) fn good() -> Record {
-    let mut record = Record { in_flight: 1, ..Record::default() };
+    let mut record = Record { in_flight: 1, ended: at(300.0), ..Record::default() };
     record.accepted.insert("shop-1".into(), at(0.0));
     record.posts.push(post("shop-1", 1.0, 204));
     let changes = vec![change(0.0, state("Pending")), change(2.0, state("Delivered"))];

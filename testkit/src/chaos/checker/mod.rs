@@ -1,11 +1,14 @@
 //! Joins what was accepted, what arrived and what the statuses said, and finds what should not be. Pure.
 
+mod expiry;
 #[cfg(test)]
 mod fixture;
 mod pauses;
 mod repeats;
+mod retention;
 mod rights;
 mod secrets;
+mod specs;
 mod story;
 mod timing;
 
@@ -26,6 +29,22 @@ const TOLERANCE: SignedDuration = SignedDuration::from_millis(1000);
 /// A watch that is half open is found within this: so long a change may go unheard of.
 const UNHEARD: SignedDuration = SignedDuration::from_secs(60);
 
+/// The latest of these times that something began anew, or became well again, for a namespace: `from`, and until `to` a
+/// takeover, the end of a stop, of an API server's start, or of a time without rights. From then on all must be heard of
+/// within [`UNHEARD`].
+fn heard_from(record: &Record, subscriber: &str, from: Timestamp, to: Timestamp) -> Timestamp {
+    let windows = record.namespaces.get(subscriber).and_then(|namespace| record.barred.get(namespace));
+    let ends =
+        windows.into_iter().flatten().chain(&record.stops).chain(&record.unready).map(|window| window.to.min(to));
+    let times = ends.chain(record.takeovers.iter().copied()).filter(|at| (from..=to).contains(at));
+    times.max().unwrap_or(from)
+}
+
+/// The Subscriber of a Notification, which is named after it.
+fn subscriber_of(id: &str) -> &str {
+    id.rsplit_once('-').map_or(id, |(subscriber, _)| subscriber)
+}
+
 /// Judges a record.
 pub(crate) fn check(record: &Record) -> Findings {
     let mut findings = Findings {
@@ -45,6 +64,8 @@ pub(crate) fn check(record: &Record) -> Findings {
     }
     findings.violations.extend(pauses::cut_short(record));
     findings.violations.extend(rights::missing(record));
+    findings.violations.extend(specs::not_taken_up(record));
+    findings.respecified = specs::respecified(record);
     secrets::rotations(record, &mut findings);
     let mut timing = Timing::of(record);
     let mut posts: BTreeMap<&str, Vec<&Post>> = BTreeMap::new();
@@ -55,6 +76,7 @@ pub(crate) fn check(record: &Record) -> Findings {
             findings.violations.push(Violation::Stray { id, subscriber });
         }
         timing.add(post, in_pause(record, post));
+        timing.add(post, specs::by_old_spec(record, post));
         posts.entry(&post.id).or_default().push(post);
     }
     let mut after: BTreeMap<Timestamp, usize> = record.takeovers.iter().map(|at| (*at, 0)).collect();
@@ -67,7 +89,13 @@ pub(crate) fn check(record: &Record) -> Findings {
         };
         story.outcome(&mut findings);
         findings.violations.extend(story.undone());
-        story.posts.iter().for_each(|post| timing.add(post, story.untimely(post)));
+        findings.violations.extend(story.expired_early());
+        findings.violations.extend(story.kept());
+        findings.aged += usize::from(story.is_aged());
+        for post in story.posts {
+            timing.add(post, story.untimely(post));
+            timing.add(post, story.after_expiry(post));
+        }
         story.repeats(&mut findings, &mut after, &mut timing);
     }
     timing.judge(&mut findings);

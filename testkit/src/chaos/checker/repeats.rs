@@ -83,6 +83,8 @@ impl Story<'_> {
             Some(Cause::AnswerLost)
         } else if self.record.stops.iter().any(|stop| stop.caught_answer_to(first) && stop.from <= again.arrived) {
             Some(Cause::OperatorStopped)
+        } else if self.record.is_barred(&first.subscriber, from, to) {
+            Some(Cause::Barred)
         } else {
             self.takeover(first, again).map(|_| Cause::Takeover)
         }

@@ -51,6 +51,7 @@ impl Story<'_> {
             }
             "Failed" => {
                 *findings.failed.entry(state.reason.clone()).or_default() += 1;
+                findings.expired_unsent += usize::from(state.reason == "Expired" && self.posts.is_empty());
                 if !self.bears_out(state) {
                     findings.violations.push(Violation::NoReason { id: id(), reason: state.reason.clone() });
                 }
@@ -73,8 +74,8 @@ impl Story<'_> {
             "Rejected" => self.posts.iter().any(|post| post.is_rejected()),
             "RedirectRefused" => self.posts.iter().any(|post| post.is_redirected()),
             "Exhausted" => one_never_arrived() || self.posts.iter().any(|post| !post.is_acknowledged()),
-            // The Subscribers' own day is longer than any campaign.
-            reason => reason == "Expired" && state.expires,
+            // Whether its time had come, its versions show.
+            reason => reason == "Expired" && self.ends(state).is_some_and(|ends| ends <= self.record.ended),
         }
     }
 
@@ -175,7 +176,8 @@ mod tests {
         for (reason, answered) in [("Rejected", 422), ("RedirectRefused", 302), ("Exhausted", 404)] {
             assert_eq!(failed_at_once(reason, answered), [], "{reason}");
         }
-        assert_eq!(of(State { reason: "Expired".into(), expires: true, ..state("Failed") }, 500), []);
+        let own_life = State { reason: "Expired".into(), began: Some(at(0.0)), own_life: Some(5), ..state("Failed") };
+        assert_eq!(of(own_life, 500), []);
         let wrong = [("", 500), ("Rejected", 500), ("RedirectRefused", 422), ("Exhausted", 204), ("Expired", 500)];
         for (reason, answered) in wrong {
             assert_eq!(failed_at_once(reason, answered), [Violation::NoReason { id: id(), reason: reason.into() }]);
