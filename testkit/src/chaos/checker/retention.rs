@@ -5,6 +5,7 @@ use jiff::SignedDuration;
 use super::story::Story;
 use super::{TOLERANCE, UNHEARD, heard_from, subscriber_of};
 use crate::chaos::findings::Violation;
+use crate::chaos::record::Change;
 
 /// Every time to live is this long.
 const LIFE: SignedDuration = SignedDuration::from_secs(5);
@@ -12,13 +13,13 @@ const LIFE: SignedDuration = SignedDuration::from_secs(5);
 impl Story<'_> {
     /// It is finished long since, and still there.
     pub(super) fn kept(&self) -> Option<Violation> {
-        let is_over = |change: &&crate::chaos::record::Change| {
-            change.state.as_ref().is_some_and(|state| state.is_finished() && state.has_ttl)
-        };
+        let is_over =
+            |change: &&Change| change.state.as_ref().is_some_and(|state| state.is_finished() && state.has_ttl);
         let finished = self.changes.iter().rev().take_while(is_over).last()?.at;
         let since = heard_from(self.record, subscriber_of(self.id), finished, self.record.ended);
+        let is_there = self.record.listed.contains_key(self.id);
         let is_late = self.record.ended.duration_since(since) > UNHEARD + LIFE + TOLERANCE;
-        is_late.then_some(Violation::Kept { id: self.id.to_owned(), finished })
+        (is_there && is_late).then_some(Violation::Kept { id: self.id.to_owned(), finished })
     }
 }
 
@@ -26,7 +27,7 @@ impl Story<'_> {
 mod tests {
     use super::*;
     use crate::chaos::checker::fixture::{at, change, id, state, states, violations};
-    use crate::chaos::record::{Change, Record, State};
+    use crate::chaos::record::{Record, State};
 
     fn finished(seconds: f64, more: impl FnOnce(&mut Record)) -> Vec<Violation> {
         violations(|record| {

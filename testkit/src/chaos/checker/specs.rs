@@ -39,7 +39,7 @@ pub(super) fn respecified(record: &Record) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::chaos::checker::fixture::{at, id, post, violations};
+    use crate::chaos::checker::fixture::{at, id, post, states, violations};
     use crate::chaos::record::Window;
 
     fn spec(seconds: f64, generation: i64, observed: i64) -> Spec {
@@ -88,7 +88,10 @@ mod tests {
     #[test]
     fn nothing_is_sent_by_a_spec_that_was_replaced_a_minute_before() {
         let sent = |seconds: f64, after: Spec| {
-            with(vec![spec(-9.0, 1, 1), after], |record| record.posts = vec![post("shop-1", seconds, 204)])
+            with(vec![spec(-9.0, 1, 1), after], |record| {
+                record.posts = vec![post("shop-1", seconds, 204)];
+                states(record).truncate(1);
+            })
         };
         let found = [Violation::PostByOldSpec { id: id(), at: at(80.0), path: "shop".into() }];
         let moved = || Spec { path: "shop/2".into(), ..spec(10.0, 2, 2) };
