@@ -22,6 +22,7 @@ async fn chaos_loses_nothing_and_repeats_nothing_without_a_cause() {
         seed: SEED,
         duration: Duration::from_secs(40),
         rate: 10,
+        only: Vec::new(),
         folder: folder.clone(),
     };
     let lines = std::sync::Arc::new(Mutex::new(Vec::new()));

@@ -57,6 +57,8 @@ pub struct Campaign {
     pub duration: Duration,
     /// Notifications created each second.
     pub rate: u32,
+    /// Faults whose description holds one of these texts come alone; none: all.
+    pub only: Vec<String>,
     /// Where to leave logs and records; made if it is not there.
     pub folder: PathBuf,
 }
@@ -107,7 +109,7 @@ impl Campaign {
         load.spawn(others::create(Arc::clone(stage), self.rate, self.duration));
         let meddling = [load.spawn(others::meddle(Arc::clone(stage))), load.spawn(others::nap(Arc::clone(stage)))];
         let mut faults = JoinSet::new();
-        let steps = plan(self.seed, self.duration);
+        let steps = plan(self.seed, self.duration, &self.only);
         for (number, step) in (0..).zip(&steps) {
             sleep_until((began + step.at).into()).await;
             tell(format!("{}", step.fault));

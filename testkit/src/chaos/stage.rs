@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use jiff::Timestamp;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
 use super::client::{ApiClient, until};
 use super::faults;
@@ -86,6 +86,13 @@ impl Stage {
         });
         let replicas = Replicas::start(binary, &plane, &api, &token, logs).await?;
         replicas.lead(START_LIMIT).await?;
+        // The faults begin when every Subscriber has been looked at.
+        let looked_at = async {
+            while !history.unheard().is_empty() {
+                sleep(Duration::from_millis(200)).await;
+            }
+        };
+        let _ = timeout(START_LIMIT, looked_at).await;
         Ok(Self {
             seed,
             replicas,

@@ -1,7 +1,7 @@
 //! `make chaos`: a fault campaign of bounded length. It tells its seed, and the same seed repeats its faults and its load.
 //!
 //! `TIDINGS_BIN` (or the first argument) names the operator's binary. `DURATION` (90s, 10m), `SEED` and `RATE`
-//! (Notifications a second) may be given.
+//! (Notifications a second) may be given, and in ONLY texts, separated by commas, that the descriptions of the wanted faults hold.
 
 // A program for the terminal.
 #![allow(clippy::print_stdout, clippy::print_stderr)]
@@ -63,9 +63,11 @@ fn campaign() -> Result<Campaign> {
     let duration = given("DURATION").map_or(Ok(DURATION), |text| duration(&text))?;
     let rate = given("RATE").map_or(Ok(RATE), |text| rate(&text))?;
     let folder = env::temp_dir().join(format!("tidings-chaos-{seed}"));
+    let only =
+        given("ONLY").map(|only| only.split(',').map(|text| text.trim().to_owned()).collect()).unwrap_or_default();
     let found = binary.canonicalize();
     let binary = found.map_err(|error| Error::new(format!("TIDINGS_BIN={}: {error}", binary.display())))?;
-    Ok(Campaign { binary, seed, duration, rate, folder })
+    Ok(Campaign { binary, seed, duration, rate, only, folder })
 }
 
 fn given(name: &str) -> Option<String> {
