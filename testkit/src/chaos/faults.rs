@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use tokio::sync::{RwLockReadGuard, RwLockWriteGuard};
 use tokio::time::{sleep, timeout};
 
 use super::plan::{Fault, Halt};
@@ -30,7 +31,7 @@ const FOLLOWED: Duration = Duration::from_secs(20);
 
 /// Of the Notifications that a fault creates at once: so many for an absence of all operators, and for a queue.
 const ABSENT: u64 = 300;
-const QUEUED: u64 = 40;
+const QUEUED: u64 = 30;
 /// Their numbers begin here, beyond those of all others.
 const FIRST_OF_BURSTS: u64 = 1_000_000;
 /// The second leader delivers for so long.
@@ -40,15 +41,28 @@ const ENDED: Duration = Duration::from_secs(30);
 /// The first has found its way to the Lease by then.
 const GOES_ON: Duration = Duration::from_secs(12);
 
+/// How a fault shares the choice of who leads.
+enum Leaders<'a> {
+    Alone(#[allow(dead_code, reason = "held")] RwLockWriteGuard<'a, ()>),
+    Together(#[allow(dead_code, reason = "held")] RwLockReadGuard<'a, ()>),
+    Apart,
+}
+
 /// Makes the fault with this number, and returns when it is over.
 ///
 /// # Errors
 /// When a process cannot be signalled or started. One that another fault has ended is no error.
 pub(crate) async fn make(stage: &Arc<Stage>, number: u64, fault: Fault) -> Result<()> {
     let random = Random::of(stage.seed, "fault", number);
+    // While the Lease changes hands twice, no other fault decides who leads.
+    let _leaders = match fault {
+        Fault::LeaseTwice(_) => Leaders::Alone(stage.leaders.write().await),
+        _ if fault.moves_the_lease() => Leaders::Together(stage.leaders.read().await),
+        _ => Leaders::Apart,
+    };
     match fault {
         Fault::KillLeader => signal(stage, stage.leader(), "KILL").await,
-        Fault::ReplaceLeader => signal(stage, stage.leader(), "TERM").await,
+        Fault::ReplaceLeader => stage.replicas.hold(stage.leader()).await.terminate().await,
         Fault::KillStandby => signal(stage, stage.replicas.others(stage.leader())[0], "KILL").await,
         Fault::StopLeader(time) => stop_leader(stage, async |_| sleep(time).await).await,
         Fault::KillApiServer => {
@@ -239,8 +253,9 @@ async fn lease_twice(stage: &Arc<Stage>, number: u64, how: Halt) {
         let way = stage.replicas.link(third.unwrap_or(first));
         way.set(Link::Stall);
         // Held, so that it is not started again before the first goes on.
-        let ended = stage.replicas.hold(second).await;
-        if second != first && ended.process().signal("TERM").await.is_ok() {
+        let mut ended = stage.replicas.hold(second).await;
+        if second != first {
+            ended.terminate().await;
             wait_for(ENDED, || ended.process().exit_code().is_some() && stage.is_free()).await;
         }
         (way, ended)

@@ -181,6 +181,10 @@ pub(crate) enum Violation {
         request: String,
         at: Timestamp,
     },
+    /// An operator that was terminated had to be killed.
+    Overstayed {
+        at: Timestamp,
+    },
     /// A takeover had more repeated than could have been under way.
     TooManyRepeats {
         takeover: Timestamp,
@@ -249,6 +253,7 @@ impl fmt::Display for Violation {
                 write!(f, "{subscriber} did not find its new client secret, there since {since}, until {until}")
             }
             Self::Forbidden { request, at } => write!(f, "{request}: the operator has no right to it, at {at}"),
+            Self::Overstayed { at } => write!(f, "an operator did not end within its grace period, killed at {at}"),
             Self::TooManyRepeats { takeover, repeats } => {
                 write!(f, "the takeover at {takeover} had {repeats} events repeated")
             }

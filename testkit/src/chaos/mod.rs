@@ -39,6 +39,8 @@ use crate::error::{Error, Result};
 const SET_LIMIT: Duration = Duration::from_secs(180);
 /// After the last fault everything must be finished within this.
 const SETTLE_LIMIT: Duration = Duration::from_secs(180);
+/// And what the last listing brings, within this.
+const LAST_LIMIT: Duration = Duration::from_secs(80);
 /// What is up to heal, and what is still on its way, takes no longer.
 const REST_LIMIT: Duration = Duration::from_secs(180);
 /// What arrives when nothing should arrive any more, arrives within this.
@@ -81,7 +83,7 @@ impl Campaign {
         let mut background = JoinSet::new();
         background.spawn(async move { supervised.replicas.supervise().await });
         background.spawn(counts(Arc::clone(&stage), tell.clone()));
-        let limit = self.duration + SETTLE_LIMIT + REST_LIMIT;
+        let limit = self.duration + SETTLE_LIMIT + LAST_LIMIT + REST_LIMIT;
         let result = within(limit, "the campaign", self.disturb(&stage, began, tell)).await;
         let complete = stage.finish().await;
         background.shutdown().await;
@@ -124,13 +126,14 @@ impl Campaign {
         stage.heal().await?;
         let healed = Instant::now();
         let settled = async {
-            // One more of this kind, which no other fault covers up.
-            let last = u64::try_from(steps.len()).unwrap_or_default();
-            many::relist(stage, last, Random::of(self.seed, "fault", last)).await;
             others::suspend(stage, false).await;
             while load.join_next().await.is_some() {}
             rights::sweep(stage).await;
-            others::settle(stage, SETTLE_LIMIT, tell.clone()).await
+            others::settle(stage, SETTLE_LIMIT, tell.clone()).await;
+            // One more of this kind, which no other fault covers up.
+            let last = u64::try_from(steps.len()).unwrap_or_default();
+            many::relist(stage, last, Random::of(self.seed, "fault", last)).await;
+            others::settle(stage, LAST_LIMIT, tell.clone()).await
         };
         let open = settled.await;
         tell(match open.len() {

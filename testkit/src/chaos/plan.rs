@@ -78,6 +78,23 @@ pub(crate) struct Step {
     pub(crate) fault: Fault,
 }
 
+impl Fault {
+    /// Whether another operator may lead by it.
+    pub(crate) fn moves_the_lease(self) -> bool {
+        matches!(
+            self,
+            Self::KillLeader
+                | Self::ReplaceLeader
+                | Self::KillStandby
+                | Self::StopLeader(_)
+                | Self::LeaderLink(..)
+                | Self::StrandWrites(_)
+                | Self::Absence(_)
+                | Self::LeaseTwice(_)
+        )
+    }
+}
+
 type Draw = fn(&mut Random) -> Fault;
 
 /// Every kind once; those with more than one face draw it.

@@ -1,7 +1,7 @@
 //! Three operators that take turns by a Lease, each with a way of its own to the API server, and what keeps them running.
 
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use tokio::sync::{Mutex, OwnedMutexGuard};
@@ -15,10 +15,14 @@ use crate::control_plane::ControlPlane;
 use crate::error::{Error, Result};
 use crate::loopback::get;
 use crate::operator::Operator;
+use crate::process::Process;
 use crate::tcp_proxy::TcpProxy;
 
 /// An operator that ended is started again after this.
 const AGAIN: Duration = Duration::from_secs(1);
+
+/// `terminationGracePeriodSeconds` of the chart.
+const GRACE: Duration = Duration::from_secs(75);
 
 /// How each begins the name under which it holds the Lease.
 pub(crate) const NAMES: [&str; 3] = ["first", "second", "third"];
@@ -27,8 +31,49 @@ pub(crate) const NAMES: [&str; 3] = ["first", "second", "third"];
 pub(crate) struct Replicas([Replica; 3]);
 
 struct Replica {
-    operator: Arc<Mutex<Operator>>,
+    running: Arc<Mutex<Running>>,
     link: TcpProxy,
+}
+
+/// One operator, and what a kubelet remembers of it.
+pub(crate) struct Running {
+    operator: Operator,
+    /// When it was told to end.
+    terminated: Option<Instant>,
+    /// When it did not within its grace period.
+    overstays: Vec<Timestamp>,
+}
+
+impl Running {
+    pub(crate) fn process(&self) -> &Process {
+        self.operator.process()
+    }
+
+    /// Its grace period begins. One that has ended by itself needs no signal.
+    pub(crate) async fn terminate(&mut self) {
+        if self.process().signal("TERM").await.is_ok() {
+            self.terminated = Some(Instant::now());
+        }
+    }
+
+    /// Kills it and waits until it is gone.
+    pub(crate) async fn kill(&self) -> Result<()> {
+        self.operator.kill().await
+    }
+
+    /// Starts it again if it ended, or if its grace period is over.
+    async fn supervise(&mut self) {
+        let overstays = self.terminated.is_some_and(|at| at.elapsed() > GRACE);
+        let has_ended = self.process().exit_code().is_some();
+        if overstays && !has_ended {
+            self.overstays.push(Timestamp::now());
+        }
+        if overstays || has_ended {
+            self.terminated = None;
+            // It fails only when the machine has no more processes; then it is tried again.
+            let _ = self.operator.restart().await;
+        }
+    }
 }
 
 impl Replicas {
@@ -48,7 +93,8 @@ impl Replicas {
             let kubeconfig = plane.kubeconfig_through(name, link.address(), api.ca_file(), Some(token))?;
             let log = logs.join(format!("operator-{name}.log"));
             let operator = Operator::start_logging_to(&log, binary, &kubeconfig, &flags, &[("HOSTNAME", name)]).await?;
-            Ok::<_, Error>(Replica { operator: Arc::new(Mutex::new(operator)), link })
+            let running = Running { operator, terminated: None, overstays: Vec::new() };
+            Ok::<_, Error>(Replica { running: Arc::new(Mutex::new(running)), link })
         };
         let [first, second, third] = NAMES;
         Ok(Self([start(first).await?, start(second).await?, start(third).await?]))
@@ -59,10 +105,8 @@ impl Replicas {
         loop {
             for replica in &self.0 {
                 // One that somebody holds stays as it is.
-                let Ok(mut operator) = replica.operator.try_lock() else { continue };
-                if operator.process().exit_code().is_some() {
-                    // It fails only when the machine has no more processes; then it is tried again.
-                    let _ = operator.restart().await;
+                if let Ok(mut running) = replica.running.try_lock() {
+                    running.supervise().await;
                 }
             }
             sleep(AGAIN).await;
@@ -70,8 +114,8 @@ impl Replicas {
     }
 
     /// Holds the process of one: nobody else signals or restarts it meanwhile.
-    pub(crate) async fn hold(&self, number: usize) -> OwnedMutexGuard<Operator> {
-        Arc::clone(&self.0[number].operator).lock_owned().await
+    pub(crate) async fn hold(&self, number: usize) -> OwnedMutexGuard<Running> {
+        Arc::clone(&self.0[number].running).lock_owned().await
     }
 
     /// The way to the API server of one.
@@ -92,7 +136,7 @@ impl Replicas {
     pub(crate) async fn takeovers(&self) -> Vec<Timestamp> {
         let mut logs = Vec::new();
         for number in 0..self.0.len() {
-            logs.push(self.hold(number).await.logs());
+            logs.push(self.hold(number).await.operator.logs());
         }
         let mut takeovers: Vec<_> = logs
             .iter()
@@ -102,6 +146,15 @@ impl Replicas {
             .collect();
         takeovers.sort_unstable();
         takeovers
+    }
+
+    /// When one of them had to be killed, since it did not end when it was told to.
+    pub(crate) async fn overstays(&self) -> Vec<Timestamp> {
+        let mut overstays = Vec::new();
+        for number in 0..self.0.len() {
+            overstays.extend(self.hold(number).await.overstays.iter().copied());
+        }
+        overstays
     }
 
     /// Has all go on, if they were stopped.
@@ -131,7 +184,7 @@ impl Replicas {
 impl Replica {
     /// Whether it says that it leads; one that is stopped says nothing.
     async fn leads(&self) -> bool {
-        let admin = self.operator.lock().await.admin_address();
+        let admin = self.running.lock().await.operator.admin_address();
         let metrics = get(admin, "/metrics", Duration::from_millis(500)).await;
         metrics.is_ok_and(|(_, metrics)| metrics.lines().any(|line| line == "tidings_leading 1"))
     }

@@ -102,6 +102,7 @@ impl fmt::Display for Report {
         row("not deleted after their time to live (must be 0)", self.count(|v| matches!(v, Violation::Kept { .. })))?;
         row("new secrets not found (must be 0)", self.count(|v| matches!(v, Violation::StillRefused { .. })))?;
         row("refused for want of a right (must be 0)", self.count(|v| matches!(v, Violation::Forbidden { .. })))?;
+        row("killed after their grace period (must be 0)", self.count(|v| matches!(v, Violation::Overstayed { .. })))?;
         row("all violations (must be 0)", findings.violations.len())?;
         row("faults", self.faults)?;
         row("changes of leader, the first included", findings.takeovers)?;

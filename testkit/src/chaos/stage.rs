@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use jiff::Timestamp;
+use tokio::sync::RwLock;
 use tokio::time::{sleep, timeout};
 
 use super::client::{ApiClient, until};
@@ -48,6 +49,8 @@ pub(crate) struct Stage {
     secret: Mutex<String>,
     pub(crate) plane: ControlPlane,
     pub(crate) record: Arc<Mutex<Record>>,
+    /// Held by faults that decide who leads.
+    pub(crate) leaders: RwLock<()>,
 }
 
 /// Rules that hold at the same time, each with a number to remove it by.
@@ -107,6 +110,7 @@ impl Stage {
             secret: Mutex::new(CLIENT.1.to_owned()),
             plane,
             record,
+            leaders: RwLock::default(),
         })
     }
 
@@ -190,10 +194,11 @@ impl Stage {
     /// # Errors
     /// When the record is not complete.
     pub(crate) async fn finish(&self) -> Result<()> {
-        let takeovers = self.replicas.takeovers().await;
+        let (takeovers, overstays) = (self.replicas.takeovers().await, self.replicas.overstays().await);
         {
             let mut record = self.record.lock().unwrap();
             record.takeovers = takeovers;
+            record.overstays = overstays;
             record.posts = self.posts();
             record.late = self.api.late();
             record.forbidden = self.api.forbidden();

@@ -121,7 +121,7 @@ pub(crate) const WEBHOOKS: [Webhook; 19] = [
     Webhook { name: "barred", namespace: spaces::BARRED, ..SOUND },
     Webhook { name: "doomed", namespace: spaces::DOOMED, ..SOUND },
     // What faults create for these piles up in the operator's queue, or expires while no operator runs.
-    Webhook { name: "queued", namespace: spaces::QUEUED, share: 0, delivery: &[("rateLimitPerMinute", 120)], ..SOUND },
+    Webhook { name: "queued", namespace: spaces::QUEUED, share: 0, delivery: &[("rateLimitPerMinute", 240)], ..SOUND },
     Webhook { name: "fleeting", namespace: spaces::FLEETING, share: 0, expires: |_| Some(4), ..SOUND },
     Webhook { name: "calm", namespace: spaces::CALM, ..SOUND },
     Webhook { name: "calmer", namespace: spaces::CALM, delivery: &[("expireAfterSeconds", 60)], ..SOUND },

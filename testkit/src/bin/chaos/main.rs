@@ -15,7 +15,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tidings_testkit::chaos::Campaign;
 use tidings_testkit::{Error, Result};
 
-const DURATION: Duration = Duration::from_secs(120);
+const DURATION: Duration = Duration::from_secs(150);
 const RATE: u32 = 15;
 /// A shorter campaign has hardly a fault in it.
 const SHORTEST: Duration = Duration::from_secs(10);
