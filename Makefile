@@ -90,7 +90,7 @@ fuzz: ## feed each fuzz target for FUZZ_SECONDS (10); FUZZ=word takes those whos
 	done
 
 .PHONY: chaos
-chaos: $(control_plane) $(helm) bins ## let all go wrong and check that nothing is lost; DURATION=10m for longer, SEED=7 to repeat, RATE=30 a second
+chaos: $(control_plane) $(helm) bins ## let all go wrong and check that nothing is lost; DURATION=10m for longer, SEED=7 to repeat, RATE=30 a second, ONLY='Lease back' for some faults
 	TIDINGS_BIN='$(bin)/tidings' '$(bin)/chaos'
 
 .PHONY: lint
