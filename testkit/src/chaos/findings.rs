@@ -33,6 +33,8 @@ pub(crate) struct Findings {
     pub(crate) most_after_takeover: usize,
     /// POSTs at a wrong time or without a cause that a stop had caught in the middle.
     pub(crate) midway: usize,
+    /// The longest that an operator took to end, in seconds.
+    pub(crate) longest_end: usize,
     /// Notifications that expired without a POST.
     pub(crate) expired_unsent: usize,
     /// Notifications that others made days older or younger.
@@ -181,9 +183,10 @@ pub(crate) enum Violation {
         request: String,
         at: Timestamp,
     },
-    /// An operator that was terminated had to be killed.
-    Overstayed {
-        at: Timestamp,
+    /// An operator that was told to end took long, with the Lease in its hands.
+    SlowEnd {
+        told: Timestamp,
+        ended: Timestamp,
     },
     /// A takeover had more repeated than could have been under way.
     TooManyRepeats {
@@ -253,7 +256,7 @@ impl fmt::Display for Violation {
                 write!(f, "{subscriber} did not find its new client secret, there since {since}, until {until}")
             }
             Self::Forbidden { request, at } => write!(f, "{request}: the operator has no right to it, at {at}"),
-            Self::Overstayed { at } => write!(f, "an operator did not end within its grace period, killed at {at}"),
+            Self::SlowEnd { told, ended } => write!(f, "an operator was told to end at {told}, and did at {ended}"),
             Self::TooManyRepeats { takeover, repeats } => {
                 write!(f, "the takeover at {takeover} had {repeats} events repeated")
             }

@@ -44,8 +44,8 @@ pub(crate) struct Record {
     pub(crate) listed: BTreeMap<String, State>,
     /// When an operator began to lead.
     pub(crate) takeovers: Vec<Timestamp>,
-    /// When an operator was killed since it did not end within its grace period.
-    pub(crate) overstays: Vec<Timestamp>,
+    /// From when an operator was told to end (SIGTERM) until it had ended.
+    pub(crate) ends: Vec<Window>,
     /// When an operator was stopped, and continued.
     pub(crate) stops: Vec<Window>,
     /// When the way to the webhooks was bad.

@@ -9,6 +9,8 @@ use tokio::time::sleep;
 
 use std::sync::Arc;
 
+use super::faults::close;
+use super::record::Window;
 use super::spaces;
 use crate::api_proxy::ApiProxy;
 use crate::control_plane::ControlPlane;
@@ -40,8 +42,8 @@ pub(crate) struct Running {
     operator: Operator,
     /// When it was told to end.
     terminated: Option<Instant>,
-    /// When it did not within its grace period.
-    overstays: Vec<Timestamp>,
+    /// From when it was told to end until it had ended, or was killed.
+    ends: Vec<Window>,
 }
 
 impl Running {
@@ -51,9 +53,19 @@ impl Running {
 
     /// Its grace period begins. One that has ended by itself needs no signal.
     pub(crate) async fn terminate(&mut self) {
-        if self.process().signal("TERM").await.is_ok() {
+        if self.terminated.is_none() && self.process().signal("TERM").await.is_ok() {
             self.terminated = Some(Instant::now());
+            self.ends.push(Window::open());
         }
+    }
+
+    /// Whether it has ended.
+    pub(crate) fn has_ended(&mut self) -> bool {
+        let has_ended = self.process().exit_code().is_some();
+        if has_ended {
+            close(&mut self.ends);
+        }
+        has_ended
     }
 
     /// Kills it and waits until it is gone.
@@ -64,11 +76,8 @@ impl Running {
     /// Starts it again if it ended, or if its grace period is over.
     async fn supervise(&mut self) {
         let overstays = self.terminated.is_some_and(|at| at.elapsed() > GRACE);
-        let has_ended = self.process().exit_code().is_some();
-        if overstays && !has_ended {
-            self.overstays.push(Timestamp::now());
-        }
-        if overstays || has_ended {
+        if self.has_ended() || overstays {
+            close(&mut self.ends);
             self.terminated = None;
             // It fails only when the machine has no more processes; then it is tried again.
             let _ = self.operator.restart().await;
@@ -93,7 +102,7 @@ impl Replicas {
             let kubeconfig = plane.kubeconfig_through(name, link.address(), api.ca_file(), Some(token))?;
             let log = logs.join(format!("operator-{name}.log"));
             let operator = Operator::start_logging_to(&log, binary, &kubeconfig, &flags, &[("HOSTNAME", name)]).await?;
-            let running = Running { operator, terminated: None, overstays: Vec::new() };
+            let running = Running { operator, terminated: None, ends: Vec::new() };
             Ok::<_, Error>(Replica { running: Arc::new(Mutex::new(running)), link })
         };
         let [first, second, third] = NAMES;
@@ -148,13 +157,13 @@ impl Replicas {
         takeovers
     }
 
-    /// When one of them had to be killed, since it did not end when it was told to.
-    pub(crate) async fn overstays(&self) -> Vec<Timestamp> {
-        let mut overstays = Vec::new();
+    /// From when each was told to end until it had ended.
+    pub(crate) async fn ends(&self) -> Vec<Window> {
+        let mut ends = Vec::new();
         for number in 0..self.0.len() {
-            overstays.extend(self.hold(number).await.overstays.iter().copied());
+            ends.extend(self.hold(number).await.ends.iter().copied());
         }
-        overstays
+        ends
     }
 
     /// Has all go on, if they were stopped.

@@ -102,7 +102,7 @@ impl fmt::Display for Report {
         row("not deleted after their time to live (must be 0)", self.count(|v| matches!(v, Violation::Kept { .. })))?;
         row("new secrets not found (must be 0)", self.count(|v| matches!(v, Violation::StillRefused { .. })))?;
         row("refused for want of a right (must be 0)", self.count(|v| matches!(v, Violation::Forbidden { .. })))?;
-        row("killed after their grace period (must be 0)", self.count(|v| matches!(v, Violation::Overstayed { .. })))?;
+        row("operators that took too long to end (must be 0)", self.count(|v| matches!(v, Violation::SlowEnd { .. })))?;
         row("all violations (must be 0)", findings.violations.len())?;
         row("faults", self.faults)?;
         row("changes of leader, the first included", findings.takeovers)?;
@@ -110,6 +110,7 @@ impl fmt::Display for Report {
         row("  after a Lease that ran out", findings.ran_out)?;
         row("status writes that arrived after somebody else led", findings.outlived)?;
         row("  of them taken by the API server", findings.outlived_taken)?;
+        row("seconds that an operator took to end, at most", findings.longest_end)?;
         row("rotations of the client secret", findings.rotations)?;
         row("  Subscribers that were refused", findings.refused)?;
         row("  of them going again though nobody asked", findings.taken_up)?;

@@ -194,11 +194,11 @@ impl Stage {
     /// # Errors
     /// When the record is not complete.
     pub(crate) async fn finish(&self) -> Result<()> {
-        let (takeovers, overstays) = (self.replicas.takeovers().await, self.replicas.overstays().await);
+        let (takeovers, ends) = (self.replicas.takeovers().await, self.replicas.ends().await);
         {
             let mut record = self.record.lock().unwrap();
             record.takeovers = takeovers;
-            record.overstays = overstays;
+            record.ends = ends;
             record.posts = self.posts();
             record.late = self.api.late();
             record.forbidden = self.api.forbidden();

@@ -1,5 +1,6 @@
 //! Joins what was accepted, what arrived and what the statuses said, and finds what should not be. Pure.
 
+mod ends;
 mod expiry;
 #[cfg(test)]
 mod fixture;
@@ -64,7 +65,7 @@ pub(crate) fn check(record: &Record) -> Findings {
     }
     findings.violations.extend(pauses::cut_short(record));
     findings.violations.extend(rights::missing(record));
-    findings.violations.extend(record.overstays.iter().map(|at| Violation::Overstayed { at: *at }));
+    ends::judge(record, &mut findings);
     findings.violations.extend(specs::not_taken_up(record));
     findings.respecified = specs::respecified(record);
     secrets::rotations(record, &mut findings);
@@ -117,12 +118,6 @@ mod tests {
         let findings = check(&good());
         assert_eq!((findings.created, findings.delivered, findings.posts), (1, 1, 1));
         assert_eq!((findings.violations, findings.repeats.len()), (vec![], 0));
-    }
-
-    #[test]
-    fn an_operator_ends_within_its_grace_period() {
-        let found = violations(|record| record.overstays.push(at(80.0)));
-        assert_eq!(found, [Violation::Overstayed { at: at(80.0) }]);
     }
 
     #[test]

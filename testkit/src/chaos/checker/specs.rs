@@ -7,15 +7,14 @@ use crate::chaos::record::{Post, Record, Spec};
 /// The changes that no status was about within [`UNHEARD`].
 pub(super) fn not_taken_up(record: &Record) -> Vec<Violation> {
     let of_one = |(subscriber, specs): (&String, &Vec<Spec>)| {
-        let late = specs.iter().enumerate().find_map(|(number, spec)| {
+        specs.iter().enumerate().find_map(|(number, spec)| {
             let is_done = |later: &&Spec| later.deleted || later.observed >= spec.generation;
             let until = specs[number..].iter().find(is_done).map_or(record.ended, |later| later.at);
             let since = heard_from(record, subscriber, spec.at, until);
             let (subscriber, generation) = (subscriber.clone(), spec.generation);
             let is_late = until.duration_since(since) > UNHEARD + TOLERANCE;
             is_late.then_some(Violation::NotTakenUp { subscriber, generation, since: spec.at, until })
-        });
-        late
+        })
     };
     record.specs.iter().filter_map(of_one).collect()
 }
