@@ -7,7 +7,7 @@ use http::HeaderValue;
 use tracing::level_filters::LevelFilter;
 
 use crate::{
-    egress::{Cidr, HostPattern},
+    egress::{Cidr, ClusterDomain, HostPattern, Nat64Prefix, name_server},
     operator::Settings,
     telemetry::LogFormat,
 };
@@ -45,6 +45,29 @@ pub struct Run {
     /// repeatable.
     #[arg(long = "egress-allow-host", value_name = "HOST", env = "TIDINGS_EGRESS_ALLOW_HOST", value_delimiter = ',', value_parser = unless_empty::<HostPattern>)]
     pub egress_allow_hosts: Vec<Option<HostPattern>>,
+
+    /// Never send to these addresses, whatever else allows them; repeatable.
+    #[arg(long = "egress-deny-cidr", value_name = "CIDR", env = "TIDINGS_EGRESS_DENY_CIDR", value_delimiter = ',', value_parser = unless_empty::<Cidr>)]
+    pub egress_deny_cidrs: Vec<Option<Cidr>>,
+
+    /// Send to these ports only; repeatable. Default: any port.
+    #[arg(long = "egress-allow-port", value_name = "PORT", env = "TIDINGS_EGRESS_ALLOW_PORT", value_delimiter = ',', value_parser = port)]
+    pub egress_allow_ports: Vec<Option<u16>>,
+
+    /// The IPv6 prefix of a NAT64 translator of this network (RFC 6052): an address below the prefix is judged as the IPv4
+    /// address that it is translated to; repeatable. 64:ff9b::/96 is always known.
+    #[arg(long = "egress-nat64-prefix", value_name = "PREFIX", env = "TIDINGS_EGRESS_NAT64_PREFIX", value_delimiter = ',', value_parser = unless_empty::<Nat64Prefix>)]
+    pub egress_nat64_prefixes: Vec<Option<Nat64Prefix>>,
+
+    /// The DNS domain of the cluster: the operator looks up name.namespace.svc below this domain, and sends to names below it
+    /// only where their name or their address is allowed.
+    #[arg(long, value_name = "DOMAIN", env = "TIDINGS_CLUSTER_DOMAIN", default_value = "cluster.local")]
+    pub cluster_domain: ClusterDomain,
+
+    /// Ask this name server for the addresses of webhooks and token services; repeatable. Default: those in
+    /// /etc/resolv.conf.
+    #[arg(long = "dns-server", value_name = "ADDRESS", env = "TIDINGS_DNS_SERVER", value_delimiter = ',', value_parser = dns_server)]
+    pub dns_servers: Vec<Option<SocketAddr>>,
 
     /// The DNS name that this system gives as its own in WebHook-Request-Origin.
     #[arg(long, value_name = "NAME", env = "TIDINGS_ORIGIN", default_value = "tidings.dev", value_parser = origin)]
@@ -110,6 +133,11 @@ impl From<Run> for Settings {
             watch_namespaces: run.watch_namespaces.into_iter().filter(|name| !name.is_empty()).collect(),
             egress_allow_cidrs: run.egress_allow_cidrs.into_iter().flatten().collect(),
             egress_allow_hosts: run.egress_allow_hosts.into_iter().flatten().collect(),
+            egress_deny_cidrs: run.egress_deny_cidrs.into_iter().flatten().collect(),
+            egress_allow_ports: run.egress_allow_ports.into_iter().flatten().collect(),
+            egress_nat64_prefixes: run.egress_nat64_prefixes.into_iter().flatten().collect(),
+            cluster_domain: run.cluster_domain,
+            dns_servers: run.dns_servers.into_iter().flatten().collect(),
             origin: run.origin,
             require_secret_consent: run.require_secret_consent,
             lease: run.lease_namespace.filter(|name| !name.is_empty()).map(|namespace| (namespace, run.lease_name)),
@@ -123,6 +151,18 @@ impl From<Run> for Settings {
 
 fn unless_empty<T: FromStr>(text: &str) -> Result<Option<T>, T::Err> {
     if text.is_empty() { Ok(None) } else { text.parse().map(Some) }
+}
+
+fn port(text: &str) -> Result<Option<u16>, &'static str> {
+    match text.parse() {
+        _ if text.is_empty() => Ok(None),
+        Ok(port) if port > 0 => Ok(Some(port)),
+        _ => Err("a port is a number from 1 to 65535"),
+    }
+}
+
+fn dns_server(text: &str) -> Result<Option<SocketAddr>, &'static str> {
+    if text.is_empty() { Ok(None) } else { name_server(text).map(Some) }
 }
 
 /// A namespace name is a DNS label (RFC 1123).
@@ -189,6 +229,14 @@ mod tests {
         let hosts = ["--egress-allow-host", "a.example,*.b.example", "--egress-allow-host", "c.example"];
         let expected = ["a.example", "*.b.example", "c.example"].map(|host| host.parse().unwrap());
         assert_eq!(settings(&hosts).egress_allow_hosts, expected);
+        let servers = ["--dns-server", "10.96.0.10,[fd00::a]:5353", "--dns-server", "fd00::b"];
+        let expected = ["10.96.0.10:53", "[fd00::a]:5353", "[fd00::b]:53"].map(|server| server.parse().unwrap());
+        assert_eq!(settings(&servers).dns_servers, expected);
+        assert_eq!(settings(&["--egress-allow-port", "443,8443"]).egress_allow_ports, [443, 8443]);
+        let lists = ["egress-deny-cidr", "egress-allow-port", "egress-nat64-prefix", "dns-server"];
+        let none = settings(&lists.map(|list| format!("--{list}=")).each_ref().map(String::as_str));
+        assert!(none.egress_deny_cidrs.is_empty() && none.egress_allow_ports.is_empty());
+        assert!(none.egress_nat64_prefixes.is_empty() && none.dns_servers.is_empty());
         let empty = settings(&["--watch-namespace", "", "--egress-allow-cidr", "", "--egress-allow-host", ""]);
         assert!(empty.watch_namespaces.is_empty(), "an empty variable names none");
         assert!(empty.egress_allow_cidrs.is_empty() && empty.egress_allow_hosts.is_empty());
@@ -197,6 +245,12 @@ mod tests {
             ["--egress-allow-cidr", "10.0.0.0/40"],
             ["--egress-allow-host", "10.0.0.1"],
             ["--egress-allow-host", "https://example.com"],
+            ["--egress-deny-cidr", "10.1.2.3/8"],
+            ["--egress-allow-port", "0"],
+            ["--egress-allow-port", "https"],
+            ["--egress-nat64-prefix", "2001:db8::/33"],
+            ["--cluster-domain", "10.0.0.1"],
+            ["--dns-server", "kube-dns"],
             ["--origin", "a b"],
             ["--generated-ttl", "7d"],
             ["--log-level", "loud"],

@@ -25,7 +25,7 @@ use crate::{
         Announcer, Attempts, Candidate, HandledReplays, Inputs, Leadership, Notifications, Registry, Replays, Resolver,
         Retention, SELECTOR, StatusWriter, Subscribers, Unfinished, in_namespace,
     },
-    egress::{Cidr, Egress, HostPattern, NoRoots, Policy, load_public_roots},
+    egress::{Cidr, ClusterDomain, Dns, Egress, HostPattern, Nat64Prefix, NoRoots, Policy, load_public_roots},
     metrics::Metrics,
     oauth::TokenCache,
 };
@@ -47,6 +47,16 @@ pub struct Settings {
     pub egress_allow_cidrs: Vec<Cidr>,
     /// Hosts that may be dialled wherever their names lead.
     pub egress_allow_hosts: Vec<HostPattern>,
+    /// Ranges of addresses that are never dialled.
+    pub egress_deny_cidrs: Vec<Cidr>,
+    /// The ports that may be dialled; none means all.
+    pub egress_allow_ports: Vec<u16>,
+    /// Below these prefixes, NAT64 translators of this network put IPv4 addresses.
+    pub egress_nat64_prefixes: Vec<Nat64Prefix>,
+    /// The DNS domain of the cluster.
+    pub cluster_domain: ClusterDomain,
+    /// The name servers to ask; none means those of the system.
+    pub dns_servers: Vec<SocketAddr>,
     /// The value of `WebHook-Request-Origin`.
     pub origin: HeaderValue,
     /// Whether a Secret's values are sent only to hosts that its annotation allows.
@@ -158,13 +168,19 @@ pub async fn run(settings: Settings) -> Result<(), Error> {
     let (stop, stopped) = watch::channel(false);
     let (changes_to, changes) = mpsc::unbounded_channel();
     let registry = Arc::new(Registry::new(changes_to));
-    let policy = Policy::allowing(settings.egress_allow_cidrs).allowing_hosts(settings.egress_allow_hosts);
+    let policy = Policy::allowing(settings.egress_allow_cidrs)
+        .allowing_hosts(settings.egress_allow_hosts)
+        .denying(settings.egress_deny_cidrs)
+        .allowing_ports(settings.egress_allow_ports)
+        .translating(settings.egress_nat64_prefixes)
+        .in_cluster(settings.cluster_domain.clone());
+    let dns = Dns::new(settings.dns_servers, settings.cluster_domain);
     let subscribers = Arc::new(Subscribers {
         client: client.clone(),
         writer: writer.clone(),
         resolver: Resolver {
             client: api_server::bounded(&client, LOOKS_READ_AT_ONCE),
-            egress: Egress::new(policy),
+            egress: Egress::with_dns(policy, dns),
             tokens: TokenCache::default(),
             origin: settings.origin,
             require_secret_consent: settings.require_secret_consent,

@@ -17,7 +17,7 @@ const DAY: Duration = Duration::from_secs(24 * 3600);
 
 fn read(status: StatusCode, retry_after: &HeaderValue, body: &[u8], complete: bool) -> Result<Token, TokenError> {
     let headers = HeaderMap::from_iter([(RETRY_AFTER, retry_after.clone())]);
-    let answer = Answer { status, headers, body: body.to_vec(), complete };
+    let answer = Answer { status, headers, body: body.to_vec().into(), complete };
     let result = Token::read(answer, SystemTime::UNIX_EPOCH);
     match &result {
         Ok(token) => check_token(token),

@@ -23,7 +23,7 @@ impl Lookup for Home {
 }
 
 fn client(policy: Policy) -> Arc<Client> {
-    Egress::with_lookup(policy, Arc::new(Home)).client(&Trust::default()).unwrap()
+    Egress::with_lookup(policy, Arc::new(Home)).client("test", &Trust::default()).unwrap()
 }
 
 static CLOSED: LazyLock<Arc<Client>> = LazyLock::new(|| client(Policy::default()));

@@ -156,7 +156,8 @@ impl Resolver {
         let endpoints = Endpoints { webhook: &url, token_service: &token_url };
         let consent = self.require_secret_consent;
         let mut lookup = Lookup::new(&self.client, namespace, consent, endpoints, wanted(spec));
-        let (http, _) = self.way_out(&mut lookup, spec.webhook.tls.as_ref(), "webhook", Purpose::Webhook).await?;
+        let (http, _) =
+            self.way_out(&mut lookup, namespace, spec.webhook.tls.as_ref(), "webhook", Purpose::Webhook).await?;
         let headers = headers(&mut lookup, &spec.webhook.headers).await?;
         let tokens = self.tokens(&mut lookup, namespace, spec, &token_url).await?;
         check(&http, &url, "webhook.url").await?;
@@ -182,7 +183,8 @@ impl Resolver {
         check_parameters(service.parameters.keys())?;
         let ReadCredentials { credentials, uid, version } =
             lookup.credentials(&service.credentials_secret_ref).await.map_err(Unresolved::of_credentials)?;
-        let (http, trust) = self.way_out(lookup, service.tls.as_ref(), "tokenService", Purpose::TokenService).await?;
+        let (http, trust) =
+            self.way_out(lookup, namespace, service.tls.as_ref(), "tokenService", Purpose::TokenService).await?;
         check(&http, url, "tokenService.url").await?;
         let authentication = match service.client_authentication {
             ClientAuthentication::Basic => oauth::ClientAuthentication::Basic,
@@ -221,6 +223,7 @@ impl Resolver {
     async fn way_out(
         &self,
         lookup: &mut Lookup<'_>,
+        namespace: &str,
         tls: Option<&Tls>,
         field: &str,
         purpose: Purpose,
@@ -235,7 +238,7 @@ impl Resolver {
             trust.identity = Some(lookup.client_identity(reference, purpose).await?);
             identity = format!("Secret {}, for {field}.tls.clientCertificateSecretRef", reference.name);
         }
-        let client = self.egress.client(&trust).map_err(|error| {
+        let client = self.egress.client(namespace, &trust).map_err(|error| {
             let (reason, of) = match error {
                 TrustError::Roots(_) => (SubscriberReason::InvalidTrustBundle, roots),
                 TrustError::Identity(_) | TrustError::Unsupported => (SubscriberReason::InvalidSecret, identity),

@@ -1,21 +1,37 @@
 //! The one maker of HTTP clients.
 
 use std::{
-    collections::HashMap,
+    fmt,
     net::IpAddr,
-    sync::{Arc, Mutex, PoisonError, Weak},
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
 use bytes::Bytes;
-use http::{HeaderMap, StatusCode};
+use http::{
+    HeaderMap, HeaderValue, Request, Response, StatusCode,
+    header::{ACCEPT, USER_AGENT},
+};
+use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
+use hyper_util::{
+    client::legacy::{
+        self,
+        connect::{CaptureConnection, capture_connection},
+    },
+    rt::{TokioExecutor, TokioTimer},
+};
+use rustls::{ClientConfig, client::Resumption};
+use secrecy::zeroize::Zeroizing;
 use tokio::time::{Instant, timeout, timeout_at};
 use url::{Host, Url};
 
 use super::{
-    Fingerprint, Lookup, Policy, SendError, Trust, TrustError,
+    Dns, Fingerprint, Lookup, Policy, SendError, Trust, TrustError, WeakMap,
+    connector::{Connector, Usage},
+    dns::Share,
     error::{Denied, has_cause, sort},
-    resolver::{Resolver, System},
+    resolver::Resolver,
     stores::Stores,
 };
 
@@ -30,109 +46,173 @@ const IDLE_PER_HOST: usize = 64;
 /// Apache): a request on a connection that the other side is just closing fails. This bounds them over all hosts, too.
 const IDLE_FOR: Duration = Duration::from_secs(4);
 
-/// Makes clients that obey one policy, and shares them between users of the same trust.
-#[derive(Debug)]
+/// TLS sessions that one client remembers, to take up again.
+const SESSIONS: usize = 32;
+/// How the operator names itself.
+const AGENT: HeaderValue = HeaderValue::from_static(concat!("tidings/", env!("CARGO_PKG_VERSION")));
+
+/// Makes clients that obey one policy, and shares them between users of the same namespace and trust.
 pub struct Egress {
-    resolver: Resolver,
-    clients: Mutex<HashMap<Fingerprint, Weak<Client>>>,
+    policy: Arc<Policy>,
+    names: Names,
+    clients: Mutex<WeakMap<(String, Fingerprint), Client>>,
+    /// What is alike in the clients of one trust, whatever their namespaces.
+    trusts: Mutex<WeakMap<Fingerprint, ClientConfig>>,
     stores: Stores,
 }
 
-/// An HTTP client that dials allowed addresses only, follows no redirect, uses no proxy and never decompresses.
-#[derive(Debug)]
-pub struct Client {
-    resolver: Resolver,
-    http: reqwest::Client,
+/// Where names are resolved.
+enum Names {
+    Dns { dns: Arc<Dns>, shares: Mutex<WeakMap<String, Share>> },
+    Given(Arc<dyn Lookup>),
 }
 
-/// What came back.
-#[derive(Debug)]
+/// An HTTP client that dials allowed addresses only, follows no redirect, uses no proxy and never decompresses.
+pub struct Client {
+    resolver: Resolver,
+    connector: Connector,
+    http: legacy::Client<Connector, Full<Bytes>>,
+    /// Kept for the clients of this trust in other namespaces.
+    _trust: Arc<ClientConfig>,
+}
+
+/// What came back. It cannot be shown: the body of a token service's answer is a secret.
 pub struct Answer {
     /// The HTTP status code.
     pub status: StatusCode,
     /// The response headers.
     pub headers: HeaderMap,
     /// The body, as far as limit and time allowed.
-    pub body: Vec<u8>,
+    pub body: Zeroizing<Vec<u8>>,
     /// Whether that is the whole body.
     pub complete: bool,
 }
 
 impl Egress {
-    /// An egress that obeys `policy`; names are resolved as the system does.
+    /// An egress that obeys `policy`; names are resolved by the name servers of the system.
     pub fn new(policy: Policy) -> Self {
-        Self::with_lookup(policy, Arc::new(System))
+        Self::with_dns(policy, Dns::default())
+    }
+
+    /// The same with these settings of the DNS.
+    pub fn with_dns(policy: Policy, dns: Dns) -> Self {
+        Self::of(policy, Names::Dns { dns: Arc::new(dns), shares: Mutex::default() })
     }
 
     /// The same with names from elsewhere. The policy judges the addresses, wherever they come from.
     pub fn with_lookup(policy: Policy, names: Arc<dyn Lookup>) -> Self {
+        Self::of(policy, Names::Given(names))
+    }
+
+    fn of(policy: Policy, names: Names) -> Self {
         Self {
-            resolver: Resolver { policy: Arc::new(policy), names },
+            policy: Arc::new(policy),
+            names,
             clients: Mutex::default(),
+            trusts: Mutex::default(),
             stores: Stores::default(),
         }
     }
 
-    /// The client for a trust: the one that others of the same trust use, or a new one.
-    pub fn client(&self, trust: &Trust) -> Result<Arc<Client>, TrustError> {
-        let key = trust.fingerprint();
+    /// The client of a namespace for a trust: the one that others there use, or a new one. Namespaces share neither
+    /// connections nor TLS sessions, nor what they may ask the name servers.
+    pub fn client(&self, namespace: &str, trust: &Trust) -> Result<Arc<Client>, TrustError> {
+        let key = (namespace.to_owned(), trust.fingerprint());
         let mut clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(client) = clients.get(&key).and_then(Weak::upgrade) {
+        if let Some(client) = clients.get(&key) {
             return Ok(client);
         }
-        let client = Arc::new(self.make(trust)?);
-        clients.retain(|_, client| client.strong_count() > 0);
-        clients.insert(key, Arc::downgrade(&client));
+        let names = self.names.of_namespace(namespace);
+        let resolver = Resolver { policy: self.policy.clone(), names };
+        let client = Arc::new(Client::new(resolver, self.trust(key.1, trust)?));
+        clients.insert(key, &client);
         Ok(client)
     }
 
-    fn make(&self, trust: &Trust) -> Result<Client, TrustError> {
-        let http = reqwest::Client::builder()
-            .tls_backend_preconfigured(trust.config(self.stores.with(trust.roots_pem.as_deref())?)?)
-            .https_only(true)
-            .redirect(reqwest::redirect::Policy::none())
-            .retry(reqwest::retry::never())
-            .referer(false)
-            .no_proxy()
-            .tcp_nodelay(true)
-            .pool_max_idle_per_host(IDLE_PER_HOST)
-            .pool_idle_timeout(IDLE_FOR)
-            .user_agent(concat!("tidings/", env!("CARGO_PKG_VERSION")))
-            .dns_resolver(Arc::new(self.resolver.clone()))
-            .build()
-            .map_err(|_| TrustError::Unsupported)?;
-        Ok(Client { resolver: self.resolver.clone(), http })
+    /// The TLS side of a trust: the one that others use, or a new one.
+    fn trust(&self, key: Fingerprint, trust: &Trust) -> Result<Arc<ClientConfig>, TrustError> {
+        let mut trusts = self.trusts.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(config) = trusts.get(&key) {
+            return Ok(config);
+        }
+        let config = Arc::new(trust.config(self.stores.with(trust.roots_pem.as_deref())?)?);
+        trusts.insert(key, &config);
+        Ok(config)
+    }
+}
+
+impl Names {
+    fn of_namespace(&self, namespace: &str) -> Arc<dyn Lookup> {
+        match self {
+            Self::Given(names) => names.clone(),
+            Self::Dns { dns, shares } => {
+                let mut shares = shares.lock().unwrap_or_else(PoisonError::into_inner);
+                shares.get(namespace).unwrap_or_else(|| {
+                    let share = Arc::new(Share::new(dns.clone()));
+                    shares.insert(namespace.to_owned(), &share);
+                    share
+                })
+            }
+        }
     }
 }
 
 impl Client {
+    fn new(resolver: Resolver, trust: Arc<ClientConfig>) -> Self {
+        let mut tls = ClientConfig::clone(&trust);
+        tls.resumption = Resumption::in_memory_sessions(SESSIONS);
+        let connector = Connector::new(resolver.clone(), Arc::new(tls));
+        let http = legacy::Client::builder(TokioExecutor::new())
+            .timer(TokioTimer::new())
+            .pool_timer(TokioTimer::new())
+            .pool_max_idle_per_host(IDLE_PER_HOST)
+            .pool_idle_timeout(IDLE_FOR)
+            .build(connector.clone());
+        Self { resolver, connector, http, _trust: trust }
+    }
+
     /// Sends one request and reads at most `body_limit` bytes of the answer's body, all within `timeout`.
     ///
     /// Once the status is known there is an answer: a body that is too long, too slow or broken only leaves it
     /// incomplete, and its connection is not used again.
     pub async fn send(
         &self,
-        request: http::Request<Bytes>,
+        request: Request<Bytes>,
         body_limit: usize,
         timeout: Duration,
     ) -> Result<Answer, SendError> {
-        let request = reqwest::Request::try_from(request).map_err(|_| SendError::Broken)?;
-        self.check_literal(request.url())?;
+        let (url, request) = normalized(request)?;
+        self.check_text(&url)?;
         let deadline = Instant::now() + timeout;
-        let exchange = timeout_at(deadline, self.http.execute(request)).await.map_err(|_| SendError::Timeout)?;
-        let mut response = exchange.map_err(|error| sort(&error))?;
-        let headers: usize = response.headers().iter().map(|(name, value)| name.as_str().len() + value.len()).sum();
+        let exchange = timeout_at(deadline, self.exchange(request)).await.map_err(|_| SendError::Timeout)?;
+        let (head, mut incoming) = exchange?.into_parts();
+        let headers: usize = head.headers.iter().map(|(name, value)| name.as_str().len() + value.len()).sum();
         if headers > HEADER_LIMIT {
             return Err(SendError::Broken);
         }
-        let mut body = Vec::new();
-        let complete = timeout_at(deadline, read(&mut response, &mut body, body_limit)).await.unwrap_or(false);
-        Ok(Answer { status: response.status(), headers: std::mem::take(response.headers_mut()), body, complete })
+        let mut body = Zeroizing::default();
+        let complete = timeout_at(deadline, read(&mut incoming, &mut body, body_limit)).await.unwrap_or(false);
+        Ok(Answer { status: head.status, headers: head.headers, body, complete })
+    }
+
+    /// One exchange. A kept connection may be closed by the other side just as a request goes out on it: where nothing came
+    /// back on such a one, the request is sent once more, on a new connection.
+    async fn exchange(&self, mut request: Request<Full<Bytes>>) -> Result<Response<Incoming>, SendError> {
+        let again = request.clone();
+        let connection = capture_connection(&mut request);
+        let result = match self.http.request(request).await {
+            Err(error) if !error.is_connect() && is_kept_and_silent(&connection) => {
+                let mut fresh = legacy::Client::builder(TokioExecutor::new());
+                fresh.pool_max_idle_per_host(0).build(self.connector.clone()).request(again).await
+            }
+            result => result,
+        };
+        result.map_err(|error| sort(&error))
     }
 
     /// Whether the policy allows an address of the URL's host, without dialling it.
     pub async fn check(&self, url: &Url) -> Result<(), SendError> {
-        self.check_literal(url)?;
+        self.check_text(url)?;
         match url.host() {
             Some(Host::Domain(name)) => match timeout(CHECK, self.resolver.addresses(name)).await {
                 Ok(Err(error)) if has_cause::<Denied>(&error) => Err(SendError::Denied),
@@ -143,29 +223,70 @@ impl Client {
         }
     }
 
-    /// A literal address never reaches the resolver, so it is checked here.
-    fn check_literal(&self, url: &Url) -> Result<(), SendError> {
+    /// What the URL itself says: its port, and its address where it holds one, which never reaches the resolver.
+    fn check_text(&self, url: &Url) -> Result<(), SendError> {
+        let policy = &self.resolver.policy;
         let address = match url.host() {
-            Some(Host::Ipv4(v4)) => IpAddr::V4(v4),
-            Some(Host::Ipv6(v6)) => IpAddr::V6(v6),
-            _ => return Ok(()),
+            Some(Host::Ipv4(v4)) => Some(IpAddr::V4(v4)),
+            Some(Host::Ipv6(v6)) => Some(IpAddr::V6(v6)),
+            _ => None,
         };
-        if self.resolver.policy.allows(None, address) { Ok(()) } else { Err(SendError::Denied) }
+        let port = url.port_or_known_default().is_some_and(|port| policy.allows_port(port));
+        let address = address.is_none_or(|address| policy.allows(None, address));
+        if port && address { Ok(()) } else { Err(SendError::Denied) }
     }
 }
 
-async fn read(response: &mut reqwest::Response, body: &mut Vec<u8>, limit: usize) -> bool {
-    while let Ok(chunk) = response.chunk().await {
-        let Some(chunk) = chunk else {
-            return true;
+impl fmt::Debug for Client {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Client").finish_non_exhaustive()
+    }
+}
+
+/// The request to the URL as it is read here: what is judged is what is dialled.
+fn normalized(request: Request<Bytes>) -> Result<(Url, Request<Full<Bytes>>), SendError> {
+    let url = Url::parse(&request.uri().to_string()).map_err(|_| SendError::Broken)?;
+    let mut request = request.map(Full::new);
+    *request.uri_mut() = url.as_str().parse().map_err(|_| SendError::Broken)?;
+    request.headers_mut().entry(ACCEPT).or_insert(HeaderValue::from_static("*/*"));
+    request.headers_mut().entry(USER_AGENT).or_insert(AGENT);
+    if url.scheme() == "https" { Ok((url, request)) } else { Err(SendError::Broken) }
+}
+
+fn is_kept_and_silent(connection: &CaptureConnection) -> bool {
+    let mut extras = http::Extensions::new();
+    if let Some(connected) = connection.connection_metadata().as_ref() {
+        connected.get_extras(&mut extras);
+    }
+    extras.get().is_some_and(Usage::is_kept_and_silent)
+}
+
+async fn read(incoming: &mut Incoming, body: &mut Zeroizing<Vec<u8>>, limit: usize) -> bool {
+    while let Some(frame) = incoming.frame().await {
+        let Ok(frame) = frame else {
+            return false;
+        };
+        let Some(chunk) = frame.data_ref() else {
+            continue;
         };
         let room = limit - body.len();
-        body.extend_from_slice(&chunk[..chunk.len().min(room)]);
+        append(body, &chunk[..chunk.len().min(room)]);
         if chunk.len() > room {
-            break;
+            return false;
         }
     }
-    false
+    true
+}
+
+/// Adds `more`. A buffer that has to grow is wiped where it was.
+fn append(body: &mut Zeroizing<Vec<u8>>, more: &[u8]) {
+    let length = body.len() + more.len();
+    if length > body.capacity() {
+        let mut larger = Zeroizing::new(Vec::with_capacity(length.max(2 * body.capacity())));
+        larger.extend_from_slice(body);
+        *body = larger;
+    }
+    body.extend_from_slice(more);
 }
 
 #[cfg(test)]
@@ -186,27 +307,37 @@ mod tests {
     }
 
     #[test]
-    fn a_thousand_subscribers_without_trust_of_their_own_share_one_client() {
+    fn a_thousand_subscribers_of_a_namespace_without_trust_of_their_own_share_one_client() {
         let egress = Egress::new(Policy::default());
-        let clients: Vec<_> = (0..1000).map(|_| egress.client(&Trust::default()).unwrap()).collect();
+        let clients: Vec<_> = (0..1000).map(|_| egress.client("a", &Trust::default()).unwrap()).collect();
         assert!(clients.iter().all(|client| Arc::ptr_eq(client, &clients[0])));
-        assert_eq!(egress.clients.lock().unwrap().len(), 1);
+        assert_eq!(egress.clients.lock().unwrap().entries(), 1);
+    }
+
+    #[test]
+    fn namespaces_share_no_client_but_what_it_takes_to_trust() {
+        let egress = Egress::new(Policy::default());
+        let trust = trusting(&Authority::new());
+        let [one, other] = ["a", "b"].map(|namespace| egress.client(namespace, &trust).unwrap());
+        assert!(!Arc::ptr_eq(&one, &other) && Arc::ptr_eq(&one._trust, &other._trust));
+        drop((one, other));
+        assert_eq!(egress.trusts.lock().unwrap().held(), 0, "nobody holds it");
     }
 
     #[test]
     fn each_trust_has_a_client_of_its_own_for_as_long_as_somebody_uses_it() {
         let egress = Egress::new(Policy::default());
         let (one, other) = (trusting(&Authority::new()), trusting(&Authority::new()));
-        let client = egress.client(&one).unwrap();
-        assert!(Arc::ptr_eq(&client, &egress.client(&one.clone()).unwrap()));
+        let client = egress.client("a", &one).unwrap();
+        assert!(Arc::ptr_eq(&client, &egress.client("a", &one.clone()).unwrap()));
         for stranger in [&other, &Trust::default()] {
-            assert!(!Arc::ptr_eq(&client, &egress.client(stranger).unwrap()));
+            assert!(!Arc::ptr_eq(&client, &egress.client("a", stranger).unwrap()));
         }
         let unused = Arc::downgrade(&client);
         drop(client);
         assert!(unused.upgrade().is_none(), "nobody holds it");
-        let _next = egress.client(&other).unwrap();
-        assert_eq!(egress.clients.lock().unwrap().len(), 1, "what is not used is forgotten");
+        let _next = egress.client("a", &other).unwrap();
+        assert_eq!(egress.clients.lock().unwrap().held(), 1, "what is not used is forgotten");
     }
 
     /// Answers when all requests of a burst are there, and notes their connections.
@@ -230,7 +361,7 @@ mod tests {
         let server = Arc::new(Burst { all: Barrier::new(size), connections: Mutex::default() });
         let serving = HttpsServer::start(server.clone(), authority.server_config(&[])).await.unwrap();
         let egress = Egress::new(Policy::allowing(vec!["127.0.0.1".parse().unwrap()]));
-        let client = egress.client(&trusting(&authority)).unwrap();
+        let client = egress.client("a", &trusting(&authority)).unwrap();
         let url = format!("https://{}/", serving.address());
         // How many connections a burst of requests makes.
         let made = async || {

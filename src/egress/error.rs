@@ -2,12 +2,15 @@
 
 use std::{error::Error as StdError, io};
 
+use hyper_util::client::legacy;
+
 /// Why no answer came. None of these carries an address or anything the other side sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SendError {
-    /// The egress policy denies every address of the host; nothing was dialled.
+    /// The egress policy denies the port or every address of the host, or the host is a name inside the cluster that does not
+    /// exist; nothing was dialled.
     #[error(
-        "the operator's egress policy denies this host; an administrator can allow its range of addresses with --egress-allow-cidr (chart: egress.allowCIDRs) or its name with --egress-allow-host (egress.allowHosts)"
+        "the operator's egress policy denies this host or port, or it is a name inside the cluster that does not exist; an administrator can allow its range of addresses with --egress-allow-cidr (chart: egress.allowCIDRs), its name with --egress-allow-host (egress.allowHosts) and its port with --egress-allow-port (egress.allowPorts)"
     )]
     Denied,
     /// The host name does not resolve.
@@ -43,12 +46,12 @@ pub(super) struct Unresolved(#[source] pub(super) io::Error);
 ///
 /// Under TLS 1.3 a server says after the handshake that it does not take the client's certificate. Its alert is what is
 /// read in place of an answer; only while a long body is being written, the broken pipe may come to light before it.
-pub(super) fn sort(error: &reqwest::Error) -> SendError {
+pub(super) fn sort(error: &legacy::Error) -> SendError {
     if has_cause::<Denied>(error) {
         SendError::Denied
     } else if has_cause::<Unresolved>(error) {
         SendError::Dns
-    } else if error.is_timeout() {
+    } else if has_timed_out(error) {
         SendError::Timeout
     } else if has_cause::<rustls::Error>(error) {
         SendError::Tls
@@ -61,14 +64,24 @@ pub(super) fn sort(error: &reqwest::Error) -> SendError {
 
 /// Whether an error of type `T` is in the chain.
 pub(super) fn has_cause<T: StdError + 'static>(error: &(dyn StdError + 'static)) -> bool {
+    has(error, &|error| error.is::<T>())
+}
+
+/// Whether a connection, or the network, took too long.
+fn has_timed_out(error: &legacy::Error) -> bool {
+    has(error, &|error| error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::TimedOut))
+}
+
+/// Whether an error in the chain is as asked.
+fn has(error: &(dyn StdError + 'static), is_it: &dyn Fn(&(dyn StdError + 'static)) -> bool) -> bool {
     let mut next = Some(error);
     while let Some(error) = next {
-        if error.is::<T>() {
+        if is_it(error) {
             return true;
         }
         // An io::Error's source() is the source of what it wraps: look at the wrapped error itself first.
         if let Some(inner) = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref)
-            && has_cause::<T>(inner)
+            && has(inner, is_it)
         {
             return true;
         }

@@ -26,17 +26,7 @@ impl FromStr for HostPattern {
             Some(suffix) => (suffix, true),
             None => (text, false),
         };
-        // The parser of URLs decides what is an IP address: it knows `0x7f.1` and the like.
-        let Ok(Host::Domain(name)) = Host::parse(without_root(name)) else {
-            return Err(HostPatternError);
-        };
-        let fits = |b: u8| b.is_ascii_alphanumeric() || b == b'-' || b == b'_';
-        let is_label = |label: &str| (1..=63).contains(&label.len()) && label.bytes().all(fits);
-        if name.len() <= 253 && name.split('.').all(is_label) {
-            Ok(Self { name, is_suffix })
-        } else {
-            Err(HostPatternError)
-        }
+        Ok(Self { name: dns_name(name).ok_or(HostPatternError)?, is_suffix })
     }
 }
 
@@ -53,8 +43,19 @@ impl HostPattern {
     }
 }
 
+/// The DNS name that `text` is, as URLs write it: in lower case, without the dot of the root. None for an IP address.
+pub(super) fn dns_name(text: &str) -> Option<String> {
+    // The parser of URLs decides what is an IP address: it knows `0x7f.1` and the like.
+    let Ok(Host::Domain(name)) = Host::parse(without_root(text)) else {
+        return None;
+    };
+    let fits = |b: u8| b.is_ascii_alphanumeric() || b == b'-' || b == b'_';
+    let is_label = |label: &str| (1..=63).contains(&label.len()) && label.bytes().all(fits);
+    (name.len() <= 253 && name.split('.').all(is_label)).then_some(name)
+}
+
 /// A name without the dot that stands for the root of the DNS.
-fn without_root(name: &str) -> &str {
+pub(super) fn without_root(name: &str) -> &str {
     name.strip_suffix('.').unwrap_or(name)
 }
 

@@ -1,26 +1,33 @@
 //! May this address be dialled? Pure: an address in, an answer out.
 
 use std::{
+    fmt,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
     str::FromStr,
 };
 
-use super::HostPattern;
+use super::{ClusterDomain, HostPattern};
 
-/// Which addresses may be dialled: public ones, and what the operator's flags add.
+/// Which addresses may be dialled: public ones, and what the operator's flags add or take away.
 ///
 /// Everything that is not a public unicast address is denied (RFC 6890 and its registry): loopback, private,
-/// link-local, carrier-grade NAT, unique local, multicast, reserved, unspecified.
+/// link-local, carrier-grade NAT, unique local, multicast, reserved, unspecified, and the metadata service of a cloud
+/// that has a public address. So are all addresses of a name inside the cluster. Ranges and hosts that are allowed are
+/// exceptions to that; ranges that are denied, and ports where some are named, have no exception.
 #[derive(Clone, Debug, Default)]
 pub struct Policy {
     ranges: Vec<Cidr>,
     hosts: Vec<HostPattern>,
+    denied: Vec<Cidr>,
+    nat64: Vec<Nat64Prefix>,
+    ports: Vec<u16>,
+    cluster: ClusterDomain,
 }
 
 impl Policy {
     /// A policy that also allows these ranges.
     pub fn allowing(ranges: Vec<Cidr>) -> Self {
-        Self { ranges, hosts: Vec::new() }
+        Self { ranges, ..Self::default() }
     }
 
     /// The same policy that also allows these hosts, wherever their names lead.
@@ -28,14 +35,60 @@ impl Policy {
         Self { hosts, ..self }
     }
 
+    /// The same policy that denies these ranges, whatever else allows them.
+    pub fn denying(self, denied: Vec<Cidr>) -> Self {
+        Self { denied, ..self }
+    }
+
+    /// The same policy where addresses below these prefixes are IPv4 addresses, translated.
+    pub fn translating(self, nat64: Vec<Nat64Prefix>) -> Self {
+        Self { nat64, ..self }
+    }
+
+    /// The same policy that allows these ports alone; none means all.
+    pub fn allowing_ports(self, ports: Vec<u16>) -> Self {
+        Self { ports, ..self }
+    }
+
+    /// The same policy in a cluster with this domain.
+    pub fn in_cluster(self, cluster: ClusterDomain) -> Self {
+        Self { cluster, ..self }
+    }
+
     /// Whether `address` may be dialled, judged by the IPv4 address that an IPv6 form may hide. `host` is the name in the
     /// URL that resolved to it; None when the URL holds the address itself.
     pub fn allows(&self, host: Option<&str>, address: IpAddr) -> bool {
-        let address = canonical(address);
-        is_public(address)
-            || self.ranges.iter().any(|range| range.contains(address))
-            || (is_of_one_host(address)
-                && host.is_some_and(|host| self.hosts.iter().any(|allowed| allowed.matches(host))))
+        let reached = self.reached(address);
+        let is_in = |ranges: &[Cidr], address| ranges.iter().any(|range| range.contains(address));
+        if is_in(&self.denied, address) || is_in(&self.denied, reached) {
+            return false;
+        }
+        is_in(&self.ranges, reached)
+            || host.is_some_and(|host| self.names(host)) && is_of_one_host(reached)
+            || is_public(reached) && !host.is_some_and(|host| self.cluster.holds(host))
+    }
+
+    /// Whether a port may be dialled.
+    pub fn allows_port(&self, port: u16) -> bool {
+        self.ports.is_empty() || self.ports.contains(&port)
+    }
+
+    /// Whether it must not be seen if a host exists: a name inside the cluster that is not allowed by name.
+    pub(super) fn conceals(&self, host: &str) -> bool {
+        self.cluster.holds(host) && !self.names(host)
+    }
+
+    fn names(&self, host: &str) -> bool {
+        self.hosts.iter().any(|allowed| allowed.matches(host))
+    }
+
+    /// The address that would be reached, translators of this network included.
+    fn reached(&self, address: IpAddr) -> IpAddr {
+        let IpAddr::V6(v6) = address else {
+            return address;
+        };
+        let translated = self.nat64.iter().find_map(|prefix| prefix.embedded(v6));
+        translated.map_or_else(|| canonical(address), IpAddr::V4)
     }
 }
 
@@ -47,9 +100,24 @@ pub struct Cidr {
 }
 
 /// Why a text is no range of addresses.
-#[derive(Debug, thiserror::Error)]
-#[error("not a range of addresses: write it like 10.20.0.0/16, fd00:1::/32 or 10.1.2.3")]
-pub struct CidrError;
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum CidrError {
+    /// Not an address with the length of a prefix.
+    #[error("not a range of addresses: write it like 10.20.0.0/16, fd00:1::/32 or 10.1.2.3")]
+    Unreadable,
+    /// The address has bits set behind the prefix, so it is not clear what is meant.
+    #[error("the address has bits set after the prefix: write {0} for that range, or the address alone")]
+    HostBits(Cidr),
+    /// IPv4 in IPv6 form, which would never match.
+    #[error("an IPv4 range in IPv6 form: write {0}, which covers every form of its addresses")]
+    Mapped(Cidr),
+}
+
+impl fmt::Display for Cidr {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.network, self.prefix)
+    }
+}
 
 impl FromStr for Cidr {
     type Err = CidrError;
@@ -59,32 +127,74 @@ impl FromStr for Cidr {
             Some((address, prefix)) => (address, Some(prefix)),
             None => (text, None),
         };
-        let network: IpAddr = address.parse().map_err(|_| CidrError)?;
-        let longest = if network.is_ipv4() { 32 } else { 128 };
+        let network: IpAddr = address.parse().map_err(|_| CidrError::Unreadable)?;
+        let longest: u8 = if network.is_ipv4() { 32 } else { 128 };
         let prefix = match prefix {
-            Some(prefix) => prefix.parse().map_err(|_| CidrError)?,
+            Some(prefix) => prefix.parse().map_err(|_| CidrError::Unreadable)?,
             None => longest,
         };
         if prefix > longest {
-            return Err(CidrError);
+            return Err(CidrError::Unreadable);
         }
-        Ok(Self { network, prefix })
+        if let IpAddr::V6(v6) = network
+            && let (Some(v4), Some(prefix)) = (v6.to_ipv4_mapped(), prefix.checked_sub(96))
+        {
+            return Err(CidrError::Mapped(Self { network: v4.into(), prefix }.masked()));
+        }
+        let range = Self { network, prefix };
+        if range == range.masked() { Ok(range) } else { Err(CidrError::HostBits(range.masked())) }
     }
 }
 
 impl Cidr {
     fn contains(&self, address: IpAddr) -> bool {
-        match (self.network, address) {
-            (IpAddr::V4(network), IpAddr::V4(address)) => {
-                let shift = 32 - u32::from(self.prefix);
-                shift == 32 || network.to_bits() >> shift == address.to_bits() >> shift
+        self.network.is_ipv4() == address.is_ipv4()
+            && Self { network: address, prefix: self.prefix }.masked().network == self.masked().network
+    }
+
+    /// The same range without bits behind the prefix.
+    fn masked(self) -> Self {
+        let prefix = u32::from(self.prefix);
+        let network = match self.network {
+            IpAddr::V4(v4) => Ipv4Addr::from_bits(v4.to_bits() & u32::MAX.checked_shl(32 - prefix).unwrap_or(0)).into(),
+            IpAddr::V6(v6) => {
+                Ipv6Addr::from_bits(v6.to_bits() & u128::MAX.checked_shl(128 - prefix).unwrap_or(0)).into()
             }
-            (IpAddr::V6(network), IpAddr::V6(address)) => {
-                let shift = 128 - u32::from(self.prefix);
-                shift == 128 || network.to_bits() >> shift == address.to_bits() >> shift
-            }
-            _ => false,
+        };
+        Self { network, ..self }
+    }
+}
+
+/// The prefix below which a NAT64 translator of this network puts IPv4 addresses (RFC 6052, section 2.2).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Nat64Prefix(Cidr);
+
+/// Why a text is no such prefix.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("not a NAT64 prefix: write an IPv6 prefix of 32, 40, 48, 56, 64 or 96 bits, such as 2001:db8:64::/96")]
+pub struct Nat64PrefixError;
+
+impl FromStr for Nat64Prefix {
+    type Err = Nat64PrefixError;
+
+    fn from_str(text: &str) -> Result<Self, Nat64PrefixError> {
+        let range: Cidr = text.parse().map_err(|_| Nat64PrefixError)?;
+        let fits = range.network.is_ipv6() && matches!(range.prefix, 32 | 40 | 48 | 56 | 64 | 96);
+        if fits { Ok(Self(range)) } else { Err(Nat64PrefixError) }
+    }
+}
+
+impl Nat64Prefix {
+    /// The IPv4 address that `v6` is translated to, if it is below the prefix.
+    fn embedded(self, v6: Ipv6Addr) -> Option<Ipv4Addr> {
+        if !self.0.contains(v6.into()) {
+            return None;
         }
+        let octets = v6.octets();
+        // The four octets behind the prefix, but for the ninth of the address, which is always zero.
+        let mut behind =
+            (usize::from(self.0.prefix / 8)..).filter(|at| *at != 8).map_while(|at| octets.get(at).copied());
+        Some(Ipv4Addr::from_octets([behind.next()?, behind.next()?, behind.next()?, behind.next()?]))
     }
 }
 
@@ -129,6 +239,8 @@ fn is_public_v4(v4: Ipv4Addr) -> bool {
         [169, 254, ..] | [192, 168, ..] => true,
         [172, b, ..] => b & 0xf0 == 16,
         [192, 0, 0 | 2, _] | [192, 88, 99, _] => true,
+        // Azure's platform: metadata, DNS, health probes.
+        [168, 63, 129, 16] => true,
         [198, 18 | 19, ..] | [198, 51, 100, _] | [203, 0, 113, _] => true,
         [a, ..] => a >= 224,
     };
@@ -178,7 +290,7 @@ mod tests {
     #[test]
     fn only_public_addresses_are_allowed_by_default() {
         let policy = Policy::default();
-        for public in ["1.1.1.1", "93.184.216.34", "172.32.0.1", "100.128.0.1", "2606:4700::1111"] {
+        for public in ["1.1.1.1", "93.184.216.34", "168.63.129.17", "172.32.0.1", "100.128.0.1", "2606:4700::1111"] {
             assert!(allows(&policy, public), "{public}");
         }
         for special in [
@@ -190,6 +302,7 @@ mod tests {
             "127.255.0.1",
             "169.254.169.254",
             "172.16.0.1",
+            "168.63.129.16",
             "172.31.255.255",
             "192.0.0.8",
             "192.0.2.1",
@@ -249,10 +362,11 @@ mod tests {
             offset in 0u32..3,
             range in (any::<u32>(), 0u8..=32),
         ) {
-            let range = format!("{}/{}", Ipv4Addr::from_bits(range.0), range.1);
+            let range = Cidr { network: Ipv4Addr::from_bits(range.0).into(), prefix: range.1 }.masked().to_string();
             let edge = special.parse::<Ipv4Addr>().unwrap().to_bits().wrapping_add(offset).wrapping_sub(1);
             for v4 in [bits, edge].map(Ipv4Addr::from_bits) {
-                for policy in [Policy::default(), allowing(&range), allowing("2000::/3")] {
+                let denying = Policy::default().denying(vec![range.parse().unwrap()]);
+                for policy in [Policy::default(), allowing(&range), allowing("2000::/3"), denying] {
                     let verdict = policy.allows(None, v4.into());
                     for v6 in disguises(v4) {
                         prop_assert_eq!(policy.allows(None, v6.into()), verdict, "{} as {} with {}", v4, v6, range);
@@ -288,9 +402,124 @@ mod tests {
     }
 
     #[test]
-    fn a_text_that_is_no_range_is_refused() {
+    fn s23_a_denied_range_is_denied_whatever_allows_it() {
+        let ranges = |ranges: &[&str]| ranges.iter().map(|range| range.parse().unwrap()).collect::<Vec<Cidr>>();
+        let denied = ranges(&["10.1.0.0/16", "203.0.114.0/24", "2600:db8::/32", "64:ff9b::/96"]);
+        let policy = Policy::allowing(ranges(&["10.0.0.0/8", "2600:db8::/16", "0.0.0.0/0"]))
+            .allowing_hosts(vec!["hooks.example.com".parse().unwrap()])
+            .denying(denied);
+        let cases = [
+            ("10.0.0.1", true),
+            ("10.1.0.1", false),
+            ("::ffff:10.1.0.1", false),
+            ("2002:a01:1::", false),
+            ("203.0.114.9", false),
+            ("203.0.115.9", true),
+            ("2600:db8::1", false),
+            ("2606:4700::1111", true),
+            // Denied in this form, though not as the IPv4 address that it leads to.
+            ("64:ff9b::1.1.1.1", false),
+            ("1.1.1.1", true),
+        ];
+        for (address, allowed) in cases {
+            for host in [None, Some("hooks.example.com"), Some("other.example.com")] {
+                assert_eq!(policy.allows(host, address.parse().unwrap()), allowed, "{address} of {host:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn s23_an_address_below_a_nat64_prefix_is_judged_as_the_ipv4_address_behind_it() {
+        // The examples of RFC 6052, section 2.4, for 192.0.2.33, with 10.0.2.33 in its place.
+        let examples = [
+            ("2001:db8::/32", "2001:db8:a00:221::"),
+            ("2001:db8:100::/40", "2001:db8:10a:2:21::"),
+            ("2001:db8:122::/48", "2001:db8:122:a00:2:2100::"),
+            ("2001:db8:122:300::/56", "2001:db8:122:30a:0:221::"),
+            ("2001:db8:122:344::/64", "2001:db8:122:344:a:2:2100::"),
+            ("2001:db8:122:344::/96", "2001:db8:122:344::10.0.2.33"),
+        ];
+        for (prefix, address) in examples {
+            let (prefix, address) = (prefix.replace("2001:db8", "2600:db8"), address.replace("2001:db8", "2600:db8"));
+            assert!(allows(&Policy::default(), &address), "{address} is public where nothing is known of a translator");
+            let translating = |policy: Policy| policy.translating(vec![prefix.parse().unwrap()]);
+            assert!(!allows(&translating(Policy::default()), &address), "{address}");
+            assert!(allows(&translating(allowing("10.0.0.0/8")), &address), "{address}");
+            assert!(!allows(&translating(allowing("2600:db8::/32")), &address), "{address}");
+            assert!(allows(&translating(Policy::default()), "2606:4700::1111"), "outside the prefix");
+        }
+        for text in ["", "10.0.0.0/8", "2001:db8::/33", "2001:db8::1/96", "2001:db8::", "::ffff:0:0/96"] {
+            assert!(text.parse::<Nat64Prefix>().is_err(), "{text:?}");
+        }
+    }
+
+    proptest! {
+        /// RFC 6052, section 2.2, the other way: whatever the prefix, the address is found where it was put.
+        #[test]
+        fn s23_every_ipv4_address_is_found_behind_a_prefix_of_any_length(
+            bits: u32,
+            prefix: [u8; 12],
+            length in prop::sample::select(vec![32u8, 40, 48, 56, 64, 96]),
+            suffix: [u8; 16],
+        ) {
+            let (v4, start) = (Ipv4Addr::from_bits(bits), usize::from(length / 8));
+            let mut octets = suffix;
+            octets[..start].copy_from_slice(&prefix[..start]);
+            let places = (start..).filter(|at| *at != 8).take(4);
+            places.zip(v4.octets()).for_each(|(at, octet)| octets[at] = octet);
+            let network = IpAddr::from(Ipv6Addr::from(octets));
+            let prefix = Nat64Prefix(Cidr { network, prefix: length }.masked());
+            prop_assert_eq!(prefix.embedded(octets.into()), Some(v4));
+        }
+    }
+
+    #[test]
+    fn s23_a_name_inside_the_cluster_is_dialled_where_its_name_or_its_address_is_allowed_alone() {
+        let open = Policy::default();
+        let by_name = Policy::default().allowing_hosts(vec!["*.shop.svc".parse().unwrap()]);
+        let by_address = allowing("2600:db8::/32");
+        let inside = ["hooks.shop.svc", "hooks.shop.svc.cluster.local", "10-0-0-1.shop.pod.cluster.local"];
+        for host in inside.map(Some) {
+            let verdict = |policy: &Policy, address: &str| policy.allows(host, address.parse().unwrap());
+            for address in ["2600:db8::1", "93.184.216.34", "10.0.0.1"] {
+                assert!(!verdict(&open, address), "{host:?} {address}");
+            }
+            assert!(verdict(&by_address, "2600:db8::1") && !verdict(&by_address, "2606:4700::1"), "{host:?}");
+            assert_eq!(verdict(&by_name, "2606:4700::1"), host == Some("hooks.shop.svc"), "{host:?}");
+        }
+        assert!(open.allows(Some("hooks.example.com"), "2606:4700::1".parse().unwrap()));
+        let elsewhere = Policy::default().in_cluster("corp.example".parse().unwrap());
+        for (host, allowed) in [("a.b.svc.corp.example", false), ("a.b.svc", false), ("a.b.svc.cluster.local", true)] {
+            assert_eq!(elsewhere.allows(Some(host), "2606:4700::1".parse().unwrap()), allowed, "{host}");
+        }
+        assert!(open.conceals("a.b.svc") && !by_name.conceals("hooks.shop.svc") && !open.conceals("a.example.com"));
+    }
+
+    #[test]
+    fn s23_ports_are_free_until_some_are_named() {
+        assert!(Policy::default().allows_port(22));
+        let policy = Policy::default().allowing_ports(vec![443, 8443]);
+        assert!(policy.allows_port(443) && policy.allows_port(8443) && !policy.allows_port(22));
+    }
+
+    #[test]
+    fn a_text_that_is_no_range_is_refused_and_one_that_means_another_says_which() {
         for text in ["", "10.0.0.0/33", "10.0.0/8", "::/129", "10.0.0.0/-1", "example.com", "10.0.0.0/"] {
-            assert!(text.parse::<Cidr>().is_err(), "{text:?}");
+            assert_eq!(text.parse::<Cidr>(), Err(CidrError::Unreadable), "{text:?}");
+        }
+        for (text, meant) in [
+            ("10.1.2.3/8", "10.0.0.0/8"),
+            ("10.0.0.1/31", "10.0.0.0/31"),
+            ("0.0.0.1/0", "0.0.0.0/0"),
+            ("fd00:1::1/32", "fd00:1::/32"),
+            ("::ffff:10.0.0.0/104", "10.0.0.0/8"),
+            ("::ffff:10.1.2.3/104", "10.0.0.0/8"),
+            ("::ffff:10.1.2.3", "10.1.2.3/32"),
+            ("::ffff:0.0.0.0/96", "0.0.0.0/0"),
+        ] {
+            let error = text.parse::<Cidr>().unwrap_err();
+            assert!(error.to_string().contains(&format!("write {meant}")), "{text}: {error}");
+            assert!(meant.parse::<Cidr>().is_ok(), "{meant}");
         }
     }
 }

@@ -4,10 +4,13 @@ use std::{
     fmt, io,
     net::{IpAddr, SocketAddr},
     sync::Arc,
+    task::{Context, Poll},
+    vec,
 };
 
 use futures::future::BoxFuture;
-use reqwest::dns::{Addrs, Name, Resolve, Resolving};
+use hyper_util::client::legacy::connect::dns::Name;
+use tower::Service;
 
 use super::{
     Policy,
@@ -16,19 +19,9 @@ use super::{
 
 /// Where the addresses of host names come from.
 pub trait Lookup: fmt::Debug + Send + Sync {
-    /// All addresses of `name`, in the order in which to try them.
+    /// All addresses of `name`, in the order in which to try them. The kind of the error is `NotFound` where the name does
+    /// not exist, and another one where that is not known.
     fn lookup(&self, name: &str) -> BoxFuture<'static, io::Result<Vec<IpAddr>>>;
-}
-
-/// Names as the system resolves them.
-#[derive(Debug)]
-pub(super) struct System;
-
-impl Lookup for System {
-    fn lookup(&self, name: &str) -> BoxFuture<'static, io::Result<Vec<IpAddr>>> {
-        let name = name.to_owned();
-        Box::pin(async move { Ok(tokio::net::lookup_host((name, 0)).await?.map(|address| address.ip()).collect()) })
-    }
 }
 
 /// Resolves a name once and hands on only the addresses that the policy allows, so those are what is dialled.
@@ -40,8 +33,16 @@ pub(super) struct Resolver {
 
 impl Resolver {
     /// The addresses of `name` that may be dialled; [`Denied`] when it has some and none of them may.
+    ///
+    /// A name inside the cluster that the policy does not allow by name is denied also when it does not exist: else
+    /// the answer would tell which Services other tenants have.
     pub(super) async fn addresses(&self, name: &str) -> io::Result<Vec<IpAddr>> {
-        let mut addresses = self.names.lookup(name).await.map_err(|e| io::Error::other(Unresolved(e)))?;
+        let mut addresses = match self.names.lookup(name).await {
+            Err(error) if error.kind() == io::ErrorKind::NotFound && self.policy.conceals(name) => {
+                return Err(io::Error::other(Denied));
+            }
+            found => found.map_err(|error| io::Error::other(Unresolved(error)))?,
+        };
         let found = addresses.len();
         addresses.retain(|address| self.policy.allows(Some(name), *address));
         if addresses.is_empty() && found > 0 {
@@ -51,13 +52,22 @@ impl Resolver {
     }
 }
 
-impl Resolve for Resolver {
-    fn resolve(&self, name: Name) -> Resolving {
+impl Service<Name> for Resolver {
+    type Response = vec::IntoIter<SocketAddr>;
+    type Error = io::Error;
+    type Future = BoxFuture<'static, io::Result<Self::Response>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, name: Name) -> Self::Future {
         let resolver = self.clone();
         Box::pin(async move {
             let addresses = resolver.addresses(name.as_str()).await?;
-            // The HTTP client puts the URL's port in place of 0.
-            Ok(Box::new(addresses.into_iter().map(|address| SocketAddr::new(address, 0))) as Addrs)
+            // The connector puts the URL's port in place of 0.
+            let addresses: Vec<_> = addresses.into_iter().map(|address| SocketAddr::new(address, 0)).collect();
+            Ok(addresses.into_iter())
         })
     }
 }

@@ -68,7 +68,6 @@ impl Token {
     /// which alone section 5.2 has it, unless a standard code says otherwise.
     pub fn read(answer: Answer, now: SystemTime) -> Result<Self, TokenError> {
         let Answer { status, headers, body, complete } = answer;
-        let body = Zeroizing::new(body);
         let unavailable = |code| {
             let retry_after = retry_after(&headers, now).map(|wait| wait.min(LONGEST));
             TokenError::Unavailable { status, code, retry_after }
@@ -156,7 +155,7 @@ mod tests {
         Answer {
             status: StatusCode::from_u16(status).unwrap(),
             headers: HeaderMap::new(),
-            body: body.into(),
+            body: Zeroizing::new(body.into()),
             complete: true,
         }
     }

@@ -79,7 +79,7 @@ mod tests {
 
     /// A client that may not dial the token service: a request fails at once, and nothing is sent.
     fn http() -> Arc<Client> {
-        Egress::new(Policy::default()).client(&Trust::default()).unwrap()
+        Egress::new(Policy::default()).client("test", &Trust::default()).unwrap()
     }
 
     fn source(cache: &TokenCache, http: &Arc<Client>, scope: &str) -> Arc<TokenSource> {

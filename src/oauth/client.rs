@@ -82,6 +82,7 @@ mod tests {
         <Credentials as Hidden<_>>::is_hidden();
         <TokenRequest as Hidden<_>>::is_hidden();
         <Token as Hidden<_>>::is_hidden();
+        <crate::egress::Answer as Hidden<_>>::is_hidden();
         <crate::oauth::TokenSource as Hidden<_>>::is_hidden();
     }
 }

@@ -69,7 +69,7 @@ mod tests {
     use crate::egress::{Client, Egress, Policy};
 
     static HTTP: LazyLock<Arc<Client>> =
-        LazyLock::new(|| Egress::new(Policy::default()).client(&crate::egress::Trust::default()).unwrap());
+        LazyLock::new(|| Egress::new(Policy::default()).client("test", &crate::egress::Trust::default()).unwrap());
 
     fn request(authentication: ClientAuthentication, id: &str, secret: &str) -> TokenRequest {
         TokenRequest {

@@ -108,7 +108,7 @@ async fn s15_a_private_authority_is_believed_by_those_who_name_it_alone() {
     // One egress for all of them: what one believes is not what another one does.
     let egress = Egress::new(allowing("127.0.0.1"));
     for (trust, expected) in [(trusting(&authority), Ok(())), (Trust::default(), Err(TLSFailed))] {
-        let sender = Sender::over(egress.client(&trust).unwrap()).await;
+        let sender = Sender::over(egress.client("test", &trust).unwrap()).await;
         assert_eq!(sender.answer(Way::Options, &servers.url(Way::Options)).await, expected);
     }
 }

@@ -34,7 +34,7 @@ impl Exchange {
         tokens.register(Client::new("id", "secret"));
         let receiver = Receiver::start(&authority, tokens.tokens()).await.unwrap();
         let egress = Egress::new(Policy::allowing(vec!["127.0.0.0/8".parse().unwrap()]));
-        let http = egress.client(&trusting(&authority)).unwrap();
+        let http = egress.client("test", &trusting(&authority)).unwrap();
         let source = source_of(&tokens, http.clone(), ClientAuthentication::Basic);
         let target = Target {
             url: receiver.url(PATH).parse().unwrap(),
@@ -399,7 +399,7 @@ async fn the_egress_policy_guards_literal_addresses_and_names_alike() {
     for host in ["127.0.0.1", "localhost", "[::1]", "[::ffff:127.0.0.1]", "0.0.0.0", "169.254.169.254"] {
         let mut other = Exchange::new(STRUCTURED).await;
         other.target.url.set_host(Some(host)).unwrap();
-        other.target.http = closed.client(&Trust::default()).unwrap();
+        other.target.http = closed.client("test", &Trust::default()).unwrap();
         other.target.tokens = exchange.target.tokens.clone();
         let outcome = other.deliver(&event(json!({}))).await;
         assert_eq!(outcome.reason, AttemptReason::EgressDenied, "{host}: {outcome:?}");

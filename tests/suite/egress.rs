@@ -124,7 +124,7 @@ impl Servers {
     }
 
     async fn sender(&self, policy: Policy, names: Arc<Names>) -> Sender {
-        Sender::over(Egress::with_lookup(policy, names).client(&trusting(&self.authority)).unwrap()).await
+        Sender::over(Egress::with_lookup(policy, names).client("test", &trusting(&self.authority)).unwrap()).await
     }
 }
 
@@ -140,7 +140,7 @@ async fn s01_a_neighbour_of_the_one_permitted_address_sees_no_connection() {
     let by_name = victim.url().replace("127.0.0.2", HOST);
     for url in [victim.url(), by_name] {
         let egress = |policy| Egress::with_lookup(policy, Names::answering(&[&[FORBIDDEN]]));
-        let client = |policy| egress(policy).client(&Trust::default()).unwrap();
+        let client = |policy| egress(policy).client("test", &Trust::default()).unwrap();
         let sender = Sender::over(client(allowing("127.0.0.1/32"))).await;
         let before = victim.connections().await;
         for way in WAYS {
@@ -195,7 +195,7 @@ async fn s03_each_new_connection_is_judged_whatever_the_last_one_was_permitted()
         let victim = Victim::at((FORBIDDEN, server.address().port()).into()).await;
         let names = Names::answering(&[&[PERMITTED], &[FORBIDDEN]]);
         let egress = Egress::with_lookup(allowing("127.0.0.1"), names);
-        let sender = Sender::over(egress.client(&trusting(&authority)).unwrap()).await;
+        let sender = Sender::over(egress.client("test", &trusting(&authority)).unwrap()).await;
         let url = server.url("/").replace("127.0.0.1", HOST);
         assert_eq!(sender.answer(way, &url).await, Ok(()), "{way:?}");
         assert_eq!(sender.answer(way, &url).await, Err(AttemptReason::EgressDenied), "{way:?}");

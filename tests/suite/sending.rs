@@ -47,14 +47,14 @@ impl Sender {
         let authority = Authority::new();
         let service = TokenService::start(&authority).await.unwrap();
         service.register(Client::new("id", "secret"));
-        let way = Egress::new(allowing("127.0.0.1")).client(&trusting(&authority)).unwrap();
+        let way = Egress::new(allowing("127.0.0.1")).client("test", &trusting(&authority)).unwrap();
         let tokens = source_of(&service, way, ClientAuthentication::Basic);
         Self { http, tokens, _service: service }
     }
 
     /// A sender that may go where `policy` says and trusts whom `trust` says.
     pub async fn new(policy: Policy, trust: &Trust) -> Self {
-        Self::over(Egress::new(policy).client(trust).unwrap()).await
+        Self::over(Egress::new(policy).client("test", trust).unwrap()).await
     }
 
     /// Whether something that answers is at `url`, or why nothing is.

@@ -97,7 +97,7 @@ impl Field {
         let service = TokenService::start(&authority).await.unwrap();
         service.register(Client::new("id", "secret").scopes(["a", "b"]));
         let egress = Egress::new(Policy::allowing(vec!["127.0.0.0/8".parse().unwrap()]));
-        let http = egress.client(&trusting(&authority)).unwrap();
+        let http = egress.client("test", &trusting(&authority)).unwrap();
         Self { service, http, cache: TokenCache::default(), paths: AtomicUsize::new(0) }
     }
 

@@ -1,0 +1,132 @@
+//! What one namespace asks the name servers: each name once at a time, and a bounded number of names at once.
+
+use std::{
+    collections::HashMap,
+    fmt, io,
+    net::IpAddr,
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+use futures::{
+    FutureExt,
+    future::{BoxFuture, WeakShared, ready},
+};
+use tokio::sync::Semaphore;
+
+use super::{Dns, Fault, Found};
+use crate::egress::Lookup;
+
+/// So many names of one namespace are asked for at once; more wait. Whatever the name servers do with these, they take
+/// nothing from another namespace.
+const AT_ONCE: usize = 16;
+/// So many names are remembered before the ones that are out of date are dropped.
+const REMEMBERED: usize = 256;
+/// That a name does not exist is believed for this long.
+const NEGATIVE: Duration = Duration::from_secs(2);
+
+/// The names of one namespace.
+pub(in crate::egress) struct Share(Arc<Inner>);
+
+struct Inner {
+    dns: Arc<Dns>,
+    room: Semaphore,
+    /// Never locked while a name is asked for.
+    names: Mutex<HashMap<String, Entry>>,
+}
+
+type Answer = Result<Arc<[IpAddr]>, Fault>;
+
+enum Entry {
+    /// It is being asked for, while somebody waits: the last one who goes away ends it.
+    Asked(WeakShared<BoxFuture<'static, Answer>>),
+    /// What came, and until when it serves.
+    Known(Answer, Instant),
+}
+
+impl Share {
+    pub(in crate::egress) fn new(dns: Arc<Dns>) -> Self {
+        Self(Arc::new(Inner { dns, room: Semaphore::new(AT_ONCE), names: Mutex::default() }))
+    }
+}
+
+impl Lookup for Share {
+    fn lookup(&self, name: &str) -> BoxFuture<'static, io::Result<Vec<IpAddr>>> {
+        let answer = self.0.clone().answer(name);
+        Box::pin(async move { Ok(answer.await.map_err(io::Error::from)?.to_vec()) })
+    }
+}
+
+impl Inner {
+    fn answer(self: Arc<Self>, name: &str) -> BoxFuture<'static, Answer> {
+        let mut names = self.names.lock().unwrap_or_else(PoisonError::into_inner);
+        match names.get(name) {
+            Some(Entry::Known(answer, until)) if Instant::now() < *until => return ready(answer.clone()).boxed(),
+            Some(Entry::Asked(asked)) => {
+                if let Some(asked) = asked.upgrade() {
+                    return asked.boxed();
+                }
+            }
+            _ => {}
+        }
+        make_room(&mut names);
+        let asking = self.clone().ask(name.to_owned()).boxed().shared();
+        if let Some(weak) = asking.downgrade() {
+            names.insert(name.to_owned(), Entry::Asked(weak));
+        }
+        asking.boxed()
+    }
+
+    async fn ask(self: Arc<Self>, name: String) -> Answer {
+        // The semaphore is never closed; were it, the bound would be missing and nothing else.
+        let _turn = self.room.acquire().await;
+        let answer = self.dns.ask(&name).await;
+        let mut names = self.names.lock().unwrap_or_else(PoisonError::into_inner);
+        match answer {
+            Ok(Found { addresses, until }) => {
+                names.insert(name, Entry::Known(Ok(addresses.clone()), until));
+                Ok(addresses)
+            }
+            Err(fault) => {
+                // Silence is not remembered: the next one asks again.
+                match fault {
+                    Fault::NoSuchName => names.insert(name, Entry::Known(Err(fault), Instant::now() + NEGATIVE)),
+                    Fault::NoAnswer | Fault::NoServer => names.remove(&name),
+                };
+                Err(fault)
+            }
+        }
+    }
+}
+
+/// Drops what is out of date where there is much, and everything known where that does not help.
+fn make_room(names: &mut HashMap<String, Entry>) {
+    if names.len() < REMEMBERED {
+        return;
+    }
+    let now = Instant::now();
+    names.retain(|_, entry| match entry {
+        Entry::Asked(asked) => asked.upgrade().is_some(),
+        Entry::Known(_, until) => now < *until,
+    });
+    if names.len() >= REMEMBERED {
+        names.retain(|_, entry| matches!(entry, Entry::Asked(_)));
+    }
+}
+
+impl From<Fault> for io::Error {
+    fn from(fault: Fault) -> Self {
+        let kind = match fault {
+            Fault::NoSuchName => io::ErrorKind::NotFound,
+            Fault::NoAnswer => io::ErrorKind::HostUnreachable,
+            Fault::NoServer => io::ErrorKind::Unsupported,
+        };
+        Self::new(kind, fault)
+    }
+}
+
+impl fmt::Debug for Share {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Share").finish_non_exhaustive()
+    }
+}
