@@ -1,18 +1,21 @@
 //! One source of tokens for each key.
 
 use std::{
-    collections::{BTreeMap, HashMap},
-    sync::{Arc, Mutex, PoisonError, Weak},
+    collections::BTreeMap,
+    hash::{Hash, Hasher},
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
+use sha2::{Digest, Sha256};
 use tokio::sync::Semaphore;
 
 use super::{ClientAuthentication, TokenRequest, TokenSource};
-use crate::egress::Fingerprint;
+use crate::egress::{Fingerprint, WeakMap};
 
-/// So many sources are remembered, for an hour at most, that nobody uses any more.
-const REMEMBERED: usize = 1024;
+/// The bytes of the sources of one namespace that are remembered, for an hour at most, though nobody uses them any more:
+/// some hundred ordinary ones, and the largest that a Subscriber can ask for.
+const SHARE: usize = 256 * 1024;
 
 /// What makes two tokens the same: tenants never share one, and a changed Secret never meets an old token.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -43,29 +46,62 @@ pub struct TokenKey {
     pub trust: Fingerprint,
 }
 
-/// One source of tokens for each key that somebody still holds, or held a short time ago.
-pub struct TokenCache {
-    sources: Mutex<HashMap<TokenKey, Weak<TokenSource>>>,
-    memory: Arc<Semaphore>,
-}
+/// A SHA-256 over all of a key: what is found by it is told apart by all of it, and none of it is kept.
+type KeyHash = [u8; 32];
 
-impl Default for TokenCache {
-    fn default() -> Self {
-        Self { sources: Mutex::default(), memory: Arc::new(Semaphore::new(REMEMBERED)) }
-    }
+/// One source of tokens for each key that somebody still holds, or held a short time ago.
+#[derive(Default)]
+pub struct TokenCache(Mutex<Sources>);
+
+#[derive(Default)]
+struct Sources {
+    by_key: WeakMap<KeyHash, TokenSource>,
+    /// What each namespace may still remember, in bytes.
+    memories: WeakMap<String, Semaphore>,
 }
 
 impl TokenCache {
     /// The source for `key`; `request` makes it when there is none.
     pub fn source(&self, key: TokenKey, request: impl FnOnce() -> TokenRequest) -> Arc<TokenSource> {
-        let mut sources = self.sources.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(source) = sources.get(&key).and_then(Weak::upgrade) {
+        let hash = key.hashed();
+        let mut sources = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(source) = sources.by_key.get(&hash) {
             return source;
         }
-        let source = Arc::new(TokenSource::new(request(), self.memory.clone()));
-        sources.retain(|_, source| source.strong_count() > 0);
-        sources.insert(key, Arc::downgrade(&source));
+        let memory = sources.memory(key.namespace);
+        let source = Arc::new(TokenSource::new(request(), memory));
+        sources.by_key.insert(hash, &source);
         source
+    }
+}
+
+impl Sources {
+    /// The memory of a namespace, which its sources hold.
+    fn memory(&mut self, namespace: String) -> Arc<Semaphore> {
+        self.memories.get(&namespace).unwrap_or_else(|| {
+            let memory = Arc::new(Semaphore::new(SHARE));
+            self.memories.insert(namespace, &memory);
+            memory
+        })
+    }
+}
+
+impl TokenKey {
+    fn hashed(&self) -> KeyHash {
+        struct Hashing(Sha256);
+        impl Hasher for Hashing {
+            fn write(&mut self, bytes: &[u8]) {
+                self.0.update(bytes);
+            }
+
+            fn finish(&self) -> u64 {
+                0 // nobody asks for it
+            }
+        }
+        let mut hashing = Hashing(Sha256::new());
+        // Each part goes in behind its length or with its end, so no two keys run together into one text.
+        self.hash(&mut hashing);
+        hashing.0.finalize().into()
     }
 }
 
@@ -82,9 +118,9 @@ mod tests {
         Egress::new(Policy::default()).client("test", &Trust::default()).unwrap()
     }
 
-    fn source(cache: &TokenCache, http: &Arc<Client>, scope: &str) -> Arc<TokenSource> {
+    fn source(cache: &TokenCache, http: &Arc<Client>, namespace: &str, scope: &str) -> Arc<TokenSource> {
         let key = TokenKey {
-            namespace: "test".into(),
+            namespace: namespace.into(),
             secret_uid: "uid".into(),
             secret_version: "1".into(),
             secret_keys: ["client_id".into(), "client_secret".into()],
@@ -110,22 +146,42 @@ mod tests {
     }
 
     fn alive(cache: &TokenCache) -> usize {
-        cache.sources.lock().unwrap().values().filter(|source| source.strong_count() > 0).count()
+        cache.0.lock().unwrap().by_key.held()
+    }
+
+    async fn ask(source: Arc<TokenSource>) {
+        let failure = source.token().await.unwrap_err();
+        assert_eq!(failure.error, TokenError::Unreachable(SendError::Denied));
     }
 
     #[tokio::test]
-    async fn only_what_was_asked_for_is_remembered_and_only_so_many() {
+    async fn only_what_was_asked_for_is_remembered_and_a_namespace_has_a_share_of_bytes_for_it() {
         let (cache, http) = (TokenCache::default(), http());
-        let held = source(&cache, &http, "held");
-        drop(source(&cache, &http, "never asked for"));
+        let held = source(&cache, &http, "noisy", "held");
+        drop(source(&cache, &http, "noisy", "never asked for"));
         assert_eq!(alive(&cache), 1);
-        for n in 0..REMEMBERED + 100 {
-            let failure = source(&cache, &http, &n.to_string()).token().await.unwrap_err();
-            assert_eq!(failure.error, TokenError::Unreachable(SendError::Denied));
+        for n in 0..1100 {
+            ask(source(&cache, &http, "noisy", &format!("{n} {}", "x".repeat(2000)))).await;
         }
-        assert_eq!(alive(&cache), REMEMBERED + 1);
-        assert!(cache.sources.lock().unwrap().len() <= REMEMBERED + 2, "what is forgotten leaves nothing behind");
+        let remembered = alive(&cache) - 1;
+        assert!((50..=SHARE / 2000).contains(&remembered), "{remembered} are remembered");
+        let entries = cache.0.lock().unwrap().by_key.entries();
+        assert!(entries <= 2 * (remembered + 2), "what is forgotten leaves little behind: {entries}");
+        // Whatever that namespace does, the memory of another one is its own.
+        for n in 0..10 {
+            ask(source(&cache, &http, "quiet", &n.to_string())).await;
+        }
+        assert_eq!(alive(&cache), 1 + remembered + 10);
         drop(held);
-        assert_eq!(alive(&cache), REMEMBERED);
+        assert_eq!(alive(&cache), remembered + 10);
+    }
+
+    #[tokio::test]
+    async fn a_source_larger_than_the_share_is_not_remembered_and_takes_nothing_from_others() {
+        let (cache, http) = (TokenCache::default(), http());
+        ask(source(&cache, &http, "test", &"x".repeat(SHARE))).await;
+        assert_eq!(alive(&cache), 0);
+        ask(source(&cache, &http, "test", "small")).await;
+        assert_eq!(alive(&cache), 1);
     }
 }

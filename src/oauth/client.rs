@@ -6,7 +6,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use secrecy::SecretString;
+use secrecy::{ExposeSecret, SecretString};
 use url::Url;
 
 use super::{TokenError, answer::Token, form};
@@ -52,7 +52,18 @@ pub struct TokenRequest {
     pub http: Arc<Client>,
 }
 
+/// What a source takes in memory beside the texts of its request.
+const OVERHEAD: usize = 1024;
+
 impl TokenRequest {
+    /// What it takes in memory, about.
+    pub(super) fn bytes(&self) -> usize {
+        let Credentials { client_id, client_secret } = &self.credentials;
+        let texts = self.scopes.iter().chain(&self.audience).chain(self.parameters.iter().flat_map(<[_; 2]>::from));
+        let texts: usize = texts.map(|text| text.len() + size_of::<String>()).sum();
+        OVERHEAD + self.url.as_str().len() + client_id.len() + client_secret.expose_secret().len() + texts
+    }
+
     /// Asks the token endpoint once.
     pub(super) async fn send(&self) -> Result<Token, TokenError> {
         let request = form::encode(self).map_err(|_| TokenError::Unreachable(SendError::Broken))?;

@@ -109,6 +109,11 @@ impl Standing {
         self.token.as_ref().is_some_and(|held| held.authorization == *token)
     }
 
+    /// What it takes in memory beyond its own size.
+    pub(super) fn bytes(&self) -> usize {
+        self.token.as_ref().map_or(0, |held| held.authorization.len())
+    }
+
     /// The webhook refused the token held: it is dropped, unless one was a short time ago.
     pub(super) fn drop_token(&mut self, now: Instant) -> bool {
         let may = self.may_force(now);

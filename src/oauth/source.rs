@@ -21,7 +21,7 @@ use super::{
 pub struct TokenSource {
     request: TokenRequest,
     state: Mutex<State>,
-    /// How many sources may be remembered though nobody uses them.
+    /// How many bytes of its namespace's sources may be remembered though nobody uses them.
     memory: Arc<Semaphore>,
 }
 
@@ -135,7 +135,8 @@ impl TokenSource {
         if state.kept_until.replace(until).is_some() {
             return; // by the task below, which looks again when it wakes
         }
-        match self.memory.clone().try_acquire_owned() {
+        let bytes = self.request.bytes().saturating_add(state.standing.bytes());
+        match self.memory.clone().try_acquire_many_owned(u32::try_from(bytes).unwrap_or(u32::MAX)) {
             Ok(permit) => drop(tokio::spawn(self.clone().keep(permit))),
             Err(_) => state.kept_until = None,
         }
