@@ -13,12 +13,22 @@ fuzz_target!(|input: ([u8; 16], [u8; 16], u8, u8)| {
     let v6 = Ipv6Addr::from(address);
     let v4 = Ipv4Addr::from_bits(v6.to_bits() as u32);
     let (network, prefix): (IpAddr, u32) = match kind % 2 {
-        0 => (Ipv4Addr::from_bits(u128::from_be_bytes(network) as u32).into(), u32::from(prefix) % 33),
-        _ => (Ipv6Addr::from(network).into(), u32::from(prefix) % 129),
+        0 => {
+            let (bits, prefix) = (u128::from_be_bytes(network) as u32, u32::from(prefix) % 33);
+            (Ipv4Addr::from_bits(bits & u32::MAX.checked_shl(32 - prefix).unwrap_or(0)).into(), prefix)
+        }
+        _ => {
+            let (bits, prefix) = (u128::from_be_bytes(network), u32::from(prefix) % 129);
+            (Ipv6Addr::from_bits(bits & u128::MAX.checked_shl(128 - prefix).unwrap_or(0)).into(), prefix)
+        }
     };
-    let range: Cidr = format!("{network}/{prefix}").parse().unwrap();
+    let Ok(range) = format!("{network}/{prefix}").parse::<Cidr>() else {
+        assert!(matches!(network, IpAddr::V6(v6) if v6.to_ipv4_mapped().is_some()), "{network}/{prefix}");
+        return;
+    };
     let (closed, open) = (Policy::default(), Policy::allowing(vec![range]));
     let named = Policy::default().allowing_hosts(vec!["*.example.com".parse().unwrap()]);
+    let denying = Policy::allowing(vec!["::/0".parse().unwrap(), "0.0.0.0/0".parse().unwrap()]).denying(vec![range]);
 
     let check = |address: IpAddr| {
         let public = is_public(address);
@@ -27,6 +37,9 @@ fuzz_target!(|input: ([u8; 16], [u8; 16], u8, u8)| {
         // A range allows what an address stands for, not what it looks like.
         let in_range = is_in(&network.to_string(), prefix, unmasked(address));
         assert_eq!(open.allows(None, address), public || in_range, "{address} with {range:?}");
+        let denied = in_range || is_in(&network.to_string(), prefix, address);
+        assert_eq!(denying.allows(None, address), !denied, "{address} without {range:?}");
+        assert!(!closed.allows(Some("a.b.svc"), address), "{address} inside the cluster");
         assert_eq!(named.allows(None, address), public, "{address}");
         assert_eq!(named.allows(Some("example.com"), address), public, "{address}");
         let of_one_host = match unmasked(address) {

@@ -9,6 +9,8 @@ const SPECIAL_V4: &[(&str, u32)] = &[
     ("10.0.0.0", 8),
     ("100.64.0.0", 10),
     ("127.0.0.0", 8),
+    // Azure's platform.
+    ("168.63.129.16", 32),
     ("169.254.0.0", 16),
     ("172.16.0.0", 12),
     ("192.0.0.0", 24),
@@ -59,7 +61,7 @@ pub fn unmasked(address: IpAddr) -> IpAddr {
 /// are free; and the last before that range and the first after it.
 pub fn near_special(which: u8, rest: u32) -> [Ipv4Addr; 3] {
     let (network, prefix) = SPECIAL_V4[usize::from(which) % SPECIAL_V4.len()];
-    let (first, free) = (network.parse::<Ipv4Addr>().unwrap().to_bits(), u32::MAX >> prefix);
+    let (first, free) = (network.parse::<Ipv4Addr>().unwrap().to_bits(), u32::MAX.checked_shr(prefix).unwrap_or(0));
     [first | rest & free, first.wrapping_sub(1), (first | free).wrapping_add(1)].map(Ipv4Addr::from_bits)
 }
 

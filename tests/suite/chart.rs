@@ -154,6 +154,11 @@ fn bad_values_are_refused_with_their_name() {
         ("crds.secretAccessPolicy=true", "secretAccessPolicy"),
         ("egress.allowHosts={10.0.0.1}", "allowHosts"),
         ("egress.allowHosts={https://example.com}", "allowHosts"),
+        ("egress.denyCIDRs={10.0.0.0}", "denyCIDRs"),
+        ("egress.allowPorts={0}", "allowPorts"),
+        ("egress.nat64Prefixes={10.0.0.0/8}", "nat64Prefixes"),
+        ("dns.clusterDomain=", "clusterDomain"),
+        ("dns.servers={kube-dns}", "servers"),
     ] {
         let refusal = render_chart("tidings", &["--set", value]).unwrap_err();
         assert!(refusal.contains(expected), "{value}: {refusal}");

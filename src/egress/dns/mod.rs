@@ -74,13 +74,13 @@ pub(super) struct Found {
 pub(super) enum Fault {
     /// The name servers say that there are none.
     #[error("the name does not exist, or has no address")]
-    NoSuchName,
+    Nonexistent,
     /// The name servers did not answer, or not this.
     #[error("the name servers do not answer")]
-    NoAnswer,
+    Unanswered,
     /// There is none to ask.
     #[error("no name server is configured")]
-    NoServer,
+    Unconfigured,
 }
 
 impl Default for Dns {
@@ -109,9 +109,9 @@ impl Dns {
         if let Some(addresses) = of_file {
             return Ok(Found { addresses: addresses.into(), until: Instant::now() + READ_AGAIN });
         }
-        let resolver = resolver.ok_or(Fault::NoServer)?;
-        let name = Name::from_ascii(&name).map_err(|_| Fault::NoSuchName)?;
-        timeout(NAME, both_families(&resolver, name)).await.unwrap_or(Err(Fault::NoAnswer))
+        let resolver = resolver.ok_or(Fault::Unconfigured)?;
+        let name = Name::from_ascii(&name).map_err(|_| Fault::Nonexistent)?;
+        timeout(NAME, both_families(&resolver, name)).await.unwrap_or(Err(Fault::Unanswered))
     }
 
     /// The resolver and the hosts of now.
@@ -191,9 +191,9 @@ async fn both_families(resolver: &TokioResolver, name: Name) -> Result<Found, Fa
     found.truncate(MOST_ADDRESSES);
     match (found.is_empty(), &v4, &v6) {
         (false, ..) => Ok(Found { addresses: found.into(), until }),
-        (true, v4, v6) if is_negative(v4) && is_negative(v6) => Err(Fault::NoSuchName),
-        (true, Err(error), _) | (true, _, Err(error)) if error.is_nx_domain() => Err(Fault::NoSuchName),
-        _ => Err(Fault::NoAnswer),
+        (true, v4, v6) if is_negative(v4) && is_negative(v6) => Err(Fault::Nonexistent),
+        (true, Err(error), _) | (true, _, Err(error)) if error.is_nx_domain() => Err(Fault::Nonexistent),
+        _ => Err(Fault::Unanswered),
     }
 }
 

@@ -90,8 +90,8 @@ impl Inner {
             Err(fault) => {
                 // Silence is not remembered: the next one asks again.
                 match fault {
-                    Fault::NoSuchName => names.insert(name, Entry::Known(Err(fault), Instant::now() + NEGATIVE)),
-                    Fault::NoAnswer | Fault::NoServer => names.remove(&name),
+                    Fault::Nonexistent => names.insert(name, Entry::Known(Err(fault), Instant::now() + NEGATIVE)),
+                    Fault::Unanswered | Fault::Unconfigured => names.remove(&name),
                 };
                 Err(fault)
             }
@@ -117,9 +117,9 @@ fn make_room(names: &mut HashMap<String, Entry>) {
 impl From<Fault> for io::Error {
     fn from(fault: Fault) -> Self {
         let kind = match fault {
-            Fault::NoSuchName => io::ErrorKind::NotFound,
-            Fault::NoAnswer => io::ErrorKind::HostUnreachable,
-            Fault::NoServer => io::ErrorKind::Unsupported,
+            Fault::Nonexistent => io::ErrorKind::NotFound,
+            Fault::Unanswered => io::ErrorKind::HostUnreachable,
+            Fault::Unconfigured => io::ErrorKind::Unsupported,
         };
         Self::new(kind, fault)
     }
