@@ -46,6 +46,9 @@ const IDLE_PER_HOST: usize = 64;
 /// Apache): a request on a connection that the other side is just closing fails. This bounds them over all hosts, too.
 const IDLE_FOR: Duration = Duration::from_secs(4);
 
+/// A kept connection that breaks later than this after a request was not closed at that moment. By then it may also be out of
+/// date that the request may be sent.
+const AT_ONCE: Duration = Duration::from_secs(1);
 /// TLS sessions that one client remembers, to take up again.
 const SESSIONS: usize = 32;
 /// How the operator names itself.
@@ -175,6 +178,9 @@ impl Client {
     ///
     /// Once the status is known there is an answer: a body that is too long, too slow or broken only leaves it
     /// incomplete, and its connection is not used again.
+    ///
+    /// A kept connection may be closed by the other side just as a request goes out on it: where such a one breaks at once
+    /// and nothing came back, the request is sent once more, on a new connection.
     pub async fn send(
         &self,
         request: Request<Bytes>,
@@ -185,23 +191,28 @@ impl Client {
         self.check_text(&url)?;
         let deadline = Instant::now() + timeout;
         let exchange = timeout_at(deadline, self.exchange(request)).await.map_err(|_| SendError::Timeout)?;
-        let (head, mut incoming) = exchange?.into_parts();
-        let headers: usize = head.headers.iter().map(|(name, value)| name.as_str().len() + value.len()).sum();
-        if headers > HEADER_LIMIT {
-            return Err(SendError::Broken);
-        }
-        let mut body = Zeroizing::default();
-        let complete = timeout_at(deadline, read(&mut incoming, &mut body, body_limit)).await.unwrap_or(false);
-        Ok(Answer { status: head.status, headers: head.headers, body, complete })
+        answer(exchange?, body_limit, deadline).await
     }
 
-    /// One exchange. A kept connection may be closed by the other side just as a request goes out on it: where nothing came
-    /// back on such a one, the request is sent once more, on a new connection.
+    /// The same, never sent more than once, whatever the connection.
+    pub async fn send_once(
+        &self,
+        request: Request<Bytes>,
+        body_limit: usize,
+        timeout: Duration,
+    ) -> Result<Answer, SendError> {
+        let (url, request) = normalized(request)?;
+        self.check_text(&url)?;
+        let deadline = Instant::now() + timeout;
+        let exchange = timeout_at(deadline, self.http.request(request)).await.map_err(|_| SendError::Timeout)?;
+        answer(exchange.map_err(|error| sort(&error))?, body_limit, deadline).await
+    }
+
     async fn exchange(&self, mut request: Request<Full<Bytes>>) -> Result<Response<Incoming>, SendError> {
-        let again = request.clone();
+        let (again, began) = (request.clone(), Instant::now());
         let connection = capture_connection(&mut request);
         let result = match self.http.request(request).await {
-            Err(error) if !error.is_connect() && is_kept_and_silent(&connection) => {
+            Err(error) if !error.is_connect() && began.elapsed() < AT_ONCE && is_kept_and_silent(&connection) => {
                 let mut fresh = legacy::Client::builder(TokioExecutor::new());
                 fresh.pool_max_idle_per_host(0).build(self.connector.clone()).request(again).await
             }
@@ -251,6 +262,18 @@ fn normalized(request: Request<Bytes>) -> Result<(Url, Request<Full<Bytes>>), Se
     request.headers_mut().entry(ACCEPT).or_insert(HeaderValue::from_static("*/*"));
     request.headers_mut().entry(USER_AGENT).or_insert(AGENT);
     if url.scheme() == "https" { Ok((url, request)) } else { Err(SendError::Broken) }
+}
+
+/// Reads the answer until the deadline.
+async fn answer(response: Response<Incoming>, body_limit: usize, deadline: Instant) -> Result<Answer, SendError> {
+    let (head, mut incoming) = response.into_parts();
+    let headers: usize = head.headers.iter().map(|(name, value)| name.as_str().len() + value.len()).sum();
+    if headers > HEADER_LIMIT {
+        return Err(SendError::Broken);
+    }
+    let mut body = Zeroizing::default();
+    let complete = timeout_at(deadline, read(&mut incoming, &mut body, body_limit)).await.unwrap_or(false);
+    Ok(Answer { status: head.status, headers: head.headers, body, complete })
 }
 
 fn is_kept_and_silent(connection: &CaptureConnection) -> bool {

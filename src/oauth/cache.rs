@@ -155,7 +155,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn only_what_was_asked_for_is_remembered_and_a_namespace_has_a_share_of_bytes_for_it() {
+    async fn s17_only_what_was_asked_for_is_remembered_and_a_namespace_has_a_share_of_bytes_for_it() {
         let (cache, http) = (TokenCache::default(), http());
         let held = source(&cache, &http, "noisy", "held");
         drop(source(&cache, &http, "noisy", "never asked for"));
@@ -177,7 +177,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_source_larger_than_the_share_is_not_remembered_and_takes_nothing_from_others() {
+    async fn s17_a_source_larger_than_the_share_is_not_remembered_and_takes_nothing_from_others() {
         let (cache, http) = (TokenCache::default(), http());
         ask(source(&cache, &http, "test", &"x".repeat(SHARE))).await;
         assert_eq!(alive(&cache), 0);

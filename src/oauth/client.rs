@@ -67,7 +67,8 @@ impl TokenRequest {
     /// Asks the token endpoint once.
     pub(super) async fn send(&self) -> Result<Token, TokenError> {
         let request = form::encode(self).map_err(|_| TokenError::Unreachable(SendError::Broken))?;
-        let answer = self.http.send(request, ANSWER_LIMIT, self.timeout).await.map_err(TokenError::Unreachable)?;
+        // Whatever the connection, once: how often a token service is asked is bounded elsewhere.
+        let answer = self.http.send_once(request, ANSWER_LIMIT, self.timeout).await.map_err(TokenError::Unreachable)?;
         Token::read(answer, SystemTime::now())
     }
 }

@@ -46,7 +46,7 @@ fn asked(server: &NameServer) -> Vec<String> {
 
 #[tokio::test]
 async fn s21_names_that_no_name_server_answers_for_delay_no_other_namespace() {
-    const SHARE: usize = 16;
+    const SHARE: usize = 8;
     let authority = Authority::new();
     let webhook = RawServer::answering(
         authority.server_config(&["hooks.healthy.example"]),
@@ -85,7 +85,7 @@ async fn s21_a_look_up_that_nobody_waits_for_any_more_leaves_its_place_to_the_ne
     });
     let names = names.unwrap();
     let client = asking(&names, allowing("127.0.0.1")).client("test", &Trust::default()).unwrap();
-    let mut looks: Vec<_> = (0..16)
+    let mut looks: Vec<_> = (0..8)
         .map(|n| {
             let client = client.clone();
             tokio::spawn(async move { client.check(&url(&format!("{n}.hanging.example"))).await })

@@ -18,8 +18,9 @@ use super::{Dns, Fault, Found};
 use crate::egress::Lookup;
 
 /// So many names of one namespace are asked for at once; more wait. Whatever the name servers do with these, they take
-/// nothing from another namespace.
-const AT_ONCE: usize = 16;
+/// nothing from another namespace. While a name server is silent, each holds up to eight sockets: two families, four
+/// questions.
+const AT_ONCE: usize = 8;
 /// So many names are remembered before the ones that are out of date are dropped.
 const REMEMBERED: usize = 256;
 /// That a name does not exist is believed for this long.
