@@ -1,6 +1,8 @@
-//! The operator's own HTTP endpoint: `/healthz`, `/readyz`, `/metrics`. Plain HTTP, no secrets, meant for the cluster.
+//! The operator's own HTTP endpoints, plain and without secrets: health (`/healthz`, `/readyz`) on one address, `/metrics` on
+//! another, so that no client of the metrics can keep the kubelet from the health.
 
 use std::{
+    collections::VecDeque,
     convert::Infallible,
     io,
     net::SocketAddr,
@@ -14,14 +16,17 @@ use std::{
 use http::{Request, Response, StatusCode, header::CONTENT_TYPE};
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::{net::TcpListener, sync::Semaphore};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    task::{AbortHandle, JoinSet},
+};
 use tracing::debug;
 
 use crate::metrics::Metrics;
 
-/// More connections than this wait.
+/// The most connections to one address at once.
 const CONNECTIONS: usize = 64;
-/// A connection that asks for nothing this long is closed.
+/// A connection without a complete request is closed after this time.
 const PATIENCE: Duration = Duration::from_secs(3);
 
 /// Says ready once as many parts as expected have said so, and while it stands by.
@@ -49,18 +54,25 @@ impl Readiness {
     }
 }
 
+/// What one address answers.
+#[derive(Clone)]
+pub enum Answers {
+    /// `/healthz` and `/readyz`.
+    Health(Readiness),
+    /// `/metrics`.
+    Metrics(Metrics),
+}
+
 /// Listens on `address`; fails if it is taken.
 pub async fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     TcpListener::bind(address).await
 }
 
-/// Answers until dropped.
-pub async fn serve(listener: TcpListener, readiness: Readiness, metrics: Metrics) {
-    let slots = Arc::new(Semaphore::new(CONNECTIONS));
+/// Answers until dropped. A new connection always gets in: if all slots are in use, the server closes the oldest connection.
+/// A request is answered as soon as it is read, so the oldest connection is one that sends none or reads no answer.
+pub async fn serve(listener: TcpListener, answers: Answers) {
+    let (mut connections, mut open) = (JoinSet::new(), VecDeque::new());
     loop {
-        let Ok(slot) = slots.clone().acquire_owned().await else {
-            return;
-        };
         let stream = match listener.accept().await {
             Ok((stream, _)) => stream,
             Err(error) => {
@@ -69,42 +81,57 @@ pub async fn serve(listener: TcpListener, readiness: Readiness, metrics: Metrics
                 continue;
             }
         };
-        let (readiness, metrics) = (readiness.clone(), metrics.clone());
-        tokio::spawn(async move {
-            let service = service_fn(|request| {
-                let answer = answer(&request, &readiness, &metrics);
-                async move { Ok::<_, Infallible>(answer) }
-            });
-            let connection = http1::Builder::new()
-                .timer(TokioTimer::new())
-                .header_read_timeout(PATIENCE)
-                .keep_alive(false)
-                .serve_connection(TokioIo::new(stream), service);
-            if let Err(error) = connection.await {
-                debug!(%error, "serving a connection");
-            }
-            drop(slot);
-        });
+        while connections.try_join_next().is_some() {}
+        open.retain(|connection: &AbortHandle| !connection.is_finished());
+        if open.len() >= CONNECTIONS
+            && let Some(oldest) = open.pop_front()
+        {
+            oldest.abort();
+        }
+        open.push_back(connections.spawn(converse(stream, answers.clone())));
     }
 }
 
-fn answer(request: &Request<Incoming>, readiness: &Readiness, metrics: &Metrics) -> Response<String> {
-    let (status, text) = match request.uri().path() {
-        "/healthz" => (StatusCode::OK, "ok\n".to_owned()),
-        "/readyz" if readiness.is_ready() => (StatusCode::OK, "ok\n".to_owned()),
-        "/readyz" => {
-            (StatusCode::SERVICE_UNAVAILABLE, "not ready: still listing Subscribers and Notifications\n".to_owned())
-        }
-        "/metrics" => (StatusCode::OK, metrics.encode()),
-        _ => (StatusCode::NOT_FOUND, "here are /healthz, /readyz and /metrics\n".to_owned()),
-    };
-    let mut response = Response::new(text);
-    *response.status_mut() = status;
-    let content_type = if request.uri().path() == "/metrics" {
-        "application/openmetrics-text; version=1.0.0; charset=utf-8"
-    } else {
-        "text/plain; charset=utf-8"
-    };
-    response.headers_mut().insert(CONTENT_TYPE, http::HeaderValue::from_static(content_type));
-    response
+async fn converse(stream: TcpStream, answers: Answers) {
+    let service = service_fn(|request: Request<Incoming>| {
+        let answer = answers.to(request.uri().path());
+        async move { Ok::<_, Infallible>(answer) }
+    });
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(PATIENCE)
+        .keep_alive(false)
+        .serve_connection(TokioIo::new(stream), service);
+    if let Err(error) = connection.await {
+        debug!(%error, "serving a connection");
+    }
+}
+
+impl Answers {
+    fn to(&self, path: &str) -> Response<String> {
+        let plain = "text/plain; charset=utf-8";
+        let (status, content_type, text) = match (self, path) {
+            (Self::Health(_), "/healthz") => (StatusCode::OK, plain, "ok\n".to_owned()),
+            (Self::Health(readiness), "/readyz") if readiness.is_ready() => (StatusCode::OK, plain, "ok\n".to_owned()),
+            (Self::Health(_), "/readyz") => {
+                let text = "not ready: still listing Subscribers and Notifications\n".to_owned();
+                (StatusCode::SERVICE_UNAVAILABLE, plain, text)
+            }
+            (Self::Metrics(metrics), "/metrics") => {
+                (StatusCode::OK, "application/openmetrics-text; version=1.0.0; charset=utf-8", metrics.encode())
+            }
+            (Self::Health(_), _) => {
+                let text = "this address serves /healthz and /readyz; --admin-addr serves /metrics\n".to_owned();
+                (StatusCode::NOT_FOUND, plain, text)
+            }
+            (Self::Metrics(_), _) => {
+                let text = "this address serves /metrics; --health-addr serves /healthz and /readyz\n".to_owned();
+                (StatusCode::NOT_FOUND, plain, text)
+            }
+        };
+        let mut response = Response::new(text);
+        *response.status_mut() = status;
+        response.headers_mut().insert(CONTENT_TYPE, http::HeaderValue::from_static(content_type));
+        response
+    }
 }

@@ -91,9 +91,13 @@ pub struct Run {
     #[arg(long, value_name = "SECONDS", env = "TIDINGS_GENERATED_TTL", default_value_t = 604_800, value_parser = clap::value_parser!(u32).range(..=31_536_000))]
     pub generated_ttl: u32,
 
-    /// Where /healthz, /readyz and /metrics are served.
+    /// Where /metrics is served.
     #[arg(long, value_name = "ADDRESS", env = "TIDINGS_ADMIN_ADDR", default_value = "127.0.0.1:8080")]
     pub admin_addr: SocketAddr,
+
+    /// Where /healthz and /readyz are served.
+    #[arg(long, value_name = "ADDRESS", env = "TIDINGS_HEALTH_ADDR", default_value = "127.0.0.1:8081")]
+    pub health_addr: SocketAddr,
 
     /// Attempts under way at once, over all Subscribers; one has at most an eighth of it, a namespace a quarter.
     #[arg(long, value_name = "NUMBER", env = "TIDINGS_MAX_IN_FLIGHT", default_value = "1024", value_parser = clap::value_parser!(u32).range(1..=100_000))]
@@ -143,6 +147,7 @@ impl From<Run> for Settings {
             lease: run.lease_namespace.filter(|name| !name.is_empty()).map(|namespace| (namespace, run.lease_name)),
             generated_ttl: run.generated_ttl,
             admin_addr: run.admin_addr,
+            health_addr: run.health_addr,
             max_in_flight: run.max_in_flight as usize,
             event_bytes: (run.event_memory as usize) << 20,
         }

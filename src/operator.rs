@@ -10,6 +10,7 @@ use std::{
 use http::HeaderValue;
 use kube::{Api, Client, Config, api::ListParams, core::PartialObjectMeta};
 use tokio::{
+    net::TcpListener,
     signal::unix::{Signal, SignalKind},
     sync::{mpsc, watch},
     task::{JoinError, JoinHandle, JoinSet},
@@ -18,7 +19,7 @@ use tokio::{
 use tracing::{info, warn};
 
 use crate::{
-    admin::{self, Readiness},
+    admin::{self, Answers, Readiness},
     api::Subscriber,
     api_server,
     controller::{
@@ -65,8 +66,10 @@ pub struct Settings {
     pub lease: Option<(String, String)>,
     /// Seconds that finished Notifications made with generateName are kept for; 0: for good.
     pub generated_ttl: u32,
-    /// Where the admin endpoint listens.
+    /// Where the metrics are served.
     pub admin_addr: SocketAddr,
+    /// Where health and readiness are served.
+    pub health_addr: SocketAddr,
     /// Attempts under way at once, over all Subscribers.
     pub max_in_flight: usize,
     /// Bytes of events in memory: half for those that are sent, half for untried ones.
@@ -94,9 +97,11 @@ pub enum Error {
     /// The certificate authorities that an administrator named cannot be read.
     #[error(transparent)]
     Roots(#[from] NoRoots),
-    /// The admin address cannot be used.
-    #[error("--admin-addr {address}: {source}")]
-    Admin {
+    /// An address of the operator's own cannot be used.
+    #[error("{flag} {address}: {source}")]
+    Address {
+        /// The flag that names it.
+        flag: &'static str,
         /// The address.
         address: SocketAddr,
         /// Why not.
@@ -130,9 +135,8 @@ pub async fn run(settings: Settings) -> Result<(), Error> {
     raise_descriptor_limit(settings.max_in_flight);
     let mut terminated = signal(SignalKind::terminate())?;
     let mut interrupted = signal(SignalKind::interrupt())?;
-    let listener = admin::bind(settings.admin_addr)
-        .await
-        .map_err(|source| Error::Admin { address: settings.admin_addr, source })?;
+    let for_health = listen("--health-addr", settings.health_addr).await?;
+    let for_metrics = listen("--admin-addr", settings.admin_addr).await?;
     load_public_roots()?;
     let config = Config::infer().await?;
     let client = api_server::reader(&config).map_err(Error::Client)?;
@@ -143,7 +147,8 @@ pub async fn run(settings: Settings) -> Result<(), Error> {
     let readiness = Readiness::of_parts(namespaces.len() + 1);
     let mut parts = JoinSet::new();
     // Before anything is asked of the API server: whoever asks whether this process lives is answered meanwhile.
-    parts.spawn(admin::serve(listener, readiness.clone(), metrics.clone()));
+    parts.spawn(admin::serve(for_health, Answers::Health(readiness.clone())));
+    parts.spawn(admin::serve(for_metrics, Answers::Metrics(metrics.clone())));
     let checked = async {
         check_crds(&client, &namespaces).await?;
         // Outcomes are written again by the writer itself, which knows when not to.
@@ -264,6 +269,10 @@ pub async fn run(settings: Settings) -> Result<(), Error> {
     }
     info!("tidings ends");
     result
+}
+
+async fn listen(flag: &'static str, address: SocketAddr) -> Result<TcpListener, Error> {
+    admin::bind(address).await.map_err(|source| Error::Address { flag, address, source })
 }
 
 /// Stands by until this operator leads (true) or is to end before (false).

@@ -20,6 +20,7 @@ const TERMINATION_LIMIT: Duration = Duration::from_secs(75);
 pub struct Operator {
     process: Process,
     admin: SocketAddr,
+    health: SocketAddr,
     /// Of the log, unless that is to outlive it.
     _folder: Option<Folder>,
 }
@@ -35,7 +36,8 @@ impl Drop for Operator {
 }
 
 impl Operator {
-    /// Starts `tidings run --admin-addr 127.0.0.1:<free port>` with `args` behind, under the rights of `kubeconfig`.
+    /// Starts `tidings run` with free ports of 127.0.0.1 as `--admin-addr` and `--health-addr`, and with `args` behind, under
+    /// the rights of `kubeconfig`.
     ///
     /// # Errors
     /// When no process can be started. Whether it is ready is for [`Operator::ready`] to tell.
@@ -66,11 +68,11 @@ impl Operator {
         args: &[&str],
         env: &[(&str, &str)],
     ) -> Result<Self> {
-        let admin = free_address()?;
-        let program =
-            program.args(["run", "--admin-addr", &admin.to_string()]).args(args).env("KUBECONFIG", kubeconfig);
+        let (admin, health) = (free_address()?, free_address()?);
+        let own = ["run", "--admin-addr", &admin.to_string(), "--health-addr", &health.to_string()];
+        let program = program.args(own).args(args).env("KUBECONFIG", kubeconfig);
         let program = env.iter().fold(program, |program, (name, value)| program.env(name, value));
-        Ok(Self { process: Process::start(program).await?, admin, _folder: folder })
+        Ok(Self { process: Process::start(program).await?, admin, health, _folder: folder })
     }
 
     /// Waits until `/readyz` answers 200.
@@ -80,7 +82,7 @@ impl Operator {
     pub async fn ready(&self, limit: Duration) -> Result<()> {
         let end = Instant::now() + limit;
         loop {
-            let answer = get(self.admin, "/readyz", Duration::from_secs(2)).await;
+            let answer = get(self.health, "/readyz", Duration::from_secs(2)).await;
             if matches!(answer, Ok((200, _))) {
                 return Ok(());
             }
@@ -96,10 +98,16 @@ impl Operator {
         }
     }
 
-    /// Where health, readiness and metrics are.
+    /// Where the metrics are.
     #[must_use]
     pub fn admin_address(&self) -> SocketAddr {
         self.admin
+    }
+
+    /// Where health and readiness are.
+    #[must_use]
+    pub fn health_address(&self) -> SocketAddr {
+        self.health
     }
 
     /// The process: its pid, its signals (`STOP`, `CONT`), its log file.

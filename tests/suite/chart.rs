@@ -6,14 +6,14 @@ use tidings::api::SECRET_ACCESS_POLICY;
 
 use crate::cluster::{cluster, files, namespace, render_chart, root};
 
-fn objects(manifests: &str) -> Vec<Value> {
+pub fn objects(manifests: &str) -> Vec<Value> {
     serde_yaml::Deserializer::from_str(manifests)
         .map(|document| Value::deserialize(document).unwrap())
         .filter(|document| !document.is_null())
         .collect()
 }
 
-fn of_kind<'a>(objects: &'a [Value], kind: &str) -> Vec<&'a Value> {
+pub fn of_kind<'a>(objects: &'a [Value], kind: &str) -> Vec<&'a Value> {
     objects.iter().filter(|object| object["kind"] == kind).collect()
 }
 

@@ -31,6 +31,7 @@ mod looks;
 mod names;
 mod outcomes;
 mod panics;
+mod probes;
 mod quotes;
 mod reference;
 mod refusals;

@@ -24,7 +24,8 @@ async fn it_is_run_as_its_command_line_wants_it() {
     let script = r#"echo "$KUBECONFIG $EXTRA $*"; trap 'exit 0' TERM; while :; do sleep 0.01; done"#;
     let program = program(&folder, script);
     let mut operator = Operator::start(&program, Path::new("/config"), &["--a", "b"], &[("EXTRA", "c")]).await.unwrap();
-    let line = format!("/config c run --admin-addr {} --a b\n", operator.admin_address());
+    let (admin, health) = (operator.admin_address(), operator.health_address());
+    let line = format!("/config c run --admin-addr {admin} --health-addr {health} --a b\n");
     until("started", || operator.logs() == line).await;
     operator.kill().await.unwrap();
     operator.restart().await.unwrap();
