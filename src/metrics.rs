@@ -55,7 +55,7 @@ impl Default for Metrics {
         let finished_stored = Gauge::default();
         registry.register(
             "notifications_finished_stored",
-            "Delivered and Failed Notifications in the API server, counted at the start and hourly; in between what this process finishes, replays and deletes is added up, and what others delete is not noticed",
+            "Delivered and Failed Notifications in the API server, counted at the start and every 24 hours; in between the operator adds up what it finishes, replays and deletes itself",
             finished_stored.clone(),
         );
         let leading = Gauge::default();
@@ -91,15 +91,9 @@ impl Metrics {
     /// A Notification got its final phase.
     pub fn finished(&self, phase: &'static str) {
         self.0.finished.get_or_create(&[("phase", phase)]).inc();
-        self.0.finished_stored.inc();
     }
 
-    /// How many finished Notifications are stored, as far as is known.
-    pub fn finished_stored(&self) -> i64 {
-        self.0.finished_stored.get()
-    }
-
-    /// So many more finished Notifications are stored than was known.
+    /// This many more finished Notifications are stored than were known.
     pub fn finished_stored_changed(&self, by: i64) {
         self.0.finished_stored.inc_by(by);
     }

@@ -217,6 +217,7 @@ pub async fn run(settings: Settings) -> Result<(), Error> {
     let (signals_to, signals) = mpsc::unbounded_channel();
     let (census_to, census) = mpsc::unbounded_channel();
     let retention = Retention::new(writer.clone(), metrics.clone(), settings.generated_ttl);
+    let stock = retention.stock();
     let replays = Arc::new(HandledReplays::default());
     let attempts = Attempts {
         writer: StatusWriter { client: writer.clone(), metrics: metrics.clone() },
@@ -235,7 +236,8 @@ pub async fn run(settings: Settings) -> Result<(), Error> {
     parts.spawn(retention.run(namespaces.clone(), stopped()));
     for namespace in namespaces.clone() {
         let handled = replays.clone();
-        let replays = Replays { client: client.clone(), writer: writer.clone(), metrics: metrics.clone(), handled };
+        let (writer, metrics, stock) = (writer.clone(), metrics.clone(), stock.clone());
+        let replays = Replays { client: client.clone(), writer, metrics, stock, handled };
         parts.spawn(replays.run(namespace, stopped()));
     }
     let ready = readiness.clone();

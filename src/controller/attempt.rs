@@ -211,9 +211,9 @@ impl Attempts {
                 next: status.next_attempt_time.as_ref().map(|time| time.0),
                 wait: retry_after,
             }),
-            Written::Recorded { version, over_final } => {
+            Written::Recorded { version, over_final, replay_asked } => {
                 self.writer.metrics.finished(status.phase.as_str());
-                self.retention.finished(&object, &status);
+                self.retention.finished(&object, &status, (!replay_asked).then_some(version));
                 Ended::Finished { version, out_of_sight: over_final }
             }
             Written::Gone => Ended::Gone,
@@ -292,10 +292,10 @@ impl Attempts {
         };
         let status = expired(&object, Timestamp::now());
         match self.writer.record(&object, &status).await {
-            Written::Recorded { version, over_final } => {
+            Written::Recorded { version, over_final, replay_asked } => {
                 info!(notification = %format_args!("{}/{name}", lane.namespace), attempts = status.attempts, "expired");
                 self.writer.metrics.finished(status.phase.as_str());
-                self.retention.finished(&object, &status);
+                self.retention.finished(&object, &status, (!replay_asked).then_some(version));
                 Ended::Finished { version, out_of_sight: over_final }
             }
             Written::Gone => Ended::Gone,

@@ -38,7 +38,7 @@ pub use notifications::{Inputs, Notifications};
 pub use registry::{Change, Registry};
 pub use replay::Replays;
 pub use resolve::{Resolver, Route};
-pub use retention::{Finished, Retention, RetentionHandle};
+pub use retention::{Retention, RetentionHandle, Stock};
 pub use status::{StatusWriter, outcome_request};
 pub use subscribers::{Announcer, Subscribers};
 pub use unfinished::{PAGE, SELECTOR, Unfinished};

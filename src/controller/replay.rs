@@ -23,7 +23,7 @@ use tokio::{sync::Notify, time::sleep};
 use tracing::{info, warn};
 
 use super::{
-    HandledReplays, WATCH_SECONDS, in_namespace, in_time,
+    HandledReplays, Stock, WATCH_SECONDS, in_namespace, in_time,
     notification_status::conditions,
     patch::{self, add, test},
     stored::Stored,
@@ -53,6 +53,8 @@ pub struct Replays {
     pub writer: Client,
     /// Counts the writes.
     pub metrics: Metrics,
+    /// Where a finished Notification that is replayed is taken off.
+    pub stock: Stock,
     /// Where it is noted what was replayed.
     pub handled: Arc<HandledReplays>,
 }
@@ -136,7 +138,7 @@ impl Replays {
         self.handled.note(read);
         self.metrics.status_write("recorded");
         if read.status.is_finished() {
-            self.metrics.finished_stored_changed(-1);
+            self.stock.changed(read.namespace(), -1);
         }
         info!(notification = %format_args!("{}/{}", read.namespace(), read.name()), label = read.replay_label(), "replayed: it is sent again");
     }

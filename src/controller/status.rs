@@ -12,7 +12,7 @@ use tracing::warn;
 use super::{
     Unfinished, in_time,
     patch::{self, add, test},
-    unfinished::{Status, slim},
+    unfinished::{Status, replay_label, slim},
     version,
 };
 use crate::{
@@ -62,6 +62,8 @@ pub enum Written {
         version: u64,
         /// Whether it replaced a final status of another.
         over_final: bool,
+        /// Whether a label asks for a replay that this status does not speak of.
+        replay_asked: bool,
     },
     /// The Notification is gone, or another one has its name: nothing to write to.
     Gone,
@@ -101,9 +103,9 @@ impl StatusWriter {
         let mut failures = 0;
         loop {
             match self.patch(read, &expected, status).await {
-                Ok(version) => {
+                Ok(metadata) => {
                     self.metrics.status_write("recorded");
-                    return Written::Recorded { version, over_final: expected.is_final() };
+                    return recorded(&metadata, status, &expected);
                 }
                 Err(kube::Error::Api(answer)) if answer.code == 404 => return Written::Gone,
                 Err(kube::Error::Api(answer)) if answer.code == 422 => match self.read(read).await {
@@ -111,7 +113,7 @@ impl StatusWriter {
                     Ok(Some(current)) => {
                         self.metrics.status_write("conflict");
                         if is_ours(&current, status) {
-                            return Written::Recorded { version: current.version(), over_final: expected.is_final() };
+                            return recorded(&current.metadata, status, &expected);
                         }
                         let found = Expected::of(&current);
                         // Replayed since, by a label that this attempt did not see: what became of the life before says
@@ -164,10 +166,10 @@ impl StatusWriter {
         read: &Unfinished,
         expected: &Expected,
         status: &NotificationStatus,
-    ) -> Result<u64, kube::Error> {
+    ) -> Result<ObjectMeta, kube::Error> {
         let request = over(read, expected, status)?;
         let written = in_time(self.client.request::<Answer>(request)).await?;
-        Ok(version(&written.metadata))
+        Ok(written.metadata)
     }
 
     /// The object as it is now, if it is still the same one.
@@ -208,6 +210,12 @@ fn over(
     let mut request = patch::request::<Unfinished>(namespace(read), name(read), operations)?;
     request.headers_mut().insert(ACCEPT, HeaderValue::from_static(METADATA_ALONE));
     Ok(request)
+}
+
+/// `status` stands over what was expected, in the object of this metadata.
+fn recorded(metadata: &ObjectMeta, status: &NotificationStatus, expected: &Expected) -> Written {
+    let replay_asked = replay_label(metadata).is_some_and(|label| status.last_handled_replay.as_deref() != Some(label));
+    Written::Recorded { version: version(metadata), over_final: expected.is_final(), replay_asked }
 }
 
 fn namespace(read: &Unfinished) -> &str {

@@ -4,7 +4,12 @@ use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
-use testkit::{Behaviour, Operator};
+use testkit::{
+    ApiProxy, Behaviour, Operator,
+    api_proxy::{Call, Treatment},
+    audit::AuditEvent,
+    chart,
+};
 use tokio::time::{Instant, sleep};
 
 use crate::world::{CLIENT, PATIENCE, World, path};
@@ -184,6 +189,94 @@ async fn the_count_of_finished_ones_is_there_after_a_restart_and_a_replay_takes_
     until_stored(&operator, 4).await;
     world.subscriber("shop", |_| ()).await;
     until_stored(&operator, 5).await;
+}
+
+/// Refuses the deletion of Notifications in the namespace of `world`; returns when that is in force.
+async fn refuse_deletes(world: &World) {
+    let name = format!("{}-deletes", world.namespace);
+    let policy = json!({"apiVersion": "v1", "kind": "List", "items": [
+        {"apiVersion": "admissionregistration.k8s.io/v1", "kind": "ValidatingAdmissionPolicy",
+            "metadata": {"name": name}, "spec": {"failurePolicy": "Fail",
+            "matchConstraints": {"resourceRules": [{"apiGroups": ["tidings.dev"], "apiVersions": ["*"],
+                "operations": ["DELETE"], "resources": ["notifications"]}]},
+            "validations": [{"expression": format!("oldObject.metadata.namespace != '{}'", world.namespace)}]}},
+        {"apiVersion": "admissionregistration.k8s.io/v1", "kind": "ValidatingAdmissionPolicyBinding",
+            "metadata": {"name": name}, "spec": {"policyName": name, "validationActions": ["Deny"]}},
+    ]});
+    world.plane.admin().apply(&policy.to_string(), &["--server-side"]).await.unwrap();
+    world.notification("probe", "none", json!({"source": "/s", "type": "t"})).await;
+    let end = Instant::now() + PATIENCE;
+    while world.kubectl(&["delete", "ntf", "probe", "--dry-run=server"]).await.success {
+        assert!(Instant::now() < end, "the policy is not in force");
+        sleep(Duration::from_millis(100)).await;
+    }
+}
+
+#[tokio::test]
+async fn what_cannot_be_deleted_in_one_namespace_delays_no_other() {
+    let (refused, other) = (shop("ttl-refused").await, World::new("ttl-other").await);
+    refuse_deletes(&refused).await;
+    chart::install(refused.plane, &refused.namespace, &[&refused.namespace, &other.namespace]).await.unwrap();
+    other.secret(CLIENT.1).await;
+    other.subscriber("shop", |_| ()).await;
+    let operator = operator_with(&refused, &["--watch-namespace", &other.namespace]).await;
+    let items: Vec<_> = (0..100).map(|n| notification(json!({"name": format!("n-{n}")}), Some(0))).collect();
+    refused.apply(&json!({"apiVersion": "v1", "kind": "List", "items": items})).await;
+    refused.until_delivered(100).await;
+    for name in ["first", "second"] {
+        with_ttl(&other, name, 0).await;
+        until_gone(&other, name).await;
+    }
+    assert!(operator.logs().contains("could not be deleted yet"), "the policy refused nothing");
+    refused.until_delivered(100).await;
+}
+
+#[tokio::test]
+async fn a_namespace_that_cannot_be_listed_keeps_no_other_from_its_deadlines() {
+    let (first, last) = (shop("listed-a").await, shop("listed-b").await);
+    chart::install(first.plane, &first.namespace, &[&first.namespace, &last.namespace]).await.unwrap();
+    let proxy = ApiProxy::start(first.plane).await.unwrap();
+    let operator = first.start_through(&proxy, &["--watch-namespace", &last.namespace]).await;
+    for world in [&first, &last] {
+        with_ttl(world, "n", 3).await;
+        world.until_phase("n", "Delivered").await;
+    }
+    operator.kill().await.unwrap();
+    let broken = format!("/namespaces/{}/", first.namespace);
+    let lists_finished = |call: &Call| call.is_list_of("notifications") && call.query.contains("status.phase%3D");
+    proxy.treat(move |call| {
+        let fails = lists_finished(call) && call.path.contains(&broken);
+        if fails { Treatment::Answer(500) } else { Treatment::Pass }
+    });
+    let operator = first.start_through(&proxy, &["--watch-namespace", &last.namespace]).await;
+    until_gone(&last, "n").await;
+    assert!(find(&first, "n").await.is_some(), "its namespace could not be listed");
+    proxy.pass();
+    until_gone(&first, "n").await;
+    until_stored(&operator, 0).await;
+}
+
+#[tokio::test]
+async fn what_the_operator_finishes_itself_it_deletes_without_reading_it() {
+    let world = shop("ttl-reads").await;
+    let _operator = world.operator().await;
+    for n in 0..5 {
+        with_ttl(&world, &format!("n-{n}"), 0).await;
+        until_gone(&world, &format!("n-{n}")).await;
+    }
+    let is_ours = |event: &AuditEvent| event.namespace == world.namespace && event.user.contains("serviceaccount");
+    let end = Instant::now() + PATIENCE;
+    loop {
+        let audit = world.plane.audit().await.unwrap();
+        let of_ours = audit.iter().filter(|event| is_ours(event) && event.resource == "notifications");
+        let verbs: Vec<_> = of_ours.map(|event| event.verb.as_str()).collect();
+        if verbs.iter().filter(|verb| **verb == "delete").count() == 5 {
+            assert!(!verbs.contains(&"get"), "{verbs:?}");
+            return;
+        }
+        assert!(Instant::now() < end, "{verbs:?}");
+        sleep(Duration::from_millis(100)).await;
+    }
 }
 
 /// Waits until the operator says that so many finished ones are stored.

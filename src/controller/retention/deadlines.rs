@@ -1,6 +1,10 @@
 //! Which finished Notification is to be deleted when. Pure: time is passed in.
 
-use std::collections::BTreeMap;
+use std::{
+    collections::BTreeMap,
+    ops::Bound::{Excluded, Included, Unbounded},
+    time::{Duration, Instant},
+};
 
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 
@@ -38,6 +42,10 @@ pub struct Due {
     pub namespace: Box<str>,
     /// Its name.
     pub name: Box<str>,
+    /// The resourceVersion at which this was decided; None: it is to be read first.
+    pub version: Option<u64>,
+    /// How often it could not be deleted.
+    pub failures: u32,
 }
 
 /// What to do with one whose time seemed to have come, now that it was read again.
@@ -63,60 +71,128 @@ pub fn decide(read: &Stored, uid: &str, rules: Rules, now: Timestamp) -> Decisio
     }
 }
 
-/// All that are to be deleted, the next one first. There may be 100,000 of them: each is small.
+/// Deletes under way at once in one namespace, so that slow ones leave room for the other namespaces.
+const OF_ONE_NAMESPACE: usize = 8;
+/// Deletes under way at once in a namespace whose last delete failed.
+const OF_ONE_THAT_FAILS: usize = 1;
+
+/// All that are to be deleted, by namespace; the namespaces take turns. There may be 100,000 of them: each is small.
 ///
-/// One that was moved by a replay may stand here twice; it is read before anything is done, and the next complete
-/// listing drops what it did not show.
+/// One that was moved by a replay may stand here twice; the delete of a version that is gone is refused, and the next
+/// complete listing drops what it did not show.
 #[derive(Debug, Default)]
 pub struct Deadlines {
-    /// By deadline and label, with the number of the newest listing when it was last heard of.
-    places: BTreeMap<(Timestamp, Label), u64>,
+    namespaces: BTreeMap<Box<str>, Namespace>,
+    /// Whose turn was the last one.
+    last: Box<str>,
     listing: u64,
 }
 
-/// Uid, namespace and name in one text.
+#[derive(Debug, Default)]
+struct Namespace {
+    /// By deadline, the first one first.
+    places: BTreeMap<(Timestamp, Label), Place>,
+    under_way: usize,
+    /// Failures in a row, and until when nothing is deleted here after the last one.
+    failures: u32,
+    not_before: Option<Instant>,
+}
+
+#[derive(Debug)]
+struct Place {
+    /// The number of the newest listing when it was last heard of.
+    heard: u64,
+    version: Option<u64>,
+    failures: u32,
+}
+
+/// Uid and name in one text.
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Label(Box<str>);
 
 impl Label {
     fn of(due: &Due) -> Self {
-        Self([&*due.uid, &due.namespace, &due.name].join("/").into())
+        Self([&*due.uid, &due.name].join("/").into())
     }
 
-    /// Neither a namespace nor a name holds a slash.
-    fn due(&self, at: Timestamp) -> Due {
-        let mut parts = self.0.rsplitn(3, '/').map(Box::from);
-        let mut part = || parts.next().unwrap_or_default();
-        Due { at, name: part(), namespace: part(), uid: part() }
+    /// A name holds no slash.
+    fn parts(&self) -> (Box<str>, Box<str>) {
+        self.0.rsplit_once('/').map(|(uid, name)| (uid.into(), name.into())).unwrap_or_default()
+    }
+}
+
+impl Namespace {
+    fn has_room(&self) -> bool {
+        self.under_way < if self.failures > 0 { OF_ONE_THAT_FAILS } else { OF_ONE_NAMESPACE }
+    }
+
+    /// How long until the first one may be deleted; None: there is none, or enough are under way.
+    fn wait(&self, now: Timestamp, instant: Instant) -> Option<Duration> {
+        let at = self.places.first_key_value().filter(|_| self.has_room())?.0.0;
+        let until_due = Duration::try_from(at.duration_since(now)).unwrap_or_default();
+        let pause = self.not_before.map_or(Duration::ZERO, |end| end.saturating_duration_since(instant));
+        Some(until_due.max(pause))
     }
 }
 
 impl Deadlines {
     /// It is to be deleted then.
     pub fn add(&mut self, due: &Due) {
-        self.places.insert((due.at, Label::of(due)), self.listing);
+        let place = Place { heard: self.listing, version: due.version, failures: due.failures };
+        let namespace = self.namespaces.entry(due.namespace.clone()).or_default();
+        namespace.places.insert((due.at, Label::of(due)), place);
     }
 
-    /// When the next one is due.
-    pub fn next(&self) -> Option<Timestamp> {
-        self.places.first_key_value().map(|((at, _), _)| *at)
+    /// How long until the next one may be deleted.
+    pub fn wait(&self, now: Timestamp, instant: Instant) -> Option<Duration> {
+        self.namespaces.values().filter_map(|namespace| namespace.wait(now, instant)).min()
     }
 
-    /// Takes the one that has been due longest, if one is.
-    pub fn take_due(&mut self, now: Timestamp) -> Option<Due> {
-        let first = self.places.first_entry().filter(|first| first.key().0 <= now)?;
-        let (at, label) = first.remove_entry().0;
-        Some(label.due(at))
+    /// Takes the one that has been due longest in the namespace whose turn it is, if one is due. [`Self::end`] gives the
+    /// place back.
+    pub fn take_due(&mut self, now: Timestamp, instant: Instant) -> Option<Due> {
+        let behind = self.namespaces.range::<str, _>((Excluded(&*self.last), Unbounded));
+        let mut in_turn = behind.chain(self.namespaces.range::<str, _>((Unbounded, Included(&*self.last))));
+        let (name, _) = in_turn.find(|(_, namespace)| namespace.wait(now, instant) == Some(Duration::ZERO))?;
+        self.last.clone_from(name);
+        let namespace = self.namespaces.get_mut(&self.last)?;
+        let ((at, label), Place { version, failures, .. }) = namespace.places.pop_first()?;
+        namespace.under_way += 1;
+        let (uid, name) = label.parts();
+        Some(Due { at, uid, namespace: self.last.clone(), name, version, failures })
     }
 
-    /// A listing of everything begins.
-    pub fn begin_listing(&mut self) {
+    /// A delete in this namespace is over; after a failure nothing is deleted there for as long as `pause` says of that
+    /// many failures in a row.
+    pub fn end(&mut self, of: &str, failed: bool, instant: Instant, pause: impl FnOnce(u32) -> Duration) {
+        let Some(namespace) = self.namespaces.get_mut(of) else { return };
+        namespace.under_way = namespace.under_way.saturating_sub(1);
+        if !failed {
+            (namespace.failures, namespace.not_before) = (0, None);
+        } else if namespace.not_before.is_none_or(|end| end <= instant) {
+            // Those that were under way at the same time count as one failure.
+            namespace.failures = namespace.failures.saturating_add(1);
+            namespace.not_before = Some(instant + pause(namespace.failures));
+        }
+        if namespace.under_way == 0 && namespace.places.is_empty() {
+            self.namespaces.remove(of);
+        }
+    }
+
+    /// A listing begins, of one namespace or of all; returns its number.
+    pub fn begin_listing(&mut self) -> u64 {
         self.listing += 1;
+        self.listing
     }
 
-    /// The listing is complete: what was not heard of since it began is gone.
-    pub fn end_listing(&mut self) {
-        self.places.retain(|_, heard| *heard == self.listing);
+    /// The listing of this number is complete: what was not heard of since it began is gone.
+    pub fn end_listing(&mut self, listing: u64, scope: Option<&str>) {
+        self.namespaces.retain(|name, namespace| {
+            if scope.is_none_or(|scope| scope == &**name) {
+                namespace.places.retain(|_, place| place.heard >= listing);
+            }
+            namespace.under_way > 0 || !namespace.places.is_empty()
+        });
     }
 }
 
@@ -133,7 +209,25 @@ mod tests {
     }
 
     fn due(second: i64, uid: &str) -> Due {
-        Due { at: at(second), uid: uid.into(), namespace: "a".into(), name: format!("name-of-{uid}").into() }
+        due_in("a", second, uid)
+    }
+
+    fn due_in(namespace: &str, second: i64, uid: &str) -> Due {
+        let name = format!("name-of-{uid}").into();
+        Due { at: at(second), uid: uid.into(), namespace: namespace.into(), name, version: Some(7), failures: 0 }
+    }
+
+    /// Takes all that are due, as if each delete ended at once, or (`holding`) as if none did.
+    fn take(deadlines: &mut Deadlines, second: i64, holding: bool) -> Vec<Due> {
+        let instant = Instant::now();
+        let next = || {
+            let due = deadlines.take_due(at(second), instant)?;
+            if !holding {
+                deadlines.end(&due.namespace, false, instant, |_| Duration::ZERO);
+            }
+            Some(due)
+        };
+        std::iter::from_fn(next).collect()
     }
 
     /// Finished at second 50 with a time to live of 10.
@@ -204,11 +298,67 @@ mod tests {
         for (second, uid) in [(30, "c"), (10, "a"), (20, "b"), (10, "a2")] {
             deadlines.add(&due(second, uid));
         }
-        assert_eq!(deadlines.next(), Some(at(10)));
-        assert_eq!(deadlines.take_due(at(9)), None);
-        let taken: Vec<_> = std::iter::from_fn(|| deadlines.take_due(at(20))).collect();
-        assert_eq!(taken, [due(10, "a"), due(10, "a2"), due(20, "b")]);
-        assert_eq!(deadlines.next(), Some(at(30)));
+        let now = Instant::now();
+        assert_eq!(deadlines.wait(at(4), now), Some(Duration::from_secs(6)));
+        assert_eq!(deadlines.take_due(at(9), now), None);
+        assert_eq!(take(&mut deadlines, 20, false), [due(10, "a"), due(10, "a2"), due(20, "b")]);
+        assert_eq!(deadlines.wait(at(20), now), Some(Duration::from_secs(10)));
+    }
+
+    #[test]
+    fn namespaces_take_turns_however_many_are_due_in_one() {
+        let mut deadlines = Deadlines::default();
+        for uid in ["1", "2", "3"] {
+            deadlines.add(&due_in("a", 1, uid));
+        }
+        deadlines.add(&due_in("b", 9, "late"));
+        deadlines.add(&due_in("c", 5, "c"));
+        let order: Vec<_> = take(&mut deadlines, 10, false).into_iter().map(|due| due.uid).collect();
+        assert_eq!(order.iter().map(|uid| &**uid).collect::<Vec<_>>(), ["1", "late", "c", "2", "3"]);
+        assert!(deadlines.namespaces.is_empty(), "a namespace with nothing left takes no memory");
+    }
+
+    #[test]
+    fn one_namespace_has_a_share_of_what_is_under_way() {
+        let mut deadlines = Deadlines::default();
+        for n in 0..20 {
+            deadlines.add(&due_in("a", 1, &n.to_string()));
+        }
+        deadlines.add(&due_in("b", 1, "b"));
+        let taken = take(&mut deadlines, 1, true);
+        assert_eq!(taken.iter().filter(|due| &*due.namespace == "a").count(), OF_ONE_NAMESPACE);
+        assert_eq!(taken.len(), OF_ONE_NAMESPACE + 1);
+        let now = Instant::now();
+        assert_eq!(deadlines.wait(at(1), now), None, "the end of one of them is what comes next");
+        deadlines.end("a", false, now, |_| Duration::ZERO);
+        assert!(deadlines.take_due(at(1), now).is_some());
+    }
+
+    #[test]
+    fn a_namespace_that_fails_pauses_alone_and_then_tries_one_at_a_time() {
+        let mut deadlines = Deadlines::default();
+        for uid in ["1", "2", "3"] {
+            deadlines.add(&due_in("a", 1, uid));
+        }
+        let now = Instant::now();
+        let pause = |failures: u32| Duration::from_secs(10 * u64::from(failures));
+        let failed: Vec<_> = (0..2).map(|_| deadlines.take_due(at(1), now).unwrap()).collect();
+        for due in &failed {
+            deadlines.end(&due.namespace, true, now, pause);
+            deadlines.add(&Due { at: at(100), failures: 1, ..due.clone() });
+        }
+        assert_eq!(deadlines.take_due(at(1), now), None);
+        assert_eq!(deadlines.wait(at(1), now), Some(Duration::from_secs(10)), "two at the same time are one failure");
+        deadlines.add(&due_in("b", 1, "b"));
+        assert_eq!(deadlines.take_due(at(1), now), Some(due_in("b", 1, "b")));
+
+        let later = now + Duration::from_secs(10);
+        assert_eq!(deadlines.take_due(at(200), later), Some(due_in("a", 1, "3")));
+        assert_eq!(deadlines.take_due(at(200), later), None, "one at a time");
+        deadlines.end("a", false, later, pause);
+        let again = deadlines.take_due(at(200), later).unwrap();
+        assert_eq!((&*again.uid, again.failures, again.version), ("1", 1, Some(7)));
+        assert!(deadlines.take_due(at(200), later).is_some(), "after a success the pause is over");
     }
 
     #[test]
@@ -217,14 +367,32 @@ mod tests {
         for (second, uid) in [(10, "deleted"), (20, "listed"), (30, "moved")] {
             deadlines.add(&due(second, uid));
         }
+        deadlines.add(&due_in("b", 10, "elsewhere"));
         deadlines.begin_listing();
         deadlines.add(&due(20, "listed"));
-        deadlines.begin_listing(); // the first one broke off
+        let listing = deadlines.begin_listing(); // the first one broke off
         for (second, uid) in [(20, "listed"), (35, "moved"), (40, "finished meanwhile")] {
             deadlines.add(&due(second, uid));
         }
-        deadlines.end_listing();
-        let left: Vec<_> = std::iter::from_fn(|| deadlines.take_due(at(99))).collect();
-        assert_eq!(left, [due(20, "listed"), due(35, "moved"), due(40, "finished meanwhile")]);
+        deadlines.end_listing(listing, Some("a"));
+        let mut left = take(&mut deadlines, 99, false);
+        left.sort_by_key(|due| due.at);
+        let expected = [due(20, "listed"), due(35, "moved"), due(40, "finished meanwhile")];
+        assert_eq!(left, [&[due_in("b", 10, "elsewhere")], &expected[..]].concat());
+    }
+
+    #[test]
+    fn a_listing_of_one_namespace_says_nothing_of_one_that_began_before_it() {
+        let mut deadlines = Deadlines::default();
+        let of_a = deadlines.begin_listing();
+        deadlines.add(&due(10, "kept"));
+        let of_b = deadlines.begin_listing();
+        deadlines.end_listing(of_b, Some("b"));
+        deadlines.end_listing(of_a, Some("a"));
+        assert_eq!(take(&mut deadlines, 99, false), [due(10, "kept")]);
+        let of_all = deadlines.begin_listing();
+        deadlines.add(&due(10, "kept"));
+        deadlines.end_listing(of_all, None);
+        assert_eq!(take(&mut deadlines, 99, false), [due(10, "kept")]);
     }
 }

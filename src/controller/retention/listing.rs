@@ -1,24 +1,27 @@
-//! Lists the finished Notifications at the start and every hour: what another process, or nobody, told of.
+//! Lists the finished Notifications of one namespace, or of all, at the start and every day: those that this process did not
+//! finish itself.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
-use kube::{Api, Client, api::ListParams};
-use tokio::{sync::mpsc, time::sleep};
+use kube::Client;
+use tokio::{
+    sync::{Semaphore, mpsc},
+    time::sleep,
+};
 use tracing::warn;
 
 use super::deadlines::{Due, Rules};
 use crate::{
     api::Phase,
-    controller::{in_namespace, in_time, stored::Stored},
+    controller::{pager::Pager, plain, stored::Stored, version},
     dispatch::Backoff,
 };
 
-/// From the end of one listing to the begin of the next.
-const EVERY: Duration = Duration::from_secs(3600);
-/// The waits after a listing that broke off.
+/// From the end of one listing to the begin of the next. The process itself hears of all that it finishes: a listing finds
+/// only what others finished after the start, or deleted.
+const EVERY: Duration = Duration::from_secs(24 * 3600);
+/// The waits after a page that could not be read.
 const BACKOFF: Backoff = Backoff { initial: Duration::from_secs(1), max: Duration::from_secs(60) };
-/// Pages of this many objects, which may be large: they come with their events.
-const PAGE: u32 = 32;
 
 /// News of a listing.
 pub enum Listed {
@@ -30,27 +33,33 @@ pub enum Listed {
     Complete,
 }
 
-/// Lists again and again.
+/// What is listed: one namespace, or all (None).
+pub type Scope = Option<String>;
+
+/// Lists one scope again and again. Each scope has its own lister, so that one which cannot be listed delays no other.
 pub struct Lister {
     /// Reads.
     pub client: Client,
-    /// Where: one namespace, or all (None).
-    pub namespaces: Vec<Option<String>>,
+    /// Where.
+    pub scope: Scope,
     /// Which of them are to be deleted.
     pub rules: Rules,
-    /// Who is told. The next page is read once this one was taken.
-    pub told: mpsc::Sender<Listed>,
+    /// How many pages are read at once, over all listers: it bounds their memory.
+    pub pages: Arc<Semaphore>,
+    /// Receives the news. The next page is read once this one was taken.
+    pub news: mpsc::Sender<(Scope, Listed)>,
 }
 
 /// Why a listing broke off.
 enum BrokenOff {
-    Api(kube::Error),
-    /// Nobody listens any more.
+    /// The API server no longer has the state that the first page showed.
+    TooOld,
+    /// The receiver is gone.
     Unheard,
 }
 
 impl Lister {
-    /// Lists at once, and then every hour.
+    /// Lists at once, and then every day, until nothing receives the news.
     pub async fn run(self) {
         let mut failures = 0;
         loop {
@@ -59,8 +68,7 @@ impl Lister {
                     failures = 0;
                     sleep(EVERY).await;
                 }
-                Err(BrokenOff::Api(error)) => {
-                    warn!(%error, "listing the finished Notifications; it begins anew");
+                Err(BrokenOff::TooOld) => {
                     failures += 1;
                     sleep(BACKOFF.wait(failures, rand::random())).await;
                 }
@@ -70,38 +78,60 @@ impl Lister {
     }
 
     async fn list(&self) -> Result<(), BrokenOff> {
-        self.tell(Listed::Begun).await?;
-        for namespace in &self.namespaces {
-            let api = in_namespace(&self.client, namespace.as_deref());
-            for phase in [Phase::Delivered, Phase::Failed] {
-                self.list_phase(&api, phase).await?;
-            }
+        self.send(Listed::Begun).await?;
+        for phase in [Phase::Delivered, Phase::Failed] {
+            self.list_phase(phase).await?;
         }
-        self.tell(Listed::Complete).await
+        self.send(Listed::Complete).await
     }
 
-    /// No version is named, so the first page is a consistent read and the others show the same moment.
-    async fn list_phase(&self, api: &Api<Stored>, phase: Phase) -> Result<(), BrokenOff> {
-        let mut params = ListParams::default().fields(&format!("status.phase={}", phase.as_str())).limit(PAGE);
+    /// A page that cannot be read is tried again, and the pages before it are not read twice.
+    async fn list_phase(&self, phase: Phase) -> Result<(), BrokenOff> {
+        let selector = format!("status.phase={}", phase.as_str());
+        let mut pager = Pager::new(self.client.clone(), self.scope.as_deref(), selector);
+        let mut failures = 0;
         loop {
-            let page = in_time(api.list(&params)).await.map_err(BrokenOff::Api)?;
-            let count = i64::try_from(page.items.len()).unwrap_or(i64::MAX);
-            let due = page.items.into_iter().filter_map(|stored| self.due(stored)).collect();
-            self.tell(Listed::Page(count, due)).await?;
-            match page.metadata.continue_.filter(|token| !token.is_empty()) {
-                Some(token) => params = params.continue_token(&token),
-                None => return Ok(()),
+            match self.page(&mut pager).await {
+                Ok((page, is_last)) => {
+                    failures = 0;
+                    self.send(page).await?;
+                    if is_last {
+                        return Ok(());
+                    }
+                }
+                Err(error) => {
+                    let namespace = self.scope.as_deref().unwrap_or("(all)");
+                    warn!(namespace, error = %plain(&error), "cannot list the finished Notifications; the operator tries again");
+                    if matches!(&error, kube::Error::Api(status) if status.code == 410) {
+                        return Err(BrokenOff::TooOld);
+                    }
+                    failures += 1;
+                    sleep(BACKOFF.wait(failures, rand::random())).await;
+                }
             }
         }
+    }
+
+    /// One page, of which only what is needed is kept when the turn ends.
+    async fn page(&self, pager: &mut Pager<Stored>) -> Result<(Listed, bool), kube::Error> {
+        let _turn = self.pages.acquire().await;
+        let page = pager.next().await?;
+        let count = i64::try_from(page.items.len()).unwrap_or(i64::MAX);
+        let due = page.items.into_iter().filter_map(|stored| self.due(stored)).collect();
+        Ok((Listed::Page(count, due), page.is_last))
     }
 
     fn due(&self, stored: Stored) -> Option<Due> {
         let at = self.rules.deadline_of(&stored)?;
+        // A replay that is asked for comes first, and changes the version.
+        let is_settled = stored.replay_asked_for().is_none() && !stored.is_being_deleted();
+        let version = Some(version(&stored.metadata)).filter(|version| is_settled && *version > 0);
         let metadata = stored.metadata;
-        Some(Due { at, uid: metadata.uid?.into(), namespace: metadata.namespace?.into(), name: metadata.name?.into() })
+        let (uid, namespace, name) = (metadata.uid?.into(), metadata.namespace?.into(), metadata.name?.into());
+        Some(Due { at, uid, namespace, name, version, failures: 0 })
     }
 
-    async fn tell(&self, news: Listed) -> Result<(), BrokenOff> {
-        self.told.send(news).await.map_err(|_| BrokenOff::Unheard)
+    async fn send(&self, news: Listed) -> Result<(), BrokenOff> {
+        self.news.send((self.scope.clone(), news)).await.map_err(|_| BrokenOff::Unheard)
     }
 }

@@ -1,0 +1,73 @@
+//! How many finished Notifications are stored: what listings counted, and what this process has changed since.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use crate::metrics::Metrics;
+
+/// The counts behind the gauge; clones share them.
+#[derive(Clone)]
+pub struct Stock(Arc<Inner>);
+
+struct Inner {
+    metrics: Metrics,
+    /// By namespace. What a listing of all namespaces corrects stands under the empty name.
+    counts: Mutex<HashMap<Box<str>, i64>>,
+}
+
+impl Stock {
+    /// Shows the sum in `metrics`.
+    pub fn new(metrics: Metrics) -> Self {
+        Self(Arc::new(Inner { metrics, counts: Mutex::default() }))
+    }
+
+    /// This process has finished (+1), deleted or replayed (-1) one of this namespace.
+    pub fn changed(&self, namespace: &str, by: i64) {
+        let mut counts = self.0.counts.lock().unwrap_or_else(PoisonError::into_inner);
+        match counts.get_mut(namespace) {
+            Some(count) => *count += by,
+            None => drop(counts.insert(namespace.into(), by)),
+        }
+        self.0.metrics.finished_stored_changed(by);
+    }
+
+    /// The count in one namespace, or (None) in all.
+    pub fn of(&self, scope: Option<&str>) -> i64 {
+        let counts = self.0.counts.lock().unwrap_or_else(PoisonError::into_inner);
+        scope.map_or_else(|| counts.values().sum(), |namespace| counts.get(namespace).copied().unwrap_or_default())
+    }
+
+    /// A listing of the scope has shown `listed` where the count was `before` when it began. What came and went meanwhile is in
+    /// the count already.
+    pub fn counted(&self, scope: Option<&str>, before: i64, listed: i64) {
+        self.changed(scope.unwrap_or_default(), listed - before);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shown(metrics: &Metrics) -> String {
+        let text = metrics.encode();
+        text.lines().find_map(|line| line.strip_prefix("tidings_notifications_finished_stored ")).unwrap().to_owned()
+    }
+
+    #[test]
+    fn each_listing_corrects_its_own_scope_and_keeps_what_changed_meanwhile() {
+        let metrics = Metrics::default();
+        let stock = Stock::new(metrics.clone());
+        stock.changed("a", 3);
+        stock.changed("b", 1);
+        let before = stock.of(Some("a"));
+        stock.changed("a", -1);
+        stock.changed("b", 1);
+        stock.counted(Some("a"), before, 10);
+        assert_eq!((stock.of(Some("a")), stock.of(Some("b")), stock.of(None)), (9, 2, 11));
+        assert_eq!(shown(&metrics), "11");
+        stock.counted(None, stock.of(None), 5);
+        assert_eq!((stock.of(None), shown(&metrics).as_str()), (5, "5"));
+    }
+}
