@@ -1,26 +1,13 @@
 //! The one maker of HTTP clients.
 
 use std::{
-    fmt,
     net::IpAddr,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, OnceLock, PoisonError},
     time::Duration,
 };
 
 use bytes::Bytes;
-use http::{
-    HeaderMap, HeaderValue, Request, Response, StatusCode,
-    header::{ACCEPT, USER_AGENT},
-};
-use http_body_util::{BodyExt, Full};
-use hyper::body::Incoming;
-use hyper_util::{
-    client::legacy::{
-        self,
-        connect::{CaptureConnection, capture_connection},
-    },
-    rt::{TokioExecutor, TokioTimer},
-};
+use http::{HeaderMap, Request, StatusCode};
 use rustls::{ClientConfig, client::Resumption};
 use secrecy::zeroize::Zeroizing;
 use tokio::time::{Instant, timeout, timeout_at};
@@ -28,15 +15,18 @@ use url::{Host, Url};
 
 use super::{
     Dns, Fingerprint, Lookup, Policy, SendError, Trust, TrustError, WeakMap,
-    connector::{Connector, Usage},
     dns::Share,
-    error::{Denied, has_cause, sort},
+    error::{Denied, broke_off, has_cause, sort},
     resolver::Resolver,
+    reuse::{NotesConnections, watched},
     stores::Stores,
 };
 
 /// An answer with more headers than this is none.
 const HEADER_LIMIT: usize = 32 * 1024;
+/// A connection that is not up after this is given up: name, TCP and TLS together. TCP shares it among the addresses of
+/// a family. An attempt may end earlier; this also ends a connection that no attempt waits for any more.
+const CONNECT: Duration = Duration::from_secs(10);
 /// A look-up that only tells whether an address is allowed gives up after this.
 const CHECK: Duration = Duration::from_secs(5);
 /// Idle connections kept for each host: as many as four Subscribers with the default limit have busy at once. Answers come in
@@ -51,8 +41,6 @@ const IDLE_FOR: Duration = Duration::from_secs(4);
 const AT_ONCE: Duration = Duration::from_secs(1);
 /// TLS sessions that one client remembers, to take up again.
 const SESSIONS: usize = 32;
-/// How the operator names itself.
-const AGENT: HeaderValue = HeaderValue::from_static(concat!("tidings/", env!("CARGO_PKG_VERSION")));
 
 /// Makes clients that obey one policy, and shares them between users of the same namespace and trust.
 pub struct Egress {
@@ -71,12 +59,14 @@ enum Names {
 }
 
 /// An HTTP client that dials allowed addresses only, follows no redirect, uses no proxy and never decompresses.
+#[derive(Debug)]
 pub struct Client {
     resolver: Resolver,
-    connector: Connector,
-    http: legacy::Client<Connector, Full<Bytes>>,
-    /// Kept for the clients of this trust in other namespaces.
-    _trust: Arc<ClientConfig>,
+    http: reqwest::Client,
+    /// Makes a new connection for each request. Made when it is first needed.
+    fresh: OnceLock<reqwest::Client>,
+    /// Kept for the clients of this trust in other namespaces, too.
+    trust: Arc<ClientConfig>,
 }
 
 /// What came back. It cannot be shown: the body of a token service's answer is a secret.
@@ -127,7 +117,7 @@ impl Egress {
         }
         let names = self.names.of_namespace(namespace);
         let resolver = Resolver { policy: self.policy.clone(), names };
-        let client = Arc::new(Client::new(resolver, self.trust(key.1, trust)?));
+        let client = Arc::new(Client::new(resolver, self.trust(key.1, trust)?)?);
         clients.insert(key, &client);
         Ok(client)
     }
@@ -161,17 +151,9 @@ impl Names {
 }
 
 impl Client {
-    fn new(resolver: Resolver, trust: Arc<ClientConfig>) -> Self {
-        let mut tls = ClientConfig::clone(&trust);
-        tls.resumption = Resumption::in_memory_sessions(SESSIONS);
-        let connector = Connector::new(resolver.clone(), Arc::new(tls));
-        let http = legacy::Client::builder(TokioExecutor::new())
-            .timer(TokioTimer::new())
-            .pool_timer(TokioTimer::new())
-            .pool_max_idle_per_host(IDLE_PER_HOST)
-            .pool_idle_timeout(IDLE_FOR)
-            .build(connector.clone());
-        Self { resolver, connector, http, _trust: trust }
+    fn new(resolver: Resolver, trust: Arc<ClientConfig>) -> Result<Self, TrustError> {
+        let http = make(&resolver, &trust, IDLE_PER_HOST).map_err(|_| TrustError::Unsupported)?;
+        Ok(Self { resolver, http, fresh: OnceLock::new(), trust })
     }
 
     /// Sends one request and reads at most `body_limit` bytes of the answer's body, all within `timeout`.
@@ -179,19 +161,18 @@ impl Client {
     /// Once the status is known there is an answer: a body that is too long, too slow or broken only leaves it
     /// incomplete, and its connection is not used again.
     ///
-    /// A kept connection may be closed by the other side just as a request goes out on it: where such a one breaks at once
-    /// and nothing came back, the request is sent once more, on a new connection.
+    /// A kept connection may be closed by the other side just as a request goes out on it: where such a one breaks at once,
+    /// before there is an answer, the request is sent once more, on a new connection.
     pub async fn send(
         &self,
         request: Request<Bytes>,
         body_limit: usize,
         timeout: Duration,
     ) -> Result<Answer, SendError> {
-        let (url, request) = normalized(request)?;
-        self.check_text(&url)?;
+        let request = self.checked(request)?;
         let deadline = Instant::now() + timeout;
         let exchange = timeout_at(deadline, self.exchange(request)).await.map_err(|_| SendError::Timeout)?;
-        answer(exchange?, body_limit, deadline).await
+        answer(exchange.map_err(|error| sort(&error))?, body_limit, deadline).await
     }
 
     /// The same, never sent more than once, whatever the connection.
@@ -201,24 +182,36 @@ impl Client {
         body_limit: usize,
         timeout: Duration,
     ) -> Result<Answer, SendError> {
-        let (url, request) = normalized(request)?;
-        self.check_text(&url)?;
+        let request = self.checked(request)?;
         let deadline = Instant::now() + timeout;
-        let exchange = timeout_at(deadline, self.http.request(request)).await.map_err(|_| SendError::Timeout)?;
+        let exchange = timeout_at(deadline, self.http.execute(request)).await.map_err(|_| SendError::Timeout)?;
         answer(exchange.map_err(|error| sort(&error))?, body_limit, deadline).await
     }
 
-    async fn exchange(&self, mut request: Request<Full<Bytes>>) -> Result<Response<Incoming>, SendError> {
-        let (again, began) = (request.clone(), Instant::now());
-        let connection = capture_connection(&mut request);
-        let result = match self.http.request(request).await {
-            Err(error) if !error.is_connect() && began.elapsed() < AT_ONCE && is_kept_and_silent(&connection) => {
-                let mut fresh = legacy::Client::builder(TokioExecutor::new());
-                fresh.pool_max_idle_per_host(0).build(self.connector.clone()).request(again).await
+    async fn exchange(&self, request: reqwest::Request) -> Result<reqwest::Response, reqwest::Error> {
+        let (again, began) = (request.try_clone(), Instant::now());
+        let (result, is_new) = watched(self.http.execute(request)).await;
+        match (result, again) {
+            (Err(error), Some(again)) if !is_new && began.elapsed() < AT_ONCE && broke_off(&error) => {
+                self.fresh()?.execute(again).await
             }
-            result => result,
-        };
-        result.map_err(|error| sort(&error))
+            (result, _) => result,
+        }
+    }
+
+    fn fresh(&self) -> Result<&reqwest::Client, reqwest::Error> {
+        if let Some(fresh) = self.fresh.get() {
+            return Ok(fresh);
+        }
+        let made = make(&self.resolver, &self.trust, 0)?;
+        Ok(self.fresh.get_or_init(|| made))
+    }
+
+    /// The request, if its URL may be sent to as it is read here: what is judged is what is dialled.
+    fn checked(&self, request: Request<Bytes>) -> Result<reqwest::Request, SendError> {
+        let request = reqwest::Request::try_from(request).map_err(|_| SendError::Broken)?;
+        self.check_text(request.url())?;
+        Ok(request)
     }
 
     /// Whether the policy allows an address of the URL's host, without dialling it.
@@ -248,57 +241,50 @@ impl Client {
     }
 }
 
-impl fmt::Debug for Client {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Client").finish_non_exhaustive()
-    }
-}
-
-/// The request to the URL as it is read here: what is judged is what is dialled.
-fn normalized(request: Request<Bytes>) -> Result<(Url, Request<Full<Bytes>>), SendError> {
-    let url = Url::parse(&request.uri().to_string()).map_err(|_| SendError::Broken)?;
-    let mut request = request.map(Full::new);
-    *request.uri_mut() = url.as_str().parse().map_err(|_| SendError::Broken)?;
-    request.headers_mut().entry(ACCEPT).or_insert(HeaderValue::from_static("*/*"));
-    request.headers_mut().entry(USER_AGENT).or_insert(AGENT);
-    if url.scheme() == "https" { Ok((url, request)) } else { Err(SendError::Broken) }
+/// The HTTP client itself. It keeps `idle` connections for each host.
+fn make(resolver: &Resolver, trust: &ClientConfig, idle: usize) -> Result<reqwest::Client, reqwest::Error> {
+    let mut tls = trust.clone();
+    tls.resumption = Resumption::in_memory_sessions(SESSIONS);
+    reqwest::Client::builder()
+        .tls_backend_preconfigured(tls)
+        .https_only(true)
+        .redirect(reqwest::redirect::Policy::none())
+        .retry(reqwest::retry::never())
+        .referer(false)
+        .no_proxy()
+        .connect_timeout(CONNECT)
+        .tcp_nodelay(true)
+        .pool_max_idle_per_host(idle)
+        .pool_idle_timeout(IDLE_FOR)
+        .user_agent(concat!("tidings/", env!("CARGO_PKG_VERSION")))
+        .dns_resolver(Arc::new(resolver.clone()))
+        .connector_layer(NotesConnections)
+        .build()
 }
 
 /// Reads the answer until the deadline.
-async fn answer(response: Response<Incoming>, body_limit: usize, deadline: Instant) -> Result<Answer, SendError> {
-    let (head, mut incoming) = response.into_parts();
-    let headers: usize = head.headers.iter().map(|(name, value)| name.as_str().len() + value.len()).sum();
+async fn answer(mut response: reqwest::Response, body_limit: usize, deadline: Instant) -> Result<Answer, SendError> {
+    let headers: usize = response.headers().iter().map(|(name, value)| name.as_str().len() + value.len()).sum();
     if headers > HEADER_LIMIT {
         return Err(SendError::Broken);
     }
     let mut body = Zeroizing::default();
-    let complete = timeout_at(deadline, read(&mut incoming, &mut body, body_limit)).await.unwrap_or(false);
-    Ok(Answer { status: head.status, headers: head.headers, body, complete })
+    let complete = timeout_at(deadline, read(&mut response, &mut body, body_limit)).await.unwrap_or(false);
+    Ok(Answer { status: response.status(), headers: std::mem::take(response.headers_mut()), body, complete })
 }
 
-fn is_kept_and_silent(connection: &CaptureConnection) -> bool {
-    let mut extras = http::Extensions::new();
-    if let Some(connected) = connection.connection_metadata().as_ref() {
-        connected.get_extras(&mut extras);
-    }
-    extras.get().is_some_and(Usage::is_kept_and_silent)
-}
-
-async fn read(incoming: &mut Incoming, body: &mut Zeroizing<Vec<u8>>, limit: usize) -> bool {
-    while let Some(frame) = incoming.frame().await {
-        let Ok(frame) = frame else {
-            return false;
-        };
-        let Some(chunk) = frame.data_ref() else {
-            continue;
+async fn read(response: &mut reqwest::Response, body: &mut Zeroizing<Vec<u8>>, limit: usize) -> bool {
+    while let Ok(chunk) = response.chunk().await {
+        let Some(chunk) = chunk else {
+            return true;
         };
         let room = limit - body.len();
         append(body, &chunk[..chunk.len().min(room)]);
         if chunk.len() > room {
-            return false;
+            break;
         }
     }
-    true
+    false
 }
 
 /// Adds `more`. A buffer that has to grow is wiped where it was.
@@ -342,7 +328,7 @@ mod tests {
         let egress = Egress::new(Policy::default());
         let trust = trusting(&Authority::new());
         let [one, other] = ["a", "b"].map(|namespace| egress.client(namespace, &trust).unwrap());
-        assert!(!Arc::ptr_eq(&one, &other) && Arc::ptr_eq(&one._trust, &other._trust));
+        assert!(!Arc::ptr_eq(&one, &other) && Arc::ptr_eq(&one.trust, &other.trust));
         drop((one, other));
         assert_eq!(egress.trusts.lock().unwrap().held(), 0, "nobody holds it");
     }

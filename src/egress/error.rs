@@ -2,8 +2,6 @@
 
 use std::{error::Error as StdError, io};
 
-use hyper_util::client::legacy;
-
 /// Why no answer came. None of these carries an address or anything the other side sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SendError {
@@ -46,12 +44,12 @@ pub(super) struct Unresolved(#[source] pub(super) io::Error);
 ///
 /// Under TLS 1.3 a server says after the handshake that it does not take the client's certificate. Its alert is what is
 /// read in place of an answer; only while a long body is being written, the broken pipe may come to light before it.
-pub(super) fn sort(error: &legacy::Error) -> SendError {
+pub(super) fn sort(error: &reqwest::Error) -> SendError {
     if has_cause::<Denied>(error) {
         SendError::Denied
     } else if has_cause::<Unresolved>(error) {
         SendError::Dns
-    } else if has_timed_out(error) {
+    } else if error.is_timeout() {
         SendError::Timeout
     } else if has_cause::<rustls::Error>(error) {
         SendError::Tls
@@ -67,9 +65,16 @@ pub(super) fn has_cause<T: StdError + 'static>(error: &(dyn StdError + 'static))
     has(error, &|error| error.is::<T>())
 }
 
-/// Whether a connection, or the network, took too long.
-fn has_timed_out(error: &legacy::Error) -> bool {
-    has(error, &|error| error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::TimedOut))
+/// Whether the connection broke, and not what came is wrong.
+pub(super) fn broke_off(error: &reqwest::Error) -> bool {
+    use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof};
+    let broke =
+        |error: &io::Error| matches!(error.kind(), BrokenPipe | ConnectionAborted | ConnectionReset | UnexpectedEof);
+    sort(error) == SendError::Broken
+        && has(error, &|error| {
+            error.downcast_ref::<hyper::Error>().is_some_and(hyper::Error::is_incomplete_message)
+                || error.downcast_ref::<io::Error>().is_some_and(broke)
+        })
 }
 
 /// Whether an error in the chain is as asked.

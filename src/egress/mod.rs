@@ -3,12 +3,11 @@
 //! [`endpoint`](mod@endpoint) says which URLs may be sent to; [`policy`] decides which addresses may be dialled, for
 //! [`host`]s that are allowed by name too and names below the [`cluster_domain`]; [`dns`] finds the addresses of names, and
 //! [`resolver`] applies the policy to those that are really dialled; [`trust`], [`roots`] and [`stores`] say who is
-//! believed at the other end; [`connector`] makes connections; [`client`] sends and bounds what is read of an answer; [`error`] sorts
+//! believed at the other end; [`client`] sends and bounds what is read of an answer; [`reuse`] notes which connections were kept; [`error`] sorts
 //! failures.
 
 mod client;
 mod cluster_domain;
-mod connector;
 mod dns;
 mod endpoint;
 mod error;
@@ -16,6 +15,7 @@ mod host;
 mod policy;
 mod resolver;
 mod retry_after;
+mod reuse;
 mod roots;
 mod stores;
 mod trust;
