@@ -1,5 +1,6 @@
 //! What is written to a status: JSON Patches (RFC 6902) that test what they were decided from.
 
+use http::header::{ACCEPT, HeaderValue};
 use json_patch::{
     AddOperation, Patch as JsonPatch, PatchOperation, TestOperation,
     jsonptr::{PointerBuf, Token},
@@ -13,6 +14,11 @@ use serde_json::Value;
 
 /// The name under which the operator's writes appear in `managedFields`.
 const FIELD_MANAGER: &str = "tidings";
+
+/// Of the answer to a write the metadata is used alone: this costs the API server less than the whole object, which will do
+/// where that cannot be had.
+const METADATA_ALONE: HeaderValue =
+    HeaderValue::from_static("application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1,application/json;q=0.9");
 
 // Built one by one: of a list made by `json!`, serde would copy each value once more to learn which operation it is.
 
@@ -41,4 +47,9 @@ pub(super) fn request<K: Resource<DynamicType = ()>>(
     Request::new(K::url_path(&(), Some(namespace)))
         .patch_subresource("status", name, &params, &patch)
         .map_err(kube::Error::BuildRequest)
+}
+
+/// Has the API server answer with the metadata alone.
+pub(super) fn want_metadata_alone(request: &mut http::Request<Vec<u8>>) {
+    request.headers_mut().insert(ACCEPT, METADATA_ALONE);
 }

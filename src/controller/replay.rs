@@ -9,17 +9,18 @@
 //! was there. If the attempt itself began after the replay was written, by an object that did not show it yet, its outcome
 //! is that of the replay: [`HandledReplays`] knows. A crash at any point leaves a label that differs, which the next start finds.
 
-use std::{pin::pin, sync::Arc, time::Duration};
+use std::{collections::HashSet, pin::pin, sync::Arc, time::Duration};
 
-use futures::{StreamExt, future};
+use futures::{Stream, StreamExt, future, stream::FuturesUnordered};
 use json_patch::PatchOperation;
 use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Time, jiff::Timestamp};
 use kube::{
     Api, Client,
+    core::PartialObjectMeta,
     runtime::{WatchStreamExt, watcher},
 };
 use serde_json::json;
-use tokio::{sync::Notify, time::sleep};
+use tokio::time::sleep;
 use tracing::{info, warn};
 
 use super::{
@@ -38,12 +39,12 @@ use crate::{
 const AT_ONCE: usize = 8;
 /// Pages of this many objects, which may be large: they come with their events.
 const PAGE: u32 = 32;
-/// Tries to write one replay before it is left to the next listing.
+/// Tries to write one replay before it is left for later.
 const TRIES: u32 = 8;
 /// The waits between them: 11 s in all.
 const BACKOFF: Backoff = Backoff { initial: Duration::from_millis(100), max: Duration::from_secs(5) };
-/// If one was left, all are listed anew after this.
-const LIST_AGAIN: Duration = Duration::from_secs(30);
+/// One that was left is read and tried again after this.
+const LATER: Backoff = Backoff { initial: Duration::from_secs(5), max: Duration::from_secs(600) };
 
 /// Watches for Notifications to replay.
 pub struct Replays {
@@ -59,45 +60,87 @@ pub struct Replays {
     pub handled: Arc<HandledReplays>,
 }
 
+/// One to look at.
+enum Task {
+    /// As the watch shows it.
+    Read(Stored),
+    /// It was left before.
+    Again(Left),
+}
+
+/// One that could not be replayed.
+struct Left {
+    uid: String,
+    namespace: String,
+    name: String,
+    failures: u32,
+}
+
 impl Replays {
     /// Replays what is asked for in one namespace (None: in all) until `shutdown`.
     pub async fn run(self, namespace: Option<String>, shutdown: impl Future<Output = ()>) {
-        let work = async {
-            loop {
-                self.watch(namespace.as_deref()).await;
-            }
-        };
-        future::select(pin!(work), pin!(shutdown)).await;
+        future::select(pin!(self.watch(namespace.as_deref())), pin!(shutdown)).await;
     }
 
-    /// One listing and the watch that follows it. Ends a while after a replay was left undone.
+    /// Follows the watch for ever. One that cannot be replayed is tried again by itself, later and later; meanwhile it takes no
+    /// place of another.
     async fn watch(&self, namespace: Option<&str>) {
+        let mut asked_for = pin!(self.asked_for(namespace));
+        let (mut under_way, mut waiting) = (FuturesUnordered::new(), FuturesUnordered::new());
+        // By uid: one that changes while it waits is tried at once, but waits only once.
+        let mut left: HashSet<String> = HashSet::new();
+        loop {
+            let has_room = under_way.len() < AT_ONCE;
+            tokio::select! {
+                Some(read) = asked_for.next(), if has_room => under_way.push(self.attend(Task::Read(read))),
+                Some(again) = waiting.next(), if has_room => {
+                    let again: Left = again;
+                    left.remove(&again.uid);
+                    under_way.push(self.attend(Task::Again(again)));
+                }
+                Some(undone) = under_way.next() => if let Some(undone) = undone && left.insert(undone.uid.clone()) {
+                    let wait = LATER.wait(undone.failures, rand::random());
+                    waiting.push(async move {
+                        sleep(wait).await;
+                        undone
+                    });
+                },
+                else => return,
+            }
+        }
+    }
+
+    /// All that have the label and that the watch shows, whether or not the label was handled.
+    fn asked_for(&self, namespace: Option<&str>) -> impl Stream<Item = Stored> {
         let api: Api<Stored> = in_namespace(&self.client, namespace);
         let config = watcher::Config::default().labels(REPLAY_LABEL).page_size(PAGE).timeout(WATCH_SECONDS);
-        let left = Notify::new();
-        let end = async {
-            left.notified().await;
-            sleep(LIST_AGAIN).await;
+        watcher::watcher(api, config).default_backoff().filter_map(|event| async {
+            match event {
+                Ok(watcher::Event::InitApply(object) | watcher::Event::Apply(object)) => Some(object),
+                Ok(_) => None,
+                Err(error) => {
+                    warn!(%error, "watching for Notifications to replay; the watch begins again");
+                    None
+                }
+            }
+        })
+    }
+
+    /// Returns what is to be tried again later.
+    async fn attend(&self, task: Task) -> Option<Left> {
+        let (read, failures) = match task {
+            Task::Read(read) => (read, 0),
+            Task::Again(left) => {
+                let api: Api<Stored> = Api::namespaced(self.writer.clone(), &left.namespace);
+                match in_time(api.get_opt(&left.name)).await {
+                    Ok(read) => (read.filter(|read| read.metadata.uid.as_ref() == Some(&left.uid))?, left.failures),
+                    Err(_) => return Some(Left { failures: left.failures.saturating_add(1), ..left }),
+                }
+            }
         };
-        watcher::watcher(api, config)
-            .default_backoff()
-            .filter_map(|event| async {
-                match event {
-                    Ok(watcher::Event::InitApply(object) | watcher::Event::Apply(object)) => Some(object),
-                    Ok(_) => None,
-                    Err(error) => {
-                        warn!(%error, "watching for Notifications to replay; the watch begins anew");
-                        None
-                    }
-                }
-            })
-            .take_until(pin!(end))
-            .for_each_concurrent(AT_ONCE, |object| async {
-                if !self.handle(object).await {
-                    left.notify_one();
-                }
-            })
-            .await;
+        let (uid, namespace, name) = (read.metadata.uid.clone()?, read.namespace().to_owned(), read.name().to_owned());
+        let is_done = self.handle(read).await;
+        (!is_done).then(|| Left { uid, namespace, name, failures: failures.saturating_add(1) })
     }
 
     /// Replays `read` if that is asked for; false if it is asked for and could not be done.
@@ -121,7 +164,14 @@ impl Replays {
             self.failed(&read, &error);
             sleep(BACKOFF.wait(tries, rand::random())).await;
             match in_time(self.api(&read).get_opt(read.name())).await {
-                Ok(Some(current)) if current.metadata.uid == read.metadata.uid => read = current,
+                Ok(Some(current)) if current.metadata.uid == read.metadata.uid => {
+                    let is_same = current.metadata.resource_version == read.metadata.resource_version;
+                    read = current;
+                    if is_same && is_refusal(&error) {
+                        // Nothing has changed that the write depends on: a policy refuses it.
+                        return false;
+                    }
+                }
                 Ok(_) => return true,
                 Err(error) => self.failed(&read, &error),
             }
@@ -130,8 +180,7 @@ impl Replays {
     }
 
     async fn write(&self, read: &Stored, status: &NotificationStatus) -> Result<(), kube::Error> {
-        let request = patch::request::<Stored>(read.namespace(), read.name(), operations(read, status))?;
-        in_time(self.writer.request::<Stored>(request)).await.map(drop)
+        in_time(self.writer.request::<PartialObjectMeta<Stored>>(request(read, status)?)).await.map(drop)
     }
 
     fn succeeded(&self, read: &Stored) {
@@ -157,6 +206,11 @@ impl Replays {
     }
 }
 
+/// Whether the API server judged the write, and not its moment.
+fn is_refusal(error: &kube::Error) -> bool {
+    matches!(error, kube::Error::Api(answer) if (400..500).contains(&answer.code) && !matches!(answer.code, 408 | 409 | 429))
+}
+
 /// The status that sends `read` again, unless the value of its label was handled already.
 fn replayed(read: &Stored, now: Timestamp) -> Option<NotificationStatus> {
     let asked = read.replay_asked_for().filter(|_| !read.is_being_deleted())?;
@@ -178,6 +232,12 @@ fn replayed(read: &Stored, now: Timestamp) -> Option<NotificationStatus> {
         replay_time: Some(Time(now)),
         last_handled_replay: Some(asked.to_owned()),
     })
+}
+
+fn request(read: &Stored, status: &NotificationStatus) -> Result<http::Request<Vec<u8>>, kube::Error> {
+    let mut request = patch::request::<Stored>(read.namespace(), read.name(), operations(read, status))?;
+    patch::want_metadata_alone(&mut request);
+    Ok(request)
 }
 
 /// Writes `status` over what `read` holds, and only over that: stale news of a label replays nothing.
@@ -290,6 +350,14 @@ mod tests {
         let longest = stored(|n| n["metadata"]["labels"]["tidings.dev/replay"] = json!("x".repeat(63)));
         let message = replayed(&longest, now()).unwrap().message.unwrap();
         assert!(message.chars().count() <= 256, "{message}");
+    }
+
+    #[test]
+    fn the_answer_to_the_write_is_to_be_the_metadata_alone() {
+        let read = stored(|_| ());
+        let request = request(&read, &replayed(&read, now()).unwrap()).unwrap();
+        let accept = request.headers()[http::header::ACCEPT].to_str().unwrap();
+        assert!(accept.starts_with("application/json;as=PartialObjectMetadata;"), "{accept}");
     }
 
     #[test]

@@ -2,7 +2,6 @@
 
 use std::{sync::Arc, time::Duration};
 
-use http::header::{ACCEPT, HeaderValue};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use kube::{Api, Client};
 use serde::Deserialize;
@@ -21,10 +20,6 @@ use crate::{
     metrics::Metrics,
 };
 
-/// Of the answer to a write the resourceVersion is used alone: this costs the API server less than the whole object, which
-/// will do where that cannot be had.
-pub(super) const METADATA_ALONE: &str =
-    "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1,application/json;q=0.9";
 const BACKOFF: Backoff = Backoff { initial: Duration::from_millis(100), max: Duration::from_secs(5) };
 
 /// Writes outcomes. Its client should not retry by itself.
@@ -155,7 +150,7 @@ impl StatusWriter {
             add(["status", "message"], json!(message)),
         ];
         let mut request = patch::request::<Unfinished>(&at.namespace, &at.name, operations)?;
-        request.headers_mut().insert(ACCEPT, HeaderValue::from_static(METADATA_ALONE));
+        patch::want_metadata_alone(&mut request);
         let _: Answer = in_time(self.client.request(request)).await?;
         self.metrics.status_write("courtesy");
         Ok(())
@@ -208,7 +203,7 @@ fn over(
         add(["status"], json!(status)),
     ];
     let mut request = patch::request::<Unfinished>(namespace(read), name(read), operations)?;
-    request.headers_mut().insert(ACCEPT, HeaderValue::from_static(METADATA_ALONE));
+    patch::want_metadata_alone(&mut request);
     Ok(request)
 }
 
@@ -237,6 +232,8 @@ fn is_ours(current: &Unfinished, status: &NotificationStatus) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use http::header::ACCEPT;
+
     use super::*;
 
     #[test]

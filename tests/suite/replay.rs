@@ -1,10 +1,16 @@
 //! The label `tidings.dev/replay`: sends again what it is asked to, once, over restarts and crashes.
 
-use std::time::Duration;
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 
 use kube::Api;
 use serde_json::{Value, json};
-use testkit::{Behaviour, ControlPlane, Part};
+use testkit::{ApiProxy, Behaviour, ControlPlane, Part, api_proxy::Treatment};
 use tokio::time::sleep;
 
 use tidings::{
@@ -263,6 +269,34 @@ async fn replays_outlast_an_api_server_that_goes_away_and_others_who_write_all_t
     for n in 0..20 {
         assert_eq!(ids.iter().filter(|id| **id == format!("n-{n}")).count(), 2, "n-{n}");
     }
+}
+
+#[tokio::test]
+async fn a_replay_that_cannot_be_written_is_tried_again_by_itself_and_nothing_is_listed_for_it() {
+    let world = shop("replay-refused").await;
+    let proxy = ApiProxy::start(world.plane).await.unwrap();
+    let _operator = world.operator_through(&proxy).await;
+    for name in ["stuck", "fine"] {
+        world.notification(name, "shop", event(name)).await;
+        world.until_phase(name, "Delivered").await;
+    }
+    let (refused, lists) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+    let (refusals, listed) = (refused.clone(), lists.clone());
+    proxy.treat(move |call| {
+        if call.is_list_of("notifications") && call.query.contains("labelSelector") {
+            listed.fetch_add(1, Ordering::Relaxed);
+        }
+        // More often than the operator tries before it leaves a replay for later.
+        let writes = call.is_status_write_to("notifications") && call.path.contains("/stuck/");
+        if writes && refusals.fetch_add(1, Ordering::Relaxed) < 12 { Treatment::Answer(500) } else { Treatment::Pass }
+    });
+    label(&world, "stuck", "1").await;
+    label(&world, "fine", "1").await;
+    until_replayed(&world, "fine", "1").await;
+    until_replayed(&world, "stuck", "1").await;
+    world.until_phase("stuck", "Delivered").await;
+    assert!(refused.load(Ordering::Relaxed) > 12, "{refused:?}");
+    assert_eq!(lists.load(Ordering::Relaxed), 0);
 }
 
 /// The outcome of a former leader, or of a try that timed out, may reach the API server when the Notification was replayed.

@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use http::header::{ACCEPT, HeaderValue};
 use k8s_openapi::jiff::Timestamp;
 use kube::{Api, core::PartialObjectMeta};
 use serde_json::json;
@@ -20,7 +19,6 @@ use crate::{
         patch::{self, add, test},
         registry::Spec,
         resolve::Unresolved,
-        status::METADATA_ALONE,
         stored_subscriber::StoredSubscriber,
         version,
     },
@@ -93,7 +91,7 @@ impl Subscribers {
             add(["status"], json!(wanted)),
         ];
         let mut request = patch::request::<Subscriber>(&key.namespace, &key.name, operations)?;
-        request.headers_mut().insert(ACCEPT, HeaderValue::from_static(METADATA_ALONE));
+        patch::want_metadata_alone(&mut request);
         // Of a Subscriber that this version cannot read, too, the metadata can be read.
         let written: PartialObjectMeta<Subscriber> = in_time(self.writer.request(request)).await?;
         Ok(crate::controller::version(&written.metadata))
