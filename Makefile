@@ -125,8 +125,8 @@ lint-chart: $(helm)
 	done
 
 .PHONY: bench
-bench: $(control_plane) $(helm) ## measure speed and memory beside the API server's own limits; QUICK=1 for a small run, ONLY=latency for a part
-	@echo "==> The optimised build (a few minutes the first time), then the measured runs (about fifty minutes; QUICK=1: four minutes)"
+bench: $(control_plane) $(helm) ## measure speed, memory and scale beside the API server's own limits; QUICK=1 for a small run, ONLY=scale for a part
+	@echo "==> The optimised build (a few minutes the first time), then the measured runs (about seventy minutes; QUICK=1: six minutes)"
 	cargo bench --locked --bench bench
 
 .PHONY: audit

@@ -35,10 +35,15 @@ pub fn manifest(number: usize) -> Value {
 
 /// The same with so many bytes of data.
 pub fn manifest_of(number: usize, bytes: usize) -> Value {
+    manifest_for(&format!("shop-{}", number % SUBSCRIBERS), number, bytes)
+}
+
+/// The manifest of Notification number `number` for the Subscriber `subscriber`, with `bytes` bytes of data.
+pub fn manifest_for(subscriber: &str, number: usize, bytes: usize) -> Value {
     let name = format!("n-{number}");
     json!({
         "apiVersion": "tidings.dev/v1alpha1", "kind": "Notification", "metadata": {"name": name},
-        "spec": {"subscriberRef": {"name": format!("shop-{}", number % SUBSCRIBERS)}, "event": {
+        "spec": {"subscriberRef": {"name": subscriber}, "event": {
             "id": name, "source": "/bench", "type": "com.example.measured", "datacontenttype": "text/plain",
             "data": "x".repeat(bytes),
         }},
@@ -61,17 +66,21 @@ pub async fn create_one(client: &Client, path: &str, body: Vec<u8>) -> Bytes {
 
 /// Creates these, so many at once, and returns how many a second that were.
 pub async fn create(client: &Client, namespace: &str, manifests: Vec<Value>, at_once: usize) -> (f64, Vec<Unfinished>) {
+    let (rate, answers) = create_at(client, &path(namespace), manifests, at_once).await;
+    (rate, answers.iter().map(|answer| serde_json::from_slice(answer).unwrap()).collect())
+}
+
+/// Creates objects of any kind at the path `path`, `at_once` at once. Returns how many a second, and the answers.
+pub async fn create_at(client: &Client, path: &str, manifests: Vec<Value>, at_once: usize) -> (f64, Vec<Bytes>) {
     let count = manifests.len();
     let bodies: Vec<_> = manifests.iter().map(Value::to_string).collect();
-    let path = path(namespace);
     let begun = Instant::now();
     let answers: Vec<_> = stream::iter(bodies)
-        .map(|body| create_one(client, &path, body.into_bytes()))
+        .map(|body| create_one(client, path, body.into_bytes()))
         .buffer_unordered(at_once)
         .collect()
         .await;
-    let rate = count as f64 / begun.elapsed().as_secs_f64();
-    (rate, answers.iter().map(|answer| serde_json::from_slice(answer).unwrap()).collect())
+    (count as f64 / begun.elapsed().as_secs_f64(), answers)
 }
 
 /// Finishes these with the status `status`, by the requests that the operator makes; returns how many a second.

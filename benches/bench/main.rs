@@ -12,6 +12,7 @@ mod latency;
 mod memory;
 mod receiver;
 mod report;
+mod scale;
 mod stage;
 mod throughput;
 mod usage;
@@ -41,15 +42,55 @@ pub struct Scale {
     backlog: usize,
     /// How long the operator is left alone before its memory is read.
     rest: Duration,
+    /// Subscribers of one operator.
+    subscribers: usize,
+    /// Pending Notifications of small events.
+    pending: usize,
+    /// 1 MiB events in flight in each of two namespaces.
+    large: usize,
+    /// Subscribers whose token service hangs.
+    hanging: usize,
+    /// Deliveries to a server that stalls TLS handshakes.
+    stalled: usize,
+    /// Notifications that have expired while no operator ran.
+    expired: usize,
+    /// How long Notifications finish and are deleted at once.
+    retention: Duration,
 }
 
-const FULL: Scale =
-    Scale { rounds: 15, run: 3_000, samples: 2_000, neighbours: 500, backlog: 100_000, rest: Duration::from_secs(30) };
-const QUICK: Scale =
-    Scale { rounds: 1, run: 500, samples: 200, neighbours: 100, backlog: 5_000, rest: Duration::from_secs(5) };
+const FULL: Scale = Scale {
+    rounds: 15,
+    run: 3_000,
+    samples: 2_000,
+    neighbours: 500,
+    backlog: 100_000,
+    rest: Duration::from_secs(30),
+    subscribers: 10_000,
+    pending: 300_000,
+    large: 128,
+    hanging: 300,
+    stalled: 2_000,
+    expired: 300,
+    retention: Duration::from_secs(60),
+};
+const QUICK: Scale = Scale {
+    rounds: 1,
+    run: 500,
+    samples: 200,
+    neighbours: 100,
+    backlog: 5_000,
+    rest: Duration::from_secs(5),
+    subscribers: 300,
+    pending: 2_000,
+    large: 16,
+    hanging: 60,
+    stalled: 200,
+    expired: 60,
+    retention: Duration::from_secs(6),
+};
 
 /// What `ONLY` may name, separated by commas.
-const PARTS: [&str; 3] = ["throughput", "latency", "memory"];
+const PARTS: [&str; 4] = ["throughput", "latency", "memory", "scale"];
 
 fn variable(name: &str) -> String {
     std::env::var(name).unwrap_or_default()
@@ -90,6 +131,9 @@ async fn run(scale: &Scale, quick: bool, only: &str) {
     }
     if wanted("memory") {
         memory::measure(scale, idle, &mut report).await;
+    }
+    if wanted("scale") {
+        scale::measure(scale, idle, &mut report).await;
     }
     let table = report.table(begun.elapsed());
     println!("\n{table}");

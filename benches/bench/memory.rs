@@ -23,7 +23,7 @@ const NEIGHBOUR_RUNS: usize = 11;
 /// All finished Notifications are listed within this.
 const PATIENCE: Duration = Duration::from_secs(300);
 /// What one batch of creates holds.
-const BATCH: usize = 5_000;
+pub const BATCH: usize = 5_000;
 
 /// Resident memory of an operator with nothing to do, in MiB.
 pub async fn idle(scale: &Scale, report: &mut Report) -> f64 {
@@ -177,18 +177,21 @@ async fn until_listed(operator: &Operator, count: usize) {
     }
 }
 
-fn memory_of(operator: &Operator) -> String {
+/// Resident memory of an operator, now and at its peak.
+pub fn memory_of(operator: &Operator) -> String {
     let pid = operator.process().pid();
     format!("{:.1} MiB, peak {:.1} MiB", usage::rss(pid), usage::peak(pid))
 }
 
-async fn ready(tenant: &Tenant, flags: &[&str]) -> Operator {
+/// A started operator, once it is ready.
+pub async fn ready(tenant: &Tenant, flags: &[&str]) -> Operator {
     let operator = tenant.operator(flags).await;
     operator.ready(Duration::from_secs(120)).await.unwrap();
     operator
 }
 
-fn told(operator: &Operator, what: &str) -> f64 {
+/// Prints the resident memory of an operator and returns it, in MiB.
+pub fn told(operator: &Operator, what: &str) -> f64 {
     let pid = operator.process().pid();
     let rss = usage::rss(pid);
     say(format!("{what}: {rss:.1} MiB resident, {:.1} MiB at the peak", usage::peak(pid)));

@@ -11,7 +11,7 @@ use std::{
 use http::Method;
 use serde_json::{Value, json};
 use testkit::{
-    Authority, Client, TokenService,
+    Authority, Behaviour, Client, TokenService,
     exchange::{Answer, Reply, Request},
     folder::Folder,
     https::{Endpoint, HttpsServer},
@@ -24,6 +24,12 @@ use tokio::time::sleep;
 pub const CLIENT: (&str, &str) = ("bench", "s3cr3t-for-the-bench");
 /// The path of an endpoint that takes the request and never answers.
 const DEAD: &str = "/dead";
+/// The path of an endpoint that answers after [`SLOW_ANSWER`].
+const SLOW: &str = "/slow";
+/// How long the slow endpoint takes.
+const SLOW_ANSWER: Duration = Duration::from_secs(10);
+/// The path of a token service that takes the request and never answers.
+const HANGING_TOKENS: &str = "/hanging";
 
 /// What arrives at all, arrives within this.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -71,12 +77,27 @@ impl Receiver {
 
     /// The webhook that writes down what arrives for `name`.
     pub fn webhook(&self, name: &str) -> String {
-        format!("https://{}/ok/{name}", self.settings["webhook"].as_str().unwrap())
+        format!("https://{}/ok/{name}", self.webhook_address())
     }
 
     /// A webhook that never answers.
     pub fn dead_webhook(&self) -> String {
-        format!("https://{}{DEAD}", self.settings["webhook"].as_str().unwrap())
+        format!("https://{}{DEAD}", self.webhook_address())
+    }
+
+    /// A webhook that takes ten seconds for each answer.
+    pub fn slow_webhook(&self) -> String {
+        format!("https://{}{SLOW}", self.webhook_address())
+    }
+
+    /// The address of all webhooks.
+    pub fn webhook_address(&self) -> &str {
+        self.settings["webhook"].as_str().unwrap()
+    }
+
+    /// A token service that never answers.
+    pub fn hanging_token_url(&self) -> &str {
+        self.settings["hanging"].as_str().unwrap()
     }
 
     /// What arrived for `name`.
@@ -118,9 +139,13 @@ pub async fn serve(folder: &Path) {
     let authority = Authority::new();
     let tokens = TokenService::start(&authority).await.unwrap();
     tokens.register(Client::new(CLIENT.0, CLIENT.1));
+    tokens.answer_always_at(HANGING_TOKENS, Behaviour::hang());
     let webhook = Webhook { tokens: tokens.tokens().clone(), folder: folder.to_owned(), logs: Mutex::new(Vec::new()) };
     let server = HttpsServer::start(Arc::new(webhook), authority.server_config(&[])).await.unwrap();
-    let settings = json!({"ca": authority.ca_pem(), "tokens": tokens.url(), "webhook": server.address().to_string()});
+    let settings = json!({
+        "ca": authority.ca_pem(), "tokens": tokens.url(), "hanging": tokens.url_of(HANGING_TOKENS),
+        "webhook": server.address().to_string(),
+    });
     fs::write(folder.join("new"), settings.to_string()).unwrap();
     fs::rename(folder.join("new"), folder.join("receiver.json")).unwrap();
     std::future::pending().await
@@ -144,6 +169,10 @@ impl Endpoint for Webhook {
         }
         if request.path == DEAD {
             return Answer::Hang;
+        }
+        if request.path == SLOW {
+            sleep(SLOW_ANSWER).await;
+            return Answer::Reply(Reply::status(204));
         }
         self.write_down(&request);
         Answer::Reply(Reply::status(204))

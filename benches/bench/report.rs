@@ -35,6 +35,21 @@ impl Report {
         self.row(what, format!("{measured:.2}{unit}"), &format!("≤ {goal}{unit}: {verdict}"));
     }
 
+    /// A time that should be short; None: it had not happened after `limit`.
+    pub fn within(&mut self, what: &str, measured: Option<Duration>, limit: Duration, goal: f64) {
+        match measured {
+            Some(time) => self.at_most(what, time.as_secs_f64(), goal, " s"),
+            None => {
+                self.row(what, format!("not within {} s", limit.as_secs()), &format!("≤ {goal} s: {}", verdict(false)))
+            }
+        }
+    }
+
+    /// Something that should not happen to any of `all`.
+    pub fn none_of(&mut self, what: &str, count: usize, all: usize) {
+        self.row(what, format!("{count} of {all}"), &format!("0: {}", verdict(count == 0)));
+    }
+
     /// All of it, as Markdown.
     pub fn table(&self, took: Duration) -> String {
         let mut table = format!(

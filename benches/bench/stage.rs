@@ -12,8 +12,10 @@ use testkit::{ControlPlane, Operator, chart};
 use tidings::api_server;
 
 use crate::{
+    bare,
     cluster::{config, install_crds},
     receiver::{CLIENT, Receiver},
+    throughput::CREATORS,
     usage,
 };
 
@@ -106,8 +108,13 @@ impl Stage {
 
     /// Applies a Subscriber.
     pub async fn subscriber(&self, namespace: &str, name: &str, url: &str) {
+        self.apply(namespace, &self.manifest(name, url)).await;
+    }
+
+    /// The manifest of a Subscriber with the default limits.
+    pub fn manifest(&self, name: &str, url: &str) -> Value {
         let tls = json!({"caRef": {"kind": "ConfigMap", "name": "ca"}});
-        let subscriber = json!({
+        json!({
             "apiVersion": "tidings.dev/v1alpha1", "kind": "Subscriber", "metadata": {"name": name},
             "spec": {
                 "webhook": {"url": url, "tls": tls},
@@ -115,8 +122,13 @@ impl Stage {
                     "url": self.receiver.token_url(), "tls": tls, "credentialsSecretRef": {"name": "oauth"},
                 },
             },
-        });
-        self.apply(namespace, &subscriber).await;
+        })
+    }
+
+    /// Creates Subscribers, many at once.
+    pub async fn subscribers(&self, namespace: &str, manifests: Vec<Value>) {
+        let path = format!("/apis/tidings.dev/v1alpha1/namespaces/{namespace}/subscribers");
+        bare::create_at(&self.creator, &path, manifests, CREATORS).await;
     }
 
     async fn apply(&self, namespace: &str, manifest: &Value) {
@@ -131,8 +143,8 @@ impl Tenant {
         let watched = [std::slice::from_ref(&self.namespace), &self.neighbours].concat().join(",");
         let own = ["--watch-namespace", &watched, "--lease-namespace", &self.namespace];
         let own = [&own[..], &["--egress-allow-cidr", "127.0.0.0/8", "--log-level", "warn"]].concat();
-        let binary = env!("CARGO_BIN_EXE_tidings").as_ref();
-        Operator::start(binary, &self.kubeconfig, &[&own[..], flags].concat(), &[]).await.unwrap()
+        let binary = std::env::var_os("TIDINGS_BIN").unwrap_or_else(|| env!("CARGO_BIN_EXE_tidings").into());
+        Operator::start(binary.as_ref(), &self.kubeconfig, &[&own[..], flags].concat(), &[]).await.unwrap()
     }
 }
 

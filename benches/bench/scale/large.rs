@@ -1,0 +1,63 @@
+//! Large events at webhooks that never answer: the peak of memory.
+
+use std::time::Duration;
+
+use serde_json::Value;
+use tokio::time::sleep;
+
+use crate::{
+    Scale, bare,
+    memory::{memory_of, ready, told},
+    report::Report,
+    say,
+    stage::{Stage, Tenant},
+    usage,
+};
+
+/// Bytes of data in an event.
+const BYTES: usize = 1 << 20;
+/// Created by so many requests at once.
+const CREATORS: usize = 8;
+/// The goal for the peak, in MiB: half of the chart's limit.
+const PEAK: f64 = 256.0;
+const NAMESPACES: [&str; 2] = ["large-one", "large-two"];
+
+/// Creates them beside an operator, then starts another.
+pub async fn measure(stage: &Stage, scale: &Scale, report: &mut Report) {
+    let tenant = stage.tenants(NAMESPACES[0], &NAMESPACES[1..]).await;
+    for namespace in NAMESPACES {
+        stage.subscribers(namespace, vec![hanging(stage)]).await;
+    }
+    let operator = ready(&tenant, &[]).await;
+    for namespace in NAMESPACES {
+        let manifests = (0..scale.large).map(|number| bare::manifest_for("hanging", number, BYTES)).collect();
+        let (rate, _) = bare::create_at(&stage.creator, &bare::path(namespace), manifests, CREATORS).await;
+        say(format!("{} events of 1 MiB created, at {rate:.0}/s", scale.large));
+    }
+    sleep(scale.rest).await;
+    let what = format!("2 × {} events of 1 MiB at webhooks that hang", scale.large);
+    told(&operator, &what);
+    report.row(&format!("memory, {what}"), memory_of(&operator), "");
+    report.at_most("— peak", usage::peak(operator.process().pid()), PEAK, " MiB");
+    operator.kill().await.unwrap();
+    next_start(&tenant, scale, &what, report).await;
+}
+
+/// With all of them waiting when the operator starts.
+async fn next_start(tenant: &Tenant, scale: &Scale, what: &str, report: &mut Report) {
+    let operator = tenant.operator(&[]).await;
+    // The Lease of the operator that was killed runs out first.
+    operator.ready(Duration::from_secs(60)).await.unwrap();
+    sleep(scale.rest + Duration::from_secs(20)).await;
+    told(&operator, &format!("{what}, after another start"));
+    report.at_most("— peak after another start", usage::peak(operator.process().pid()), PEAK, " MiB");
+    operator.kill().await.unwrap();
+}
+
+/// A Subscriber that has as many in flight as the API allows, and waits for an answer for as long.
+fn hanging(stage: &Stage) -> Value {
+    let mut manifest = stage.manifest("hanging", &stage.receiver.dead_webhook());
+    manifest["spec"]["webhook"]["timeoutSeconds"] = 60.into();
+    manifest["spec"]["delivery"]["maxInFlight"] = 128.into();
+    manifest
+}

@@ -1,0 +1,76 @@
+//! Twelve namespaces, four of which have all their slots taken by slow webhooks: what a healthy one notices of them.
+
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+use tokio::time::sleep;
+
+use super::until;
+use crate::{
+    Scale, bare,
+    memory::ready,
+    report::{Report, median},
+    say,
+    stage::{SUBSCRIBERS, Stage},
+    throughput::CREATORS,
+};
+
+/// The first one leads the operator; the healthy one is the last.
+const NAMESPACES: [&str; 12] = ["s1", "s2", "s3", "s4", "n5", "n6", "n7", "n8", "n9", "n10", "n11", "healthy"];
+/// So many of them, from the first on, are slow.
+const SLOW: usize = 4;
+/// Notifications for each slow namespace: more than it may have in flight, for as long as it is measured.
+const BACKLOG: usize = 1_000;
+/// Deliveries of the healthy one in each run.
+const RUN: usize = 200;
+const RUNS: usize = 5;
+/// The longest run.
+const LIMIT: Duration = Duration::from_secs(60);
+/// Bytes of data in an event.
+const BYTES: usize = 64;
+
+/// Alone, then beside the slow ones.
+pub async fn measure(stage: &Stage, scale: &Scale, report: &mut Report) {
+    let tenant = stage.tenants(NAMESPACES[0], &NAMESPACES[1..]).await;
+    for namespace in &NAMESPACES[..SLOW] {
+        let slow = (0..SUBSCRIBERS).map(|number| slow(stage, number)).collect();
+        stage.subscribers(namespace, slow).await;
+    }
+    let operator = ready(&tenant, &[]).await;
+    sleep(scale.rest).await;
+    let alone = runs(stage, 0).await;
+    for namespace in &NAMESPACES[..SLOW] {
+        let manifest = |number| bare::manifest_for(&format!("slow-{}", number % SUBSCRIBERS), number, BYTES);
+        bare::create(&stage.creator, namespace, (0..BACKLOG).map(manifest).collect(), CREATORS).await;
+    }
+    say("the slow namespaces have taken their slots");
+    let beside = runs(stage, RUNS).await;
+    operator.kill().await.unwrap();
+    let what = format!("{RUN} deliveries of a healthy one of 12 namespaces");
+    report.row(&format!("{what}, alone"), format!("{alone:.2} s"), "");
+    let when = format!("beside {SLOW} with slow webhooks");
+    report.row(&format!("{what}, {when}"), format!("{beside:.2} s"), "");
+    report.row("— beside ÷ alone", format!("{:.2}", beside / alone), "");
+}
+
+/// A Subscriber with a slow webhook that has as many in flight as it may.
+fn slow(stage: &Stage, number: usize) -> Value {
+    let mut manifest = stage.manifest(&format!("slow-{number}"), &stage.receiver.slow_webhook());
+    manifest["spec"]["webhook"]["timeoutSeconds"] = 60.into();
+    manifest["spec"]["delivery"]["maxInFlight"] = 128.into();
+    manifest
+}
+
+/// The median of the runs, in seconds, from the first create to the last arrival; `first` runs were before.
+async fn runs(stage: &Stage, first: usize) -> f64 {
+    let mut times = Vec::new();
+    for run in first..first + RUNS {
+        let manifests = (run * RUN..(run + 1) * RUN).map(|number| bare::manifest_of(number, BYTES)).collect();
+        let begun = Instant::now();
+        bare::create(&stage.creator, "healthy", manifests, CREATORS).await;
+        until(LIMIT, async || stage.receiver.arrivals("healthy").len() >= (run + 1) * RUN).await;
+        times.push(begun.elapsed().as_secs_f64());
+    }
+    say(format!("{RUN} deliveries of the healthy namespace: {times:.2?} s"));
+    median(times)
+}
