@@ -24,7 +24,7 @@ const LIMIT: Duration = Duration::from_secs(300);
 const SETTLED: Duration = Duration::from_secs(15);
 /// More descriptors than before, afterwards: those of a few connections to the API server.
 const MORE: f64 = 10.0;
-/// Connections to the operator that ask for nothing.
+/// Connections that ask for nothing, to each address that the operator serves.
 const IDLE: usize = 200;
 /// The goal for `/healthz`, in milliseconds: the time-out of a probe.
 const HEALTH: f64 = 1_000.0;
@@ -85,15 +85,22 @@ async fn descriptors(stage: &Stage, operator: &Operator, count: usize, report: &
 }
 
 async fn health(operator: &Operator, report: &mut Report) {
-    let address = operator.admin_address();
+    let address = operator.health_address();
     let mut idle = Vec::new();
-    for _ in 0..IDLE {
-        idle.push(TcpStream::connect(address).await.unwrap());
+    for address in [address, operator.admin_address()] {
+        for _ in 0..IDLE {
+            idle.push(TcpStream::connect(address).await.unwrap());
+        }
     }
     let begun = Instant::now();
     let answer = get(address, "/healthz", Duration::from_secs(60)).await;
     let time = begun.elapsed().as_secs_f64() * 1e3;
     say(format!("/healthz: {answer:?}"));
-    report.at_most(&format!("/healthz under {IDLE} idle connections"), time, HEALTH, " ms");
+    report.at_most(
+        &format!("/healthz under {IDLE} idle connections to each address of the operator"),
+        time,
+        HEALTH,
+        " ms",
+    );
     drop(idle);
 }
