@@ -27,7 +27,7 @@ const DEAD: &str = "/dead";
 /// The path of an endpoint that answers after [`SLOW_ANSWER`].
 const SLOW: &str = "/slow";
 /// How long the slow endpoint takes.
-const SLOW_ANSWER: Duration = Duration::from_secs(10);
+const SLOW_ANSWER: Duration = Duration::from_secs(30);
 /// The path of a token service that takes the request and never answers.
 const HANGING_TOKENS: &str = "/hanging";
 
@@ -85,7 +85,7 @@ impl Receiver {
         format!("https://{}{DEAD}", self.webhook_address())
     }
 
-    /// A webhook that takes ten seconds for each answer.
+    /// A webhook that takes 30 seconds for each answer.
     pub fn slow_webhook(&self) -> String {
         format!("https://{}{SLOW}", self.webhook_address())
     }

@@ -20,10 +20,10 @@ const NAMESPACES: [&str; 12] = ["s1", "s2", "s3", "s4", "n5", "n6", "n7", "n8", 
 /// So many of them, from the first on, are slow.
 const SLOW: usize = 4;
 /// Notifications for each slow namespace: more than it may have in flight, for as long as it is measured.
-const BACKLOG: usize = 1_000;
+const BACKLOG: usize = 600;
 /// Deliveries of the healthy one in each run.
 const RUN: usize = 200;
-const RUNS: usize = 5;
+const RUNS: usize = 3;
 /// The longest run.
 const LIMIT: Duration = Duration::from_secs(60);
 /// Bytes of data in an event.
