@@ -63,7 +63,7 @@ pub struct Replays {
 /// One to look at.
 enum Task {
     /// As the watch shows it.
-    Read(Stored),
+    Read(Box<Stored>),
     /// It was left before.
     Again(Left),
 }
@@ -92,7 +92,7 @@ impl Replays {
         loop {
             let has_room = under_way.len() < AT_ONCE;
             tokio::select! {
-                Some(read) = asked_for.next(), if has_room => under_way.push(self.attend(Task::Read(read))),
+                Some(read) = asked_for.next(), if has_room => under_way.push(self.attend(Task::Read(Box::new(read)))),
                 Some(again) = waiting.next(), if has_room => {
                     let again: Left = again;
                     left.remove(&again.uid);
@@ -129,7 +129,7 @@ impl Replays {
     /// Returns what is to be tried again later.
     async fn attend(&self, task: Task) -> Option<Left> {
         let (read, failures) = match task {
-            Task::Read(read) => (read, 0),
+            Task::Read(read) => (*read, 0),
             Task::Again(left) => {
                 let api: Api<Stored> = Api::namespaced(self.writer.clone(), &left.namespace);
                 match in_time(api.get_opt(&left.name)).await {
