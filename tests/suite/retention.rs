@@ -175,6 +175,19 @@ async fn one_that_is_to_be_sent_again_is_not_deleted_and_its_time_begins_anew() 
 }
 
 #[tokio::test]
+async fn a_replay_asked_for_during_the_last_attempt_comes_before_the_deletion() {
+    let world = shop("ttl-label").await;
+    let _operator = world.operator().await;
+    world.until_reason("shop", "Operational").await;
+    world.receiver.answer_next(&path("shop"), 1, &Behaviour::status(204).after(Duration::from_secs(3)));
+    with_ttl(&world, "n", 0).await;
+    world.receiver.wait_for(&path("shop"), 1, PATIENCE).await.unwrap();
+    world.kubectl(&["label", "ntf", "n", "tidings.dev/replay=1"]).await.ok().unwrap();
+    until_gone(&world, "n").await;
+    assert_eq!(world.posts(&path("shop")).len(), 2);
+}
+
+#[tokio::test]
 async fn the_count_of_finished_ones_is_there_after_a_restart_and_a_replay_takes_one_off() {
     let world = shop("stored").await;
     let mut operator = world.operator().await;
