@@ -17,7 +17,8 @@ use http::{Request, Response, StatusCode, header::CONTENT_TYPE};
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
-    net::{TcpListener, TcpStream},
+    io::{AsyncRead, AsyncWrite},
+    net::TcpListener,
     task::{AbortHandle, JoinSet},
 };
 use tracing::debug;
@@ -92,7 +93,7 @@ pub async fn serve(listener: TcpListener, answers: Answers) {
     }
 }
 
-async fn converse(stream: TcpStream, answers: Answers) {
+async fn converse(stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static, answers: Answers) {
     let service = service_fn(|request: Request<Incoming>| {
         let answer = answers.to(request.uri().path());
         async move { Ok::<_, Infallible>(answer) }

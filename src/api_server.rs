@@ -31,6 +31,9 @@ const PING_AFTER: Duration = Duration::from_secs(5);
 const PING_TIMEOUT: Duration = Duration::from_secs(5);
 /// Whether HTTP/2 is spoken is known within this.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(15);
+/// One failure may be a passing one: HTTP/2 is tried this often, with a wait between.
+const PROBES: usize = 3;
+const PROBE_AGAIN: Duration = Duration::from_secs(1);
 
 /// A client for lists, watches and reads: it repeats what the API server asks to repeat (429, 503, 504).
 ///
@@ -56,16 +59,17 @@ pub fn single_try(config: &Config) -> kube::Result<Client> {
 pub async fn writer(config: &Config) -> kube::Result<Client> {
     let old = single_try(config)?;
     let new = http2(config)?;
-    let probe = new.send(Request::get("/version").body(Body::empty()).map_err(kube::Error::HttpError)?);
-    match tokio::time::timeout(PROBE_TIMEOUT, probe).await {
-        Ok(Ok(_)) => Ok(new),
-        _ => {
-            info!(
-                "the API server, or a proxy before it, does not speak HTTP/2: outcomes are written by HTTP/1.1, which costs it more"
-            );
-            Ok(old)
+    for _ in 0..PROBES {
+        let probe = new.send(Request::get("/version").body(Body::empty()).map_err(kube::Error::HttpError)?);
+        if let Ok(Ok(_)) = tokio::time::timeout(PROBE_TIMEOUT, probe).await {
+            return Ok(new);
         }
+        tokio::time::sleep(PROBE_AGAIN).await;
     }
+    info!(
+        "the API server, or a proxy before it, does not speak HTTP/2: the operator writes outcomes by HTTP/1.1 until it is restarted, which costs the API server more"
+    );
+    Ok(old)
 }
 
 /// A client like `client` with at most `at_once` requests under way; the other requests wait, first come, first served.

@@ -21,7 +21,7 @@ use kube::{
 use tokio::sync::watch;
 use tracing::{debug, info, warn};
 
-use super::within;
+use super::{plain, within};
 
 /// A Lease that was not renewed for this long may be taken.
 const LIFE: Duration = Duration::from_secs(15);
@@ -30,6 +30,8 @@ const RENEW_DEADLINE: Duration = Duration::from_secs(10);
 /// A leader renews this often, a standby looks this often.
 const RENEW_EVERY: Duration = Duration::from_secs(2);
 const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// Of failures in a row one in this many is logged: one each half a minute.
+const LOG_EVERY: u32 = 30;
 /// A call to the API server that takes longer has failed.
 const CALL: Duration = Duration::from_secs(4);
 
@@ -169,6 +171,7 @@ impl Sight {
 /// One operator that wants to lead.
 pub struct Candidate {
     api: Api<Lease>,
+    namespace: String,
     name: String,
     identity: String,
     until: Arc<Mutex<Option<Instant>>>,
@@ -180,8 +183,9 @@ impl Candidate {
     /// A candidate for the Lease of this name. Its client should not retry by itself. No two have one `identity`.
     pub fn new(client: Client, namespace: &str, name: &str, identity: String) -> Self {
         let (held, _) = watch::channel(false);
-        let (api, name) = (Api::namespaced(client, namespace), name.to_owned());
-        Self { api, name, identity, until: Arc::default(), held, contest: Arc::default() }
+        let api = Api::namespaced(client, namespace);
+        let (namespace, name) = (namespace.to_owned(), name.to_owned());
+        Self { api, namespace, name, identity, until: Arc::default(), held, contest: Arc::default() }
     }
 
     /// Whether it leads.
@@ -192,10 +196,12 @@ impl Candidate {
     /// Stands by until it leads, and leads until it finds the Lease anything but its own: returns who leads then. Others may
     /// have led, and given the Lease back, while this process was cut off or stood still: what it knows is old.
     pub async fn run(&self) -> String {
-        let (mut sight, mut led) = (Sight::default(), false);
+        let (mut sight, mut led, mut failures) = (Sight::default(), false, 0_u32);
         loop {
             let began = Instant::now();
-            let wait = match self.step(&mut sight, led).await {
+            let result = self.step(&mut sight, led).await;
+            failures = if result.is_ok() { 0 } else { failures.saturating_add(1) };
+            let wait = match result {
                 Ok(next) if led && next != Move::Renew => return self.holder().await,
                 Ok(Move::Wait(wait)) => wait,
                 Ok(_) => {
@@ -211,7 +217,9 @@ impl Candidate {
                 // Somebody else was faster; who leads is read again.
                 Err(kube::Error::Api(status)) if status.code == 409 => Duration::from_millis(100),
                 Err(error) => {
-                    warn!(lease = self.name, %error, "the Lease could not be read or written; it is tried again");
+                    if failures % LOG_EVERY == 1 {
+                        self.log(&error);
+                    }
                     LOOK_EVERY
                 }
             };
@@ -219,6 +227,15 @@ impl Candidate {
                 self.tell(false);
             }
             tokio::time::sleep(wait).await;
+        }
+    }
+
+    fn log(&self, error: &kube::Error) {
+        let (lease, namespace, why) = (&self.name, &self.namespace, plain(error));
+        if matches!(error, kube::Error::Api(status) if status.code == 404) {
+            warn!(lease, namespace, %why, "cannot create the Lease: the namespace does not exist; create it, or change --lease-namespace; retrying");
+        } else {
+            warn!(lease, namespace, %why, "cannot read or write the Lease; retrying");
         }
     }
 

@@ -262,6 +262,38 @@ async fn the_operator_says_what_to_do_without_its_crds_and_then_serves_the_whole
 }
 
 #[tokio::test]
+async fn s19_the_operator_raises_its_limit_of_open_files_to_what_the_system_allows() {
+    let world = World::new("files").await;
+    let script = "ulimit -Sn 256 && exec \"$0\" \"$@\"";
+    let args = ["-c", script, binary().to_str().unwrap(), "run", "--watch-namespace", &world.namespace];
+    let ports = ["--admin-addr", "127.0.0.1:0", "--health-addr", "127.0.0.1:0"];
+    let kubeconfig = operator_kubeconfig(world.plane, &world.namespace).await;
+    let mut operator = std::process::Command::new("bash")
+        .args([&args[..], &ports].concat())
+        .env("KUBECONFIG", kubeconfig)
+        .stdout(std::process::Stdio::null())
+        .stderr(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    let end = Instant::now() + PATIENCE;
+    let raised = loop {
+        let limits = std::fs::read_to_string(format!("/proc/{}/limits", operator.id())).unwrap_or_default();
+        let line = limits.lines().find(|line| line.starts_with("Max open files")).unwrap_or_default().to_owned();
+        let words: Vec<_> = line.split_whitespace().collect();
+        if words.len() > 4 && words[3] == words[4] {
+            break true;
+        }
+        if Instant::now() > end {
+            break false;
+        }
+        sleep(Duration::from_millis(50)).await;
+    };
+    operator.kill().unwrap();
+    operator.wait().unwrap();
+    assert!(raised, "its soft limit stayed below the hard one");
+}
+
+#[tokio::test]
 async fn logs_status_and_metrics_hold_no_secret_no_token_and_no_answer() {
     let world = World::new("canary").await;
     world.secret(CLIENT.1).await;
