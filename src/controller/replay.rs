@@ -37,8 +37,8 @@ use crate::{
 
 /// Replays under way at once.
 const AT_ONCE: usize = 8;
-/// Pages of this many objects, which may be large: they come with their events.
-const PAGE: u32 = 32;
+/// Pages of this many objects. Each comes with its event, of up to 1.5 MiB, and a page is held twice while it is read.
+const PAGE: u32 = 4;
 /// Tries to write one replay before it is left for later.
 const TRIES: u32 = 8;
 /// The waits between them: 11 s in all.
