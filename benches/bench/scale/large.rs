@@ -1,10 +1,12 @@
 //! Large events at webhooks that never answer: the peak of memory.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
+use testkit::Operator;
 use tokio::time::sleep;
 
+use super::metric;
 use crate::{
     Scale, bare,
     memory::{memory_of, ready, told},
@@ -34,10 +36,11 @@ pub async fn measure(stage: &Stage, scale: &Scale, report: &mut Report) {
         let (rate, _) = bare::create_at(&stage.creator, &bare::path(namespace), manifests, CREATORS).await;
         say(format!("{} events of 1 MiB created, at {rate:.0}/s", scale.large));
     }
-    sleep(scale.rest).await;
+    let most = most_in_flight(&operator, scale.rest).await;
     let what = format!("2 × {} events of 1 MiB at webhooks that hang", scale.large);
     told(&operator, &what);
     report.row(&format!("memory, {what}"), memory_of(&operator), "");
+    report.row("— in flight at once, the most", format!("{most} of {}", NAMESPACES.len() * scale.large), "");
     report.at_most("— peak", usage::peak(operator.process().pid()), PEAK, " MiB");
     operator.kill().await.unwrap();
     next_start(&tenant, scale, &what, report).await;
@@ -48,10 +51,22 @@ async fn next_start(tenant: &Tenant, scale: &Scale, what: &str, report: &mut Rep
     let operator = tenant.operator(&[]).await;
     // The Lease of the operator that was killed runs out first.
     operator.ready(Duration::from_secs(60)).await.unwrap();
-    sleep(scale.rest + Duration::from_secs(20)).await;
+    let most = most_in_flight(&operator, scale.rest + Duration::from_secs(20)).await;
     told(&operator, &format!("{what}, after another start"));
+    let all = NAMESPACES.len() * scale.large;
+    report.row("— in flight at once after another start, the most", format!("{most} of {all}"), "");
     report.at_most("— peak after another start", usage::peak(operator.process().pid()), PEAK, " MiB");
     operator.kill().await.unwrap();
+}
+
+/// Looks once a second for so long. A peak without attempts in flight would say nothing.
+async fn most_in_flight(operator: &Operator, during: Duration) -> usize {
+    let (begun, mut most) = (Instant::now(), 0);
+    while begun.elapsed() < during {
+        sleep(Duration::from_secs(1)).await;
+        most = most.max(metric(operator, "tidings_attempts_in_flight").await as usize);
+    }
+    most
 }
 
 /// A Subscriber that has as many in flight as the API allows, and waits for an answer for as long.
