@@ -18,15 +18,15 @@ use crate::{Scale, report::Report, stage::Stage};
 
 /// Every row of this part.
 pub async fn measure(scale: &Scale, idle: f64, report: &mut Report) {
-    subscribers::measure(scale, idle, report).await;
-    pending::measure(scale, idle, report).await;
-    retention::measure(scale, report).await;
     let stage = &Stage::start().await;
     large::measure(stage, scale, report).await;
-    namespaces::measure(stage, scale, report).await;
     expiry::measure(stage, scale, report).await;
     hanging::measure(stage, scale, report).await;
     connections::measure(stage, scale, report).await;
+    namespaces::measure(stage, scale, report).await;
+    retention::measure(scale, report).await;
+    subscribers::measure(scale, idle, report).await;
+    pending::measure(scale, idle, report).await;
 }
 
 /// Waits until `holds` says true, for at most `limit`; returns how long it took, and None after the limit.
