@@ -175,7 +175,7 @@ impl Watcher {
     fn failed(&mut self, error: kube::Error) -> kube::Error {
         self.failures += 1;
         self.wait = Some(BACKOFF.wait(self.failures, rand::random()));
-        if matches!(&error, kube::Error::Api(status) if status.code == 410) {
+        if matches!(&error, kube::Error::Api(status) if matches!(status.code, 400 | 410)) {
             self.state = State::Begin;
         } else if let State::Watching { events, .. } = &mut self.state {
             *events = None;
