@@ -50,7 +50,7 @@ impl Report {
 
     /// Something that should not happen to any of `all`.
     pub fn none_of(&mut self, what: &str, count: usize, all: usize) {
-        self.row(what, format!("{count} of {all}"), &format!("0: {}", verdict(count == 0)));
+        self.row(what, format!("{count} of {all}"), &format!("none: {}", verdict(count == 0)));
     }
 
     /// All of it, as Markdown.

@@ -10,7 +10,10 @@ use bytes::Bytes;
 use http::{HeaderMap, Request, StatusCode};
 use rustls::{ClientConfig, client::Resumption};
 use secrecy::zeroize::Zeroizing;
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::{
+    sync::Semaphore,
+    time::{Instant, timeout, timeout_at},
+};
 use url::{Host, Url};
 
 use super::{
@@ -18,7 +21,7 @@ use super::{
     dns::Share,
     error::{Denied, broke_off, has_cause, sort},
     resolver::Resolver,
-    reuse::{NotesConnections, watched},
+    reuse::{Connections, connecting, watched},
     stores::Stores,
 };
 
@@ -67,6 +70,8 @@ pub struct Client {
     fresh: OnceLock<reqwest::Client>,
     /// Kept for the clients of this trust in other namespaces, too.
     trust: Arc<ClientConfig>,
+    /// The bound of each host that exchanges are under way with.
+    connecting: Mutex<WeakMap<String, Semaphore>>,
 }
 
 /// What came back. It cannot be shown: the body of a token service's answer is a secret.
@@ -153,7 +158,7 @@ impl Names {
 impl Client {
     fn new(resolver: Resolver, trust: Arc<ClientConfig>) -> Result<Self, TrustError> {
         let http = make(&resolver, &trust, IDLE_PER_HOST).map_err(|_| TrustError::Unsupported)?;
-        Ok(Self { resolver, http, fresh: OnceLock::new(), trust })
+        Ok(Self { resolver, http, fresh: OnceLock::new(), trust, connecting: Mutex::default() })
     }
 
     /// Sends one request and reads at most `body_limit` bytes of the answer's body, all within `timeout`.
@@ -184,16 +189,29 @@ impl Client {
     ) -> Result<Answer, SendError> {
         let request = self.checked(request)?;
         let deadline = Instant::now() + timeout;
-        let exchange = timeout_at(deadline, self.http.execute(request)).await.map_err(|_| SendError::Timeout)?;
+        let exchange = watched(self.bound(request.url()), self.http.execute(request));
+        let (exchange, _) = timeout_at(deadline, exchange).await.map_err(|_| SendError::Timeout)?;
         answer(exchange.map_err(|error| sort(&error))?, body_limit, deadline).await
+    }
+
+    /// What bounds the connections to the host of this URL that are being made.
+    fn bound(&self, url: &Url) -> Arc<Semaphore> {
+        let host = format!("{}:{}", url.host_str().unwrap_or_default(), url.port().unwrap_or_default());
+        let mut bounds = self.connecting.lock().unwrap_or_else(PoisonError::into_inner);
+        bounds.get(&host).unwrap_or_else(|| {
+            let bound = connecting();
+            bounds.insert(host, &bound);
+            bound
+        })
     }
 
     async fn exchange(&self, request: reqwest::Request) -> Result<reqwest::Response, reqwest::Error> {
         let (again, began) = (request.try_clone(), Instant::now());
-        let (result, is_new) = watched(self.http.execute(request)).await;
+        let bound = self.bound(request.url());
+        let (result, is_new) = watched(bound.clone(), self.http.execute(request)).await;
         match (result, again) {
             (Err(error), Some(again)) if !is_new && began.elapsed() < AT_ONCE && broke_off(&error) => {
-                self.fresh()?.execute(again).await
+                watched(bound, self.fresh()?.execute(again)).await.0
             }
             (result, _) => result,
         }
@@ -258,7 +276,7 @@ fn make(resolver: &Resolver, trust: &ClientConfig, idle: usize) -> Result<reqwes
         .pool_idle_timeout(IDLE_FOR)
         .user_agent(concat!("tidings/", env!("CARGO_PKG_VERSION")))
         .dns_resolver(Arc::new(resolver.clone()))
-        .connector_layer(NotesConnections)
+        .connector_layer(Connections)
         .build()
 }
 

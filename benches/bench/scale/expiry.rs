@@ -41,7 +41,7 @@ async fn expired(stage: &Stage, count: usize, report: &mut Report) {
     let operator = tenant.operator(&[]).await;
     let all = until(LIMIT, async || finished(&operator).await >= count).await;
     let (ended, sent) = (finished(&operator).await, stage.receiver.arrivals("expired").len());
-    say(format!("{ended} of {count} expired ones finished after {all:?}"));
+    say(format!("{ended} of {count} expired ones finished, within {} s", all.unwrap_or(LIMIT).as_secs() + 1));
     let what = "expired while no operator ran, and sent after the start";
     // Of Notifications that still wait, nothing is known.
     match all {

@@ -71,8 +71,13 @@ pub fn decide(read: &Stored, uid: &str, rules: Rules, now: Timestamp) -> Decisio
     }
 }
 
-/// Deletes under way at once in one namespace, so that slow ones leave room for the other namespaces.
+/// Deletes under way at once, and in one namespace, so that slow ones leave room for the other namespaces.
+const AT_ONCE: usize = 16;
 const OF_ONE_NAMESPACE: usize = 8;
+/// Both grow by as many for each second by which deletion is late, up to these: what falls behind while the API server is
+/// busy gets a larger part of it, so what is stored stays bounded.
+const AT_ONCE_IF_LATE: usize = 64;
+const OF_ONE_NAMESPACE_IF_LATE: usize = 48;
 /// Deletes under way at once in a namespace whose last delete failed.
 const OF_ONE_THAT_FAILS: usize = 1;
 
@@ -122,13 +127,24 @@ impl Label {
 }
 
 impl Namespace {
-    fn has_room(&self) -> bool {
-        self.under_way < if self.failures > 0 { OF_ONE_THAT_FAILS } else { OF_ONE_NAMESPACE }
+    fn has_room(&self, now: Timestamp) -> bool {
+        let room = match self.failures {
+            0 => grown(OF_ONE_NAMESPACE, OF_ONE_NAMESPACE_IF_LATE, self.late_by(now)),
+            _ => OF_ONE_THAT_FAILS,
+        };
+        self.under_way < room
+    }
+
+    /// By how many seconds the first one is late. What fails is late for reasons of its own.
+    fn late_by(&self, now: Timestamp) -> usize {
+        let first = self.places.first_key_value().filter(|_| self.failures == 0);
+        let late = first.and_then(|((at, _), _)| Duration::try_from(now.duration_since(*at)).ok());
+        late.map_or(0, |late| usize::try_from(late.as_secs()).unwrap_or(usize::MAX))
     }
 
     /// How long until the first one may be deleted; None: there is none, or enough are under way.
     fn wait(&self, now: Timestamp, instant: Instant) -> Option<Duration> {
-        let at = self.places.first_key_value().filter(|_| self.has_room())?.0.0;
+        let at = self.places.first_key_value().filter(|_| self.has_room(now))?.0.0;
         let until_due = Duration::try_from(at.duration_since(now)).unwrap_or_default();
         let pause = self.not_before.map_or(Duration::ZERO, |end| end.saturating_duration_since(instant));
         Some(until_due.max(pause))
@@ -141,6 +157,12 @@ impl Deadlines {
         let place = Place { heard: self.listing, version: due.version, failures: due.failures };
         let namespace = self.namespaces.entry(due.namespace.clone()).or_default();
         namespace.places.insert((due.at, Label::of(due)), place);
+    }
+
+    /// How many deletes may be under way at once.
+    pub fn at_once(&self, now: Timestamp) -> usize {
+        let late = self.namespaces.values().map(|namespace| namespace.late_by(now)).max();
+        grown(AT_ONCE, AT_ONCE_IF_LATE, late.unwrap_or_default())
     }
 
     /// How long until the next one may be deleted.
@@ -194,6 +216,11 @@ impl Deadlines {
             namespace.under_way > 0 || !namespace.places.is_empty()
         });
     }
+}
+
+/// `usual`, and as much again for each second of lateness, up to `most`.
+fn grown(usual: usize, most: usize, late_by: usize) -> usize {
+    usual.saturating_mul(late_by.saturating_add(1)).min(most)
 }
 
 #[cfg(test)]
@@ -394,5 +421,19 @@ mod tests {
         deadlines.add(&due(10, "kept"));
         deadlines.end_listing(of_all, None);
         assert_eq!(take(&mut deadlines, 99, false), [due(10, "kept")]);
+    }
+
+    #[test]
+    fn what_is_late_gets_more_at_once_up_to_a_bound_and_what_fails_does_not() {
+        let mut deadlines = Deadlines::default();
+        let (begin, pause) = (Instant::now(), |_| Duration::from_secs(1));
+        (0..100).for_each(|n| deadlines.add(&due(10, &n.to_string())));
+        let taken =
+            |deadlines: &mut Deadlines, second| std::iter::from_fn(|| deadlines.take_due(at(second), begin)).count();
+        assert_eq!((deadlines.at_once(at(10)), taken(&mut deadlines, 10)), (16, 8));
+        assert_eq!((deadlines.at_once(at(12)), taken(&mut deadlines, 12)), (48, 16), "24 are under way");
+        assert_eq!((deadlines.at_once(at(99)), taken(&mut deadlines, 99)), (64, 24), "48 are under way");
+        deadlines.end("a", true, begin, pause);
+        assert_eq!((deadlines.at_once(at(99)), taken(&mut deadlines, 99)), (16, 0));
     }
 }

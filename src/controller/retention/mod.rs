@@ -37,9 +37,6 @@ use self::{
 use super::{Unfinished, plain};
 use crate::{api::NotificationStatus, dispatch::Backoff, metrics::Metrics};
 
-/// Deletes under way at once. One costs the API server about what an outcome costs: 16 keep pace with as many outcomes as it
-/// takes, and an outcome, of which up to a thousand are under way, never waits behind more than 16 deletes.
-const AT_ONCE: usize = 16;
 /// Pages of listings that are read at once.
 const PAGES_AT_ONCE: usize = 4;
 /// One that could not be deleted is tried again after this.
@@ -144,7 +141,7 @@ impl Retention {
                     "the clock has jumped ahead; the operator deletes nothing by the new time until it has stood for 10 minutes"
                 );
             }
-            while looking.len() < AT_ONCE
+            while looking.len() < self.deadlines.at_once(now)
                 && let Some(due) = self.deadlines.take_due(now, instant)
             {
                 looking.push(eraser.look(due, now));
@@ -155,7 +152,7 @@ impl Retention {
                 Some((scope, listed)) = listed.recv() => self.observe(scope, listed),
                 Some((due, looked)) = looking.next() => self.settle(due, looked, now),
                 // With all places taken there is nothing to wake up for.
-                () = sleep(wait), if looking.len() < AT_ONCE => {}
+                () = sleep(wait), if looking.len() < self.deadlines.at_once(now) => {}
             }
         }
     }
