@@ -28,6 +28,9 @@ use crate::{
     webhook::{Delivery, NotCleared, Outcome, Unauthorized, Verdict},
 };
 
+/// An event of more bytes is not held twice while its attempt waits for a token.
+const LARGE: usize = 64 << 10;
+
 /// What all attempts share.
 pub struct Attempts {
     /// Reads and writes Notifications.
@@ -164,8 +167,8 @@ impl Attempts {
                 return Ended::NotStarted(None, NotStarted::EgressDenied);
             }
             Ok(Sent::Answered(outcome)) => outcome,
-            Ok(Sent::NoToken) => return Ended::NotStarted(Some(object), NotStarted::NoToken),
-            Ok(Sent::Stopping) => return Ended::NotStarted(Some(object), NotStarted::Held),
+            Ok(Sent::NoToken) => return Ended::NotStarted(with_event(object), NotStarted::NoToken),
+            Ok(Sent::Stopping) => return Ended::NotStarted(with_event(object), NotStarted::Held),
             Ok(Sent::NotCleared) => return Ended::NotStarted(None, NotStarted::Held),
             Ok(Sent::Invalid(fault)) => invalid(&fault),
             Err(_) => {
@@ -227,6 +230,9 @@ impl Attempts {
             Ok(delivery) => delivery,
             Err(fault) => return Sent::Invalid(fault),
         };
+        if object.spec.event.get().len() > LARGE {
+            object.spec.event = RawValue::NULL.to_owned();
+        }
         let authorized = match delivery.authorize(&clearance).await {
             Ok(authorized) => authorized,
             Err(Unauthorized::NoToken(_)) => return Sent::NoToken,
@@ -342,6 +348,11 @@ enum Sent {
     Stopping,
     NotCleared,
     Invalid(InvalidEvent),
+}
+
+/// The object, unless its event was dropped.
+fn with_event(object: Box<Unfinished>) -> Option<Box<Unfinished>> {
+    (object.spec.event.get() != RawValue::NULL.get()).then_some(object)
 }
 
 fn parse(object: &Unfinished) -> Result<Event, InvalidEvent> {

@@ -45,7 +45,7 @@ impl Clearance for Cleared<'_> {
         attempts.leadership.holds()
             && !attempts.subscribers.is_stopping()
             && job.permit.holds(Timestamp::now())
-            && attempts.subscribers.registry.held(&job.lane, &route.spec, route.expire_after).is_none()
+            && attempts.subscribers.registry.held(&job.lane, &route.spec).is_none()
     }
 
     async fn stopping(&self) {

@@ -1,4 +1,4 @@
-//! What the queue hears of Subscribers.
+//! What the queue hears of Subscribers, and what the watch shows of them.
 
 use std::{
     sync::Arc,
@@ -6,7 +6,10 @@ use std::{
 };
 
 use super::resolve::Route;
-use crate::dispatch::{Gate, LaneKey};
+use crate::{
+    api::SubscriberStatus,
+    dispatch::{Gate, LaneKey},
+};
 
 /// One spec of one Subscriber: a uid and a generation.
 pub type Spec = (String, i64);
@@ -39,4 +42,29 @@ pub enum Passage {
     Open(Arc<Route>),
     /// They wait behind this gate; those that may expire do so after this time (None: there is no Subscriber to say).
     Closed(Gate, Option<Duration>),
+}
+
+/// A Subscriber as the watch shows it.
+pub struct Seen {
+    /// Which spec of which Subscriber.
+    pub spec: Spec,
+    /// Its `delivery.expireAfterSeconds`.
+    pub expire_after: Duration,
+    /// Its status.
+    pub status: SubscriberStatus,
+    /// The resourceVersion.
+    pub version: u64,
+}
+
+/// Why a request to a webhook may not begin now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Held {
+    /// The Subscriber was deleted, or its spec is another one by now.
+    Changed,
+    /// The webhook answered 410.
+    Gone,
+    /// The webhook asked for a pause.
+    Paused,
+    /// The latest reconcile closed the way.
+    Closed,
 }

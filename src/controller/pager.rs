@@ -112,7 +112,7 @@ fn next_limit(limit: u32, items: usize, bytes: usize) -> u32 {
 }
 
 /// An object that cannot be read stops no other.
-fn readable<K: DeserializeOwned>(item: &RawValue) -> Option<K> {
+fn readable<K: DeserializeOwned + Resource<DynamicType = ()>>(item: &RawValue) -> Option<K> {
     #[derive(Deserialize)]
     struct Named {
         metadata: Names,
@@ -130,7 +130,8 @@ fn readable<K: DeserializeOwned>(item: &RawValue) -> Option<K> {
             serde_json::from_str(item.get()).map(|Named { metadata }| metadata).unwrap_or_default();
         // The error's own text may quote the object.
         let (line, column) = (error.line(), error.column());
-        warn!(%namespace, %name, line, column, "cannot read a stored object; it is skipped");
+        let kind = K::kind(&());
+        warn!(%kind, %namespace, %name, line, column, "cannot read a stored object and skips it: apply the crds/ of this version, or delete the object");
     })
     .ok()
 }

@@ -22,34 +22,9 @@ use crate::{
 };
 
 pub use super::{
-    news::{Change, Passage, Spec},
+    news::{Change, Held, Passage, Seen, Spec},
     referrers::Reference,
 };
-
-/// A Subscriber as the watch shows it.
-pub struct Seen {
-    /// Which spec of which Subscriber.
-    pub spec: Spec,
-    /// Its `delivery.expireAfterSeconds`.
-    pub expire_after: Duration,
-    /// Its status.
-    pub status: SubscriberStatus,
-    /// The resourceVersion.
-    pub version: u64,
-}
-
-/// Why a request to a webhook may not begin now.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Held {
-    /// The Subscriber was deleted, or its spec is another one by now.
-    Changed,
-    /// The webhook answered 410.
-    Gone,
-    /// The webhook asked for a pause.
-    Paused,
-    /// The latest reconcile closed the way.
-    Closed,
-}
 
 /// How a look at a Subscriber begins.
 pub struct Begun {
@@ -100,8 +75,13 @@ struct Entry {
     uid: String,
     /// The newest generation that the watch showed.
     generation: i64,
+    /// Its `delivery.expireAfterSeconds`: no pause that is read is believed beyond it.
+    expire_after: Duration,
     /// Whether the latest reconcile opened the way.
     open: bool,
+    /// The end of the pause, as the queue was given it, and the time in the status that it comes from.
+    paused_until: Option<Instant>,
+    pause_known: Option<Timestamp>,
     /// The generation, and the request for a new look, that the latest look began with.
     begun: Option<i64>,
     request: Option<String>,
@@ -120,11 +100,14 @@ struct Entry {
 }
 
 impl Entry {
-    fn new(Seen { spec: (uid, generation), status, version, .. }: Seen) -> Self {
+    fn new(Seen { spec: (uid, generation), expire_after, status, version }: Seen) -> Self {
         Self {
             uid,
             generation,
+            expire_after,
             open: false,
+            paused_until: None,
+            pause_known: None,
             begun: None,
             request: None,
             reset: false,
@@ -135,6 +118,20 @@ impl Entry {
             step: None,
             page: Page::new(status, version),
         }
+    }
+}
+
+impl Entry {
+    /// The end of the pause that the status holds. A time is believed up to the Subscriber's expiry from when it is first
+    /// read: the queue and every POST go by this one end, whatever the wall clock does meanwhile.
+    fn pause_read(&mut self) -> Option<Instant> {
+        let known = self.page.wanted().paused_until_time.as_ref().map(|until| until.0);
+        if known != self.pause_known {
+            let silence = self.page.silence(self.expire_after, Timestamp::now());
+            self.paused_until = self.paused_until.max((!silence.is_zero()).then(|| Instant::now() + silence));
+            self.pause_known = known;
+        }
+        self.paused_until.filter(|until| Instant::now() < *until)
     }
 }
 
@@ -155,7 +152,7 @@ impl Registry {
             return self.tell(key, closed, true);
         };
         if seen.spec.1 > entry.generation {
-            (entry.generation, entry.open) = (seen.spec.1, false);
+            (entry.generation, entry.expire_after, entry.open) = (seen.spec.1, seen.expire_after, false);
             self.send(Change::Passage {
                 lane: key.clone(),
                 spec: Some(seen.spec.clone()),
@@ -170,7 +167,13 @@ impl Registry {
 
     /// The API server has this status of a Subscriber that is known.
     pub fn shown(&self, key: &LaneKey, uid: &str, status: SubscriberStatus, version: u64) {
-        let shown = self.with(key, uid, |entry| (entry.page.shown(status, version), entry.page.is_behind()));
+        let shown = self.with(key, uid, |entry| {
+            let has_pause = entry.page.shown(status, version);
+            if let Some(until) = entry.pause_read().filter(|_| has_pause) {
+                self.send(Change::Paused(key.clone(), until));
+            }
+            (has_pause, entry.page.is_behind())
+        });
         if let Some((_, true)) = shown {
             self.lock().overwritten.insert(key.clone());
         }
@@ -207,8 +210,8 @@ impl Registry {
                 passage => passage,
             };
             entry.open = matches!(passage, Passage::Open(_));
-            let silence = entry.page.silence(expire_after, Timestamp::now());
-            let pause = (!silence.is_zero()).then(|| Instant::now() + silence);
+            entry.expire_after = expire_after;
+            let pause = entry.pause_read();
             let (lane, spec, reset) = (key.clone(), Some(spec.clone()), std::mem::take(&mut entry.reset));
             self.send(Change::Passage { lane, spec, passage, pause, reset });
         });
@@ -225,15 +228,14 @@ impl Registry {
         self.with(key, &spec.0, |entry| entry.gone == Some(spec.1)).unwrap_or(false)
     }
 
-    /// What forbids a request to the webhook of this spec now, whatever a reconcile found before. No pause is believed
-    /// beyond `longest`.
-    pub fn held(&self, key: &LaneKey, spec: &Spec, longest: Duration) -> Option<Held> {
+    /// What forbids a request to the webhook of this spec now, whatever a reconcile found before.
+    pub fn held(&self, key: &LaneKey, spec: &Spec) -> Option<Held> {
         let held = |entry: &mut Entry| {
             if entry.generation > spec.1 {
                 Some(Held::Changed)
             } else if entry.gone == Some(spec.1) {
                 Some(Held::Gone)
-            } else if !entry.page.silence(longest, Timestamp::now()).is_zero() {
+            } else if entry.paused_until.is_some_and(|until| Instant::now() < until) {
                 Some(Held::Paused)
             } else if !entry.open {
                 Some(Held::Closed)
@@ -258,7 +260,7 @@ impl Registry {
                 entry.request = request;
             }
             if changed || asked {
-                (entry.gone, entry.unanswered, entry.reset) = (None, None, true);
+                (entry.gone, entry.unanswered, entry.reset, entry.paused_until) = (None, None, true, None);
                 entry.page.amend(|status| status.paused_until_time = None);
             }
             Begun { status: entry.page.wanted().clone(), changed, requested: entry.reset }
@@ -271,7 +273,10 @@ impl Registry {
             // What another spec was asked for ended with it.
             if entry.begun.is_none_or(|generation| generation == spec.1) {
                 entry.page.pause(until);
-                self.send(Change::Paused(key.clone(), Instant::now() + wait));
+                let until = Instant::now() + wait;
+                entry.paused_until = entry.paused_until.max(Some(until));
+                entry.pause_known = entry.page.wanted().paused_until_time.as_ref().map(|until| until.0);
+                self.send(Change::Paused(key.clone(), until));
             }
         });
     }
@@ -395,6 +400,8 @@ impl Registry {
 
 #[cfg(test)]
 mod tests {
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+
     use super::*;
 
     const DAY: Duration = Duration::from_secs(24 * 3600);
@@ -469,9 +476,28 @@ mod tests {
     }
 
     #[test]
+    fn a_pause_of_a_wrong_clock_is_believed_up_to_the_expiry_from_when_it_is_first_read() {
+        let (registry, mut changes) = registry();
+        let far = Timestamp::now() + 365 * DAY;
+        let status = SubscriberStatus { paused_until_time: Some(Time(far)), ..SubscriberStatus::default() };
+        registry.exists(key("s"), Seen { status, expire_after: DAY, ..seen("uid", 1) });
+        let mut paused = || {
+            registry.publish(&key("s"), &("uid".into(), 1), closed(), DAY);
+            std::iter::from_fn(|| changes.try_recv().ok()).find_map(|change| match change {
+                Change::Passage { pause, .. } => pause,
+                _ => None,
+            })
+        };
+        let first = paused().unwrap();
+        assert!(first <= Instant::now() + DAY);
+        assert_eq!(paused(), Some(first), "a later look does not make it longer");
+        assert_eq!(registry.held(&key("s"), &("uid".into(), 1)), Some(Held::Paused));
+    }
+
+    #[test]
     fn a_request_is_held_by_a_new_spec_a_410_a_pause_and_a_closed_way() {
         let (registry, _changes) = registry();
-        let held = |generation| registry.held(&key("s"), &("uid".into(), generation), DAY);
+        let held = |generation| registry.held(&key("s"), &("uid".into(), generation));
         let open = |generation| {
             let passage = Passage::Closed(Gate::Suspended, None);
             registry.publish(&key("s"), &("uid".into(), generation), passage, DAY);
@@ -482,7 +508,12 @@ mod tests {
         assert_eq!(held(1), Some(Held::Closed));
         open(1);
         assert_eq!(held(1), None);
-        registry.pause(&key("s"), &("uid".into(), 1), Timestamp::now() + Duration::from_secs(60), DAY);
+        registry.pause(
+            &key("s"),
+            &("uid".into(), 1),
+            Timestamp::now() + Duration::from_secs(60),
+            Duration::from_secs(60),
+        );
         assert_eq!(held(1), Some(Held::Paused));
         registry.mark_gone(&key("s"), &("uid".into(), 1));
         assert_eq!(held(1), Some(Held::Gone));

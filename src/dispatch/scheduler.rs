@@ -190,6 +190,23 @@ impl<Id: Clone + Eq + Hash + Ord> Scheduler<Id> {
         }
     }
 
+    /// As [`Self::put_back`], but it is due at `due`.
+    pub fn put_off(&mut self, id: &Id, due: Instant) {
+        if let Some((_, mut ticket)) = self.leave_flight(id, |lane, began| lane.rate.give_back(began))
+            && let Some(lane) = self.lanes.get_mut(&ticket.lane)
+        {
+            lane.waiting.insert((due, id.clone()));
+            ticket.place = Place::Waiting(due);
+            self.tickets.insert(id.clone(), ticket);
+        }
+    }
+
+    /// What was handed out is not attempted at all, and there will be no attempt: it counts neither for the lane's rate nor
+    /// as a probe.
+    pub fn withdraw(&mut self, id: &Id) {
+        self.leave_flight(id, |lane, began| lane.rate.give_back(began));
+    }
+
     /// The earliest moment at which time alone may let something start: call [`Self::next`] then. Until
     /// [`Self::next`] has returned None this is in the past.
     pub fn wake_at(&self) -> Option<Instant> {
@@ -367,6 +384,21 @@ mod tests {
         scheduler.close(&lane("b"), Gate::Suspended);
         start_all(&mut scheduler, now);
         assert_eq!(scheduler.take_changed(), [lane("b")].into());
+    }
+
+    #[test]
+    fn what_is_put_off_or_withdrawn_counts_for_no_rate() {
+        let (mut scheduler, now) = (open(64, &[]), Instant::now());
+        scheduler.open(&lane("a"), Limits { max_in_flight: 4, rate_per_minute: Some(1) });
+        (1..=3).for_each(|id| add(&mut scheduler, id, "a", now));
+        assert_eq!(scheduler.next(now), Some(1));
+        scheduler.put_off(&1, now + SECOND);
+        assert_eq!(scheduler.next(now), Some(2));
+        scheduler.withdraw(&2);
+        assert!(!scheduler.holds(&2));
+        assert_eq!(scheduler.next(now), Some(3), "neither counted");
+        scheduler.withdraw(&3);
+        assert_eq!((scheduler.next(now), scheduler.next(now + SECOND)), (None, Some(1)));
     }
 
     #[test]

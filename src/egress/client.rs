@@ -39,8 +39,7 @@ const IDLE_PER_HOST: usize = 64;
 /// Apache): a request on a connection that the other side is just closing fails. This bounds them over all hosts, too.
 const IDLE_FOR: Duration = Duration::from_secs(4);
 
-/// A kept connection that breaks later than this after a request was not closed at that moment. By then it may also be out of
-/// date that the request may be sent.
+/// A kept connection that breaks later than this after a request was not closed at that moment.
 const AT_ONCE: Duration = Duration::from_secs(1);
 /// TLS sessions that one client remembers, to take up again.
 const SESSIONS: usize = 32;
@@ -167,16 +166,18 @@ impl Client {
     /// incomplete, and its connection is not used again.
     ///
     /// A kept connection may be closed by the other side just as a request goes out on it: where such a one breaks at once,
-    /// before there is an answer, the request is sent once more, on a new connection.
+    /// before there is an answer, the request is sent once more, on a new connection, if `may_repeat` says so then.
     pub async fn send(
         &self,
         request: Request<Bytes>,
         body_limit: usize,
         timeout: Duration,
+        may_repeat: &(dyn Fn() -> bool + Sync),
     ) -> Result<Answer, SendError> {
         let request = self.checked(request)?;
         let deadline = Instant::now() + timeout;
-        let exchange = timeout_at(deadline, self.exchange(request)).await.map_err(|_| SendError::Timeout)?;
+        let exchange =
+            timeout_at(deadline, self.exchange(request, may_repeat)).await.map_err(|_| SendError::Timeout)?;
         answer(exchange.map_err(|error| sort(&error))?, body_limit, deadline).await
     }
 
@@ -205,12 +206,16 @@ impl Client {
         })
     }
 
-    async fn exchange(&self, request: reqwest::Request) -> Result<reqwest::Response, reqwest::Error> {
+    async fn exchange(
+        &self,
+        request: reqwest::Request,
+        may_repeat: &(dyn Fn() -> bool + Sync),
+    ) -> Result<reqwest::Response, reqwest::Error> {
         let (again, began) = (request.try_clone(), Instant::now());
         let bound = self.bound(request.url());
         let (result, is_new) = watched(bound.clone(), self.http.execute(request)).await;
         match (result, again) {
-            (Err(error), Some(again)) if !is_new && began.elapsed() < AT_ONCE && broke_off(&error) => {
+            (Err(error), Some(again)) if !is_new && began.elapsed() < AT_ONCE && broke_off(&error) && may_repeat() => {
                 watched(bound, self.fresh()?.execute(again)).await.0
             }
             (result, _) => result,
@@ -394,7 +399,7 @@ mod tests {
         let made = async || {
             let before = server.connections.lock().unwrap().len();
             let request = || http::Request::get(&url).body(Bytes::new()).unwrap();
-            let sent = (0..size).map(|_| client.send(request(), 0, Duration::from_secs(30)));
+            let sent = (0..size).map(|_| client.send(request(), 0, Duration::from_secs(30), &|| true));
             assert!(futures::future::join_all(sent).await.iter().all(Result::is_ok));
             server.connections.lock().unwrap().len() - before
         };

@@ -17,7 +17,7 @@ use crate::{
 };
 
 /// What allows a delivery to go on.
-pub trait Clearance {
+pub trait Clearance: Sync {
     /// Whether a POST may begin now. It is asked immediately before every POST.
     fn may_send(&self) -> bool;
 
@@ -106,7 +106,9 @@ impl Delivery<'_> {
         let mut headers = self.headers.clone();
         headers.insert(AUTHORIZATION, token.clone());
         let time = deadline.saturating_duration_since(Instant::now());
-        let answer = self.target.exchange(Method::POST, headers, self.body.clone(), time).await;
+        // Also before the one that follows a kept connection that broke.
+        let may_repeat = || clearance.may_send();
+        let answer = self.target.exchange(Method::POST, headers, self.body.clone(), time, &may_repeat).await;
         Ok(answer.map(|answer| (answer.status, retry_after(&answer.headers, SystemTime::now()))))
     }
 

@@ -70,7 +70,7 @@ pub async fn ask_consent(target: &Target, request_rate: Option<u32>) -> Result<C
     if let Some(rate) = request_rate {
         headers.insert("webhook-request-rate", HeaderValue::from(rate));
     }
-    let answer = target.exchange(Method::OPTIONS, headers, Bytes::new(), target.timeout).await?;
+    let answer = target.exchange(Method::OPTIONS, headers, Bytes::new(), target.timeout, &|| true).await?;
     match Consent::read(&answer.headers, &target.origin, request_rate) {
         Consent::Silent if is_trouble(answer.status) => {
             let retry_after = retry_after(&answer.headers, SystemTime::now());

@@ -41,6 +41,7 @@ impl Target {
         headers: HeaderMap,
         body: Bytes,
         timeout: Duration,
+        may_repeat: &(dyn Fn() -> bool + Sync),
     ) -> Result<Answer, SendError> {
         let mut request = Request::new(body);
         *request.method_mut() = method;
@@ -48,6 +49,6 @@ impl Target {
         *request.headers_mut() = self.headers.clone();
         request.headers_mut().extend(headers);
         request.headers_mut().insert("webhook-request-origin", self.origin.clone());
-        self.http.send(request, ANSWER_LIMIT, timeout).await
+        self.http.send(request, ANSWER_LIMIT, timeout, may_repeat).await
     }
 }

@@ -102,7 +102,7 @@ impl Sender {
         let mut request = Request::new(Bytes::new());
         *request.method_mut() = Method::OPTIONS;
         *request.uri_mut() = url.parse().unwrap_or_else(|_| normal());
-        self.http.send(request, BODY_LIMIT, timeout).await
+        self.http.send(request, BODY_LIMIT, timeout, &|| true).await
     }
 
     /// Why no token comes from `url`; None if one does.

@@ -123,7 +123,6 @@ impl Watcher {
         let permit = self.pages.clone().acquire_owned().await.ok();
         match self.pager.next().await {
             Ok(page) => {
-                self.failures = 0;
                 let complete = page.is_last.then_some(page.version);
                 self.state = State::Listing { items: page.items.into_iter(), complete, _permit: permit };
                 None
@@ -149,6 +148,7 @@ impl Watcher {
             Some(Ok(WatchEvent::Deleted(object))) => Event::Delete(object),
             Some(Ok(WatchEvent::Bookmark(bookmark))) => {
                 *version = bookmark.metadata.resource_version;
+                self.failures = 0;
                 return None;
             }
             Some(Ok(WatchEvent::Error(status))) => return Some(Err(self.failed(kube::Error::Api(status)))),

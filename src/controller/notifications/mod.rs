@@ -185,7 +185,7 @@ impl Notifications {
     fn start_due(&mut self) {
         while let Some(uid) = self.scheduler.next(Instant::now()) {
             let Some(job) = self.job(&uid) else {
-                self.scheduler.end(&uid);
+                self.scheduler.withdraw(&uid);
                 continue;
             };
             let attempts = self.attempts.clone();

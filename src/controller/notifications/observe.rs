@@ -34,7 +34,7 @@ impl Notifications {
             }
             Ok(Event::InitApply(object) | Event::Apply(object)) => self.observe_object(object),
             Ok(Event::InitDone) => {
-                (scope.synced, scope.is_refused, scope.listing_since) = (true, false, None);
+                scope.is_listed(Instant::now());
                 let (scheduler, namespace) = (&self.scheduler, scope.namespace.as_deref());
                 let gone = self.index.end_listing(scope.listing, namespace, |uid| scheduler.is_in_flight(uid));
                 for (uid, expires) in gone {
@@ -48,6 +48,7 @@ impl Notifications {
                 }
             }
             Err(error) => {
+                scope.failed(Instant::now());
                 let namespace = scope.namespace.as_deref().unwrap_or("(all)");
                 if matches!(&error, kube::Error::Api(status) if matches!(status.code, 403 | 404)) {
                     scope.is_refused = true;
@@ -180,8 +181,11 @@ impl Notifications {
     /// The Subscriber is missing from now on.
     fn is_missing(&mut self, lane: LaneKey) {
         let now = Timestamp::now();
-        self.missing
-            .retain(|_, since| Duration::try_from(now.duration_since(*since)).is_ok_and(|age| age < MISSING_FOR));
+        // Swept when it has doubled, not with each deletion.
+        if self.missing.len().is_power_of_two() {
+            self.missing
+                .retain(|_, since| Duration::try_from(now.duration_since(*since)).is_ok_and(|age| age < MISSING_FOR));
+        }
         self.missing.insert(lane, now);
     }
 

@@ -10,6 +10,9 @@ use k8s_openapi::jiff::Timestamp;
 /// A list that takes longer than this may show what is gone or finished by now.
 const LONG_LIST: Duration = Duration::from_secs(30);
 
+/// The watch that follows such a list has shown what changed meanwhile within this.
+const CATCH_UP: Duration = Duration::from_secs(60);
+
 /// One watch: of a namespace, or of all.
 pub(super) struct Scope {
     pub(super) namespace: Option<String>,
@@ -22,6 +25,8 @@ pub(super) struct Scope {
     pub(super) is_refused: bool,
     /// Since when all of its Subscribers are known (None: they are not yet).
     pub(super) subscribers_since: Option<Timestamp>,
+    /// Until when the watch may not have shown yet what changed during the listing.
+    pub(super) catches_up_until: Option<Instant>,
     /// A leader before may still write outcomes that its first listing does not show.
     is_contested: bool,
 }
@@ -31,6 +36,18 @@ impl Scope {
     pub(super) fn may_be_old(&self, now: Instant) -> bool {
         (self.is_contested && !self.synced)
             || self.listing_since.is_some_and(|since| now.saturating_duration_since(since) > LONG_LIST)
+            || self.catches_up_until.is_some_and(|until| now < until)
+    }
+
+    /// The listing is complete. Where it may be old, the watch has yet to show what changed meanwhile.
+    pub(super) fn is_listed(&mut self, now: Instant) {
+        self.catches_up_until = self.may_be_old(now).then(|| now + CATCH_UP);
+        (self.synced, self.is_refused, self.listing_since) = (true, false, None);
+    }
+
+    /// The watch failed: it has not caught up.
+    pub(super) fn failed(&mut self, now: Instant) {
+        self.catches_up_until = self.catches_up_until.filter(|until| now < *until).map(|_| now + CATCH_UP);
     }
 }
 
@@ -50,6 +67,7 @@ impl Scopes {
             synced: false,
             is_refused: false,
             subscribers_since: None,
+            catches_up_until: None,
             is_contested,
         };
         let numbered = namespaces.iter().enumerate();
@@ -106,8 +124,14 @@ mod tests {
         let now = Instant::now();
         let mut scopes = Scopes::new(&[None], true);
         assert!(scopes.of("a").unwrap().may_be_old(now));
-        scopes.list[0].synced = true;
+        scopes.list[0].is_listed(now);
+        assert!(scopes.of("a").unwrap().may_be_old(now), "the watch has not shown what came meanwhile");
+        scopes.list[0].failed(now + CATCH_UP / 2);
+        assert!(scopes.of("a").unwrap().may_be_old(now + CATCH_UP));
+        let now = now + 2 * CATCH_UP;
         assert!(!scopes.of("a").unwrap().may_be_old(now));
+        scopes.list[0].is_listed(now);
+        assert!(!scopes.of("a").unwrap().may_be_old(now), "a short one");
         scopes.list[0].listing_since = Some(now);
         assert!(!scopes.of("a").unwrap().may_be_old(now + LONG_LIST));
         assert!(scopes.of("a").unwrap().may_be_old(now + 2 * LONG_LIST));

@@ -18,6 +18,8 @@ use crate::{
 const AFTER_DENIED: Duration = Duration::from_secs(30);
 /// One whose status somebody else wrote meanwhile is looked at again after this.
 const AFTER_SUPERSEDED: Duration = Duration::from_secs(5);
+/// One whose POST was forbidden at the last moment is looked at again after this.
+const AFTER_HELD: Duration = Duration::from_secs(1);
 /// One that could not be read is tried again after this.
 const AFTER_UNREAD: Duration = Duration::from_secs(5);
 
@@ -125,7 +127,8 @@ impl Notifications {
             self.index.return_object(uid, object);
         }
         match why {
-            NotStarted::Held => return self.scheduler.put_back(uid, Instant::now()),
+            // Never at once: whatever forbids it may not have reached the queue yet.
+            NotStarted::Held => return self.scheduler.put_off(uid, Instant::now() + AFTER_HELD),
             NotStarted::NoToken => self.scheduler.put_back(uid, Instant::now()),
             NotStarted::EgressDenied => self.scheduler.retry(uid, Instant::now() + AFTER_DENIED),
         }

@@ -138,7 +138,7 @@ impl Retention {
             let Reading { now, has_jumped } = clock.read(Timestamp::now(), instant);
             if has_jumped {
                 warn!(
-                    "the clock has jumped ahead; the operator deletes nothing by the new time until it has stood for 10 minutes"
+                    "the system clock jumped ahead; the operator deletes nothing by the new time until that time has held for 10 minutes"
                 );
             }
             while looking.len() < self.deadlines.at_once(now)

@@ -102,7 +102,7 @@ struct Cleared<'a> {
 impl Clearance for Cleared<'_> {
     fn may_send(&self) -> bool {
         let Self { subscribers, visit } = self;
-        let held = subscribers.registry.held(&visit.key, &visit.spec, visit.expire_after());
+        let held = subscribers.registry.held(&visit.key, &visit.spec);
         subscribers.leadership.holds() && !subscribers.is_stopping() && held.is_none_or(|held| held == Held::Closed)
     }
 
