@@ -20,6 +20,8 @@ use crate::{
 /// From the end of one listing to the begin of the next. The process itself hears of all that it finishes: a listing finds
 /// only what others finished after the start, or deleted.
 const EVERY: Duration = Duration::from_secs(24 * 3600);
+/// From the first listing to the second one. The second one finds the outcomes of a former leader that arrived after the first.
+const SOON: Duration = Duration::from_secs(10 * 60);
 /// The waits after a page that could not be read.
 const BACKOFF: Backoff = Backoff { initial: Duration::from_secs(1), max: Duration::from_secs(60) };
 
@@ -59,14 +61,14 @@ enum BrokenOff {
 }
 
 impl Lister {
-    /// Lists at once, and then every day, until nothing receives the news.
+    /// Lists at once, again after ten minutes, and then every day, until nothing receives the news.
     pub async fn run(self) {
-        let mut failures = 0;
+        let (mut failures, mut wait) = (0, SOON);
         loop {
             match self.list().await {
                 Ok(()) => {
                     failures = 0;
-                    sleep(EVERY).await;
+                    sleep(std::mem::replace(&mut wait, EVERY)).await;
                 }
                 Err(BrokenOff::TooOld) => {
                     failures += 1;
