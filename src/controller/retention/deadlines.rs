@@ -76,8 +76,8 @@ const AT_ONCE: usize = 16;
 const OF_ONE_NAMESPACE: usize = 8;
 /// Both grow by as many for each second by which deletion is late, up to these: what falls behind while the API server is
 /// busy gets a larger part of it, so what is stored stays bounded.
-const AT_ONCE_IF_LATE: usize = 64;
-const OF_ONE_NAMESPACE_IF_LATE: usize = 48;
+const AT_ONCE_IF_LATE: usize = 128;
+const OF_ONE_NAMESPACE_IF_LATE: usize = 96;
 /// Deletes under way at once in a namespace whose last delete failed.
 const OF_ONE_THAT_FAILS: usize = 1;
 
@@ -427,12 +427,12 @@ mod tests {
     fn what_is_late_gets_more_at_once_up_to_a_bound_and_what_fails_does_not() {
         let mut deadlines = Deadlines::default();
         let (begin, pause) = (Instant::now(), |_| Duration::from_secs(1));
-        (0..100).for_each(|n| deadlines.add(&due(10, &n.to_string())));
+        (0..200).for_each(|n| deadlines.add(&due(10, &n.to_string())));
         let taken =
             |deadlines: &mut Deadlines, second| std::iter::from_fn(|| deadlines.take_due(at(second), begin)).count();
         assert_eq!((deadlines.at_once(at(10)), taken(&mut deadlines, 10)), (16, 8));
         assert_eq!((deadlines.at_once(at(12)), taken(&mut deadlines, 12)), (48, 16), "24 are under way");
-        assert_eq!((deadlines.at_once(at(99)), taken(&mut deadlines, 99)), (64, 24), "48 are under way");
+        assert_eq!((deadlines.at_once(at(99)), taken(&mut deadlines, 99)), (128, 72), "96 are under way");
         deadlines.end("a", true, begin, pause);
         assert_eq!((deadlines.at_once(at(99)), taken(&mut deadlines, 99)), (16, 0));
     }
