@@ -108,7 +108,7 @@ impl Metrics {
         self.0.leading.set(1);
     }
 
-    /// The API server refuses to list the Subscribers of so many watched namespaces.
+    /// The number of watched namespaces whose Subscribers the API server refuses to list.
     pub fn namespaces_refused(&self, count: usize) {
         self.0.namespaces_refused.set(i64::try_from(count).unwrap_or(i64::MAX));
     }

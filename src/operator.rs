@@ -146,7 +146,7 @@ pub async fn run(settings: Settings) -> Result<(), Error> {
     let metrics = Metrics::default();
     let readiness = Readiness::of_parts(namespaces.len() + 1);
     let mut parts = JoinSet::new();
-    // Before anything is asked of the API server: whoever asks whether this process lives is answered meanwhile.
+    // Before the first request to the API server, so that probes are answered meanwhile.
     parts.spawn(admin::serve(for_health, Answers::Health(readiness.clone())));
     parts.spawn(admin::serve(for_metrics, Answers::Metrics(metrics.clone())));
     let checked = async {

@@ -158,7 +158,7 @@ impl Sight {
         if left.is_zero() { Move::TakeOver } else { Move::Wait(left.min(LOOK_EVERY)) }
     }
 
-    /// One that somebody deleted may have a leader still, who believes in it for a while.
+    /// A Lease that was deleted may still have a leader, which goes on until it notices the deletion.
     fn judge_missing(&mut self, now: Instant) -> Move {
         if !self.was_there {
             return Move::Create;

@@ -219,7 +219,7 @@ impl Resolver {
         }))
     }
 
-    /// The client for one endpoint, and what tells its trust from others.
+    /// The client for one endpoint, and what distinguishes its trust.
     async fn way_out(
         &self,
         lookup: &mut Lookup<'_>,

@@ -353,7 +353,7 @@ mod tests {
         let [one, other] = ["a", "b"].map(|namespace| egress.client(namespace, &trust).unwrap());
         assert!(!Arc::ptr_eq(&one, &other) && Arc::ptr_eq(&one.trust, &other.trust));
         drop((one, other));
-        assert_eq!(egress.trusts.lock().unwrap().held(), 0, "nobody holds it");
+        assert_eq!(egress.trusts.lock().unwrap().held(), 0, "it is not held");
     }
 
     #[test]
@@ -367,7 +367,7 @@ mod tests {
         }
         let unused = Arc::downgrade(&client);
         drop(client);
-        assert!(unused.upgrade().is_none(), "nobody holds it");
+        assert!(unused.upgrade().is_none(), "it is not held");
         let _next = egress.client("a", &other).unwrap();
         assert_eq!(egress.clients.lock().unwrap().held(), 1, "what is not used is forgotten");
     }

@@ -4,7 +4,7 @@ use std::{fmt, str::FromStr};
 
 use super::host::{dns_name, without_root};
 
-/// The DNS domain of the cluster: `cluster.local` unless the kubelets are told another.
+/// The DNS domain of the cluster: `cluster.local` unless the kubelets are configured with another.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClusterDomain(String);
 

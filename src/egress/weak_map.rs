@@ -10,7 +10,7 @@ use std::{
 /// The map is not swept before it has this many entries.
 const SMALL: usize = 16;
 
-/// Finds values for as long as somebody holds them.
+/// Finds values for as long as they are held elsewhere.
 ///
 /// Entries whose value is gone are removed whenever the map has doubled, so an insertion costs the same however many
 /// there are, and at most half of the map is dead.
@@ -70,7 +70,7 @@ mod tests {
         }
         for n in 100..10_000 {
             map.insert(n, &Arc::new(n));
-            assert!(map.get(&n).is_none(), "nobody holds it");
+            assert!(map.get(&n).is_none(), "it is not held");
             assert!(map.entries() <= 2 * (held.len() + 1), "{} entries", map.entries());
         }
         assert!(held.iter().all(|(n, value)| map.get(n).is_some_and(|found| Arc::ptr_eq(&found, value))));

@@ -13,7 +13,7 @@ use tokio::sync::Semaphore;
 use super::{ClientAuthentication, TokenRequest, TokenSource};
 use crate::egress::{Fingerprint, WeakMap};
 
-/// The bytes of the sources of one namespace that are remembered, for an hour at most, though nobody uses them any more:
+/// The bytes of the sources of one namespace that are remembered, for an hour at most, after their last use:
 /// some hundred ordinary ones, and the largest that a Subscriber can ask for.
 const SHARE: usize = 256 * 1024;
 
@@ -46,7 +46,7 @@ pub struct TokenKey {
     pub trust: Fingerprint,
 }
 
-/// A SHA-256 over all of a key: what is found by it is told apart by all of it, and none of it is kept.
+/// A SHA-256 over all of a key: it distinguishes keys by all of their parts, and keeps none of them.
 type KeyHash = [u8; 32];
 
 /// One source of tokens for each key that somebody still holds, or held a short time ago.
@@ -95,7 +95,7 @@ impl TokenKey {
             }
 
             fn finish(&self) -> u64 {
-                0 // nobody asks for it
+                0 // it is not used
             }
         }
         let mut hashing = Hashing(Sha256::new());

@@ -21,7 +21,7 @@ use super::{
 pub struct TokenSource {
     request: TokenRequest,
     state: Mutex<State>,
-    /// How many bytes of its namespace's sources may be remembered though nobody uses them.
+    /// How many bytes of its namespace's sources may be remembered after their last use.
     memory: Arc<Semaphore>,
 }
 

@@ -55,7 +55,7 @@ pub struct Notifications {
     permits: HashMap<Uid, Arc<Permit>>,
     scopes: Scopes,
     running: JoinSet<(Uid, Done)>,
-    /// The last census: whose (by lane and uid), and what was told.
+    /// The last census that was sent, by lane and uid.
     counted: HashMap<LaneKey, (String, Census)>,
     /// Lanes that changed before they could be counted.
     uncounted: HashSet<LaneKey>,

@@ -166,7 +166,7 @@ impl Notifications {
         }
     }
 
-    /// Whoever names a Subscriber of this scope that was not shown names none.
+    /// A Notification that names a Subscriber of this scope that was not listed names a missing Subscriber.
     fn subscribers_are_known(&mut self, namespace: Option<&str>) {
         self.scopes.subscribers_are_known(namespace, Timestamp::now());
         let in_scope = |lane: &LaneKey| namespace.is_none_or(|namespace| namespace == &*lane.namespace);

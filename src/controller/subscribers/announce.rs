@@ -100,7 +100,7 @@ fn transitions<'c>(old: &[Condition], new: &'c [Condition]) -> Vec<&'c Condition
         // It comes and goes with every event that is sent.
         let flickers = condition.reason == Reason::RateLimited.as_str()
             || before.is_some_and(|before| before.reason == Reason::RateLimited.as_str() && is_good(condition));
-        // What the first look is at is over in a moment, and its end is told.
+        // The first look is over in a moment, and its end is announced.
         let is_first_word = condition.reason == Reason::Progressing.as_str();
         if changed && is_news && !repeats && !flickers && !is_first_word {
             told.push(condition);

@@ -47,7 +47,7 @@ impl Subscribers {
         }
     }
 
-    /// The Subscribers whose status is to be written now, at most so many. Neither lock is held while the other is taken.
+    /// The Subscribers whose status is to be written now, up to a limit. Neither lock is held while the other is taken.
     fn due(&self, clock: Timestamp, at_most: usize) -> Vec<(LaneKey, Vital)> {
         let now = Instant::now();
         let overwritten = self.registry.overwritten();

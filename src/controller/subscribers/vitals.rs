@@ -134,7 +134,7 @@ impl Vitals {
     }
 
     /// Of those with these statuses, the Subscribers whose status is to be written now, with what to put into it: health
-    /// first, then who waits longest; at most so many.
+    /// first, then those that wait longest, up to a limit.
     pub fn due(
         &mut self,
         now: Instant,

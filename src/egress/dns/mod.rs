@@ -1,7 +1,7 @@
 //! Host names into addresses, asked of the name servers without a thread that waits for each.
 //!
 //! [`files`] reads what the system says of name servers and hosts, [`share`] bounds what one namespace may ask at once and
-//! asks for a name once, whoever waits for it.
+//! asks for a name once, however many attempts wait for it.
 
 mod files;
 mod share;
@@ -42,7 +42,7 @@ const OTHER_FAMILY: Duration = Duration::from_millis(500);
 const LONGEST: Duration = Duration::from_secs(30);
 /// The files of the system are read again after this: a Pod's `hosts` and `resolv.conf` may be replaced while it runs.
 const READ_AGAIN: Duration = Duration::from_secs(5);
-/// Of the addresses of a name, so many are used.
+/// The most addresses of a name that are used.
 const MOST_ADDRESSES: usize = 16;
 /// Questions under way at once on one TCP connection, to which long answers come: as many as there may be attempts.
 const TCP_QUESTIONS: usize = 1024;
@@ -170,7 +170,7 @@ fn resolver_of(servers: &[SocketAddr]) -> Option<Arc<TokioResolver>> {
     built.map(Arc::new).map_err(|error| warn!(%error, "the name servers cannot be used")).ok()
 }
 
-/// IPv4 and IPv6 addresses, asked for at once, in this order.
+/// IPv4 and IPv6 addresses, queried at once, in this order.
 async fn both_families(resolver: &TokioResolver, name: Name) -> Result<Found, Fault> {
     let v4 = pin!(resolver.lookup(name.clone(), RecordType::A));
     let v6 = pin!(resolver.lookup(name, RecordType::AAAA));
@@ -197,7 +197,7 @@ async fn both_families(resolver: &TokioResolver, name: Name) -> Result<Found, Fa
     }
 }
 
-/// The answer for the second family, which nobody waits long for where the first brought addresses.
+/// The answer for the second family, which is not waited for long where the first brought addresses.
 async fn after(
     first: &Result<Lookup, NetError>,
     second: impl Future<Output = Result<Lookup, NetError>>,

@@ -17,11 +17,11 @@ use tokio::sync::Semaphore;
 use super::{Dns, Fault, Found};
 use crate::egress::Lookup;
 
-/// So many names of one namespace are asked for at once; more wait. Whatever the name servers do with these, they take
+/// The most names of one namespace that are queried at once; more wait. Whatever the name servers do with these, they take
 /// nothing from another namespace. While a name server is silent, each holds up to eight sockets: two families, four
 /// questions.
 const AT_ONCE: usize = 8;
-/// So many names are remembered before the ones that are out of date are dropped.
+/// The most names that are remembered before the ones that are out of date are dropped.
 const REMEMBERED: usize = 256;
 /// That a name does not exist is believed for this long.
 const NEGATIVE: Duration = Duration::from_secs(2);
@@ -32,14 +32,14 @@ pub(in crate::egress) struct Share(Arc<Inner>);
 struct Inner {
     dns: Arc<Dns>,
     room: Semaphore,
-    /// Never locked while a name is asked for.
+    /// Never locked while a query is under way.
     names: Mutex<HashMap<String, Entry>>,
 }
 
 type Answer = Result<Arc<[IpAddr]>, Fault>;
 
 enum Entry {
-    /// It is being asked for, while somebody waits: the last one who goes away ends it.
+    /// A query is under way for those that wait: when the last of them goes away, the query ends.
     Asked(WeakShared<BoxFuture<'static, Answer>>),
     /// What came, and until when it serves.
     Known(Answer, Instant),
