@@ -78,7 +78,13 @@ pub struct Run {
     pub lease_namespace: Option<String>,
 
     /// The name of that Lease: operators of one name take turns.
-    #[arg(long, value_name = "NAME", env = "TIDINGS_LEASE_NAME", default_value = "tidings")]
+    #[arg(
+        long,
+        value_name = "NAME",
+        env = "TIDINGS_LEASE_NAME",
+        default_value = "tidings",
+        requires = "lease_namespace"
+    )]
     pub lease_name: String,
 
     /// Send a Secret's values only to endpoints that the Secret's own annotations name: tidings.dev/allowed-hosts, and
@@ -103,7 +109,7 @@ pub struct Run {
     #[arg(long, value_name = "NUMBER", env = "TIDINGS_MAX_IN_FLIGHT", default_value = "1024", value_parser = clap::value_parser!(u32).range(1..=100_000))]
     pub max_in_flight: u32,
 
-    /// Mebibytes for events: half for those being sent, half for those that wait in memory; the operator reads all others
+    /// Mebibytes for events, at least 8: half for those being sent, half for those that wait in memory; the operator reads all others
     /// when their turn comes. One Subscriber has at most an eighth of each half, a namespace a quarter.
     #[arg(long = "event-memory", value_name = "MIB", env = "TIDINGS_EVENT_MEMORY", default_value = "128", value_parser = clap::value_parser!(u32).range(8..=65_536))]
     pub event_memory: u32,

@@ -319,3 +319,14 @@ async fn an_outcome_of_the_life_before_a_replay_changes_nothing() {
     writer.record(&api.get("n").await.unwrap(), &outcome).await;
     assert_eq!(world.get("notification", "n").await["status"]["phase"], "Delivered", "that of this life is written");
 }
+
+#[tokio::test]
+async fn a_replay_that_has_to_wait_is_given_its_reason_again() {
+    let world = World::new("replay-waits").await;
+    let _operator = world.operator().await;
+    world.notification("n", "missing", json!({"source": "/s", "type": "t"})).await;
+    world.until("ntf", "n", |n| n["status"]["reason"] == "SubscriberNotFound").await;
+    world.kubectl(&["label", "ntf", "n", "tidings.dev/replay=1"]).await.ok().unwrap();
+    world.until("ntf", "n", |n| n["status"]["lastHandledReplay"] == "1").await;
+    world.until("ntf", "n", |n| n["status"]["reason"] == "SubscriberNotFound").await;
+}

@@ -83,6 +83,8 @@ impl Notifications {
         let cancelled = object.is_being_deleted();
         let told = gate_told(&object.status.reason);
         let due = self.due(&object);
+        let known = object.metadata.uid.as_deref().and_then(|uid| self.index.get(uid));
+        let is_replayed = known.is_some_and(|known| known.began != object.began());
         if let News::Changed(uid) = self.index.observe(object) {
             if cancelled || self.expiring.contains(&uid) {
                 if cancelled {
@@ -95,6 +97,10 @@ impl Notifications {
                 if !self.lanes.contains_key(&lane) && self.subscribers_since(&lane).is_none() {
                     // Whether there is such a Subscriber is not known yet.
                     self.scheduler.close(&lane, Gate::SubscriberNotReady);
+                }
+                if is_replayed {
+                    // The replay took its reason away: it is explained once more.
+                    self.scheduler.remove(&uid);
                 }
                 self.scheduler.add(uid.clone(), lane, due, told, bytes, Instant::now());
                 self.arm(&uid);

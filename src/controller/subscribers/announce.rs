@@ -90,7 +90,7 @@ fn transitions<'c>(old: &[Condition], new: &'c [Condition]) -> Vec<&'c Condition
             before.status != condition.status
                 || before.reason != condition.reason
                 // Each test that was asked for is told.
-                || (type_ == ConditionType::Tested && before != condition)
+                || (type_ == ConditionType::Tested && before.message != condition.message)
         });
         // That a part works is news only where it did not, and where the whole is none.
         let is_news = matches!(type_, ConditionType::Ready | ConditionType::Tested)
