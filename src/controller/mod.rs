@@ -35,13 +35,14 @@ pub use attempt::Attempts;
 pub use handled::HandledReplays;
 pub use lease::{Candidate, Leadership};
 pub use notifications::{Inputs, Notifications};
+pub use pager::PAGE;
 pub use registry::{Change, Registry};
 pub use replay::Replays;
 pub use resolve::{Resolver, Route};
 pub use retention::{Retention, RetentionHandle, Stock};
 pub use status::{StatusWriter, outcome_request};
 pub use subscribers::{Announcer, Subscribers};
-pub use unfinished::{PAGE, SELECTOR, Unfinished};
+pub use unfinished::{SELECTOR, Unfinished};
 
 use std::time::Duration;
 

@@ -11,7 +11,7 @@ use tracing::warn;
 use super::in_time;
 
 /// The objects of the first page.
-const FIRST: u32 = 64;
+pub const PAGE: u32 = 64;
 /// The most objects of a page.
 const MOST: u32 = 256;
 /// A page of more bytes than this is given up and read again as a smaller one.
@@ -63,7 +63,7 @@ where
     /// Lists what `selector` selects in `namespace` (None: in all).
     pub fn new(client: Client, namespace: Option<&str>, selector: impl Into<String>) -> Self {
         let path = K::url_path(&(), namespace);
-        Self { client, path, selector: selector.into(), limit: FIRST, token: None, kind: PhantomData }
+        Self { client, path, selector: selector.into(), limit: PAGE, token: None, kind: PhantomData }
     }
 
     /// Begins again with the first page.

@@ -13,10 +13,6 @@ use crate::api::{Condition, LastAttempt, Phase, REPLAY_LABEL, SubscriberRef, if_
 /// Selects the Notifications that are not finished; finished ones leave the watch and cost nothing.
 pub const SELECTOR: &str = "status.phase!=Delivered,status.phase!=Failed";
 
-/// They are listed in pages of this many; each is put to work as it arrives. An object may be more than a mebibyte, and a
-/// page is held in memory twice while it is read.
-pub const PAGE: u32 = 64;
-
 /// An unfinished Notification.
 #[derive(Clone, Debug, Deserialize)]
 pub struct Unfinished {

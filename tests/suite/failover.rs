@@ -26,6 +26,20 @@ async fn two(name: &str) -> (World, Operator, Operator) {
     (world, leader, standby)
 }
 
+/// The same, and the leader is stopped with 19 Notifications in its queue that the standby has delivered since.
+async fn overtaken(name: &str) -> (World, Operator, Operator) {
+    let (world, leader, standby) = two(name).await;
+    world.subscriber("shop", |spec| spec["delivery"] = json!({"rateLimitPerMinute": 6})).await;
+    world.until("subscriber", "shop", |s| s["status"]["observedGeneration"] == s["metadata"]["generation"]).await;
+    world.create("n", "shop", 20).await;
+    world.until_delivered(1).await;
+    leader.process().signal("STOP").await.unwrap();
+    until_leads(&standby).await;
+    world.subscriber("shop", |_| ()).await;
+    world.until_delivered(20).await;
+    (world, leader, standby)
+}
+
 async fn leads(operator: &Operator) -> bool {
     operator.metrics().await.is_ok_and(|metrics| metrics.lines().any(|line| line == "tidings_leading 1"))
 }
@@ -196,16 +210,8 @@ async fn nothing_goes_by_a_spec_or_a_secret_that_changed_while_nobody_led() {
 
 #[tokio::test]
 async fn a_leader_that_was_paused_past_its_lease_starts_nothing_when_it_wakes() {
-    let (world, leader, standby) = two("paused").await;
     // It wakes with a queue of its own that the standby has emptied, and with more to come.
-    world.subscriber("shop", |spec| spec["delivery"] = json!({"rateLimitPerMinute": 6})).await;
-    world.until("subscriber", "shop", |s| s["status"]["observedGeneration"] == s["metadata"]["generation"]).await;
-    world.create("n", "shop", 20).await;
-    world.until_delivered(1).await;
-    leader.process().signal("STOP").await.unwrap();
-    until_leads(&standby).await;
-    world.subscriber("shop", |_| ()).await;
-    world.until_delivered(20).await;
+    let (world, leader, _standby) = overtaken("paused").await;
     world.subscriber("shop", |spec| spec["suspend"] = true.into()).await;
     world.until_reason("shop", "Suspended").await;
     world.create("held", "shop", 20).await;
@@ -221,15 +227,7 @@ async fn a_leader_that_was_paused_past_its_lease_starts_nothing_when_it_wakes() 
 /// It is as if nobody had led meanwhile, but somebody has, and has sent what the first one has in its queue still.
 #[tokio::test]
 async fn a_leader_that_wakes_to_a_lease_that_another_gave_back_ends_and_the_next_one_knows_of_it() {
-    let (world, leader, standby) = two("gave-back").await;
-    world.subscriber("shop", |spec| spec["delivery"] = json!({"rateLimitPerMinute": 6})).await;
-    world.until("subscriber", "shop", |s| s["status"]["observedGeneration"] == s["metadata"]["generation"]).await;
-    world.create("n", "shop", 20).await;
-    world.until_delivered(1).await;
-    leader.process().signal("STOP").await.unwrap();
-    until_leads(&standby).await;
-    world.subscriber("shop", |_| ()).await;
-    world.until_delivered(20).await;
+    let (world, leader, standby) = overtaken("gave-back").await;
     assert_eq!(standby.terminate().await.unwrap(), 0);
     assert_eq!(lease(&world).await["holderIdentity"], "");
     leader.process().signal("CONT").await.unwrap();

@@ -80,11 +80,12 @@ impl Subscribers {
         if self.is_stopping() {
             return Err(Unresolved::Stopping);
         }
-        if self.registry.is_gone(&visit.key, &visit.spec) {
+        let held = self.registry.held(&visit.key, &visit.spec);
+        if held == Some(Held::Gone) {
             let Word { reason, message, .. } = Word::gone();
             return Ok(format!("{reason}: {message}"));
         }
-        if !self.silence(visit).is_zero() {
+        if held == Some(Held::Paused) {
             return Ok(
                 "Paused: the webhook asked to be left alone: see status.pausedUntilTime; test again after it".into()
             );
