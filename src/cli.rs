@@ -4,13 +4,10 @@ use std::{net::SocketAddr, str::FromStr};
 
 use clap::{Args, Parser, Subcommand};
 use http::HeaderValue;
+use tidings_delivery::egress::{Cidr, ClusterDomain, HostPattern, Nat64Prefix, name_server};
 use tracing::level_filters::LevelFilter;
 
-use crate::{
-    egress::{Cidr, ClusterDomain, HostPattern, Nat64Prefix, name_server},
-    operator::Settings,
-    telemetry::LogFormat,
-};
+use crate::{operator::Settings, telemetry::LogFormat};
 
 /// Delivers events to webhooks: a Kubernetes operator.
 #[derive(Debug, Parser)]

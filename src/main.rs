@@ -8,7 +8,6 @@ use std::{
 
 use clap::Parser;
 use tidings::{
-    api,
     cli::{Cli, Command},
     operator, telemetry,
 };
@@ -36,7 +35,7 @@ fn run(flags: tidings::cli::Run) -> Result<(), Box<dyn Error>> {
 
 fn print_crds() -> Result<(), Box<dyn Error>> {
     let mut out = io::stdout().lock();
-    for manifest in api::manifests()? {
+    for manifest in tidings_api::manifests()? {
         write!(out, "---\n{}", serde_yaml::to_string(&manifest)?)?;
     }
     Ok(())

@@ -9,6 +9,11 @@ use std::{
 
 use http::HeaderValue;
 use kube::{Api, Client, Config, api::ListParams, core::PartialObjectMeta};
+use tidings_api::Subscriber;
+use tidings_delivery::{
+    egress::{Cidr, ClusterDomain, Dns, Egress, HostPattern, Nat64Prefix, NoRoots, Policy, load_public_roots},
+    oauth::TokenCache,
+};
 use tokio::{
     net::TcpListener,
     signal::unix::{Signal, SignalKind},
@@ -20,15 +25,12 @@ use tracing::{info, warn};
 
 use crate::{
     admin::{self, Answers, Readiness},
-    api::Subscriber,
     api_server,
     controller::{
         Announcer, Attempts, Candidate, HandledReplays, Inputs, Leadership, Notifications, Registry, Replays, Resolver,
         Retention, SELECTOR, StatusWriter, Subscribers, Unfinished, in_namespace,
     },
-    egress::{Cidr, ClusterDomain, Dns, Egress, HostPattern, Nat64Prefix, NoRoots, Policy, load_public_roots},
     metrics::Metrics,
-    oauth::TokenCache,
 };
 
 /// At the end, looks at Subscribers that are under way have so long: the longest `timeoutSeconds` of a test that was sent, and
@@ -89,7 +91,7 @@ pub enum Error {
     #[error("the API server: {0}")]
     Api(#[source] kube::Error),
     /// The CustomResourceDefinitions are missing or too old.
-    #[error("the CustomResourceDefinitions of {group} are missing or too old: apply the crds/ of this version ({source})", group = crate::api::GROUP)]
+    #[error("the CustomResourceDefinitions of {group} are missing or too old: apply the crds/ of this version ({source})", group = tidings_api::GROUP)]
     Crds {
         /// What the API server said.
         source: kube::Error,

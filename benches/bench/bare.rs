@@ -8,10 +8,8 @@ use http::Request;
 use http_body_util::BodyExt;
 use kube::{Client, client::Body};
 use serde_json::{Value, json};
-use tidings::{
-    api::NotificationStatus,
-    controller::{Unfinished, outcome_request},
-};
+use tidings::controller::{Unfinished, outcome_request};
+use tidings_api::NotificationStatus;
 
 use crate::{
     say,

@@ -10,10 +10,8 @@ use futures::{TryStreamExt, stream};
 use kube::{Api, api::ListParams};
 use reqwest::{Certificate, Client};
 use serde_json::Value;
-use tidings::{
-    api::NotificationStatus,
-    controller::{PAGE, SELECTOR, Unfinished, outcome_request},
-};
+use tidings::controller::{PAGE, SELECTOR, Unfinished, outcome_request};
+use tidings_api::NotificationStatus;
 
 use crate::{
     bare,

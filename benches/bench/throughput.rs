@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use testkit::Operator;
-use tidings::api::NotificationStatus;
+use tidings_api::NotificationStatus;
 use tokio::time::sleep;
 
 use crate::{

@@ -4,7 +4,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use libfuzzer_sys::fuzz_target;
-use tidings::egress::{Cidr, Policy};
+use tidings_delivery::egress::{Cidr, Policy};
 use tidings_fuzz::{disguised, is_in, is_public, near_special, unmasked};
 
 // An address, and a range that a flag allows: of IPv4 if the last is even.

@@ -3,7 +3,7 @@
 
 use http::{HeaderMap, HeaderValue};
 use libfuzzer_sys::{Corpus, fuzz_target};
-use tidings::webhook::Consent;
+use tidings_delivery::webhook::Consent;
 
 const ORIGIN: HeaderValue = HeaderValue::from_static("notify.example.com");
 /// As much as an integer of the API holds.

@@ -9,7 +9,7 @@ use http::{HeaderMap, header::CONTENT_TYPE};
 use libfuzzer_sys::{Corpus, fuzz_target};
 use percent_encoding::percent_decode_str;
 use serde_json::{Value, value::RawValue};
-use tidings::cloudevent::{Defaults, Encoding, Event, encode};
+use tidings_delivery::event::{Defaults, Encoding, Event, encode};
 
 const DEFAULTS: Defaults<'_> = Defaults { id: "uid-1", time: "2026-10-01T10:02:00Z" };
 const MEDIA_TYPES: [&str; 2] = [Encoding::CLOUDEVENTS_JSON, "application/json"];

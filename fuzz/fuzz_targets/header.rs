@@ -2,7 +2,7 @@
 #![no_main]
 
 use libfuzzer_sys::{Corpus, fuzz_target};
-use tidings::webhook::extra_header;
+use tidings_delivery::webhook::extra_header;
 
 /// What Tidings sets itself, or HTTP keeps for the connection.
 const OWNED: &[&str] = &[

@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 
 use http::{HeaderMap, HeaderValue, header::RETRY_AFTER};
 use libfuzzer_sys::{Corpus, fuzz_target};
-use tidings::egress::retry_after;
+use tidings_delivery::egress::retry_after;
 
 const SECOND: Duration = Duration::from_secs(1);
 /// The end of the year 9999, after which there is no HTTP date.

@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 use http::{HeaderMap, HeaderValue, StatusCode, header::RETRY_AFTER};
 use libfuzzer_sys::{Corpus, fuzz_target};
 use serde_json::{Value, json};
-use tidings::{
+use tidings_delivery::{
     egress::Answer,
     oauth::{Token, TokenError},
 };

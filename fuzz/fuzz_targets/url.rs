@@ -8,7 +8,7 @@ use std::{
 };
 
 use libfuzzer_sys::{Corpus, fuzz_target};
-use tidings::egress::{Client, Egress, HostPattern, Lookup, Policy, SendError, Trust, endpoint};
+use tidings_delivery::egress::{Client, Egress, HostPattern, Lookup, Policy, SendError, Trust, endpoint};
 use tidings_fuzz::is_public;
 use url::{Host, Url};
 

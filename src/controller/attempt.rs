@@ -10,6 +10,12 @@ use futures::FutureExt;
 use k8s_openapi::jiff::Timestamp;
 use kube::Api;
 use serde_json::value::RawValue;
+use tidings_api::AttemptReason;
+use tidings_delivery::{
+    event::{Defaults, Event, InvalidEvent},
+    webhook::{Delivery, NotCleared, Outcome, Unauthorized, Verdict},
+};
+use tidings_queue::{Health, LaneKey};
 use tokio::sync::mpsc;
 use tracing::{debug, error, info, warn};
 
@@ -20,12 +26,6 @@ use super::{
     notification_status::{Attempt, after, expired},
     registry::Spec,
     status::Written,
-};
-use crate::{
-    api::AttemptReason,
-    cloudevent::{Defaults, Event, InvalidEvent},
-    dispatch::{Health, LaneKey},
-    webhook::{Delivery, NotCleared, Outcome, Unauthorized, Verdict},
 };
 
 /// An event of more bytes is not held twice while its attempt waits for a token.

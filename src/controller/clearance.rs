@@ -3,9 +3,9 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use k8s_openapi::jiff::Timestamp;
+use tidings_delivery::webhook::Clearance;
 
 use super::attempt::{Attempts, Job};
-use crate::webhook::Clearance;
 
 /// What the queue has to say to an attempt under way: until when it may POST, and that it may no more.
 #[derive(Debug)]

@@ -2,9 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use tidings_api::{CONSENT_ANNOTATION, TOKEN_CONSENT_ANNOTATION};
 use url::Url;
-
-use crate::api::{CONSENT_ANNOTATION, TOKEN_CONSENT_ANNOTATION};
 
 /// The https port, which an entry without a port means.
 const HTTPS: u16 = 443;

@@ -2,7 +2,7 @@
 
 use std::{collections::HashMap, sync::Arc};
 
-use crate::dispatch::LaneKey;
+use tidings_queue::LaneKey;
 
 /// A budget of bytes. While it is tight, one Subscriber keeps at most an eighth of it and one namespace a quarter.
 #[derive(Debug)]

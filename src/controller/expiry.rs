@@ -6,9 +6,9 @@ use std::{
 };
 
 use k8s_openapi::jiff::Timestamp;
+use tidings_queue::Gate;
 
 use super::index::Uid;
-use crate::dispatch::Gate;
 
 /// What names a missing Subscriber expires after this: the default of `delivery.expireAfterSeconds`.
 const MISSING_EXPIRY: Duration = Duration::from_secs(24 * 3600);

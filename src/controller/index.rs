@@ -7,9 +7,9 @@ use std::{
 };
 
 use k8s_openapi::jiff::Timestamp;
+use tidings_queue::LaneKey;
 
 use super::{attempt::Recorded, event_memory::EventMemory, unfinished::Unfinished};
-use crate::dispatch::LaneKey;
 
 /// What the small texts of a kept object take, about: uid, names, versions.
 const NAMES: usize = 256;

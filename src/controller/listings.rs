@@ -6,13 +6,13 @@ use std::{
 };
 
 use kube::{core::PartialObjectMeta, runtime::watcher::Event};
+use tidings_queue::LaneKey;
 
 use super::{
     registry::{Reference, Registry, Seen},
     stored_subscriber::StoredSubscriber,
     version,
 };
-use crate::dispatch::LaneKey;
 
 /// All Subscribers as the watches last showed them, pages of a listing under way included. Keeps the registry up to date.
 pub(super) struct Roster {

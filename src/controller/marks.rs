@@ -5,9 +5,8 @@ use std::{
     sync::{Mutex, PoisonError},
 };
 
+use tidings_queue::LaneKey;
 use tokio::sync::Notify;
-
-use crate::dispatch::LaneKey;
 
 /// Why a Subscriber is to be looked at again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -5,11 +5,10 @@ use std::{
     time::{Duration, Instant},
 };
 
+use tidings_api::SubscriberStatus;
+use tidings_queue::{Gate, LaneKey};
+
 use super::resolve::Route;
-use crate::{
-    api::SubscriberStatus,
-    dispatch::{Gate, LaneKey},
-};
 
 /// One spec of one Subscriber: a uid and a generation.
 pub type Spec = (String, i64);

@@ -3,14 +3,12 @@
 use std::time::Duration;
 
 use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Time, jiff::Timestamp};
+use tidings_api::{
+    AttemptReason, Condition, ConditionType, Conditions, LastAttempt, NotificationReason, NotificationStatus, Phase,
+};
+use tidings_delivery::webhook::{Outcome, Verdict};
 
 use super::unfinished::{Status, Unfinished};
-use crate::{
-    api::{
-        AttemptReason, Condition, ConditionType, Conditions, LastAttempt, NotificationReason, NotificationStatus, Phase,
-    },
-    webhook::{Outcome, Verdict},
-};
 
 /// The largest count that the schema allows (int32).
 const MOST: u32 = i32::MAX as u32;
@@ -149,7 +147,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::api::{ConditionStatus, REPLAY_LABEL};
+    use tidings_api::{ConditionStatus, REPLAY_LABEL};
 
     #[test]
     fn counts_stay_within_what_the_schema_allows() {

@@ -3,9 +3,8 @@
 use std::{sync::Arc, time::Duration};
 
 use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Time, jiff::Timestamp};
+use tidings_api::SubscriberStatus;
 use tokio::sync::Mutex as AsyncMutex;
-
-use crate::api::SubscriberStatus;
 
 /// Many parts of the operator have something to say in one status: each changes the page at once and then sees to it that
 /// it is written. Whoever comes second finds it written already.

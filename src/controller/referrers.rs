@@ -5,7 +5,7 @@ use std::{
     sync::Arc,
 };
 
-use crate::dispatch::LaneKey;
+use tidings_queue::LaneKey;
 
 /// An object in a Subscriber's namespace that it names.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]

@@ -7,6 +7,9 @@ use std::{
 };
 
 use k8s_openapi::jiff::Timestamp;
+use tidings_api::SubscriberStatus;
+use tidings_delivery::oauth::TokenSource;
+use tidings_queue::{Gate, LaneKey};
 use tokio::sync::mpsc;
 
 use super::{
@@ -15,12 +18,6 @@ use super::{
     referrers::Referrers,
     subscribers::{Step, Unanswered, Written},
 };
-use crate::{
-    api::SubscriberStatus,
-    dispatch::{Gate, LaneKey},
-    oauth::TokenSource,
-};
-
 pub use super::{
     news::{Change, Held, Passage, Seen, Spec},
     referrers::Reference,

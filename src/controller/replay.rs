@@ -20,6 +20,8 @@ use kube::{
     runtime::{WatchStreamExt, watcher},
 };
 use serde_json::json;
+use tidings_api::{NotificationReason, NotificationStatus, Phase, REPLAY_LABEL};
+use tidings_queue::Backoff;
 use tokio::time::sleep;
 use tracing::{info, warn};
 
@@ -29,11 +31,7 @@ use super::{
     patch::{self, add, test},
     stored::Stored,
 };
-use crate::{
-    api::{NotificationReason, NotificationStatus, Phase, REPLAY_LABEL},
-    dispatch::Backoff,
-    metrics::Metrics,
-};
+use crate::metrics::Metrics;
 
 /// Replays under way at once.
 const AT_ONCE: usize = 8;
@@ -257,7 +255,7 @@ mod tests {
     use serde_json::Value;
 
     use super::*;
-    use crate::api::ConditionStatus;
+    use tidings_api::ConditionStatus;
 
     fn stored(change: impl FnOnce(&mut Value)) -> Stored {
         let condition = |type_, status| {

@@ -4,23 +4,23 @@ use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use http::{HeaderMap, HeaderValue};
 use kube::Client;
+use tidings_api::{
+    ClientAuthentication, ContentMode, ContentType, CredentialsSecretRef, Header, HttpsUrl, SecretKeyRef,
+    SubscriberReason, SubscriberSpec, Tls, token_parameter_fault,
+};
+use tidings_delivery::{
+    egress::{self, Egress, Fingerprint, SendError, Trust, TrustError},
+    event::Encoding,
+    oauth::{self, TokenCache, TokenKey, TokenRequest},
+    webhook::{MAX_HEADERS, Target, extra_header},
+};
+use tidings_queue::{Backoff, Limits};
 use url::Url;
 
 use super::{
     consent::Purpose,
     registry::{Reference, Spec},
     secrets::{Endpoints, Lookup, ReadCredentials, Wanted, bundle_object, want, want_identity},
-};
-use crate::{
-    api::{
-        ClientAuthentication, ContentMode, ContentType, CredentialsSecretRef, Header, HttpsUrl, SecretKeyRef,
-        SubscriberReason, SubscriberSpec, Tls, token_parameter_fault,
-    },
-    cloudevent::Encoding,
-    dispatch::{Backoff, Limits},
-    egress::{self, Egress, Fingerprint, SendError, Trust, TrustError},
-    oauth::{self, TokenCache, TokenKey, TokenRequest},
-    webhook::{MAX_HEADERS, Target, extra_header},
 };
 
 /// The way of a Subscriber's Notifications: where they go, how fast, and for how long they are tried.

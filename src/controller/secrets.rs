@@ -7,6 +7,11 @@ use std::{
 
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use kube::{Api, Client, api::ObjectMeta};
+use tidings_api::{
+    CaKind, CaRef, ClientCertificateSecretRef, CredentialsSecretRef, DENIED_SECRET_TYPES, SecretKeyRef,
+    SubscriberReason as Reason,
+};
+use tidings_delivery::{egress::ClientIdentity, oauth::Credentials};
 use tokio::sync::Semaphore;
 use url::Url;
 
@@ -15,14 +20,6 @@ use super::{
     consent::{self, Purpose},
     registry::Reference,
     resolve::Unresolved,
-};
-use crate::{
-    api::{
-        CaKind, CaRef, ClientCertificateSecretRef, CredentialsSecretRef, DENIED_SECRET_TYPES, SecretKeyRef,
-        SubscriberReason as Reason,
-    },
-    egress::ClientIdentity,
-    oauth::Credentials,
 };
 
 /// The longest client id, in bytes.

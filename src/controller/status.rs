@@ -6,6 +6,8 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use kube::{Api, Client};
 use serde::Deserialize;
 use serde_json::json;
+use tidings_api::{NotificationReason, NotificationStatus, Phase};
+use tidings_queue::Backoff;
 use tracing::warn;
 
 use super::{
@@ -14,11 +16,7 @@ use super::{
     unfinished::{Status, replay_label, slim},
     version,
 };
-use crate::{
-    api::{NotificationReason, NotificationStatus, Phase},
-    dispatch::Backoff,
-    metrics::Metrics,
-};
+use crate::metrics::Metrics;
 
 const BACKOFF: Backoff = Backoff { initial: Duration::from_millis(100), max: Duration::from_secs(5) };
 

@@ -7,12 +7,10 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use kube::{Resource, ResourceExt, core::NamespaceResourceScope};
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
+use tidings_api::{REQUEST_ANNOTATION, Subscriber, SubscriberSpec, SubscriberStatus, TEST_ANNOTATION, if_readable};
+use tidings_queue::LaneKey;
 
 use super::{registry::Spec, resolve::seconds};
-use crate::{
-    api::{REQUEST_ANNOTATION, Subscriber, SubscriberSpec, SubscriberStatus, TEST_ANNOTATION, if_readable},
-    dispatch::LaneKey,
-};
 
 /// The most that `expireAfterSeconds` may be.
 const LONGEST_EXPIRY: u32 = 365 * 24 * 3600;

@@ -6,9 +6,9 @@ use k8s_openapi::{
 };
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
+use tidings_api::{Condition, LastAttempt, Phase, REPLAY_LABEL, SubscriberRef, if_readable};
 
 use super::version;
-use crate::api::{Condition, LastAttempt, Phase, REPLAY_LABEL, SubscriberRef, if_readable};
 
 /// Selects the Notifications that are not finished; finished ones leave the watch and cost nothing.
 pub const SELECTOR: &str = "status.phase!=Delivered,status.phase!=Failed";
@@ -168,19 +168,19 @@ macro_rules! reads_notifications {
             type Scope = kube::core::NamespaceResourceScope;
 
             fn kind((): &()) -> std::borrow::Cow<'_, str> {
-                <$crate::api::Notification as kube::Resource>::kind(&())
+                <tidings_api::Notification as kube::Resource>::kind(&())
             }
 
             fn group((): &()) -> std::borrow::Cow<'_, str> {
-                <$crate::api::Notification as kube::Resource>::group(&())
+                <tidings_api::Notification as kube::Resource>::group(&())
             }
 
             fn version((): &()) -> std::borrow::Cow<'_, str> {
-                <$crate::api::Notification as kube::Resource>::version(&())
+                <tidings_api::Notification as kube::Resource>::version(&())
             }
 
             fn plural((): &()) -> std::borrow::Cow<'_, str> {
-                <$crate::api::Notification as kube::Resource>::plural(&())
+                <tidings_api::Notification as kube::Resource>::plural(&())
             }
 
             fn meta(&self) -> &kube::api::ObjectMeta {

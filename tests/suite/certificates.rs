@@ -2,14 +2,13 @@
 
 use std::sync::Arc;
 
+use AttemptReason::TLSFailed;
 use testkit::{
     Authority, Client, Identity, RawServer, Receiver, TokenService,
     pki::rcgen::{BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, SanType, date_time_ymd},
 };
-use tidings::{
-    api::AttemptReason,
-    egress::{ClientIdentity, Egress, Trust},
-};
+use tidings_api::AttemptReason;
+use tidings_delivery::egress::{ClientIdentity, Egress, Trust};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
@@ -20,8 +19,6 @@ use crate::{
     sending::{Sender, WAYS, Way, allowing},
     tokens::trusting,
 };
-
-use AttemptReason::TLSFailed;
 
 /// A webhook and a token service with one TLS side.
 struct Servers {

@@ -2,7 +2,7 @@
 
 use serde::Deserialize;
 use serde_json::{Value, json};
-use tidings::api::SECRET_ACCESS_POLICY;
+use tidings_api::SECRET_ACCESS_POLICY;
 
 use crate::cluster::{cluster, files, namespace, render_chart, root};
 

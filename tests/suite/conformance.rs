@@ -5,16 +5,15 @@ use std::{sync::Arc, time::Duration};
 use http::{HeaderMap, HeaderValue, StatusCode};
 use serde_json::{Value, json};
 use testkit::{Authority, Behaviour, Client, Receiver, TokenService, exchange::Reply, receiver::Received};
-use tidings::{
-    api::AttemptReason,
-    cloudevent::{Defaults, Encoding, Event},
+use tidings_api::AttemptReason;
+use tidings_delivery::{
     egress::{Egress, Policy, Trust},
+    event::{Defaults, Encoding, Event},
     oauth::ClientAuthentication,
     webhook::{Delivery, Outcome, Target, Verdict},
 };
 
 use crate::sending::Cleared;
-
 use crate::tokens::{source_of, trusting};
 
 pub const STRUCTURED: Encoding = Encoding::Structured(Encoding::CLOUDEVENTS_JSON);

@@ -9,7 +9,8 @@ use std::{
 };
 
 use testkit::{Authority, RawServer, raw::read_request};
-use tidings::{api::AttemptReason, webhook::Verdict};
+use tidings_api::AttemptReason;
+use tidings_delivery::webhook::Verdict;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,

@@ -14,10 +14,8 @@ use std::{
 
 use futures::future::BoxFuture;
 use testkit::{Authority, Client, RawServer, Receiver, TokenService};
-use tidings::{
-    api::AttemptReason,
-    egress::{Egress, Lookup, Policy, SendError, Trust},
-};
+use tidings_api::AttemptReason;
+use tidings_delivery::egress::{Egress, Lookup, Policy, SendError, Trust};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,

@@ -3,7 +3,7 @@
 use http::Method;
 use serde_json::{Value, json};
 use testkit::{Behaviour, exchange::Reply, receiver::Received};
-use tidings::webhook::{Consent, ask_consent};
+use tidings_delivery::webhook::{Consent, ask_consent};
 
 use crate::{
     conformance::{Exchange, PATH, STRUCTURED},

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 use testkit::receiver::Received;
-use tidings::api::{RESERVED_HEADER_PREFIXES, RESERVED_HEADERS};
+use tidings_api::{RESERVED_HEADER_PREFIXES, RESERVED_HEADERS};
 
 use crate::{
     refusals::{refusal, subscriber},

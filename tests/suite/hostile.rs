@@ -3,8 +3,8 @@
 use std::{future::Future, sync::Arc, time::Duration};
 
 use testkit::{Authority, RawServer, raw::read_request};
-use tidings::{
-    api::AttemptReason,
+use tidings_api::AttemptReason;
+use tidings_delivery::{
     egress::{Answer, SendError},
     oauth::TokenError,
     webhook::{Outcome, Verdict},

@@ -8,7 +8,7 @@ use std::{
 
 use futures::{FutureExt, future::join_all};
 use testkit::{Authority, NameServer, RawServer, Receiver, folder::Folder, name_server::Answer};
-use tidings::egress::{ClusterDomain, Dns, Egress, Policy, SendError, Trust};
+use tidings_delivery::egress::{ClusterDomain, Dns, Egress, Policy, SendError, Trust};
 use tokio::time::{Instant, sleep};
 
 use crate::{

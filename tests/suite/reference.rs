@@ -5,7 +5,7 @@ use std::fmt::Write;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
     CustomResourceDefinition, JSONSchemaProps, JSONSchemaPropsOrArray,
 };
-use tidings::api::{
+use tidings_api::{
     AttemptReason, ConditionType, NotificationReason, SubscriberReason, notification_crd, subscriber_crd,
 };
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use testkit::ControlPlane;
-use tidings::api::{RESERVED_TOKEN_PARAMETERS, token_parameter_fault};
+use tidings_api::{RESERVED_TOKEN_PARAMETERS, token_parameter_fault};
 use tokio::time::{Instant, sleep};
 
 use crate::cluster::{cluster, install_crds, namespace};

@@ -1,7 +1,7 @@
 //! What a value of a Secret may be: of a bounded length (S17), and of no type that belongs to the cluster itself (S20).
 
 use serde_json::{Value, json};
-use tidings::api::DENIED_SECRET_TYPES;
+use tidings_api::DENIED_SECRET_TYPES;
 
 use crate::world::{CLIENT, World, condition};
 

@@ -5,10 +5,10 @@ use std::{sync::Arc, time::Duration};
 use bytes::Bytes;
 use http::{HeaderValue, Method, Request};
 use testkit::{Authority, Client, TokenService};
-use tidings::{
-    api::AttemptReason,
-    cloudevent::{Defaults, Encoding, Event},
+use tidings_api::AttemptReason;
+use tidings_delivery::{
     egress::{self, Answer, Egress, Policy, SendError, Trust},
+    event::{Defaults, Encoding, Event},
     oauth::{ClientAuthentication, TokenError, TokenSource},
     webhook::{Clearance, Delivery, NoAnswer, Outcome, Target, ask_consent},
 };

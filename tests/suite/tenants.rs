@@ -18,7 +18,7 @@ fn s08_no_reference_has_a_namespace() {
             names(&property["items"], &path, found);
         }
     }
-    for crd in [tidings::api::subscriber_crd(), tidings::api::notification_crd()] {
+    for crd in [tidings_api::subscriber_crd(), tidings_api::notification_crd()] {
         let crd = serde_json::to_value(crd).unwrap();
         let schema = &crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"];
         assert!(schema["spec"]["properties"].as_object().unwrap().len() > 1);

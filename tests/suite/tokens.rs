@@ -16,7 +16,7 @@ use testkit::{
     exchange::Reply,
     token_service::{ClientAuthentication as Method, TokenRequest as Received},
 };
-use tidings::{
+use tidings_delivery::{
     egress::{Egress, Policy, SendError, Trust},
     oauth::{ClientAuthentication, Credentials, TokenCache, TokenError, TokenKey, TokenRequest, TokenSource},
 };
@@ -32,7 +32,7 @@ pub fn trusting(authority: &Authority) -> Trust {
 /// A source of the service's tokens for the client `id`, whose secret is `secret`.
 pub fn source_of(
     service: &TokenService,
-    http: Arc<tidings::egress::Client>,
+    http: Arc<tidings_delivery::egress::Client>,
     authentication: ClientAuthentication,
 ) -> Arc<TokenSource> {
     source_at(&service.url(), Duration::from_secs(5), http, authentication)
@@ -42,7 +42,7 @@ pub fn source_of(
 pub fn source_at(
     url: &str,
     timeout: Duration,
-    http: Arc<tidings::egress::Client>,
+    http: Arc<tidings_delivery::egress::Client>,
     authentication: ClientAuthentication,
 ) -> Arc<TokenSource> {
     source_in(&TokenCache::default(), url, http, |key| (key.timeout, key.authentication) = (timeout, authentication))
@@ -52,7 +52,7 @@ pub fn source_at(
 fn source_in(
     cache: &TokenCache,
     url: &str,
-    http: Arc<tidings::egress::Client>,
+    http: Arc<tidings_delivery::egress::Client>,
     change: impl FnOnce(&mut TokenKey),
 ) -> Arc<TokenSource> {
     let mut key = TokenKey {
@@ -86,7 +86,7 @@ fn source_in(
 /// A token service, and sources of its tokens.
 struct Field {
     service: TokenService,
-    http: Arc<tidings::egress::Client>,
+    http: Arc<tidings_delivery::egress::Client>,
     cache: TokenCache,
     paths: AtomicUsize,
 }

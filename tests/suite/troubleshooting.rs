@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, env, fmt::Write, fs};
 
 use serde_json::{Value, json};
 use testkit::{Behaviour, exchange::Reply};
-use tidings::api::SubscriberReason as Reason;
+use tidings_api::SubscriberReason as Reason;
 
 use crate::{
     cluster::root,

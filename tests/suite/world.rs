@@ -8,9 +8,8 @@ use http::Method;
 use kube::{Api, api::PostParams};
 use serde_json::{Value, json};
 use testkit::{ApiProxy, Authority, Client, ControlPlane, Operator, Receiver, TokenService, chart, receiver::Received};
+use tidings_api::Notification;
 use tokio::time::{Instant, sleep};
-
-use tidings::api::Notification;
 
 use crate::cluster::{cluster, config, namespace};
 

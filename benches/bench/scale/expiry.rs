@@ -6,7 +6,7 @@ use http::Request;
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use kube::{Api, api::ListParams};
 use serde_json::{Value, json};
-use tidings::api::{Notification, Phase};
+use tidings_api::{Notification, Phase};
 use tokio::time::sleep;
 
 use super::{finished, metric, until};

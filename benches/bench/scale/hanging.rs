@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use kube::Api;
 use serde_json::Value;
-use tidings::api::Subscriber;
+use tidings_api::Subscriber;
 use tokio::time::sleep;
 
 use super::{subscribers::is_ready, until};

@@ -12,7 +12,7 @@ use kube::{
     runtime::watcher::{self, Event, watcher},
 };
 use serde_json::Value;
-use tidings::api::{ConditionStatus, ConditionType, Subscriber};
+use tidings_api::{ConditionStatus, ConditionType, Subscriber};
 use tokio::time::{sleep, timeout};
 
 use super::until;

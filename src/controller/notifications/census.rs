@@ -2,11 +2,10 @@
 
 use std::time::Instant;
 
+use tidings_queue::{Gate, LaneKey};
+
 use super::Notifications;
-use crate::{
-    controller::subscribers::{Census, Counted, State},
-    dispatch::{Gate, LaneKey},
-};
+use crate::controller::subscribers::{Census, Counted, State};
 
 impl Notifications {
     /// How the Notifications get on of those Subscribers where that changed since the last census.

@@ -11,18 +11,16 @@ use kube::{
     api::{WatchEvent, WatchParams},
     runtime::watcher::Event,
 };
+use tidings_queue::Backoff;
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
     time::{Instant, sleep},
 };
 
-use crate::{
-    controller::{
-        WATCH_SECONDS, in_namespace, in_time,
-        pager::Pager,
-        unfinished::{SELECTOR, Unfinished},
-    },
-    dispatch::Backoff,
+use crate::controller::{
+    WATCH_SECONDS, in_namespace, in_time,
+    pager::Pager,
+    unfinished::{SELECTOR, Unfinished},
 };
 
 /// The waits after errors in a row.

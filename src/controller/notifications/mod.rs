@@ -20,6 +20,7 @@ use std::{
 use futures::{StreamExt, stream};
 use k8s_openapi::jiff::Timestamp;
 use kube::Client;
+use tidings_queue::{LaneKey, Scheduler};
 use tokio::{sync::mpsc, task::JoinSet, time::MissedTickBehavior};
 use tracing::info;
 
@@ -33,10 +34,7 @@ use super::{
     resolve::Route,
     subscribers::{CENSUS, Census, Counted},
 };
-use crate::{
-    dispatch::{LaneKey, Scheduler},
-    metrics::Metrics,
-};
+use crate::metrics::Metrics;
 
 /// Owns the queue of unfinished Notifications.
 pub struct Notifications {

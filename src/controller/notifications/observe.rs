@@ -4,20 +4,18 @@ use std::time::{Duration, Instant};
 
 use k8s_openapi::jiff::Timestamp;
 use kube::runtime::watcher::Event;
+use tidings_api::NotificationReason;
+use tidings_queue::{Gate, LaneKey};
 use tracing::warn;
 
 use super::{Lane, Notifications};
-use crate::{
-    api::NotificationReason,
-    controller::{
-        attempt::{Signal, Signalled},
-        expiry::MISSING_FOR,
-        index::{News, Uid},
-        plain,
-        registry::{Change, Passage},
-        unfinished::Unfinished,
-    },
-    dispatch::{Gate, LaneKey},
+use crate::controller::{
+    attempt::{Signal, Signalled},
+    expiry::MISSING_FOR,
+    index::{News, Uid},
+    plain,
+    registry::{Change, Passage},
+    unfinished::Unfinished,
 };
 
 /// No `nextAttemptTime` is believed beyond this while its Subscriber is not known: 1.2 × the most that maxSeconds may be.

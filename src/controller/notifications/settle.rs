@@ -2,16 +2,14 @@
 
 use std::time::{Duration, Instant};
 
+use tidings_queue::Gate;
 use tokio::task::JoinError;
 
 use super::Notifications;
-use crate::{
-    controller::{
-        attempt::{Ended, NotStarted},
-        index::Uid,
-        unfinished::Unfinished,
-    },
-    dispatch::Gate,
+use crate::controller::{
+    attempt::{Ended, NotStarted},
+    index::Uid,
+    unfinished::Unfinished,
 };
 
 /// One whose webhook may not be dialled is looked at again after this.

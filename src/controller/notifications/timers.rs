@@ -4,17 +4,15 @@
 use std::time::{Duration, Instant};
 
 use k8s_openapi::jiff::Timestamp;
+use tidings_queue::{Gate, LaneKey};
 use tracing::debug;
 
 use super::{Notifications, observe::GATES, settle::Done};
-use crate::{
-    controller::{
-        attempt::Expiry,
-        expiry::{Life, Lifetime},
-        index::Uid,
-        status::Waiting,
-    },
-    dispatch::{Gate, LaneKey},
+use crate::controller::{
+    attempt::Expiry,
+    expiry::{Life, Lifetime},
+    index::Uid,
+    status::Waiting,
 };
 
 /// At most so many expiries are written at once.

@@ -4,6 +4,8 @@
 use std::{sync::Arc, time::Duration};
 
 use kube::Client;
+use tidings_api::Phase;
+use tidings_queue::Backoff;
 use tokio::{
     sync::{Semaphore, mpsc},
     time::sleep,
@@ -11,11 +13,7 @@ use tokio::{
 use tracing::warn;
 
 use super::deadlines::{Due, Rules};
-use crate::{
-    api::Phase,
-    controller::{pager::Pager, plain, stored::Stored, version},
-    dispatch::Backoff,
-};
+use crate::controller::{pager::Pager, plain, stored::Stored, version};
 
 /// From the end of one listing to the begin of the next. The process itself hears of all that it finishes: a listing finds
 /// only what others finished after the start, or deleted.

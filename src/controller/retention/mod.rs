@@ -21,6 +21,8 @@ use std::{
 use futures::{StreamExt, stream::FuturesUnordered};
 use k8s_openapi::jiff::Timestamp;
 use kube::Client;
+use tidings_api::NotificationStatus;
+use tidings_queue::Backoff;
 use tokio::{
     sync::{Semaphore, mpsc},
     time::sleep,
@@ -35,7 +37,7 @@ use self::{
     listing::{Listed, Lister, Scope},
 };
 use super::{Unfinished, plain};
-use crate::{api::NotificationStatus, dispatch::Backoff, metrics::Metrics};
+use crate::metrics::Metrics;
 
 /// Pages of listings that are read at once.
 const PAGES_AT_ONCE: usize = 4;

@@ -5,14 +5,12 @@ use kube::{
     Client, Resource,
     runtime::events::{Event, EventType, Recorder, Reporter},
 };
+use tidings_api::{Condition, ConditionStatus, ConditionType, Subscriber, SubscriberReason as Reason};
+use tidings_queue::LaneKey;
 use tokio::sync::mpsc;
 use tracing::{debug, info, warn};
 
-use crate::{
-    api::{Condition, ConditionStatus, ConditionType, Subscriber, SubscriberReason as Reason},
-    controller::in_time,
-    dispatch::LaneKey,
-};
+use crate::controller::in_time;
 
 /// Of all conditions that may change, those that are told, in this order.
 const TOLD: [ConditionType; 5] = [

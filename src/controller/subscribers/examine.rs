@@ -4,6 +4,11 @@
 use std::{sync::Arc, time::Duration};
 
 use k8s_openapi::jiff::Timestamp;
+use tidings_api::{AbuseProtection, ConditionType, SubscriberReason as Reason, SubscriberSpec, SubscriberStatus};
+use tidings_delivery::{
+    oauth::{NoToken, TokenError},
+    webhook::ask_consent,
+};
 use tokio::time::Instant;
 
 use super::{
@@ -12,15 +17,10 @@ use super::{
     reconcile::Visit,
     status::Word,
 };
-use crate::{
-    api::{AbuseProtection, ConditionType, SubscriberReason as Reason, SubscriberSpec, SubscriberStatus},
-    controller::{
-        attempt::pause,
-        page::Page,
-        resolve::{Route, Unresolved},
-    },
-    oauth::{NoToken, TokenError},
-    webhook::ask_consent,
+use crate::controller::{
+    attempt::pause,
+    page::Page,
+    resolve::{Route, Unresolved},
 };
 
 /// What nobody tells us about (an egress policy that a DNS change satisfies) is looked at again after this.

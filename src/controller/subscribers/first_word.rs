@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use k8s_openapi::jiff::Timestamp;
+use tidings_api::{SubscriberReason as Reason, SubscriberStatus};
 use tracing::debug;
 
 use super::{
@@ -13,10 +14,7 @@ use super::{
     status::{Findings, Word},
     vitals::is_looked_at,
 };
-use crate::{
-    api::{SubscriberReason as Reason, SubscriberStatus},
-    controller::stored_subscriber::StoredSubscriber,
-};
+use crate::controller::stored_subscriber::StoredSubscriber;
 
 /// A status that is empty for so long is given a first word; most looks are over by then.
 pub(super) const FIRST_WORD_AFTER: Duration = Duration::from_secs(3);

@@ -6,15 +6,13 @@ use std::{
 };
 
 use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Time, jiff::Timestamp};
+use tidings_api::{
+    AbuseProtectionPolicy as Policy, ConditionType, SubscriberReason as Reason, SubscriberStatus, WebhookStatus,
+};
+use tidings_delivery::webhook::{Consent, NoAnswer};
+use tidings_queue::Backoff;
 
 use super::status::Word;
-use crate::{
-    api::{
-        AbuseProtectionPolicy as Policy, ConditionType, SubscriberReason as Reason, SubscriberStatus, WebhookStatus,
-    },
-    dispatch::Backoff,
-    webhook::{Consent, NoAnswer},
-};
 
 /// An answer is good for this long; a refusal is asked about again sooner.
 const GOOD_FOR: Duration = Duration::from_secs(24 * 3600);
@@ -203,7 +201,8 @@ pub fn describe(status: &mut SubscriberStatus, host: &str, origin: &str, finding
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{api::Condition, egress::SendError};
+    use tidings_api::Condition;
+    use tidings_delivery::egress::SendError;
 
     const ORIGIN: &str = "notify.example.com";
     const HOUR: i64 = 3600;
@@ -216,7 +215,7 @@ mod tests {
     fn answered(consent: Consent) -> SubscriberStatus {
         let finding = Finding::answer(consent, Policy::Optional, ORIGIN, at(0));
         let Word { holds, reason, message } = finding.validated.clone().unwrap();
-        let conditions = crate::api::Conditions::from(&[], Some(1), at(0));
+        let conditions = tidings_api::Conditions::from(&[], Some(1), at(0));
         let conditions: Vec<Condition> =
             conditions.set(ConditionType::Validated, holds, reason.as_str(), &message).into_vec();
         let mut status = SubscriberStatus { conditions, ..SubscriberStatus::default() };

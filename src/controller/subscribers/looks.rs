@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::dispatch::{Backoff, LaneKey};
+use tidings_queue::{Backoff, LaneKey};
 
 /// The most looks under way at once in one namespace.
 const OF_ONE_NAMESPACE: usize = 256;

@@ -17,11 +17,6 @@ mod vitals;
 mod watching;
 mod writer;
 
-pub use announce::Announcer;
-pub use examine::Step;
-pub use handshake::Unanswered;
-pub use vitals::{CENSUS, Census, Counted, State, Vitals, Written};
-
 use std::{
     collections::HashSet,
     fmt::Debug,
@@ -29,7 +24,10 @@ use std::{
     sync::{Arc, Mutex},
 };
 
+pub use announce::Announcer;
+pub use examine::Step;
 use futures::{Stream, StreamExt, TryStreamExt, stream};
+pub use handshake::Unanswered;
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use kube::{
     Client, Resource,
@@ -40,8 +38,10 @@ use kube::{
     },
 };
 use serde::de::DeserializeOwned;
+use tidings_queue::LaneKey;
 use tokio::sync::watch;
 use tracing::warn;
+pub use vitals::{CENSUS, Census, Counted, State, Vitals, Written};
 
 use super::{
     Leadership, WATCH_SECONDS, in_namespace,
@@ -50,7 +50,7 @@ use super::{
     registry::{Reference, Registry},
     resolve::{Resolver, Unresolved},
 };
-use crate::{dispatch::LaneKey, metrics::Metrics};
+use crate::metrics::Metrics;
 
 /// Watches Subscribers and all that they refer to.
 pub struct Subscribers {

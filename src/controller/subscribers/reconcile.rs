@@ -5,6 +5,8 @@ use std::{sync::Arc, time::Duration};
 use http::HeaderValue;
 use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt;
+use tidings_api::{ConditionType, REQUEST_ANNOTATION, SubscriberReason as Reason, SubscriberStatus, TEST_ANNOTATION};
+use tidings_queue::{Gate, LaneKey};
 use url::Url;
 
 use super::{
@@ -13,14 +15,10 @@ use super::{
     handshake::{Finding, describe},
     status::{Findings, Word},
 };
-use crate::{
-    api::{ConditionType, REQUEST_ANNOTATION, SubscriberReason as Reason, SubscriberStatus, TEST_ANNOTATION},
-    controller::{
-        registry::{Begun, Passage, Registry, Spec},
-        resolve::{Route, Unresolved, references},
-        stored_subscriber::StoredSubscriber,
-    },
-    dispatch::{Gate, LaneKey},
+use crate::controller::{
+    registry::{Begun, Passage, Registry, Spec},
+    resolve::{Route, Unresolved, references},
+    stored_subscriber::StoredSubscriber,
 };
 
 /// Looks at a Subscriber and acts on what it finds: its gate opens or closes, its status says why. Returns when to look at

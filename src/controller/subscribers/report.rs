@@ -7,6 +7,8 @@ use std::{
 };
 
 use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Time, jiff::Timestamp};
+use tidings_api::{AttemptReason, LastFailure};
+use tidings_queue::LaneKey;
 use tokio::{sync::mpsc, task::JoinSet, time::MissedTickBehavior};
 use tracing::debug;
 
@@ -14,10 +16,6 @@ use super::{
     Subscribers,
     examine::seconds_of,
     vitals::{CENSUS, Counted, Vital, Vitals},
-};
-use crate::{
-    api::{AttemptReason, LastFailure},
-    dispatch::LaneKey,
 };
 
 /// The most statuses written at once: a slow API server slows the writes down.

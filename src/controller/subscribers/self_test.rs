@@ -4,6 +4,11 @@ use std::sync::Arc;
 
 use k8s_openapi::jiff::Timestamp;
 use serde_json::json;
+use tidings_api::{GROUP, SubscriberReason as Reason, VERSION};
+use tidings_delivery::{
+    event::{Defaults, Event, InvalidEvent},
+    webhook::{Clearance, Delivery, NotCleared, Outcome, Unauthorized, Verdict},
+};
 
 use super::{
     Subscribers,
@@ -11,14 +16,9 @@ use super::{
     reconcile::Visit,
     status::Word,
 };
-use crate::{
-    api::{GROUP, SubscriberReason as Reason, VERSION},
-    cloudevent::{Defaults, Event, InvalidEvent},
-    controller::{
-        registry::Held,
-        resolve::{Route, Unresolved},
-    },
-    webhook::{Clearance, Delivery, NotCleared, Outcome, Unauthorized, Verdict},
+use crate::controller::{
+    registry::Held,
+    resolve::{Route, Unresolved},
 };
 
 /// The type of the event that a test sends.

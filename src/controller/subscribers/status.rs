@@ -1,8 +1,9 @@
 //! What a Subscriber's conditions say. Pure.
 
 use k8s_openapi::jiff::Timestamp;
-
-use crate::api::{Condition, ConditionStatus, ConditionType, Conditions, SubscriberReason as Reason, SubscriberStatus};
+use tidings_api::{
+    Condition, ConditionStatus, ConditionType, Conditions, SubscriberReason as Reason, SubscriberStatus,
+};
 
 /// What Idle means.
 pub const IDLE: &str = "there is nothing to send, or the Subscriber holds it";

@@ -6,12 +6,12 @@ use std::{
 };
 
 use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Time, jiff::Timestamp};
+use tidings_api::{
+    ConditionStatus, ConditionType, Conditions, LastFailure, SubscriberReason as Reason, SubscriberStatus,
+};
+use tidings_queue::LaneKey;
 
 use super::status::IDLE;
-use crate::{
-    api::{ConditionStatus, ConditionType, Conditions, LastFailure, SubscriberReason as Reason, SubscriberStatus},
-    dispatch::LaneKey,
-};
 
 /// The queue counts this often.
 pub const CENSUS: Duration = Duration::from_secs(1);

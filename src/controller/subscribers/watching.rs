@@ -16,19 +16,17 @@ use kube::{
         watcher::{self, Event, watcher},
     },
 };
+use tidings_queue::LaneKey;
 use tokio::task::{JoinError, JoinSet};
 use tracing::{debug, error, info, warn};
 
 use super::{Error, Subscribers, first_word::FIRST_WORD_AFTER, looks::Looks, reconcile::reconcile, watch_config};
-use crate::{
-    controller::{
-        in_namespace,
-        listings::{News, Roster, Scope},
-        marks::Cause,
-        resolve::Unresolved,
-        stored_subscriber::StoredSubscriber,
-    },
-    dispatch::LaneKey,
+use crate::controller::{
+    in_namespace,
+    listings::{News, Roster, Scope},
+    marks::Cause,
+    resolve::Unresolved,
+    stored_subscriber::StoredSubscriber,
 };
 
 /// After an error of the API server.

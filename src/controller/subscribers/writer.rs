@@ -5,24 +5,22 @@ use std::time::Duration;
 use k8s_openapi::jiff::Timestamp;
 use kube::{Api, core::PartialObjectMeta};
 use serde_json::json;
+use tidings_api::{Subscriber, SubscriberReason as Reason, SubscriberStatus};
+use tidings_queue::{Backoff, LaneKey};
 use tracing::warn;
 
 use super::{
     Subscribers,
     status::{Findings, Word},
 };
-use crate::{
-    api::{Subscriber, SubscriberReason as Reason, SubscriberStatus},
-    controller::{
-        in_time,
-        marks::Cause,
-        patch::{self, add, test},
-        registry::Spec,
-        resolve::Unresolved,
-        stored_subscriber::StoredSubscriber,
-        version,
-    },
-    dispatch::{Backoff, LaneKey},
+use crate::controller::{
+    in_time,
+    marks::Cause,
+    patch::{self, add, test},
+    registry::Spec,
+    resolve::Unresolved,
+    stored_subscriber::StoredSubscriber,
+    version,
 };
 
 const BACKOFF: Backoff = Backoff { initial: Duration::from_millis(100), max: Duration::from_secs(5) };

@@ -99,7 +99,7 @@ fn variable(name: &str, expression: &str) -> Variable {
 mod tests {
     use serde_json::Value;
 
-    use crate::api::subscriber_crd;
+    use crate::subscriber_crd;
 
     fn paths(schema: &Value, path: &str, found: &mut Vec<String>) {
         for (name, property) in schema["properties"].as_object().into_iter().flatten() {

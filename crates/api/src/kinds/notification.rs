@@ -5,7 +5,8 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{AttemptReason, Condition, Event, NotificationReason, schema::object_name};
+use super::{Condition, Event, schema::object_name};
+use crate::{AttemptReason, NotificationReason};
 
 /// The desired state of a Notification; none of it can be changed after creation.
 #[derive(CustomResource, Clone, Debug, Deserialize, Serialize, KubeSchema)]

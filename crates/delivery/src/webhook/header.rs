@@ -1,8 +1,7 @@
 //! A header that the user adds, checked once. Pure.
 
 use http::{HeaderName, HeaderValue};
-
-use crate::api::is_reserved_header;
+use tidings_api::is_reserved_header;
 
 /// The longest value of a header, in bytes.
 pub const MAX_HEADER_VALUE: usize = 8 << 10;

@@ -5,7 +5,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize, de::DeserializeOwned};
 use serde_json::Value;
 
-use super::ConditionType;
+use crate::ConditionType;
 
 /// The most conditions that the schema of a status allows.
 const MOST: usize = 16;
@@ -52,7 +52,7 @@ impl From<bool> for ConditionStatus {
 
 /// Reads a field that only the operator should write, but others may have: what cannot be read counts as absent, so that
 /// one odd object does not hide all others.
-pub(crate) fn if_readable<'de, D, T>(deserializer: D) -> Result<T, D::Error>
+pub fn if_readable<'de, D, T>(deserializer: D) -> Result<T, D::Error>
 where
     D: Deserializer<'de>,
     T: DeserializeOwned + Default,

@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::dispatch::{Gate, Health, LaneKey, Limits};
+use crate::{Gate, Health, LaneKey, Limits};
 
 pub const NAMESPACES: usize = 3;
 pub const LANES: usize = 9;

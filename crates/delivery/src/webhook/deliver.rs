@@ -11,8 +11,8 @@ use tokio::time::{Instant, timeout_at};
 
 use super::{Outcome, Target};
 use crate::{
-    cloudevent::{Encoding, Event, InvalidEvent, encode},
     egress::{SendError, retry_after},
+    event::{Encoding, Event, InvalidEvent, encode},
     oauth::NoToken,
 };
 

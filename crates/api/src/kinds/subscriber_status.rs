@@ -5,7 +5,8 @@ use kube::KubeSchema;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Condition, ConditionType, condition::if_readable};
+use super::{Condition, condition::if_readable};
+use crate::ConditionType;
 
 /// What the operator has seen of a Subscriber.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize, KubeSchema)]

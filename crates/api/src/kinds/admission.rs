@@ -7,7 +7,7 @@ use k8s_openapi::api::admissionregistration::v1::{
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use kube::api::ObjectMeta;
 
-use super::{GROUP, VERSION};
+use crate::{GROUP, VERSION};
 
 const NAME: &str = "notifications.tidings.dev";
 const IMMUTABLE: &str = "spec cannot be changed: create a new Notification instead";

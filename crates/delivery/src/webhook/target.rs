@@ -7,8 +7,8 @@ use http::{HeaderMap, HeaderValue, Method, Request};
 use url::Url;
 
 use crate::{
-    cloudevent::Encoding,
     egress::{Answer, Client, SendError},
+    event::Encoding,
     oauth::TokenSource,
 };
 

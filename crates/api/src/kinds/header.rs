@@ -1,27 +1,11 @@
-//! `spec.webhook.headers`: what is sent besides Tidings' own headers, and which names are not free.
+//! `spec.webhook.headers`: what is sent besides Tidings' own headers.
 
 use kube::KubeSchema;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
 use super::schema::{data_key, object_name};
-
-/// The headers, in lower case, that Tidings sets itself or that HTTP (RFC 9110, section 7.6.1; RFC 9112) keeps for the
-/// connection.
-pub const RESERVED_HEADERS: &[&str] = &[
-    "authorization",
-    "connection",
-    "expect",
-    "host",
-    "http2-settings",
-    "keep-alive",
-    "te",
-    "trailer",
-    "transfer-encoding",
-    "upgrade",
-];
-/// What a header of Tidings or HTTP may start with, in lower case.
-pub const RESERVED_HEADER_PREFIXES: &[&str] = &["ce-", "content-", "proxy-", "webhook-"];
+use crate::{RESERVED_HEADER_PREFIXES, RESERVED_HEADERS};
 
 /// One header. Exactly one of value and valueFrom is given.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize, KubeSchema)]
@@ -61,12 +45,6 @@ pub struct SecretKeyRef {
     pub key: String,
 }
 
-/// Whether Tidings or HTTP owns this header.
-pub fn is_reserved_header(name: &str) -> bool {
-    let name = name.to_ascii_lowercase();
-    RESERVED_HEADERS.contains(&name.as_str()) || RESERVED_HEADER_PREFIXES.iter().any(|prefix| name.starts_with(prefix))
-}
-
 /// A field name (RFC 9110, section 5.1) that is free.
 fn header_name(_: &mut SchemaGenerator) -> Schema {
     let names: Vec<_> = RESERVED_HEADERS.iter().map(|name| format!("'{name}'")).collect();
@@ -100,21 +78,4 @@ fn header_value(_: &mut SchemaGenerator) -> Schema {
             "message": "must be printable ASCII without line breaks, and neither begin nor end with a space",
         }],
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn s07_reserved_names_are_found_in_any_case() {
-        for name in
-            ["Authorization", "HOST", "content-type", "Ce-Id", "WebHook-Request-Origin", "TE", "Proxy-Authorization"]
-        {
-            assert!(is_reserved_header(name), "{name}");
-        }
-        for name in ["X-Tenant", "cet", "contents", "Authorization-Info", "webhooks", "x-ce-id"] {
-            assert!(!is_reserved_header(name), "{name}");
-        }
-    }
 }

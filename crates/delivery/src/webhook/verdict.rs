@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use http::StatusCode;
+use tidings_api::AttemptReason;
 
-use crate::{api::AttemptReason, egress::SendError};
+use crate::egress::SendError;
 
 /// What follows from one attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

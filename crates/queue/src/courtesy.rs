@@ -123,7 +123,7 @@ impl<Id: Clone + Eq + Hash + Ord> Scheduler<Id> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::dispatch::{LaneKey, Limits};
+    use crate::{LaneKey, Limits};
 
     const SECOND: Duration = Duration::from_secs(1);
 

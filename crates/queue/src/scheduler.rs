@@ -283,7 +283,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::dispatch::{Health, Limits};
+    use crate::{Health, Limits};
 
     const SECOND: Duration = Duration::from_secs(1);
 

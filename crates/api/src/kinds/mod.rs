@@ -1,0 +1,35 @@
+//! The custom resources: their types and their schemas. Doc comments on fields are what `kubectl explain` shows.
+
+mod abuse_protection;
+mod admission;
+mod condition;
+mod crds;
+mod delivery;
+mod event;
+mod header;
+#[allow(clippy::duplicated_attributes, reason = "each printcolumn has its own type_")]
+mod notification;
+mod parameters;
+mod schema;
+mod secret_access;
+#[allow(clippy::duplicated_attributes, reason = "each printcolumn has its own type_")]
+mod subscriber;
+mod subscriber_status;
+mod tls;
+mod webhook;
+
+pub use abuse_protection::{AbuseProtection, AbuseProtectionPolicy};
+pub use admission::admission_policy;
+pub use condition::{Condition, ConditionStatus, Conditions, if_readable};
+pub use crds::{manifests, notification_crd, subscriber_crd};
+pub use delivery::{BackoffPolicy, DeliveryPolicy};
+pub use event::Event;
+pub use header::{Header, HeaderValueFrom, SecretKeyRef};
+pub use notification::{LastAttempt, Notification, NotificationSpec, NotificationStatus, Phase, SubscriberRef};
+pub use parameters::{RESERVED_TOKEN_PARAMETERS, Reserved, token_parameter_fault};
+pub use schema::HttpsUrl;
+pub use secret_access::{SECRET_ACCESS_POLICY, secret_access_policy};
+pub use subscriber::{ClientAuthentication, CredentialsSecretRef, Subscriber, SubscriberSpec, TokenService};
+pub use subscriber_status::{LastFailure, SubscriberStatus, WebhookStatus};
+pub use tls::{CaKind, CaRef, ClientCertificateSecretRef, Tls};
+pub use webhook::{ContentMode, ContentType, Webhook};

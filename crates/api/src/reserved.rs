@@ -1,0 +1,41 @@
+//! The names of headers that are not the user's to set.
+
+/// The headers, in lower case, that Tidings sets itself or that HTTP (RFC 9110, section 7.6.1; RFC 9112) keeps for the
+/// connection.
+pub const RESERVED_HEADERS: &[&str] = &[
+    "authorization",
+    "connection",
+    "expect",
+    "host",
+    "http2-settings",
+    "keep-alive",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+];
+/// What a header of Tidings or HTTP may start with, in lower case.
+pub const RESERVED_HEADER_PREFIXES: &[&str] = &["ce-", "content-", "proxy-", "webhook-"];
+
+/// Whether Tidings or HTTP owns this header.
+pub fn is_reserved_header(name: &str) -> bool {
+    let name = name.to_ascii_lowercase();
+    RESERVED_HEADERS.contains(&name.as_str()) || RESERVED_HEADER_PREFIXES.iter().any(|prefix| name.starts_with(prefix))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn s07_reserved_names_are_found_in_any_case() {
+        for name in
+            ["Authorization", "HOST", "content-type", "Ce-Id", "WebHook-Request-Origin", "TE", "Proxy-Authorization"]
+        {
+            assert!(is_reserved_header(name), "{name}");
+        }
+        for name in ["X-Tenant", "cet", "contents", "Authorization-Info", "webhooks", "x-ce-id"] {
+            assert!(!is_reserved_header(name), "{name}");
+        }
+    }
+}
