@@ -2,10 +2,14 @@
 //!
 //! The rooms, and which may know which, are described in `docs/architecture.md`; a test holds the code to it.
 
-pub mod admin;
-pub mod api_server;
+mod admin;
 pub mod cli;
-pub mod controller;
+pub mod cluster;
+mod contract;
+mod engine;
 pub mod metrics;
+pub mod notifications;
 pub mod operator;
+mod ownership;
+mod subscribers;
 pub mod telemetry;

@@ -25,12 +25,18 @@ use tracing::{info, warn};
 
 use crate::{
     admin::{self, Answers, Readiness},
-    api_server,
-    controller::{
-        Announcer, Attempts, Candidate, HandledReplays, Inputs, Leadership, Notifications, Registry, Replays, Resolver,
-        Retention, SELECTOR, StatusWriter, Subscribers, Unfinished, in_namespace,
-    },
+    cluster::{self, call::in_namespace},
+    engine::{Inputs, Notifications, attempt::Attempts},
     metrics::Metrics,
+    notifications::{
+        record::StatusWriter,
+        replay::Replays,
+        replayed::HandledReplays,
+        retention::Retention,
+        wire::{SELECTOR, Unfinished},
+    },
+    ownership::{Candidate, Leadership},
+    subscribers::{Announcer, Subscribers, registry::Registry, resolve::Resolver},
 };
 
 /// At the end, looks at Subscribers that are under way have so long: the longest `timeoutSeconds` of a test that was sent, and
@@ -141,9 +147,9 @@ pub async fn run(settings: Settings) -> Result<(), Error> {
     let for_metrics = listen("--admin-addr", settings.admin_addr).await?;
     load_public_roots()?;
     let config = Config::infer().await?;
-    let client = api_server::reader(&config).map_err(Error::Client)?;
+    let client = cluster::reader(&config).map_err(Error::Client)?;
     // Renewals wait behind nothing else.
-    let of_lease = api_server::single_try(&config).map_err(Error::Client)?;
+    let of_lease = cluster::single_try(&config).map_err(Error::Client)?;
     let namespaces = scopes(settings.watch_namespaces);
     let metrics = Metrics::default();
     let readiness = Readiness::of_parts(namespaces.len() + 1);
@@ -154,7 +160,7 @@ pub async fn run(settings: Settings) -> Result<(), Error> {
     let checked = async {
         check_crds(&client, &namespaces).await?;
         // Outcomes are written again by the writer itself, which knows when not to.
-        api_server::writer(&config).await.map_err(Error::Client)
+        cluster::writer(&config).await.map_err(Error::Client)
     };
     let writer = tokio::select! {
         writer = checked => writer?,
@@ -186,7 +192,7 @@ pub async fn run(settings: Settings) -> Result<(), Error> {
         client: client.clone(),
         writer: writer.clone(),
         resolver: Resolver {
-            client: api_server::bounded(&client, LOOKS_READ_AT_ONCE),
+            client: cluster::bounded(&client, LOOKS_READ_AT_ONCE),
             egress: Egress::with_dns(policy, dns),
             tokens: TokenCache::default(),
             origin: settings.origin,

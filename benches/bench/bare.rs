@@ -8,7 +8,7 @@ use http::Request;
 use http_body_util::BodyExt;
 use kube::{Client, client::Body};
 use serde_json::{Value, json};
-use tidings::controller::{Unfinished, outcome_request};
+use tidings::notifications::{record::outcome_request, wire::Unfinished};
 use tidings_api::NotificationStatus;
 
 use crate::{

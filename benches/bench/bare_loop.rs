@@ -10,7 +10,13 @@ use futures::{TryStreamExt, stream};
 use kube::{Api, api::ListParams};
 use reqwest::{Certificate, Client};
 use serde_json::Value;
-use tidings::controller::{PAGE, SELECTOR, Unfinished, outcome_request};
+use tidings::{
+    cluster::pager::PAGE,
+    notifications::{
+        record::outcome_request,
+        wire::{SELECTOR, Unfinished},
+    },
+};
 use tidings_api::NotificationStatus;
 
 use crate::{

@@ -9,7 +9,7 @@ use kube::Client;
 use serde_json::{Value, json};
 use testkit::{ControlPlane, Operator, chart};
 
-use tidings::api_server;
+use tidings::cluster as api_server;
 
 use crate::{
     bare,

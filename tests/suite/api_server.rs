@@ -10,7 +10,7 @@ use testkit::{
     https::{Endpoint, HttpsServer},
 };
 
-use tidings::api_server;
+use tidings::cluster as api_server;
 
 use crate::cluster::{cluster, config};
 

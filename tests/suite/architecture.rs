@@ -6,10 +6,14 @@ use std::{fs, path::Path};
 const ROOMS: &[(&str, &[&str])] = &[
     ("main", &["cli", "operator", "telemetry"]),
     ("cli", &["operator", "telemetry"]),
-    ("operator", &["admin", "api_server", "controller", "metrics"]),
-    ("controller", &["metrics"]),
+    ("operator", &["admin", "cluster", "engine", "metrics", "notifications", "ownership", "subscribers"]),
+    ("engine", &["cluster", "contract", "metrics", "notifications", "ownership", "subscribers"]),
+    ("subscribers", &["cluster", "contract", "engine", "metrics", "ownership"]),
+    ("notifications", &["cluster", "metrics"]),
+    ("ownership", &["cluster"]),
+    ("contract", &["subscribers"]),
     ("admin", &["metrics"]),
-    ("api_server", &[]),
+    ("cluster", &[]),
     ("metrics", &[]),
     ("telemetry", &[]),
     // In crates/delivery.
@@ -22,13 +26,13 @@ const ROOMS: &[(&str, &[&str])] = &[
 /// Crates that only these rooms may name.
 const CRATES: &[(&str, &[&str])] = &[
     ("rustls", &["egress"]),
-    ("kube", &["api", "api_server", "controller", "operator"]),
-    ("k8s_openapi", &["api", "controller", "operator"]),
+    ("kube", &["cluster", "engine", "notifications", "operator", "ownership", "subscribers"]),
+    ("k8s_openapi", &["cluster", "contract", "engine", "notifications", "operator", "ownership", "subscribers"]),
     ("clap", &["main", "cli", "telemetry"]),
 ];
 
 /// Where connections are opened (S5): to the world in one, to the API server of the configuration in the other.
-const OPENS_CONNECTIONS: [&str; 2] = ["egress", "api_server"];
+const OPENS_CONNECTIONS: [&str; 2] = ["egress", "cluster"];
 
 /// What opens connections, and may be named there alone: names, wherever they stand, and paths.
 const WAYS_OUT: (&[&str], &[&str]) = (
@@ -219,7 +223,7 @@ fn s05_a_room_that_opens_connections_of_its_own_is_found_however_it_writes_that(
         "std::net::TcpStream::connect(address)",
         "let socket = TcpSocket::new_v4();",
     ] {
-        for room in ["oauth", "webhook", "controller", "operator", "admin"] {
+        for room in ["oauth", "webhook", "engine", "operator", "admin"] {
             let faults = faults(room, code);
             assert!(
                 faults.iter().any(|fault| fault.contains("must not open connections")),

@@ -14,9 +14,9 @@ use testkit::{ApiProxy, Behaviour, ControlPlane, Part, api_proxy::Treatment};
 use tokio::time::sleep;
 
 use tidings::{
-    api_server,
-    controller::{StatusWriter, Unfinished},
+    cluster as api_server,
     metrics::Metrics,
+    notifications::{record::StatusWriter, wire::Unfinished},
 };
 
 use crate::{

@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use http::{HeaderMap, HeaderName, HeaderValue, header::CONTENT_TYPE};
 
-use super::event::{Data, Event, InvalidEvent};
+use super::checked::{Data, Event, InvalidEvent};
 
 /// How an event is put into a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,7 +1,7 @@
-//! An event: checked once ([`event`]), then put into a request ([`encode`]).
+//! An event: checked once ([`checked`]), then put into a request ([`encode`]).
 
+mod checked;
 mod encode;
-mod event;
 
+pub use checked::{Defaults, Event, InvalidEvent};
 pub use encode::{Encoding, encode};
-pub use event::{Defaults, Event, InvalidEvent};

@@ -1,0 +1,8 @@
+//! The API server: clients, calls with deadlines, patches, paged lists.
+
+pub mod call;
+mod client;
+pub mod pager;
+pub mod patch;
+
+pub use client::{bounded, reader, single_try, writer};

@@ -1,0 +1,262 @@
+//! Writes a Notification's status: one guarded patch, repeated until the API server has taken or refused it.
+
+use std::{sync::Arc, time::Duration};
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
+use kube::{Api, Client};
+use serde::Deserialize;
+use serde_json::json;
+use tidings_api::{NotificationReason, NotificationStatus, Phase};
+use tidings_queue::Backoff;
+use tracing::warn;
+
+use super::wire::{Status, Unfinished, replay_label, slim};
+use crate::{
+    cluster::{
+        call::{in_time, version},
+        patch::{self, add, test},
+    },
+    metrics::Metrics,
+};
+
+const BACKOFF: Backoff = Backoff { initial: Duration::from_millis(100), max: Duration::from_secs(5) };
+
+/// Writes outcomes. Its client should not retry by itself.
+pub struct StatusWriter {
+    /// The way to the API server.
+    pub client: Client,
+    /// Counts the writes.
+    pub metrics: Metrics,
+}
+
+/// What is read of the answer to a write.
+#[derive(Deserialize)]
+struct Answer {
+    #[serde(deserialize_with = "slim")]
+    metadata: ObjectMeta,
+}
+
+/// A Notification that waits behind a gate.
+pub struct Waiting {
+    /// Its namespace.
+    pub namespace: Arc<str>,
+    /// Its name.
+    pub name: Box<str>,
+    /// Its uid.
+    pub uid: Arc<str>,
+    /// The attempts recorded.
+    pub attempts: u32,
+}
+
+/// What became of a write.
+pub enum Written {
+    /// It stands, as of this resourceVersion.
+    Recorded {
+        /// The resourceVersion.
+        version: u64,
+        /// Whether it replaced a final status of another.
+        over_final: bool,
+        /// Whether a label asks for a replay that this status does not speak of.
+        replay_asked: bool,
+    },
+    /// The Notification is gone, or another one has its name: nothing to write to.
+    Gone,
+    /// Somebody else wrote meanwhile and this outcome gives way: go on from what they wrote.
+    Superseded(Box<Unfinished>),
+}
+
+/// What a write replaces.
+#[derive(PartialEq, Eq)]
+struct Expected {
+    phase: String,
+    attempts: u32,
+    /// The replay that was handled last.
+    replay: Option<String>,
+}
+
+impl Expected {
+    fn of(read: &Unfinished) -> Self {
+        let Status { phase, attempts, last_handled_replay: replay, .. } = read.status.clone();
+        Self { phase, attempts, replay }
+    }
+
+    fn is_final(&self) -> bool {
+        [Phase::Delivered, Phase::Failed].iter().any(|phase| self.phase == phase.as_str())
+    }
+}
+
+impl StatusWriter {
+    /// Writes `status` over what `read` holds, and only over that: the patch tests uid, phase, attempts, and which replay
+    /// was handled last. So a write that reaches the API server late, from this process or a former leader, changes
+    /// nothing: attempts only grow, and a replay begins another life.
+    ///
+    /// Returns when the API server has spoken, however long that takes; the outcome is in hand until then, and nothing
+    /// is sent again meanwhile. A 2xx outcome replaces Pending and Failed; nothing replaces Delivered.
+    pub async fn record(&self, read: &Unfinished, status: &NotificationStatus) -> Written {
+        let mut expected = Expected::of(read);
+        let mut failures = 0;
+        loop {
+            match self.patch(read, &expected, status).await {
+                Ok(metadata) => {
+                    self.metrics.status_write("recorded");
+                    return recorded(&metadata, status, &expected);
+                }
+                Err(kube::Error::Api(answer)) if answer.code == 404 => return Written::Gone,
+                Err(kube::Error::Api(answer)) if answer.code == 422 => match self.read(read).await {
+                    Ok(None) => return Written::Gone,
+                    Ok(Some(current)) => {
+                        self.metrics.status_write("conflict");
+                        if is_ours(&current, status) {
+                            return recorded(&current.metadata, status, &expected);
+                        }
+                        let found = Expected::of(&current);
+                        // Replayed since, by a label that this attempt did not see: what became of the life before says
+                        // nothing of this one.
+                        let other_life = found.replay != read.status.last_handled_replay
+                            && found.replay != status.last_handled_replay;
+                        let moved = (&found.phase, found.attempts) != (&expected.phase, expected.attempts);
+                        if found == expected {
+                            // Nobody else wrote: the API server refuses the write itself, perhaps by a policy.
+                            self.failed(read, &kube::Error::Api(answer));
+                        } else if other_life
+                            || current.status.phase == Phase::Delivered.as_str()
+                            || (moved && status.phase != Phase::Delivered)
+                        {
+                            return Written::Superseded(Box::new(current));
+                        } else {
+                            expected = found;
+                            continue;
+                        }
+                    }
+                    Err(error) => self.failed(read, &error),
+                },
+                Err(error) => self.failed(read, &error),
+            }
+            failures += 1;
+            tokio::time::sleep(BACKOFF.wait(failures, rand::random())).await;
+        }
+    }
+
+    /// Says why a Notification waits, over what `read` holds alone and with a single try: a courtesy.
+    /// The watch shows what was written.
+    pub async fn tell(&self, at: &Waiting, reason: NotificationReason) -> Result<(), kube::Error> {
+        let message: String = reason.meaning().trim().trim_start_matches("Pending: ").chars().take(256).collect();
+        let operations = vec![
+            test(["metadata", "uid"], json!(&*at.uid)),
+            test(["status", "phase"], json!(Phase::Pending.as_str())),
+            test(["status", "attempts"], json!(at.attempts)),
+            add(["status", "reason"], json!(reason)),
+            add(["status", "message"], json!(message)),
+        ];
+        let mut request = patch::request::<Unfinished>(&at.namespace, &at.name, operations)?;
+        patch::want_metadata_alone(&mut request);
+        let _: Answer = in_time(self.client.request(request)).await?;
+        self.metrics.status_write("courtesy");
+        Ok(())
+    }
+
+    async fn patch(
+        &self,
+        read: &Unfinished,
+        expected: &Expected,
+        status: &NotificationStatus,
+    ) -> Result<ObjectMeta, kube::Error> {
+        let request = over(read, expected, status)?;
+        let written = in_time(self.client.request::<Answer>(request)).await?;
+        Ok(written.metadata)
+    }
+
+    /// The object as it is now, if it is still the same one.
+    async fn read(&self, read: &Unfinished) -> Result<Option<Unfinished>, kube::Error> {
+        let current = in_time(self.api(read).get_opt(name(read))).await?;
+        Ok(current.filter(|current| current.metadata.uid == read.metadata.uid))
+    }
+
+    fn failed(&self, read: &Unfinished, error: &kube::Error) {
+        self.metrics.status_write("error");
+        warn!(notification = %format_args!("{}/{}", namespace(read), name(read)), %error, "the outcome could not be written yet; it is kept and written again");
+    }
+
+    fn api(&self, read: &Unfinished) -> Api<Unfinished> {
+        Api::namespaced(self.client.clone(), namespace(read))
+    }
+}
+
+/// The request that puts `status` in the place of what `read` holds, as [`StatusWriter::record`] makes it: for measuring what
+/// it costs.
+pub fn outcome_request(read: &Unfinished, status: &NotificationStatus) -> Result<http::Request<Vec<u8>>, kube::Error> {
+    over(read, &Expected::of(read), status)
+}
+
+/// The request that writes `status` over what is expected, and only over that.
+fn over(
+    read: &Unfinished,
+    expected: &Expected,
+    status: &NotificationStatus,
+) -> Result<http::Request<Vec<u8>>, kube::Error> {
+    let operations = vec![
+        test(["metadata", "uid"], json!(read.metadata.uid)),
+        test(["status", "phase"], json!(expected.phase)),
+        test(["status", "attempts"], json!(expected.attempts)),
+        test(["status", "lastHandledReplay"], json!(expected.replay)),
+        add(["status"], json!(status)),
+    ];
+    let mut request = patch::request::<Unfinished>(namespace(read), name(read), operations)?;
+    patch::want_metadata_alone(&mut request);
+    Ok(request)
+}
+
+/// `status` stands over what was expected, in the object of this metadata.
+fn recorded(metadata: &ObjectMeta, status: &NotificationStatus, expected: &Expected) -> Written {
+    let replay_asked = replay_label(metadata).is_some_and(|label| status.last_handled_replay.as_deref() != Some(label));
+    Written::Recorded { version: version(metadata), over_final: expected.is_final(), replay_asked }
+}
+
+fn namespace(read: &Unfinished) -> &str {
+    read.metadata.namespace.as_deref().unwrap_or_default()
+}
+
+fn name(read: &Unfinished) -> &str {
+    read.metadata.name.as_deref().unwrap_or_default()
+}
+
+/// Whether `current` holds what we tried to write: a write whose answer was lost.
+fn is_ours(current: &Unfinished, status: &NotificationStatus) -> bool {
+    let seconds = |time: &Time| time.0.as_second();
+    current.status.phase == status.phase.as_str()
+        && current.status.attempts == status.attempts
+        && current.status.last_attempt.as_ref().map(|a| seconds(&a.time))
+            == status.last_attempt.as_ref().map(|a| seconds(&a.time))
+}
+
+#[cfg(test)]
+mod tests {
+    use http::header::ACCEPT;
+
+    use super::*;
+
+    #[test]
+    fn an_outcome_tests_all_that_it_was_decided_from_and_wants_little_in_return() {
+        let read = serde_json::from_value(json!({
+            "metadata": {"name": "n", "namespace": "a", "uid": "u", "resourceVersion": "7"},
+            "spec": {"subscriberRef": {"name": "s"}, "event": {"id": "e"}},
+            "status": {"phase": "Pending", "attempts": 2, "lastHandledReplay": "1"},
+        }));
+        let status = NotificationStatus { phase: Phase::Delivered, attempts: 3, ..NotificationStatus::default() };
+        let request = outcome_request(&read.unwrap(), &status).unwrap();
+        let path = "/apis/tidings.dev/v1alpha1/namespaces/a/notifications/n/status";
+        assert_eq!((request.method().as_str(), request.uri().path()), ("PATCH", path));
+        assert!(request.uri().query().unwrap().contains("fieldManager=tidings"));
+        assert_eq!(request.headers()["content-type"], "application/json-patch+json");
+        assert!(request.headers()[ACCEPT].to_str().unwrap().starts_with("application/json;as=PartialObjectMetadata;"));
+        let patch: serde_json::Value = serde_json::from_slice(request.body()).unwrap();
+        let expected = json!([
+            {"op": "test", "path": "/metadata/uid", "value": "u"},
+            {"op": "test", "path": "/status/phase", "value": "Pending"},
+            {"op": "test", "path": "/status/attempts", "value": 2},
+            {"op": "test", "path": "/status/lastHandledReplay", "value": "1"},
+            {"op": "add", "path": "/status", "value": status},
+        ]);
+        assert_eq!(patch, expected);
+    }
+}

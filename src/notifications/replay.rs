@@ -1,0 +1,384 @@
+//! Replay: a Notification with a new value of the label `tidings.dev/replay` is set back to Pending, by one write.
+//!
+//! The label stays; the value that was handled is kept in the status, so a label that Git holds sends nothing twice. The
+//! queue then sees the Notification come back through its own watch and sends it with the same event id.
+//!
+//! An attempt that is in flight while a replay is asked for writes its outcome only as long as the replay is not written:
+//! the patch tests which value was handled last. If the outcome comes first, the replay is done over it; if it comes
+//! after, from this process or a former leader, it is dropped. Both ways end with an attempt that began after the label
+//! was there. If the attempt itself began after the replay was written, by an object that did not show it yet, its outcome
+//! is that of the replay: [`HandledReplays`] knows. A crash at any point leaves a label that differs, which the next start finds.
+
+use std::{collections::HashSet, pin::pin, sync::Arc, time::Duration};
+
+use futures::{Stream, StreamExt, future, stream::FuturesUnordered};
+use json_patch::PatchOperation;
+use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Time, jiff::Timestamp};
+use kube::{
+    Api, Client,
+    core::PartialObjectMeta,
+    runtime::{WatchStreamExt, watcher},
+};
+use serde_json::json;
+use tidings_api::{NotificationReason, NotificationStatus, Phase, REPLAY_LABEL};
+use tidings_queue::Backoff;
+use tokio::time::sleep;
+use tracing::{info, warn};
+
+use super::{replayed::HandledReplays, retention::Stock, status::conditions, stored::Stored};
+use crate::{
+    cluster::{
+        call::{WATCH_SECONDS, in_namespace, in_time},
+        patch::{self, add, test},
+    },
+    metrics::Metrics,
+};
+
+/// Replays under way at once.
+const AT_ONCE: usize = 8;
+/// Pages of this many objects. Each comes with its event, of up to 1.5 MiB, and a page is held twice while it is read.
+const PAGE: u32 = 4;
+/// Tries to write one replay before it is left for later.
+const TRIES: u32 = 8;
+/// The waits between them: 11 s in all.
+const BACKOFF: Backoff = Backoff { initial: Duration::from_millis(100), max: Duration::from_secs(5) };
+/// One that was left is read and tried again after this.
+const LATER: Backoff = Backoff { initial: Duration::from_secs(5), max: Duration::from_secs(600) };
+
+/// Watches for Notifications to replay.
+pub struct Replays {
+    /// Lists and watches.
+    pub client: Client,
+    /// Reads and writes; should not retry by itself.
+    pub writer: Client,
+    /// Counts the writes.
+    pub metrics: Metrics,
+    /// Where a finished Notification that is replayed is taken off.
+    pub stock: Stock,
+    /// Where it is noted what was replayed.
+    pub handled: Arc<HandledReplays>,
+}
+
+/// One to look at.
+enum Task {
+    /// As the watch shows it.
+    Read(Box<Stored>),
+    /// It was left before.
+    Again(Left),
+}
+
+/// One that could not be replayed.
+struct Left {
+    uid: String,
+    namespace: String,
+    name: String,
+    failures: u32,
+}
+
+impl Replays {
+    /// Replays what is asked for in one namespace (None: in all) until `shutdown`.
+    pub async fn run(self, namespace: Option<String>, shutdown: impl Future<Output = ()>) {
+        future::select(pin!(self.watch(namespace.as_deref())), pin!(shutdown)).await;
+    }
+
+    /// Follows the watch for ever. One that cannot be replayed is tried again by itself, later and later; meanwhile it takes no
+    /// place of another.
+    async fn watch(&self, namespace: Option<&str>) {
+        let mut asked_for = pin!(self.asked_for(namespace));
+        let (mut under_way, mut waiting) = (FuturesUnordered::new(), FuturesUnordered::new());
+        // By uid: one that changes while it waits is tried at once, but waits only once.
+        let mut left: HashSet<String> = HashSet::new();
+        loop {
+            let has_room = under_way.len() < AT_ONCE;
+            tokio::select! {
+                Some(read) = asked_for.next(), if has_room => under_way.push(self.attend(Task::Read(Box::new(read)))),
+                Some(again) = waiting.next(), if has_room => {
+                    let again: Left = again;
+                    left.remove(&again.uid);
+                    under_way.push(self.attend(Task::Again(again)));
+                }
+                Some(undone) = under_way.next() => if let Some(undone) = undone && left.insert(undone.uid.clone()) {
+                    let wait = LATER.wait(undone.failures, rand::random());
+                    waiting.push(async move {
+                        sleep(wait).await;
+                        undone
+                    });
+                },
+                else => return,
+            }
+        }
+    }
+
+    /// All that have the label and that the watch shows, whether or not the label was handled.
+    fn asked_for(&self, namespace: Option<&str>) -> impl Stream<Item = Stored> {
+        let api: Api<Stored> = in_namespace(&self.client, namespace);
+        let config = watcher::Config::default().labels(REPLAY_LABEL).page_size(PAGE).timeout(WATCH_SECONDS);
+        watcher::watcher(api, config).default_backoff().filter_map(|event| async {
+            match event {
+                Ok(watcher::Event::InitApply(object) | watcher::Event::Apply(object)) => Some(object),
+                Ok(_) => None,
+                Err(error) => {
+                    warn!(%error, "watching for Notifications to replay; the watch begins again");
+                    None
+                }
+            }
+        })
+    }
+
+    /// Returns what is to be tried again later.
+    async fn attend(&self, task: Task) -> Option<Left> {
+        let (read, failures) = match task {
+            Task::Read(read) => (*read, 0),
+            Task::Again(left) => {
+                let api: Api<Stored> = Api::namespaced(self.writer.clone(), &left.namespace);
+                match in_time(api.get_opt(&left.name)).await {
+                    Ok(read) => (read.filter(|read| read.metadata.uid.as_ref() == Some(&left.uid))?, left.failures),
+                    Err(_) => return Some(Left { failures: left.failures.saturating_add(1), ..left }),
+                }
+            }
+        };
+        let (uid, namespace, name) = (read.metadata.uid.clone()?, read.namespace().to_owned(), read.name().to_owned());
+        let is_done = self.handle(read).await;
+        (!is_done).then(|| Left { uid, namespace, name, failures: failures.saturating_add(1) })
+    }
+
+    /// Replays `read` if that is asked for; false if it is asked for and could not be done.
+    ///
+    /// Decides again from what is stored after every failure: a write whose answer was lost is found to be handled.
+    async fn handle(&self, mut read: Stored) -> bool {
+        for tries in 1..=TRIES {
+            let Some(status) = replayed(&read, Timestamp::now()) else {
+                if tries > 1 {
+                    self.handled.note(&read);
+                }
+                return true;
+            };
+            let error = match self.write(&read, &status).await {
+                Ok(()) => {
+                    self.succeeded(&read);
+                    return true;
+                }
+                Err(error) => error,
+            };
+            self.failed(&read, &error);
+            sleep(BACKOFF.wait(tries, rand::random())).await;
+            match in_time(self.api(&read).get_opt(read.name())).await {
+                Ok(Some(current)) if current.metadata.uid == read.metadata.uid => {
+                    let is_same = current.metadata.resource_version == read.metadata.resource_version;
+                    read = current;
+                    if is_same && is_refusal(&error) {
+                        // Nothing has changed that the write depends on: a policy refuses it.
+                        return false;
+                    }
+                }
+                Ok(_) => return true,
+                Err(error) => self.failed(&read, &error),
+            }
+        }
+        replayed(&read, Timestamp::now()).is_none()
+    }
+
+    async fn write(&self, read: &Stored, status: &NotificationStatus) -> Result<(), kube::Error> {
+        in_time(self.writer.request::<PartialObjectMeta<Stored>>(request(read, status)?)).await.map(drop)
+    }
+
+    fn succeeded(&self, read: &Stored) {
+        self.handled.note(read);
+        self.metrics.status_write("recorded");
+        if read.status.is_finished() {
+            self.stock.changed(read.namespace(), -1);
+        }
+        info!(notification = %format_args!("{}/{}", read.namespace(), read.name()), label = read.replay_label(), "replayed: it is sent again");
+    }
+
+    fn failed(&self, read: &Stored, error: &kube::Error) {
+        if matches!(error, kube::Error::Api(answer) if matches!(answer.code, 404 | 409 | 422)) {
+            self.metrics.status_write("conflict");
+        } else {
+            self.metrics.status_write("error");
+            warn!(notification = %format_args!("{}/{}", read.namespace(), read.name()), %error, "could not be replayed yet; it is tried again");
+        }
+    }
+
+    fn api(&self, read: &Stored) -> Api<Stored> {
+        Api::namespaced(self.writer.clone(), read.namespace())
+    }
+}
+
+/// Whether the API server judged the write, and not its moment.
+fn is_refusal(error: &kube::Error) -> bool {
+    matches!(error, kube::Error::Api(answer) if (400..500).contains(&answer.code) && !matches!(answer.code, 408 | 409 | 429))
+}
+
+/// The status that sends `read` again, unless the value of its label was handled already.
+fn replayed(read: &Stored, now: Timestamp) -> Option<NotificationStatus> {
+    let asked = read.replay_asked_for().filter(|_| !read.is_being_deleted())?;
+    let (phase, reason) = (Phase::Pending, NotificationReason::Queued);
+    let message = format!("to be sent again, as the label {REPLAY_LABEL}={asked} asks for");
+    let generation = read.metadata.generation;
+    Some(NotificationStatus {
+        observed_generation: generation,
+        phase,
+        reason,
+        conditions: conditions(&read.status, generation, phase, reason, &message, now),
+        message: Some(message),
+        event_id: read.status.event_id.clone(),
+        attempts: 0,
+        last_attempt: None,
+        next_attempt_time: None,
+        completion_time: None,
+        deferred_attempts: 0,
+        replay_time: Some(Time(now)),
+        last_handled_replay: Some(asked.to_owned()),
+    })
+}
+
+fn request(read: &Stored, status: &NotificationStatus) -> Result<http::Request<Vec<u8>>, kube::Error> {
+    let mut request = patch::request::<Stored>(read.namespace(), read.name(), operations(read, status))?;
+    patch::want_metadata_alone(&mut request);
+    Ok(request)
+}
+
+/// Writes `status` over what `read` holds, and only over that: stale news of a label replays nothing.
+fn operations(read: &Stored, status: &NotificationStatus) -> Vec<PatchOperation> {
+    vec![
+        test(["metadata", "uid"], json!(read.metadata.uid)),
+        test(["metadata", "labels", REPLAY_LABEL], json!(status.last_handled_replay)),
+        test(["status", "phase"], json!(read.status.phase)),
+        test(["status", "attempts"], json!(read.status.attempts)),
+        test(["status", "lastHandledReplay"], json!(read.status.last_handled_replay)),
+        add(["status"], json!(status)),
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::Value;
+
+    use super::*;
+    use tidings_api::ConditionStatus;
+
+    fn stored(change: impl FnOnce(&mut Value)) -> Stored {
+        let condition = |type_, status| {
+            json!({"type": type_, "status": status, "reason": "Exhausted", "message": "m",
+                "lastTransitionTime": "2026-01-01T00:00:00Z"})
+        };
+        let mut object = json!({
+            "metadata": {
+                "name": "n", "namespace": "a", "uid": "u", "resourceVersion": "7", "generation": 1,
+                "labels": {"tidings.dev/replay": "1", "other": "x"},
+            },
+            "spec": {"subscriberRef": {"name": "s"}, "event": {"id": "e"}},
+            "status": {
+                "observedGeneration": 1, "phase": "Failed", "reason": "Exhausted", "message": "m", "attempts": 5,
+                "deferredAttempts": 2, "eventID": "e", "completionTime": "2026-01-01T00:00:00Z",
+                "nextAttemptTime": "2026-01-01T00:00:00Z",
+                "lastAttempt": {"time": "2026-01-01T00:00:00Z", "reason": "ServerError", "durationMilliseconds": 1},
+                "conditions": [condition("Ready", "False"), condition("Delivered", "False"), condition("Stalled", "True")],
+            },
+        });
+        change(&mut object);
+        serde_json::from_value(object).unwrap()
+    }
+
+    fn now() -> Timestamp {
+        "2026-02-01T00:00:00Z".parse().unwrap()
+    }
+
+    #[test]
+    fn a_new_value_sets_all_but_the_event_id_and_the_history_of_conditions_anew() {
+        let status = replayed(&stored(|_| ()), now()).unwrap();
+        let written = serde_json::to_value(&status).unwrap();
+        let fields: Vec<_> = written.as_object().unwrap().keys().map(String::as_str).collect();
+        let expected = [
+            "attempts",
+            "conditions",
+            "eventID",
+            "lastHandledReplay",
+            "message",
+            "observedGeneration",
+            "phase",
+            "reason",
+            "replayTime",
+        ];
+        assert_eq!(fields, expected);
+        assert_eq!((&written["phase"], &written["reason"]), (&json!("Pending"), &json!("Queued")));
+        assert_eq!((&written["attempts"], &written["eventID"]), (&json!(0), &json!("e")));
+        assert_eq!(written["lastHandledReplay"], "1");
+        assert_eq!(written["replayTime"], "2026-02-01T00:00:00Z");
+        let conditions: Vec<_> = status
+            .conditions
+            .iter()
+            .map(|c| (c.type_.as_str(), c.status, c.reason.as_str(), c.last_transition_time.0 == now()))
+            .collect();
+        let expected = [
+            ("Ready", ConditionStatus::False, "Queued", false),
+            ("Delivered", ConditionStatus::False, "Queued", false),
+            ("Reconciling", ConditionStatus::True, "Queued", true),
+        ];
+        assert_eq!(conditions, expected);
+    }
+
+    #[test]
+    fn every_phase_can_be_replayed() {
+        for phase in ["Pending", "Delivered", "Failed", "SomethingNew"] {
+            assert!(replayed(&stored(|n| n["status"]["phase"] = json!(phase)), now()).is_some(), "{phase}");
+        }
+    }
+
+    #[test]
+    fn no_label_a_handled_value_or_a_deletion_under_way_change_nothing() {
+        let unlabelled = stored(|n| n["metadata"]["labels"] = json!({"other": "1"}));
+        let handled = stored(|n| n["status"]["lastHandledReplay"] = json!("1"));
+        let deleted = stored(|n| n["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z"));
+        for (what, object) in [("unlabelled", unlabelled), ("handled", handled), ("deleted", deleted)] {
+            assert_eq!(replayed(&object, now()), None, "{what}");
+        }
+        assert!(replayed(&stored(|n| n["status"]["lastHandledReplay"] = json!("0")), now()).is_some());
+    }
+
+    #[test]
+    fn an_empty_value_is_a_value_too() {
+        let empty = stored(|n| n["metadata"]["labels"]["tidings.dev/replay"] = json!(""));
+        let status = replayed(&empty, now()).unwrap();
+        assert_eq!(status.last_handled_replay.as_deref(), Some(""));
+    }
+
+    #[test]
+    fn the_message_fits_with_the_longest_value() {
+        let longest = stored(|n| n["metadata"]["labels"]["tidings.dev/replay"] = json!("x".repeat(63)));
+        let message = replayed(&longest, now()).unwrap().message.unwrap();
+        assert!(message.chars().count() <= 256, "{message}");
+    }
+
+    #[test]
+    fn the_answer_to_the_write_is_to_be_the_metadata_alone() {
+        let read = stored(|_| ());
+        let request = request(&read, &replayed(&read, now()).unwrap()).unwrap();
+        let accept = request.headers()[http::header::ACCEPT].to_str().unwrap();
+        assert!(accept.starts_with("application/json;as=PartialObjectMetadata;"), "{accept}");
+    }
+
+    #[test]
+    fn the_patch_tests_all_that_was_decided_from() {
+        let tested = |read: &Stored| {
+            let status = replayed(read, now()).unwrap();
+            let patch = json!(operations(read, &status));
+            let (add, tests) = patch.as_array().unwrap().split_last().unwrap();
+            assert_eq!((&add["op"], &add["path"]), (&json!("add"), &json!("/status")));
+            assert!(tests.iter().all(|test| test["op"] == "test"), "{tests:?}");
+            let paths = tests.iter().map(|test| (test["path"].as_str().unwrap().to_owned(), test["value"].clone()));
+            paths.collect::<Vec<_>>()
+        };
+        let base = [
+            ("/metadata/uid".to_owned(), json!("u")),
+            ("/metadata/labels/tidings.dev~1replay".to_owned(), json!("1")),
+            ("/status/phase".to_owned(), json!("Failed")),
+            ("/status/attempts".to_owned(), json!(5)),
+        ];
+        let with = |handled| [&base[..], &[("/status/lastHandledReplay".to_owned(), handled)]].concat();
+        assert_eq!(tested(&stored(|_| ())), with(Value::Null));
+        let again = stored(|n| n["status"]["lastHandledReplay"] = json!("0"));
+        assert_eq!(tested(&again), with(json!("0")));
+    }
+}

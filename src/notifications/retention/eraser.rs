@@ -1,0 +1,93 @@
+//! Deletes one Notification that is due, and only as it was when that was decided.
+
+use std::time::Duration;
+
+use k8s_openapi::jiff::Timestamp;
+use kube::{
+    Api, Client,
+    api::{DeleteParams, Preconditions},
+};
+use tracing::debug;
+
+use super::{
+    deadlines::{Decision, Due, Rules, decide},
+    stock::Stock,
+};
+use crate::{cluster::call::in_time, notifications::stored::Stored};
+
+/// One that was changed between the read and the delete is looked at again after this.
+const AFTER_CONFLICT: Duration = Duration::from_secs(1);
+
+/// What became of one that was due.
+pub enum Looked {
+    /// There is nothing more to do.
+    Done,
+    /// It is to be looked at again then.
+    Again(Timestamp),
+}
+
+/// Whether a delete was done.
+enum Deleted {
+    /// It is gone, by this delete or by another.
+    Gone,
+    /// It was changed since, or another one has its name.
+    Changed,
+}
+
+/// Deletes those that are due.
+pub struct Eraser {
+    /// Should not retry by itself.
+    pub client: Client,
+    /// Hears of each delete.
+    pub stock: Stock,
+    /// Decide again where one was changed.
+    pub rules: Rules,
+}
+
+impl Eraser {
+    /// Deletes `due`, as of `now`, if it is still as it was; otherwise reads it and decides again.
+    pub async fn look(&self, due: Due, now: Timestamp) -> (Due, Result<Looked, kube::Error>) {
+        let looked = self.erase(&due, now).await;
+        (due, looked)
+    }
+
+    async fn erase(&self, due: &Due, now: Timestamp) -> Result<Looked, kube::Error> {
+        if let Some(version) = due.version
+            && matches!(self.delete(due, version.to_string()).await?, Deleted::Gone)
+        {
+            return Ok(Looked::Done);
+        }
+        let Some(read) = in_time(self.api(due).get_opt(&due.name)).await? else {
+            return Ok(Looked::Done);
+        };
+        match decide(&read, &due.uid, self.rules, now) {
+            Decision::Forget => return Ok(Looked::Done),
+            Decision::Later(at) => return Ok(Looked::Again(at)),
+            Decision::Delete => {}
+        }
+        let version = read.metadata.resource_version.unwrap_or_default();
+        Ok(match self.delete(due, version).await? {
+            Deleted::Gone => Looked::Done,
+            Deleted::Changed => Looked::Again(now.checked_add(AFTER_CONFLICT).unwrap_or(Timestamp::MAX)),
+        })
+    }
+
+    async fn delete(&self, due: &Due, version: String) -> Result<Deleted, kube::Error> {
+        let preconditions = Preconditions { uid: Some(due.uid.to_string()), resource_version: Some(version) };
+        let params = DeleteParams { preconditions: Some(preconditions), ..DeleteParams::default() };
+        match in_time(self.api(due).delete(&due.name, &params)).await {
+            Ok(_) => {
+                self.stock.changed(&due.namespace, -1);
+                debug!(notification = %due, "deleted: its time is over");
+                Ok(Deleted::Gone)
+            }
+            Err(kube::Error::Api(answer)) if answer.code == 404 => Ok(Deleted::Gone),
+            Err(kube::Error::Api(answer)) if answer.code == 409 => Ok(Deleted::Changed),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn api(&self, due: &Due) -> Api<Stored> {
+        Api::namespaced(self.client.clone(), &due.namespace)
+    }
+}

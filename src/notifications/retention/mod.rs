@@ -1,0 +1,206 @@
+//! Retention: finished Notifications are deleted when their time is over.
+//!
+//! In memory there are key, uid, resourceVersion and deadline of those that have one, and nothing of the others. Each delete
+//! is bound to uid and resourceVersion: a replay, or any other change, in between wins, and it is read and decided again.
+//!
+//! The namespaces take turns. One that cannot be deleted is tried again later and later, and so is its namespace, while the
+//! others go on.
+
+mod clock;
+mod deadlines;
+mod eraser;
+mod listing;
+mod stock;
+
+use std::{
+    collections::HashMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use futures::{StreamExt, stream::FuturesUnordered};
+use k8s_openapi::jiff::Timestamp;
+use kube::Client;
+use tidings_api::NotificationStatus;
+use tidings_queue::Backoff;
+use tokio::{
+    sync::{Semaphore, mpsc},
+    time::sleep,
+};
+use tracing::warn;
+
+pub use self::stock::Stock;
+use self::{
+    clock::{Reading, SteadyClock},
+    deadlines::{Deadlines, Due, Rules},
+    eraser::{Eraser, Looked},
+    listing::{Listed, Lister, Scope},
+};
+use super::wire::Unfinished;
+use crate::{cluster::call::plain, metrics::Metrics};
+
+/// Pages of listings that are read at once.
+const PAGES_AT_ONCE: usize = 4;
+/// One that could not be deleted is tried again after this.
+const OF_ONE: Backoff = Backoff { initial: Duration::from_secs(30), max: Duration::from_secs(3600) };
+/// After failures in a row in a namespace nothing is deleted there for this long.
+const OF_NAMESPACE: Backoff = Backoff { initial: Duration::from_millis(200), max: Duration::from_secs(10) };
+/// The clock is looked at this often at least: it may be set meanwhile.
+const LOOK: Duration = Duration::from_secs(60);
+
+/// Deletes finished Notifications.
+pub struct Retention {
+    client: Client,
+    rules: Rules,
+    deadlines: Deadlines,
+    /// Those under way.
+    listings: HashMap<Scope, Listing>,
+    news: mpsc::UnboundedReceiver<Due>,
+    handle: RetentionHandle,
+}
+
+/// Hears of what this process finishes; the listings find the rest.
+#[derive(Clone)]
+pub struct RetentionHandle {
+    rules: Rules,
+    stock: Stock,
+    news: mpsc::UnboundedSender<Due>,
+}
+
+/// A listing under way.
+struct Listing {
+    number: u64,
+    /// The count of the scope when it began.
+    before: i64,
+    listed: i64,
+}
+
+impl RetentionHandle {
+    /// `status` was written over `read` and finishes it. `version` is the resourceVersion of that write, or None if the
+    /// Notification is to be read again before it is deleted.
+    pub fn finished(&self, read: &Unfinished, status: &NotificationStatus, version: Option<u64>) {
+        let metadata = &read.metadata;
+        let (Some(completed), Some(namespace), Some(name), Some(uid)) =
+            (&status.completion_time, &metadata.namespace, &metadata.name, &metadata.uid)
+        else {
+            return;
+        };
+        self.stock.changed(namespace, 1);
+        let (ttl, generated) = (read.spec.ttl_seconds_after_finished, metadata.generate_name.is_some());
+        if let Some(at) = self.rules.deadline(ttl, generated, completed.0) {
+            let (namespace, name, uid) = (namespace.as_str().into(), name.as_str().into(), uid.as_str().into());
+            // It fails only when the operator ends; the next start lists.
+            let _ = self.news.send(Due { at, uid, namespace, name, version, failures: 0 });
+        }
+    }
+}
+
+impl Retention {
+    /// Deletes by `client`, which should not retry by itself. Those made with generateName and without a time of their
+    /// own are kept for `generated_ttl` seconds; 0 keeps them for good.
+    pub fn new(client: Client, metrics: Metrics, generated_ttl: u32) -> Self {
+        let rules = Rules { generated_ttl: (generated_ttl > 0).then_some(generated_ttl) };
+        let (sender, news) = mpsc::unbounded_channel();
+        let handle = RetentionHandle { rules, stock: Stock::new(metrics), news: sender };
+        Self { client, rules, deadlines: Deadlines::default(), listings: HashMap::new(), news, handle }
+    }
+
+    /// Hears of what this process finishes.
+    pub fn handle(&self) -> RetentionHandle {
+        self.handle.clone()
+    }
+
+    /// Hears of what this process replays.
+    pub fn stock(&self) -> Stock {
+        self.handle.stock.clone()
+    }
+
+    /// Deletes what is due in these namespaces (None: in all) until `shutdown`.
+    pub async fn run(mut self, namespaces: Vec<Scope>, shutdown: impl Future<Output = ()>) {
+        let (news, listed) = mpsc::channel(1);
+        let pages = Arc::new(Semaphore::new(PAGES_AT_ONCE));
+        let lister = |scope| {
+            let (client, pages, news) = (self.client.clone(), pages.clone(), news.clone());
+            Lister { client, scope, rules: self.rules, pages, news }.run()
+        };
+        let mut listers: FuturesUnordered<_> = namespaces.into_iter().map(lister).collect();
+        tokio::select! {
+            () = async { while listers.next().await.is_some() {} } => {}
+            () = self.work(listed) => {}
+            () = shutdown => {}
+        }
+    }
+
+    async fn work(&mut self, mut listed: mpsc::Receiver<(Scope, Listed)>) {
+        let eraser = Eraser { client: self.client.clone(), stock: self.handle.stock.clone(), rules: self.rules };
+        let mut clock = SteadyClock::new(Timestamp::now(), Instant::now());
+        let mut looking = FuturesUnordered::new();
+        loop {
+            let instant = Instant::now();
+            let Reading { now, has_jumped } = clock.read(Timestamp::now(), instant);
+            if has_jumped {
+                warn!(
+                    "the system clock jumped ahead; the operator deletes nothing by the new time until that time has held for 10 minutes"
+                );
+            }
+            while looking.len() < self.deadlines.at_once(now)
+                && let Some(due) = self.deadlines.take_due(now, instant)
+            {
+                looking.push(eraser.look(due, now));
+            }
+            let wait = self.deadlines.wait(now, instant).map_or(LOOK, |wait| wait.min(LOOK));
+            tokio::select! {
+                Some(due) = self.news.recv() => self.deadlines.add(&due),
+                Some((scope, listed)) = listed.recv() => self.observe(scope, listed),
+                Some((due, looked)) = looking.next() => self.settle(due, looked, now),
+                // With all places taken there is nothing to wake up for.
+                () = sleep(wait), if looking.len() < self.deadlines.at_once(now) => {}
+            }
+        }
+    }
+
+    fn settle(&mut self, due: Due, looked: Result<Looked, kube::Error>, now: Timestamp) {
+        let pause = |failures| OF_NAMESPACE.wait(failures, rand::random());
+        let failed = looked.is_err();
+        let namespace = due.namespace.clone();
+        match looked {
+            Ok(Looked::Done) => {}
+            Ok(Looked::Again(at)) => self.deadlines.add(&Due { at, version: None, failures: 0, ..due }),
+            Err(error) => {
+                let failures = due.failures.saturating_add(1);
+                let wait = OF_ONE.wait(failures, rand::random());
+                warn!(notification = %due, error = %plain(&error), "could not be deleted yet; the operator tries again in {} s", wait.as_secs());
+                let at = now.checked_add(wait).unwrap_or(Timestamp::MAX);
+                self.deadlines.add(&Due { at, failures, ..due });
+            }
+        }
+        self.deadlines.end(&namespace, failed, Instant::now(), pause);
+    }
+
+    fn observe(&mut self, scope: Scope, listed: Listed) {
+        match listed {
+            Listed::Begun => {
+                let (number, before) = (self.deadlines.begin_listing(), self.handle.stock.of(scope.as_deref()));
+                self.listings.insert(scope, Listing { number, before, listed: 0 });
+            }
+            Listed::Page(stored, due) => {
+                due.iter().for_each(|due| self.deadlines.add(due));
+                if let Some(listing) = self.listings.get_mut(&scope) {
+                    listing.listed += stored;
+                }
+            }
+            Listed::Complete => {
+                if let Some(Listing { number, before, listed }) = self.listings.remove(&scope) {
+                    self.deadlines.end_listing(number, scope.as_deref());
+                    self.handle.stock.counted(scope.as_deref(), before, listed);
+                }
+            }
+        }
+    }
+}
+
+impl std::fmt::Display for Due {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}/{}", self.namespace, self.name)
+    }
+}

@@ -1,0 +1,257 @@
+//! What a Notification's status says after an attempt. Pure.
+
+use std::time::Duration;
+
+use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Time, jiff::Timestamp};
+use tidings_api::{
+    AttemptReason, Condition, ConditionType, Conditions, LastAttempt, NotificationReason, NotificationStatus, Phase,
+};
+use tidings_delivery::webhook::{Outcome, Verdict};
+
+use super::wire::{Status, Unfinished};
+
+/// The largest count that the schema allows (int32).
+const MOST: u32 = i32::MAX as u32;
+
+/// One attempt that ended.
+pub struct Attempt<'a> {
+    /// How it ended.
+    pub outcome: &'a Outcome,
+    /// The id that the event was, or would have been, sent with.
+    pub event_id: &'a str,
+    /// How long it took.
+    pub duration: Duration,
+    /// How long to wait before the next one, should there be one.
+    pub retry_after: Duration,
+    /// How many may be tried, pauses aside.
+    pub max_attempts: Option<u32>,
+}
+
+/// The status to write after an attempt: what was read, with the attempt put in.
+pub fn after(read: &Unfinished, attempt: &Attempt<'_>, now: Timestamp) -> NotificationStatus {
+    let outcome = attempt.outcome;
+    // What could not even be encoded was not attempted.
+    let tried = u32::from(outcome.reason != AttemptReason::InvalidEvent);
+    let attempts = read.status.attempts.saturating_add(tried).min(MOST);
+    let is_deferred = matches!(outcome.verdict, Verdict::Pause(_));
+    let deferred = read.status.deferred_attempts.saturating_add(u32::from(is_deferred)).min(MOST);
+    let is_last = attempt.max_attempts.is_some_and(|max| attempts.saturating_sub(deferred) >= max);
+    let (phase, reason) = match outcome.verdict {
+        Verdict::Delivered if outcome.reason == AttemptReason::Accepted => {
+            (Phase::Delivered, NotificationReason::Accepted)
+        }
+        Verdict::Delivered => (Phase::Delivered, NotificationReason::Acknowledged),
+        Verdict::Failed => (Phase::Failed, failed(outcome.reason)),
+        Verdict::Retry if is_last => (Phase::Failed, NotificationReason::Exhausted),
+        Verdict::Retry => (Phase::Pending, NotificationReason::Retrying),
+        Verdict::Pause(_) => (Phase::Pending, NotificationReason::Paused),
+        Verdict::Gone => (Phase::Pending, NotificationReason::EndpointGone),
+    };
+    let message = match reason {
+        NotificationReason::Exhausted => format!("{}; that was the last of {attempts} attempts", outcome.message),
+        _ => outcome.message.clone(),
+    };
+    let last_attempt = LastAttempt {
+        time: Time(now),
+        status_code: outcome.status.map(|status| status.as_u16()),
+        reason: outcome.reason,
+        duration_milliseconds: u64::try_from(attempt.duration.as_millis()).unwrap_or(u64::MAX),
+    };
+    NotificationStatus {
+        event_id: Some(attempt.event_id.to_owned()),
+        attempts,
+        deferred_attempts: deferred,
+        last_attempt: if tried == 0 { read.status.last_attempt.clone() } else { Some(last_attempt) },
+        next_attempt_time: (phase == Phase::Pending).then(|| Time(now + attempt.retry_after)),
+        last_handled_replay: handled_replay(read),
+        ..in_phase(read, phase, reason, &message, now)
+    }
+}
+
+/// A first attempt that began with the label in sight is what the label asks for: one that Git or a template created
+/// with it is sent once, not twice. What was tried before is left to replay, which also begins attempts and expiry anew.
+fn handled_replay(read: &Unfinished) -> Option<String> {
+    let in_sight = read.replay_label().filter(|_| read.status.attempts == 0);
+    in_sight.map(str::to_owned).or_else(|| read.status.last_handled_replay.clone())
+}
+
+/// The status of one that was not delivered in time.
+pub fn expired(read: &Unfinished, now: Timestamp) -> NotificationStatus {
+    let tried = match read.status.attempts {
+        0 => "it was never tried".to_owned(),
+        n => format!("the last of {n} attempts failed"),
+    };
+    let message = format!("not delivered before it expired: {tried}; the label tidings.dev/replay sends it again");
+    in_phase(read, Phase::Failed, NotificationReason::Expired, &message, now)
+}
+
+/// What was read, in this phase, with the conditions that say so.
+fn in_phase(
+    read: &Unfinished,
+    phase: Phase,
+    reason: NotificationReason,
+    message: &str,
+    now: Timestamp,
+) -> NotificationStatus {
+    let message: String = message.chars().take(256).collect();
+    let generation = read.metadata.generation;
+    NotificationStatus {
+        observed_generation: generation,
+        phase,
+        reason,
+        conditions: conditions(&read.status, generation, phase, reason, &message, now),
+        message: Some(message),
+        event_id: read.status.event_id.clone(),
+        attempts: read.status.attempts,
+        deferred_attempts: read.status.deferred_attempts,
+        last_attempt: read.status.last_attempt.clone(),
+        next_attempt_time: None,
+        completion_time: (phase != Phase::Pending).then_some(Time(now)),
+        replay_time: read.status.replay_time.clone(),
+        last_handled_replay: read.status.last_handled_replay.clone(),
+    }
+}
+
+/// The conditions that were read, changed to say that it is in this phase.
+pub fn conditions(
+    read: &Status,
+    generation: Option<i64>,
+    phase: Phase,
+    reason: NotificationReason,
+    message: &str,
+    now: Timestamp,
+) -> Vec<Condition> {
+    let abnormal = match phase {
+        Phase::Delivered => None,
+        Phase::Pending => Some(ConditionType::Reconciling),
+        Phase::Failed => Some(ConditionType::Stalled),
+    };
+    let is_delivered = phase == Phase::Delivered;
+    Conditions::from(&read.conditions, generation, now)
+        .set(ConditionType::Ready, is_delivered, reason.as_str(), message)
+        .set(ConditionType::Delivered, is_delivered, reason.as_str(), message)
+        .finish(abnormal, reason.as_str(), message)
+}
+
+fn failed(reason: AttemptReason) -> NotificationReason {
+    match reason {
+        AttemptReason::RedirectRefused => NotificationReason::RedirectRefused,
+        AttemptReason::InvalidEvent => NotificationReason::InvalidEvent,
+        _ => NotificationReason::Rejected,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::StatusCode;
+    use serde_json::json;
+
+    use super::*;
+    use tidings_api::{ConditionStatus, REPLAY_LABEL};
+
+    #[test]
+    fn counts_stay_within_what_the_schema_allows() {
+        let mut read = unfinished(MOST);
+        read.status.deferred_attempts = MOST;
+        let outcome = Outcome::of_answer(StatusCode::TOO_MANY_REQUESTS, None, "a test");
+        let (duration, retry_after) = (Duration::ZERO, Duration::ZERO);
+        let attempt = Attempt { outcome: &outcome, event_id: "id", duration, retry_after, max_attempts: None };
+        let status = after(&read, &attempt, Timestamp::UNIX_EPOCH);
+        assert_eq!((status.attempts, status.deferred_attempts), (MOST, MOST));
+    }
+
+    fn unfinished(attempts: u32) -> Unfinished {
+        serde_json::from_value(json!({
+            "metadata": {"name": "n", "generation": 1},
+            "spec": {"subscriberRef": {"name": "s"}, "event": {}},
+            "status": {"phase": "Pending", "attempts": attempts}
+        }))
+        .unwrap()
+    }
+
+    fn status(code: u16) -> NotificationStatus {
+        status_of(code, None, None)
+    }
+
+    fn status_of(code: u16, retry_after: Option<Duration>, max_attempts: Option<u32>) -> NotificationStatus {
+        let outcome = Outcome::of_answer(StatusCode::from_u16(code).unwrap(), retry_after, "a test");
+        let attempt = Attempt {
+            outcome: &outcome,
+            event_id: "id",
+            duration: Duration::from_millis(7),
+            retry_after: Duration::from_secs(5),
+            max_attempts,
+        };
+        after(&unfinished(2), &attempt, Timestamp::UNIX_EPOCH)
+    }
+
+    fn conditions(status: &NotificationStatus) -> Vec<(&str, ConditionStatus)> {
+        status.conditions.iter().map(|c| (c.type_.as_str(), c.status)).collect()
+    }
+
+    #[test]
+    fn a_delivered_one_is_complete_and_ready() {
+        let status = status(204);
+        assert_eq!((status.phase, status.reason), (Phase::Delivered, NotificationReason::Acknowledged));
+        assert_eq!(status.attempts, 3);
+        assert!(status.completion_time.is_some() && status.next_attempt_time.is_none());
+        let expected = [("Ready", ConditionStatus::True), ("Delivered", ConditionStatus::True)];
+        assert_eq!(conditions(&status), expected);
+    }
+
+    #[test]
+    fn a_failed_one_is_complete_and_stalled() {
+        let status = status(422);
+        assert_eq!((status.phase, status.reason), (Phase::Failed, NotificationReason::Rejected));
+        assert!(status.completion_time.is_some() && status.next_attempt_time.is_none());
+        assert_eq!(conditions(&status)[2], ("Stalled", ConditionStatus::True));
+    }
+
+    #[test]
+    fn one_to_be_retried_says_when() {
+        let status = status(503);
+        assert_eq!((status.phase, status.reason), (Phase::Pending, NotificationReason::Retrying));
+        assert_eq!(status.next_attempt_time, Some(Time(Timestamp::from_second(5).unwrap())));
+        assert!(status.completion_time.is_none());
+        assert_eq!(conditions(&status)[2], ("Reconciling", ConditionStatus::True));
+        assert_eq!(status.last_attempt.unwrap().status_code, Some(503));
+    }
+
+    #[test]
+    fn the_last_attempt_exhausts_and_a_deferred_one_does_not_count() {
+        let exhausted = status_of(503, None, Some(3));
+        assert_eq!((exhausted.phase, exhausted.reason), (Phase::Failed, NotificationReason::Exhausted));
+        assert_eq!(status_of(503, None, Some(4)).phase, Phase::Pending);
+        let deferred = status_of(429, None, Some(3));
+        assert_eq!((deferred.phase, deferred.reason), (Phase::Pending, NotificationReason::Paused));
+        assert_eq!((deferred.attempts, deferred.deferred_attempts), (3, 1));
+    }
+
+    #[test]
+    fn a_first_attempt_handles_the_label_that_it_saw_and_a_later_one_leaves_it_to_replay() {
+        let outcome = Outcome::of_answer(StatusCode::OK, None, "a test");
+        let labelled = |attempts, label: Option<&str>| {
+            let mut read = unfinished(attempts);
+            read.metadata.labels = label.map(|value| [(REPLAY_LABEL.to_owned(), value.to_owned())].into());
+            read.status.last_handled_replay = Some("old".into());
+            read
+        };
+        let handled = |read: Unfinished| {
+            let (duration, retry_after) = (Duration::ZERO, Duration::ZERO);
+            let attempt = Attempt { outcome: &outcome, event_id: "id", duration, retry_after, max_attempts: None };
+            after(&read, &attempt, Timestamp::UNIX_EPOCH).last_handled_replay.unwrap()
+        };
+        assert_eq!(handled(labelled(0, Some("new"))), "new");
+        assert_eq!(handled(labelled(0, None)), "old");
+        assert_eq!(handled(labelled(2, Some("new"))), "old");
+        assert_eq!(handled(labelled(0, Some("new")).without_label()), "old");
+    }
+
+    #[test]
+    fn an_expired_one_keeps_what_was_tried() {
+        let status = expired(&unfinished(2), Timestamp::UNIX_EPOCH);
+        assert_eq!((status.phase, status.reason, status.attempts), (Phase::Failed, NotificationReason::Expired, 2));
+        assert!(status.completion_time.is_some() && status.next_attempt_time.is_none());
+        assert!(status.message.unwrap().contains("the last of 2 attempts failed"));
+    }
+}

@@ -1,0 +1,413 @@
+//! Who leads: of several operators one works, the one that holds a Lease (coordination.k8s.io/v1).
+//!
+//! The rules: whoever holds the Lease renews it; whoever sees it unchanged for its whole life, by a clock of its own that
+//! never jumps, may take it; each write names the resourceVersion that was read, so of two that try one fails. A leader
+//! that could not renew starts nothing more, well before anybody may take over.
+
+use std::{
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+
+use k8s_openapi::{
+    api::coordination::v1::{Lease, LeaseSpec},
+    apimachinery::pkg::apis::meta::v1::MicroTime,
+    jiff::Timestamp,
+};
+use kube::{
+    Api, Client,
+    api::{ObjectMeta, PostParams},
+};
+use tokio::sync::watch;
+use tracing::{debug, info, warn};
+
+use crate::cluster::call::{plain, within};
+
+/// A Lease that was not renewed for this long may be taken.
+const LIFE: Duration = Duration::from_secs(15);
+/// A leader that could not renew for this long starts nothing more.
+const RENEW_DEADLINE: Duration = Duration::from_secs(10);
+/// A leader renews this often, a standby looks this often.
+const RENEW_EVERY: Duration = Duration::from_secs(2);
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// Of failures in a row one in this many is logged: one each half a minute.
+const LOG_EVERY: u32 = 30;
+/// A call to the API server that takes longer has failed.
+const CALL: Duration = Duration::from_secs(4);
+
+/// A leader that was cut off, and did not give the Lease back, may have outcomes in hand that it writes when it is back,
+/// or that are on their way. For so long after a takeover the next one reckons with them.
+const CONTESTED: Duration = Duration::from_secs(60);
+/// On a Lease that is given back within that time: the seconds that are left of it, for the next leader.
+const CONTESTED_ANNOTATION: &str = "tidings.dev/contested-seconds";
+
+/// Whether this process may start anything now; clones share it.
+#[derive(Clone, Debug)]
+pub struct Leadership {
+    until: Arc<Mutex<Option<Instant>>>,
+    held: watch::Receiver<bool>,
+    contest: Arc<Mutex<Contest>>,
+}
+
+/// What a leader before may still be writing.
+#[derive(Clone, Copy, Debug, Default)]
+struct Contest {
+    /// Until when it may arrive (None: the Lease was free).
+    until: Option<Instant>,
+    /// Everything was listed since the Lease was taken.
+    is_listed: bool,
+}
+
+impl Contest {
+    /// What the next leader has to reckon with, if the Lease is given back at `now`.
+    fn left(&self, now: Instant) -> Duration {
+        match self.until {
+            None => Duration::ZERO,
+            // What was not listed yet may have been written at any time since.
+            Some(_) if !self.is_listed => CONTESTED,
+            Some(until) => until.saturating_duration_since(now),
+        }
+    }
+}
+
+impl Leadership {
+    /// Of an operator that is alone: it always may.
+    pub fn alone() -> Self {
+        let (_, held) = watch::channel(true);
+        let until = Arc::new(Mutex::new(Some(Instant::now() + Duration::from_secs(u32::MAX.into()))));
+        Self { until, held, contest: Arc::default() }
+    }
+
+    /// Whether it may, now.
+    pub fn holds(&self) -> bool {
+        lock(&self.until).is_some_and(|until| Instant::now() < until)
+    }
+
+    /// Whether another operator led until a moment ago and did not give the Lease back: what it sent last, it may be
+    /// writing only now.
+    pub fn is_contested(&self) -> bool {
+        lock(&self.contest).until.is_some_and(|until| Instant::now() < until)
+    }
+
+    /// All Notifications were listed since this operator leads.
+    pub fn all_are_listed(&self) {
+        lock(&self.contest).is_listed = true;
+    }
+
+    /// Returns when the Lease was taken, or taken up again after a time in which it could not be renewed.
+    pub async fn regained(&mut self) {
+        while self.held.changed().await.is_ok() {
+            if *self.held.borrow_and_update() {
+                return;
+            }
+        }
+        std::future::pending().await
+    }
+}
+
+fn lock<T>(value: &Mutex<T>) -> MutexGuard<'_, T> {
+    value.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// What a candidate does about the Lease as it read it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Move {
+    /// It is not there: make it.
+    Create,
+    /// It is free: take it.
+    Take,
+    /// Its holder did not renew it for its whole life: take it over.
+    TakeOver,
+    /// It is ours.
+    Renew,
+    /// Somebody else holds it; look again after this, at the latest.
+    Wait(Duration),
+}
+
+/// What a candidate remembers of the Lease.
+#[derive(Debug, Default)]
+struct Sight {
+    version: Option<String>,
+    since: Option<Instant>,
+    /// Whether there was one.
+    was_there: bool,
+    /// Since when it is missing.
+    missing_since: Option<Instant>,
+}
+
+impl Sight {
+    /// Decides by what was read at `now`.
+    fn judge(&mut self, identity: &str, lease: Option<&Lease>, now: Instant) -> Move {
+        let Some(lease) = lease else { return self.judge_missing(now) };
+        (self.was_there, self.missing_since) = (true, None);
+        let spec = lease.spec.as_ref();
+        let holder = spec.and_then(|spec| spec.holder_identity.as_deref()).unwrap_or_default();
+        if holder == identity {
+            return Move::Renew;
+        }
+        if holder.is_empty() {
+            return Move::Take;
+        }
+        if self.version != lease.metadata.resource_version {
+            self.version.clone_from(&lease.metadata.resource_version);
+            self.since = Some(now);
+        }
+        let life = spec.and_then(|spec| spec.lease_duration_seconds).and_then(|seconds| u64::try_from(seconds).ok());
+        let life = life.map_or(LIFE, Duration::from_secs);
+        let left = self.since.map_or(life, |since| (since + life).saturating_duration_since(now));
+        if left.is_zero() { Move::TakeOver } else { Move::Wait(left.min(LOOK_EVERY)) }
+    }
+
+    /// A Lease that was deleted may still have a leader, which goes on until it notices the deletion.
+    fn judge_missing(&mut self, now: Instant) -> Move {
+        if !self.was_there {
+            return Move::Create;
+        }
+        let left = (*self.missing_since.get_or_insert(now) + LIFE).saturating_duration_since(now);
+        if left.is_zero() { Move::Create } else { Move::Wait(left.min(LOOK_EVERY)) }
+    }
+}
+
+/// One operator that wants to lead.
+pub struct Candidate {
+    api: Api<Lease>,
+    namespace: String,
+    name: String,
+    identity: String,
+    until: Arc<Mutex<Option<Instant>>>,
+    held: watch::Sender<bool>,
+    contest: Arc<Mutex<Contest>>,
+}
+
+impl Candidate {
+    /// A candidate for the Lease of this name. Its client should not retry by itself. No two have one `identity`.
+    pub fn new(client: Client, namespace: &str, name: &str, identity: String) -> Self {
+        let (held, _) = watch::channel(false);
+        let api = Api::namespaced(client, namespace);
+        let (namespace, name) = (namespace.to_owned(), name.to_owned());
+        Self { api, namespace, name, identity, until: Arc::default(), held, contest: Arc::default() }
+    }
+
+    /// Whether it leads.
+    pub fn leadership(&self) -> Leadership {
+        Leadership { until: self.until.clone(), held: self.held.subscribe(), contest: self.contest.clone() }
+    }
+
+    /// Stands by until it leads, and leads until it finds the Lease anything but its own: returns who leads then. Others may
+    /// have led, and given the Lease back, while this process was cut off or stood still: what it knows is old.
+    pub async fn run(&self) -> String {
+        let (mut sight, mut led, mut failures) = (Sight::default(), false, 0_u32);
+        loop {
+            let began = Instant::now();
+            let result = self.step(&mut sight, led).await;
+            failures = if result.is_ok() { 0 } else { failures.saturating_add(1) };
+            let wait = match result {
+                Ok(next) if led && next != Move::Renew => return self.holder().await,
+                Ok(Move::Wait(wait)) => wait,
+                Ok(_) => {
+                    // Also where the answer to the write that took it was lost, and it is only found to be ours.
+                    if !led {
+                        info!(lease = self.name, identity = self.identity, "this operator leads");
+                    }
+                    led = true;
+                    *lock(&self.until) = Some(began + RENEW_DEADLINE);
+                    self.tell(true);
+                    RENEW_EVERY
+                }
+                // Somebody else was faster; who leads is read again.
+                Err(kube::Error::Api(status)) if status.code == 409 => Duration::from_millis(100),
+                Err(error) => {
+                    if failures % LOG_EVERY == 1 {
+                        self.log(&error);
+                    }
+                    LOOK_EVERY
+                }
+            };
+            if !self.leadership().holds() {
+                self.tell(false);
+            }
+            tokio::time::sleep(wait).await;
+        }
+    }
+
+    fn log(&self, error: &kube::Error) {
+        let (lease, namespace, why) = (&self.name, &self.namespace, plain(error));
+        if matches!(error, kube::Error::Api(status) if status.code == 404) {
+            warn!(lease, namespace, %why, "cannot create the Lease: the namespace does not exist; create it, or change --lease-namespace; retrying");
+        } else {
+            warn!(lease, namespace, %why, "cannot read or write the Lease; retrying");
+        }
+    }
+
+    /// Gives the Lease back, if it is ours, so that another operator takes over at once.
+    pub async fn release(&self) {
+        *lock(&self.until) = None;
+        let released = match self.give_back().await {
+            // A renewal that was still on its way.
+            Err(kube::Error::Api(status)) if status.code == 409 => self.give_back().await,
+            released => released,
+        };
+        match released {
+            Ok(()) => debug!(lease = self.name, "the Lease is given back"),
+            Err(error) => warn!(lease = self.name, %error, "the Lease could not be given back; it runs out by itself"),
+        }
+    }
+
+    async fn give_back(&self) -> Result<(), kube::Error> {
+        let Some(lease) = self.read().await? else { return Ok(()) };
+        let holder = lease.spec.as_ref().and_then(|spec| spec.holder_identity.as_deref());
+        if holder != Some(self.identity.as_str()) {
+            return Ok(());
+        }
+        let left = lock(&self.contest).left(Instant::now());
+        self.replace(&lease, "", left).await
+    }
+
+    /// Reads the Lease and does about it what is to be done. One that led writes over no Lease but its own.
+    async fn step(&self, sight: &mut Sight, led: bool) -> Result<Move, kube::Error> {
+        let lease = self.read().await?;
+        let next = sight.judge(&self.identity, lease.as_ref(), Instant::now());
+        if led && next != Move::Renew {
+            return Ok(next);
+        }
+        let contested = match next {
+            Move::TakeOver => CONTESTED,
+            Move::Take => lease.as_ref().map_or(Duration::ZERO, handed_on),
+            _ => Duration::ZERO,
+        };
+        if !contested.is_zero() {
+            // Before the write: its answer may be lost.
+            *lock(&self.contest) = Contest { until: Some(Instant::now() + contested), is_listed: false };
+        }
+        match (next, &lease) {
+            (Move::Create, _) => {
+                let spec = self.spec(None, &self.identity);
+                let metadata = ObjectMeta { name: Some(self.name.clone()), ..ObjectMeta::default() };
+                within(CALL, self.api.create(&PostParams::default(), &Lease { metadata, spec: Some(spec) })).await?;
+            }
+            (Move::Take | Move::TakeOver | Move::Renew, Some(lease)) => {
+                self.replace(lease, &self.identity, Duration::ZERO).await?;
+            }
+            _ => {}
+        }
+        Ok(next)
+    }
+
+    async fn read(&self) -> Result<Option<Lease>, kube::Error> {
+        within(CALL, self.api.get_opt(&self.name)).await
+    }
+
+    /// Writes over what was read, and only over that: it carries the resourceVersion. `contested` is what the next leader
+    /// has to reckon with.
+    async fn replace(&self, read: &Lease, holder: &str, contested: Duration) -> Result<(), kube::Error> {
+        let mut metadata = read.metadata.clone();
+        let annotations = metadata.annotations.get_or_insert_default();
+        annotations.remove(CONTESTED_ANNOTATION);
+        if !contested.is_zero() {
+            annotations.insert(CONTESTED_ANNOTATION.into(), contested.as_secs().saturating_add(1).to_string());
+        }
+        let lease = Lease { metadata, spec: Some(self.spec(read.spec.as_ref(), holder)) };
+        within(CALL, self.api.replace(&self.name, &PostParams::default(), &lease)).await.map(drop)
+    }
+
+    fn spec(&self, old: Option<&LeaseSpec>, holder: &str) -> LeaseSpec {
+        let now = Some(MicroTime(Timestamp::now()));
+        let is_renewal = old.and_then(|old| old.holder_identity.as_deref()) == Some(holder);
+        let transitions = old.and_then(|old| old.lease_transitions).unwrap_or_default();
+        LeaseSpec {
+            holder_identity: Some(holder.to_owned()),
+            lease_duration_seconds: i32::try_from(LIFE.as_secs()).ok(),
+            renew_time: now.clone(),
+            acquire_time: if is_renewal { old.and_then(|old| old.acquire_time.clone()) } else { now },
+            lease_transitions: Some(if is_renewal { transitions } else { transitions.saturating_add(1) }),
+            ..old.cloned().unwrap_or_default()
+        }
+    }
+
+    async fn holder(&self) -> String {
+        let lease = self.read().await.ok().flatten();
+        let holder = lease.and_then(|lease| lease.spec?.holder_identity).filter(|holder| !holder.is_empty());
+        holder.unwrap_or_else(|| "another operator".into())
+    }
+
+    fn tell(&self, holds: bool) {
+        self.held.send_if_modified(|held| std::mem::replace(held, holds) != holds);
+    }
+}
+
+/// What the leader before hands on with a Lease that it gave back.
+fn handed_on(lease: &Lease) -> Duration {
+    let seconds = lease.metadata.annotations.as_ref().and_then(|all| all.get(CONTESTED_ANNOTATION)?.parse().ok());
+    Duration::from_secs(seconds.unwrap_or_default()).min(CONTESTED)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn lease(holder: &str, version: &str) -> Lease {
+        let spec = LeaseSpec {
+            holder_identity: Some(holder.into()),
+            lease_duration_seconds: Some(15),
+            ..LeaseSpec::default()
+        };
+        let metadata = ObjectMeta { resource_version: Some(version.into()), ..ObjectMeta::default() };
+        Lease { metadata, spec: Some(spec) }
+    }
+
+    #[test]
+    fn a_lease_is_taken_when_it_is_free_or_was_seen_unchanged_for_its_whole_life() {
+        let (mut sight, now) = (Sight::default(), Instant::now());
+        assert_eq!(sight.judge("me", None, now), Move::Create);
+        assert_eq!(sight.judge("me", Some(&lease("", "1")), now), Move::Take);
+        assert_eq!(sight.judge("me", Some(&lease("me", "1")), now), Move::Renew);
+        assert_eq!(sight.judge("me", Some(&lease("other", "1")), now), Move::Wait(SECOND));
+        assert!(matches!(sight.judge("me", Some(&lease("other", "1")), now + 14 * SECOND), Move::Wait(_)));
+        // Renewed: its life begins anew, whatever times it names.
+        assert!(matches!(sight.judge("me", Some(&lease("other", "2")), now + 14 * SECOND), Move::Wait(_)));
+        assert!(matches!(sight.judge("me", Some(&lease("other", "2")), now + 28 * SECOND), Move::Wait(_)));
+        assert_eq!(sight.judge("me", Some(&lease("other", "2")), now + 29 * SECOND), Move::TakeOver);
+    }
+
+    #[test]
+    fn a_lease_that_was_deleted_is_made_again_only_after_its_whole_life() {
+        let (mut sight, now) = (Sight::default(), Instant::now());
+        sight.judge("me", Some(&lease("other", "1")), now);
+        assert!(matches!(sight.judge("me", None, now), Move::Wait(_)), "its leader believes in it still");
+        assert!(matches!(sight.judge("me", None, now + 14 * SECOND), Move::Wait(_)));
+        assert_eq!(sight.judge("me", None, now + 15 * SECOND), Move::Create);
+        sight.judge("me", Some(&lease("other", "2")), now + 15 * SECOND);
+        assert!(matches!(sight.judge("me", None, now + 16 * SECOND), Move::Wait(_)), "deleted once more");
+    }
+
+    #[test]
+    fn a_contested_lease_is_handed_on_with_what_is_left_and_whole_where_not_all_was_listed() {
+        let now = Instant::now();
+        let contest = |until, is_listed| Contest { until, is_listed };
+        assert_eq!(contest(None, false).left(now), Duration::ZERO);
+        assert_eq!(contest(Some(now + 20 * SECOND), true).left(now), 20 * SECOND);
+        assert_eq!(contest(Some(now), true).left(now + SECOND), Duration::ZERO);
+        assert_eq!(contest(Some(now), false).left(now + SECOND), CONTESTED);
+        let mut free = lease("", "1");
+        assert_eq!(handed_on(&free), Duration::ZERO);
+        for (value, expected) in
+            [("21", 21 * SECOND), ("100000", CONTESTED), ("soon", Duration::ZERO), ("-1", Duration::ZERO)]
+        {
+            free.metadata.annotations = Some([(CONTESTED_ANNOTATION.to_owned(), value.to_owned())].into());
+            assert_eq!(handed_on(&free), expected, "{value}");
+        }
+    }
+
+    #[test]
+    fn a_leader_stops_starting_before_anybody_may_take_over() {
+        assert!(RENEW_DEADLINE + CALL < LIFE);
+        let (_, held) = watch::channel(true);
+        let leadership =
+            |until| Leadership { until: Arc::new(Mutex::new(until)), held: held.clone(), contest: Arc::default() };
+        assert!(leadership(Some(Instant::now() + SECOND)).holds());
+        assert!(!leadership(Some(Instant::now())).holds() && !leadership(None).holds());
+        assert!(Leadership::alone().holds());
+    }
+}

@@ -1,0 +1,76 @@
+//! The first status of a Subscriber whose first look takes long: at which step it is.
+
+use std::time::Duration;
+
+use k8s_openapi::jiff::Timestamp;
+use tidings_api::{SubscriberReason as Reason, SubscriberStatus};
+use tracing::debug;
+
+use super::{
+    Subscribers,
+    examine::Step,
+    handshake::describe,
+    reconcile::host,
+    status::{Findings, Word},
+    stored_subscriber::StoredSubscriber,
+    vitals::is_looked_at,
+};
+
+/// A status that is empty for so long is given a first word; most looks are over by then.
+pub(super) const FIRST_WORD_AFTER: Duration = Duration::from_secs(3);
+
+impl Subscribers {
+    /// Whether the status of this Subscriber is empty.
+    pub(super) fn lacks_a_first_word(&self, subscriber: &StoredSubscriber) -> bool {
+        let is_empty = self.registry.page(&subscriber.key(), &subscriber.id().0, |page| !is_looked_at(page.wanted()));
+        is_empty.unwrap_or(false)
+    }
+
+    /// Writes at which step the look is, unless the look has ended.
+    pub(super) async fn say_first_word(&self, subscriber: &StoredSubscriber) {
+        let (key, (uid, _)) = (subscriber.key(), subscriber.id());
+        let step = self.registry.step(&key, &uid);
+        let origin = self.resolver.origin.to_str().unwrap_or_default();
+        let say = |status: &mut SubscriberStatus| {
+            if !is_looked_at(status) {
+                let findings = Findings { ready: first_word(step), token: None, validated: None, tested: None };
+                findings.put_into(status, subscriber.metadata.generation, Timestamp::now());
+                describe(status, &host(subscriber), origin, None);
+            }
+        };
+        if let Err(error) = self.update(&key, &uid, say).await {
+            debug!(subscriber = %key, %error, "the first status could not be written; the end of the look brings another");
+        }
+    }
+}
+
+fn first_word(step: Option<Step>) -> Word {
+    let what = match step {
+        None => return Word::no(Reason::Progressing, "the operator checks other Subscribers of this namespace first"),
+        Some(Step::Secret) => {
+            "the operator reads the Secrets and ConfigMaps that spec names and resolves the host names in it"
+        }
+        Some(Step::Token) => "the operator waits for the answer of tokenService.url",
+        Some(Step::Handshake) => "the operator waits for the answer of webhook.url to OPTIONS",
+        Some(Step::Delivery) => "the operator waits for the answer of webhook.url to the test event",
+    };
+    let (number, name) = step.map_or((0, ""), Step::number_and_name);
+    Word::no(Reason::Progressing, format!("step {number} of 4, {name}: {what}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_word_names_the_step_and_what_the_operator_waits_for() {
+        let message = |step| first_word(step).message;
+        assert!(message(None).contains("other Subscribers"));
+        assert!(
+            message(Some(Step::Token)).starts_with("step 2 of 4, token: ")
+                && message(Some(Step::Token)).contains("tokenService.url")
+        );
+        assert!(message(Some(Step::Handshake)).starts_with("step 3 of 4, handshake: "));
+        assert!(!first_word(None).reason.needs_action(), "Reconciling, not Stalled");
+    }
+}

@@ -1,0 +1,220 @@
+//! What the watches show, and so what they do not show any more.
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
+
+use kube::{core::PartialObjectMeta, runtime::watcher::Event};
+use tidings_queue::LaneKey;
+
+use super::{
+    registry::{Reference, Registry, Seen},
+    stored_subscriber::StoredSubscriber,
+};
+use crate::cluster::call::version;
+
+/// All Subscribers as the watches last showed them, pages of a listing under way included. Keeps the registry up to date.
+pub(super) struct Roster {
+    registry: Arc<Registry>,
+    /// By namespace and name.
+    known: HashMap<Arc<str>, HashMap<Arc<str>, Arc<StoredSubscriber>>>,
+}
+
+/// The Subscribers of one watch: of one namespace, or (None) of all.
+pub(super) struct Scope {
+    pub(super) namespace: Option<String>,
+    /// What the listing under way has shown.
+    shown: HashSet<LaneKey>,
+}
+
+/// What a watch event means.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum News {
+    /// This Subscriber is new.
+    New(LaneKey),
+    /// It has another spec, or a new request.
+    Changed(LaneKey),
+    /// It is not there any more.
+    Gone(LaneKey),
+}
+
+impl Scope {
+    pub(super) fn new(namespace: Option<String>) -> Self {
+        Self { namespace, shown: HashSet::new() }
+    }
+}
+
+impl Roster {
+    pub(super) fn new(registry: Arc<Registry>) -> Self {
+        Self { registry, known: HashMap::new() }
+    }
+
+    /// The Subscriber as it was last shown.
+    pub(super) fn get(&self, key: &LaneKey) -> Option<&Arc<StoredSubscriber>> {
+        self.known.get(&key.namespace)?.get(&key.name)
+    }
+
+    /// Takes in what the watch of `scope` shows.
+    pub(super) fn observe(&mut self, scope: &mut Scope, event: Event<StoredSubscriber>) -> Vec<News> {
+        match event {
+            Event::Init => {
+                scope.shown.clear();
+                Vec::new()
+            }
+            Event::InitApply(subscriber) => {
+                scope.shown.insert(subscriber.key());
+                self.show(subscriber).into_iter().collect()
+            }
+            Event::InitDone => {
+                let shown = std::mem::take(&mut scope.shown);
+                let missing = self.missing(scope.namespace.as_deref(), &shown);
+                let gone = missing.into_iter().filter_map(|key| self.hide(key)).collect();
+                self.registry.listed(scope.namespace.as_deref());
+                gone
+            }
+            Event::Apply(subscriber) => self.show(subscriber).into_iter().collect(),
+            Event::Delete(subscriber) => self.hide(subscriber.key()).into_iter().collect(),
+        }
+    }
+
+    fn show(&mut self, mut subscriber: StoredSubscriber) -> Option<News> {
+        let key = subscriber.key();
+        let seen = Seen {
+            spec: subscriber.id(),
+            expire_after: subscriber.expire_after(),
+            // The registry keeps it.
+            status: std::mem::take(&mut subscriber.status),
+            version: version(&subscriber.metadata),
+        };
+        self.registry.exists(key.clone(), seen);
+        let of_namespace = self.known.entry(key.namespace.clone()).or_default();
+        let subscriber = Arc::new(subscriber);
+        match of_namespace.insert(key.name.clone(), subscriber.clone()) {
+            None => Some(News::New(key)),
+            Some(old) if subscriber.asks_for_the_same_as(&old) => None,
+            Some(old) if subscriber.metadata.uid != old.metadata.uid => Some(News::New(key)),
+            Some(_) => Some(News::Changed(key)),
+        }
+    }
+
+    fn hide(&mut self, key: LaneKey) -> Option<News> {
+        self.registry.deleted(&key);
+        let of_namespace = self.known.get_mut(&key.namespace)?;
+        of_namespace.remove(&key.name)?;
+        if of_namespace.is_empty() {
+            self.known.remove(&key.namespace);
+        }
+        Some(News::Gone(key))
+    }
+
+    /// Those in `namespace` (None: in all) that a complete listing did not show.
+    fn missing(&self, namespace: Option<&str>, shown: &HashSet<LaneKey>) -> Vec<LaneKey> {
+        let keys = |(namespace, names): (&Arc<str>, &HashMap<Arc<str>, _>)| {
+            let key = |name: &Arc<str>| LaneKey { namespace: namespace.clone(), name: name.clone() };
+            names.keys().map(key).filter(|key| !shown.contains(key)).collect::<Vec<_>>()
+        };
+        match namespace {
+            Some(namespace) => self.known.get_key_value(namespace).map(keys).unwrap_or_default(),
+            None => self.known.iter().flat_map(keys).collect(),
+        }
+    }
+}
+
+/// The Secrets, or ConfigMaps, of one watch.
+pub(super) struct Referents {
+    pub(super) namespace: Option<String>,
+    pub(super) reference: fn(String) -> Reference,
+    /// What the listing under way has shown.
+    pub(super) shown: HashSet<(String, Reference)>,
+}
+
+impl Referents {
+    /// The Subscribers to look at again.
+    pub(super) fn observe<K>(&mut self, registry: &Registry, event: &Event<PartialObjectMeta<K>>) -> Vec<LaneKey> {
+        let of = |object: &PartialObjectMeta<K>| {
+            let namespace = object.metadata.namespace.clone().unwrap_or_default();
+            (namespace, (self.reference)(object.metadata.name.clone().unwrap_or_default()))
+        };
+        match event {
+            Event::Init => {
+                self.shown.clear();
+                Vec::new()
+            }
+            Event::InitApply(object) => {
+                let (namespace, reference) = of(object);
+                let referrers = registry.referrers(&namespace, &reference);
+                if !referrers.is_empty() {
+                    self.shown.insert((namespace, reference));
+                }
+                referrers
+            }
+            // What went while the watch was down is in no event.
+            Event::InitDone => {
+                let is_ours = |of: &Reference| {
+                    std::mem::discriminant(of) == std::mem::discriminant(&(self.reference)(String::new()))
+                };
+                let shown = std::mem::take(&mut self.shown);
+                registry.dangling(self.namespace.as_deref(), is_ours, &shown).into_iter().collect()
+            }
+            Event::Apply(object) | Event::Delete(object) => {
+                let (namespace, reference) = of(object);
+                registry.referrers(&namespace, &reference)
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+    use tokio::sync::mpsc;
+
+    use super::*;
+
+    fn key(name: &str) -> LaneKey {
+        LaneKey { namespace: "a".into(), name: name.into() }
+    }
+
+    fn subscriber(name: &str, generation: i64) -> StoredSubscriber {
+        serde_json::from_value(json!({
+            "metadata": {"name": name, "namespace": "a", "uid": name, "resourceVersion": "1", "generation": generation},
+            "spec": {},
+        }))
+        .unwrap()
+    }
+
+    #[test]
+    fn what_a_page_of_a_listing_shows_counts_before_the_listing_is_complete() {
+        let (changes, _queue) = mpsc::unbounded_channel();
+        let (mut roster, mut scope) = (Roster::new(Arc::new(Registry::new(changes))), Scope::new(None));
+        let events = [Event::Init, Event::InitApply(subscriber("old", 1)), Event::InitDone];
+        for event in events {
+            roster.observe(&mut scope, event);
+        }
+        // A relist: its first page shows what changed and what is new, and its second page does not come for now.
+        assert!(roster.observe(&mut scope, Event::Init).is_empty());
+        let page = [subscriber("old", 2), subscriber("new", 1)];
+        let news: Vec<_> = page.into_iter().flat_map(|s| roster.observe(&mut scope, Event::InitApply(s))).collect();
+        assert_eq!(news, [News::Changed(key("old")), News::New(key("new"))]);
+        assert_eq!(roster.get(&key("old")).unwrap().metadata.generation, Some(2));
+        assert!(roster.get(&key("new")).is_some());
+        // The same once more is no news.
+        assert!(roster.observe(&mut scope, Event::InitApply(subscriber("new", 1))).is_empty());
+    }
+
+    #[test]
+    fn a_listing_hides_those_of_its_scope_that_it_does_not_show() {
+        let (changes, _queue) = mpsc::unbounded_channel();
+        let mut roster = Roster::new(Arc::new(Registry::new(changes)));
+        let (mut a, mut b) = (Scope::new(Some("a".into())), Scope::new(Some("b".into())));
+        for name in ["stays", "goes"] {
+            roster.observe(&mut a, Event::Apply(subscriber(name, 1)));
+        }
+        assert!(roster.observe(&mut b, Event::Init).is_empty() && roster.observe(&mut b, Event::InitDone).is_empty());
+        roster.observe(&mut a, Event::Init);
+        roster.observe(&mut a, Event::InitApply(subscriber("stays", 1)));
+        assert_eq!(roster.observe(&mut a, Event::InitDone), [News::Gone(key("goes"))]);
+        assert!(roster.get(&key("goes")).is_none() && roster.get(&key("stays")).is_some());
+    }
+}

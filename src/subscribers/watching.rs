@@ -1,0 +1,275 @@
+//! The loop that keeps up with the Subscribers: watch events, marks, looks that end, time.
+
+use std::{
+    collections::VecDeque,
+    panic::AssertUnwindSafe,
+    pin::pin,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use futures::{FutureExt, Stream, StreamExt, stream};
+use kube::{
+    Client,
+    runtime::{
+        WatchStreamExt,
+        watcher::{self, Event, watcher},
+    },
+};
+use tidings_queue::LaneKey;
+use tokio::task::{JoinError, JoinSet};
+use tracing::{debug, error, info, warn};
+
+use super::{
+    Error, Subscribers,
+    first_word::FIRST_WORD_AFTER,
+    listings::{News, Roster, Scope},
+    looks::Looks,
+    marks::Cause,
+    reconcile::reconcile,
+    resolve::Unresolved,
+    stored_subscriber::StoredSubscriber,
+    watch_config,
+};
+use crate::cluster::call::in_namespace;
+
+/// After an error of the API server.
+const TRY_AGAIN: Duration = Duration::from_secs(5);
+
+/// The most first statuses that are written at once.
+const FIRST_WORDS: usize = 4;
+
+/// A look that ended: whose, and how (None: it panicked).
+type Ended = (LaneKey, Option<Result<Option<Duration>, Error>>);
+
+/// The state of the loop.
+struct Watching {
+    subscribers: Arc<Subscribers>,
+    roster: Roster,
+    looks: Looks,
+    running: JoinSet<Ended>,
+    /// Subscribers that were new a short time ago, and when to see whether their status is still empty.
+    newcomers: VecDeque<(Instant, LaneKey)>,
+    first_words: JoinSet<()>,
+}
+
+/// One watch, and what became of its listing.
+struct Watched {
+    scope: Scope,
+    /// Its first listing is complete, or was refused.
+    reported: bool,
+    refused: bool,
+}
+
+impl Subscribers {
+    /// Reconciles the Subscribers of these namespaces (None: of all) until `shutdown`, then waits for the looks under way. `synced` is called once for each namespace: when all Subscribers that exist there are known, or when the
+    /// API server refuses to list them.
+    pub async fn run(
+        self: Arc<Self>,
+        namespaces: Vec<Option<String>>,
+        synced: impl Fn() + Send,
+        shutdown: impl Future<Output = ()> + Send,
+    ) {
+        let mut events = stream::select_all(namespaces.iter().enumerate().map(|(n, of)| watch(&self.client, of, n)));
+        let scoped = |namespace| Watched { scope: Scope::new(namespace), reported: false, refused: false };
+        let mut watched: Vec<_> = namespaces.into_iter().map(scoped).collect();
+        let mut state = Watching::new(self.clone());
+        let mut shutdown = pin!(shutdown);
+        loop {
+            state.begin();
+            let wake = state.wake_at();
+            tokio::select! {
+                () = &mut shutdown => break,
+                Some(ended) = state.running.join_next() => state.ended(ended),
+                marked = self.registry.marked() => state.mark(marked),
+                Some((number, event)) = events.next() => {
+                    let was_refused = watched[number].refused;
+                    if state.observe(&mut watched[number], event) {
+                        synced();
+                    }
+                    if watched[number].refused != was_refused {
+                        self.metrics.namespaces_refused(watched.iter().filter(|of| of.refused).count());
+                    }
+                }
+                Some(_) = state.first_words.join_next() => {}
+                () = until(wake) => {}
+            }
+        }
+        while state.running.join_next().await.is_some() {}
+    }
+}
+
+impl Watching {
+    fn new(subscribers: Arc<Subscribers>) -> Self {
+        Self {
+            roster: Roster::new(subscribers.registry.clone()),
+            subscribers,
+            looks: Looks::default(),
+            running: JoinSet::new(),
+            newcomers: VecDeque::new(),
+            first_words: JoinSet::new(),
+        }
+    }
+
+    /// Begins the looks, and the first words, whose time has come.
+    fn begin(&mut self) {
+        let now = Instant::now();
+        while let Some(key) = self.looks.next(now) {
+            let Some(subscriber) = self.roster.get(&key).cloned() else {
+                self.looks.ended(&key, None);
+                continue;
+            };
+            let subscribers = self.subscribers.clone();
+            self.running.spawn(async move {
+                let (key, (uid, _)) = (subscriber.key(), subscriber.id());
+                let ended = guarded(reconcile(&subscriber, &subscribers)).await;
+                subscribers.registry.at_step(&key, &uid, None);
+                (key, ended)
+            });
+        }
+        while self.first_words.len() < FIRST_WORDS && self.newcomers.front().is_some_and(|(at, _)| *at <= now) {
+            let newcomer = self.newcomers.pop_front().and_then(|(_, key)| self.roster.get(&key));
+            if let Some(subscriber) = newcomer.filter(|subscriber| self.subscribers.lacks_a_first_word(subscriber)) {
+                let (subscribers, subscriber) = (self.subscribers.clone(), subscriber.clone());
+                self.first_words.spawn(async move { subscribers.say_first_word(&subscriber).await });
+            }
+        }
+    }
+
+    /// When time alone lets something begin.
+    fn wake_at(&self) -> Option<Instant> {
+        let newcomer = self.newcomers.front().filter(|_| self.first_words.len() < FIRST_WORDS).map(|(at, _)| *at);
+        self.looks.wake_at().into_iter().chain(newcomer).min()
+    }
+
+    fn mark(&mut self, marked: Vec<(LaneKey, Cause)>) {
+        let now = Instant::now();
+        for (key, cause) in marked.into_iter().filter(|(key, _)| self.roster.get(key).is_some()) {
+            match cause {
+                Cause::Change => self.looks.mark(&key),
+                Cause::Trouble => self.looks.trouble(&key, now),
+            }
+        }
+    }
+
+    /// Takes in what a watch shows. True: for the first time, the Subscribers of its namespace are known or refused.
+    fn observe(&mut self, of: &mut Watched, event: watcher::Result<Event<StoredSubscriber>>) -> bool {
+        let namespace = of.scope.namespace.clone().unwrap_or_else(|| "(all)".into());
+        match event {
+            Ok(event) => {
+                let listed = matches!(event, Event::InitDone);
+                for news in self.roster.observe(&mut of.scope, event) {
+                    self.hear(news);
+                }
+                if !listed {
+                    return false;
+                }
+                if std::mem::take(&mut of.refused) {
+                    info!(namespace, "the Subscribers of the namespace can be listed again");
+                }
+            }
+            Err(error) if is_refusal(&error) => {
+                of.refused = true;
+                warn!(namespace, %error, "the API server refuses to list the Subscribers of this namespace: nothing is delivered there until the operator's Role, or the namespace, is restored; the operator tries again");
+            }
+            Err(error) => {
+                warn!(namespace, %error, "watching Subscribers; the watch begins again");
+                return false;
+            }
+        }
+        !std::mem::replace(&mut of.reported, true)
+    }
+
+    fn hear(&mut self, news: News) {
+        match news {
+            News::New(key) => {
+                self.looks.mark(&key);
+                self.newcomers.push_back((Instant::now() + FIRST_WORD_AFTER, key));
+            }
+            News::Changed(key) => self.looks.mark(&key),
+            News::Gone(key) => {
+                self.looks.forget(&key);
+                self.subscribers.vitals().forget(&key);
+            }
+        }
+    }
+
+    fn ended(&mut self, ended: Result<Ended, JoinError>) {
+        // Looks are never aborted while this runs, and their panics are caught.
+        let Ok((key, ended)) = ended else { return };
+        let now = Instant::now();
+        let again = match ended {
+            Some(Ok(again)) => again,
+            Some(Err(error)) => {
+                match error {
+                    Error::Unresolved(Unresolved::NotLeading | Unresolved::Stopping) => {
+                        debug!(subscriber = %key, %error)
+                    }
+                    _ => warn!(subscriber = %key, %error, "will look at the Subscriber again"),
+                }
+                Some(TRY_AGAIN)
+            }
+            None => {
+                error!(subscriber = %key, "the operator failed while it looked at the Subscriber: this is a bug; it will look again");
+                return self.looks.panicked(&key, now, rand::random());
+            }
+        };
+        self.looks.ended(&key, again.map(|again| now + again));
+    }
+}
+
+/// What `look` found; None: it panicked. That is the trouble of its Subscriber alone, and the hook has logged the place.
+async fn guarded<T>(look: impl Future<Output = T>) -> Option<T> {
+    AssertUnwindSafe(look).catch_unwind().await.ok()
+}
+
+/// A paged list, then a watch; begun again after any error.
+fn watch(
+    client: &Client,
+    namespace: &Option<String>,
+    number: usize,
+) -> impl Stream<Item = (usize, watcher::Result<Event<StoredSubscriber>>)> + Unpin + Send + use<> {
+    let api = in_namespace::<StoredSubscriber>(client, namespace.as_deref());
+    watcher(api, watch_config()).default_backoff().map(move |event| (number, event)).boxed()
+}
+
+/// Whether the API server does not serve the namespace to this operator: its Role or the definition is not there.
+fn is_refusal(error: &watcher::Error) -> bool {
+    use watcher::Error::{InitialListFailed, WatchError, WatchStartFailed};
+    let code = match error {
+        InitialListFailed(kube::Error::Api(status)) | WatchStartFailed(kube::Error::Api(status)) => status.code,
+        WatchError(status) => status.code,
+        _ => return false,
+    };
+    matches!(code, 403 | 404)
+}
+
+async fn until(wake: Option<Instant>) {
+    match wake {
+        Some(wake) => tokio::time::sleep_until(wake.into()).await,
+        None => std::future::pending().await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_look_that_panics_ends_and_takes_nothing_with_it() {
+        let mut running = JoinSet::new();
+        running.spawn(guarded(async { panic!("a look") }));
+        assert_eq!(running.join_next().await.unwrap().unwrap(), None::<()>);
+        assert_eq!(guarded(async { 7 }).await, Some(7));
+    }
+
+    #[test]
+    fn what_the_api_server_does_not_serve_to_the_operator_is_told_from_what_fails_for_now() {
+        let refused = |code| {
+            let status = kube::core::Status { code, ..kube::core::Status::default() };
+            is_refusal(&watcher::Error::InitialListFailed(kube::Error::Api(status.boxed())))
+        };
+        assert!(refused(403) && refused(404));
+        assert!(!refused(410) && !refused(429) && !refused(500));
+    }
+}

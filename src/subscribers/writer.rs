@@ -1,0 +1,142 @@
+//! The one road into a Subscriber's status: whoever has something to say changes its page, then has it written.
+
+use std::time::Duration;
+
+use k8s_openapi::jiff::Timestamp;
+use kube::{Api, core::PartialObjectMeta};
+use serde_json::json;
+use tidings_api::{Subscriber, SubscriberReason as Reason, SubscriberStatus};
+use tidings_queue::{Backoff, LaneKey};
+use tracing::warn;
+
+use super::{
+    Subscribers,
+    marks::Cause,
+    registry::Spec,
+    resolve::Unresolved,
+    status::{Findings, Word},
+    stored_subscriber::StoredSubscriber,
+};
+use crate::cluster::{
+    call::{in_time, version},
+    patch::{self, add, test},
+};
+
+const BACKOFF: Backoff = Backoff { initial: Duration::from_millis(100), max: Duration::from_secs(5) };
+
+/// A write that meets others' writes is begun anew so often at once.
+const TRIES: u32 = 8;
+
+impl Subscribers {
+    /// Changes the status of the Subscriber with this uid and writes it. The change stands at once for this process; an
+    /// error says that the API server does not have it yet.
+    pub(super) async fn update(
+        &self,
+        key: &LaneKey,
+        uid: &str,
+        change: impl FnOnce(&mut SubscriberStatus),
+    ) -> Result<(), kube::Error> {
+        self.registry.page(key, uid, |page| page.amend(change));
+        self.write(key, uid).await
+    }
+
+    /// Writes what is not written yet. A Subscriber that is not there any more needs nothing.
+    pub(super) async fn write(&self, key: &LaneKey, uid: &str) -> Result<(), kube::Error> {
+        let Some(turn) = self.registry.page(key, uid, |page| page.turn()) else { return Ok(()) };
+        let _turn = turn.lock().await;
+        // A page that is old by now must not cover what the present leader wrote.
+        if !self.leadership.holds() {
+            return Err(kube::Error::Service(Box::new(Unresolved::NotLeading)));
+        }
+        let mut tries = 0;
+        loop {
+            tries += 1;
+            let Some((written, version, wanted)) = self.registry.page(key, uid, |page| page.unwritten()).flatten()
+            else {
+                return Ok(());
+            };
+            match self.patch(key, uid, version, &wanted).await {
+                Ok(version) => {
+                    self.registry.page(key, uid, |page| page.wrote(wanted.clone(), version));
+                    self.announcer.announce(key, uid, &written.conditions, &wanted.conditions);
+                    return Ok(());
+                }
+                Err(kube::Error::Api(status)) if status.code == 404 => return Ok(()),
+                // Something was written since; or it is another one by now, and the watch will say so soon.
+                Err(kube::Error::Api(status)) if status.code == 422 => match self.read(key, uid).await? {
+                    Some((current, of)) if of != version && tries < TRIES => self.registry.shown(key, uid, current, of),
+                    Some(_) => return Err(kube::Error::Api(status)),
+                    None => return Ok(()),
+                },
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// Writes over what was known as of `version`, and only over that: a write that reaches the API server late, from this
+    /// process or a former leader, covers nothing.
+    async fn patch(
+        &self,
+        key: &LaneKey,
+        uid: &str,
+        version: u64,
+        wanted: &SubscriberStatus,
+    ) -> Result<u64, kube::Error> {
+        let operations = vec![
+            test(["metadata", "uid"], json!(uid)),
+            test(["metadata", "resourceVersion"], json!(version.to_string())),
+            add(["status"], json!(wanted)),
+        ];
+        let mut request = patch::request::<Subscriber>(&key.namespace, &key.name, operations)?;
+        patch::want_metadata_alone(&mut request);
+        // Of a Subscriber that this version cannot read, too, the metadata can be read.
+        let written: PartialObjectMeta<Subscriber> = in_time(self.writer.request(request)).await?;
+        Ok(crate::cluster::call::version(&written.metadata))
+    }
+
+    /// The status as it is now and its version, if it is still the same Subscriber.
+    async fn read(&self, key: &LaneKey, uid: &str) -> Result<Option<(SubscriberStatus, u64)>, kube::Error> {
+        let current = in_time(self.api(key).get_opt(&key.name)).await?;
+        let same = current.filter(|current| current.metadata.uid.as_deref() == Some(uid));
+        Ok(same.map(|same| (same.status, version(&same.metadata))))
+    }
+
+    fn api(&self, key: &LaneKey) -> Api<StoredSubscriber> {
+        Api::namespaced(self.writer.clone(), &key.namespace)
+    }
+
+    /// Writes that nothing is sent to the Subscriber before `until`, that is for `wait`; the latest wins. Returns when it is
+    /// written.
+    pub async fn record_pause(&self, key: &LaneKey, spec: &Spec, until: Timestamp, wait: Duration) {
+        self.registry.pause(key, spec, until, wait);
+        self.write_until_taken(key, &spec.0).await;
+    }
+
+    /// Writes that the webhook of this spec is gone. Returns when it is written.
+    pub async fn record_gone(&self, key: &LaneKey, spec: &Spec) {
+        self.registry.mark_gone(key, spec);
+        self.registry.page(key, &spec.0, |page| {
+            let is_held = page.wanted().conditions.iter().any(|c| c.reason == Reason::Suspended.as_str());
+            if page.wanted().observed_generation == Some(spec.1) && !is_held {
+                let findings = Findings { ready: Word::gone(), token: None, validated: None, tested: None };
+                page.amend(|status| findings.put_into(status, Some(spec.1), Timestamp::now()));
+            }
+        });
+        self.write_until_taken(key, &spec.0).await;
+        self.registry.mark(key, Cause::Change);
+    }
+
+    async fn write_until_taken(&self, key: &LaneKey, uid: &str) {
+        for failures in 1.. {
+            match self.write(key, uid).await {
+                Ok(()) => return,
+                Err(_) if !self.leadership.holds() => return,
+                // Where another Subscriber has the name now, the watch will say so soon.
+                Err(error) => {
+                    warn!(subscriber = %key, %error, "the status could not be written yet; it is kept and written again");
+                }
+            }
+            tokio::time::sleep(BACKOFF.wait(failures, rand::random())).await;
+        }
+    }
+}
