@@ -7,21 +7,18 @@ use std::{
 
 use k8s_openapi::jiff::Timestamp;
 use tidings_api::SubscriberStatus;
-use tidings_queue::{Gate, LaneKey};
+use tidings_queue::{Gate, SpecVersion, SubscriberKey};
 
 use crate::subscribers::resolve::Route;
-
-/// One spec of one Subscriber: a uid and a generation.
-pub type Spec = (String, i64);
 
 /// News for the queue.
 pub enum Change {
     /// A Subscriber's Notifications may go, or not.
     Passage {
         /// The Subscriber.
-        lane: LaneKey,
+        lane: SubscriberKey,
         /// Which of its specs was looked at (None: none yet).
-        spec: Option<Spec>,
+        spec: Option<SpecVersion>,
         /// Whether, and where.
         passage: Passage,
         /// Not before this, whatever the passage.
@@ -30,7 +27,7 @@ pub enum Change {
         reset: bool,
     },
     /// A Subscriber's webhook asked to be left alone until then.
-    Paused(LaneKey, Instant),
+    Paused(SubscriberKey, Instant),
     /// All Subscribers of a namespace (None: of all) are known: one that is not there does not exist.
     Listed(Option<String>),
 }
@@ -47,7 +44,7 @@ pub enum Passage {
 /// A Subscriber as the watch shows it.
 pub struct Seen {
     /// Which spec of which Subscriber.
-    pub spec: Spec,
+    pub spec: SpecVersion,
     /// Its `delivery.expireAfterSeconds`.
     pub expire_after: Duration,
     /// Its status.

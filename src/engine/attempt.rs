@@ -15,7 +15,7 @@ use tidings_delivery::{
     event::{Defaults, Event, InvalidEvent},
     webhook::{Delivery, NotCleared, Outcome, Unauthorized, Verdict},
 };
-use tidings_queue::{Health, LaneKey};
+use tidings_queue::{Health, SpecVersion, SubscriberKey};
 use tokio::sync::mpsc;
 use tracing::{debug, error, info, warn};
 
@@ -31,7 +31,7 @@ use crate::{
         wire::Unfinished,
     },
     ownership::Leadership,
-    subscribers::{Subscribers, registry::Spec, resolve::Route},
+    subscribers::{Subscribers, resolve::Route},
 };
 
 /// An event of more bytes is not held twice while its attempt waits for a token.
@@ -58,9 +58,9 @@ pub struct Signalled {
     /// The Notification whose attempt was answered.
     pub uid: Arc<str>,
     /// The Subscriber.
-    pub lane: LaneKey,
+    pub lane: SubscriberKey,
     /// Its spec when the attempt began.
-    pub spec: Spec,
+    pub spec: SpecVersion,
     /// What the answer says.
     pub signal: Signal,
 }
@@ -77,7 +77,7 @@ pub enum Signal {
 /// What to attempt.
 pub struct Job {
     /// Its Subscriber.
-    pub lane: LaneKey,
+    pub lane: SubscriberKey,
     /// The Notification's name.
     pub name: Box<str>,
     /// The Notification's uid.
@@ -95,7 +95,7 @@ pub struct Job {
 /// What has expired.
 pub struct Expiry {
     /// Its Subscriber.
-    pub lane: LaneKey,
+    pub lane: SubscriberKey,
     /// The Notification's name.
     pub name: Box<str>,
     /// When the life began that ended.
@@ -263,7 +263,7 @@ impl Attempts {
         if outcome.reason != AttemptReason::InvalidEvent {
             let failed = outcome.verdict != Verdict::Delivered;
             let failure = failed.then(|| (outcome.reason, outcome.status.map(|status| status.as_u16())));
-            self.subscribers.attempted(&job.lane, &route.spec.0, failure);
+            self.subscribers.attempted(&job.lane, &route.spec.uid, failure);
         }
         match outcome.verdict {
             Verdict::Pause(asked) => {
@@ -315,7 +315,7 @@ impl Attempts {
         }
     }
 
-    async fn read(&self, lane: &LaneKey, name: &str, uid: &str) -> Result<Option<Box<Unfinished>>, kube::Error> {
+    async fn read(&self, lane: &SubscriberKey, name: &str, uid: &str) -> Result<Option<Box<Unfinished>>, kube::Error> {
         let api = Api::<Unfinished>::namespaced(self.writer.client.clone(), &lane.namespace);
         let object = in_time(api.get_opt(name)).await?;
         Ok(object.filter(|object| object.metadata.uid.as_deref() == Some(uid)).map(Box::new))

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use tidings_queue::{Gate, LaneKey};
+use tidings_queue::{Gate, SubscriberKey};
 
 use super::Notifications;
 use crate::subscribers::{Census, Counted, State};
@@ -23,7 +23,7 @@ impl Notifications {
         for lane in lanes {
             // Before the first look nothing is known but that there is one.
             let spec = self.lanes.get(&lane).and_then(|lane| lane.spec.as_ref());
-            let Some(uid) = spec.map(|(uid, _)| uid.clone()) else {
+            let Some(uid) = spec.map(|version| version.uid.clone()) else {
                 self.counted.remove(&lane);
                 continue;
             };
@@ -42,7 +42,7 @@ impl Notifications {
         news
     }
 
-    fn state(&self, lane: &LaneKey, now: Instant) -> State {
+    fn state(&self, lane: &SubscriberKey, now: Instant) -> State {
         let gate = self.scheduler.gate(lane, now);
         if gate == Some(Gate::EndpointGone) {
             State::EndpointGone

@@ -2,7 +2,7 @@
 
 use std::{collections::HashMap, sync::Arc};
 
-use tidings_queue::LaneKey;
+use tidings_queue::SubscriberKey;
 
 /// A budget of bytes. While it is tight, one Subscriber keeps at most an eighth of it and one namespace a quarter.
 #[derive(Debug)]
@@ -10,7 +10,7 @@ pub struct EventMemory {
     budget: usize,
     used: usize,
     namespaces: HashMap<Arc<str>, usize>,
-    lanes: HashMap<LaneKey, usize>,
+    lanes: HashMap<SubscriberKey, usize>,
 }
 
 impl EventMemory {
@@ -20,7 +20,7 @@ impl EventMemory {
     }
 
     /// Takes in `bytes` for a Subscriber, if they fit.
-    pub fn keep(&mut self, lane: &LaneKey, bytes: usize) -> bool {
+    pub fn keep(&mut self, lane: &SubscriberKey, bytes: usize) -> bool {
         let after = self.used + bytes;
         let is_tight = after > self.budget - self.budget / 4;
         let of_lane = self.lanes.get(lane).copied().unwrap_or_default() + bytes;
@@ -35,7 +35,7 @@ impl EventMemory {
     }
 
     /// Gives back `bytes` that were kept for a Subscriber.
-    pub fn release(&mut self, lane: &LaneKey, bytes: usize) {
+    pub fn release(&mut self, lane: &SubscriberKey, bytes: usize) {
         self.used -= bytes;
         if let Some(kept) = self.lanes.get_mut(lane) {
             *kept -= bytes;
@@ -62,8 +62,8 @@ impl EventMemory {
 mod tests {
     use super::*;
 
-    fn lane(namespace: &str, name: &str) -> LaneKey {
-        LaneKey { namespace: namespace.into(), name: name.into() }
+    fn lane(namespace: &str, name: &str) -> SubscriberKey {
+        SubscriberKey { namespace: namespace.into(), name: name.into() }
     }
 
     #[test]

@@ -7,7 +7,7 @@ use std::{
 };
 
 use k8s_openapi::jiff::Timestamp;
-use tidings_queue::LaneKey;
+use tidings_queue::SubscriberKey;
 
 use super::{attempt::Recorded, event_memory::EventMemory};
 use crate::notifications::wire::Unfinished;
@@ -21,7 +21,7 @@ pub type Uid = Arc<str>;
 /// One unfinished Notification.
 pub struct Entry {
     /// Its Subscriber.
-    pub lane: LaneKey,
+    pub lane: SubscriberKey,
     /// Its name; the namespace is the lane's.
     pub name: Box<str>,
     /// The newest resourceVersion seen or written.
@@ -55,7 +55,7 @@ pub struct Index {
     entries: HashMap<Uid, Box<Entry>>,
     tombstones: HashMap<Uid, Tombstone>,
     /// Each lane's names once, for all of its entries.
-    lanes: HashSet<LaneKey>,
+    lanes: HashSet<SubscriberKey>,
     memory: EventMemory,
     /// The entries of each namespace, where namespaces are listed one by one.
     namespaces: Option<HashMap<Arc<str>, HashSet<Uid>>>,
@@ -185,8 +185,8 @@ impl Index {
     }
 
     /// The lane of these names, without new copies of them where it is known.
-    fn lane(&mut self, namespace: &str, name: &str) -> LaneKey {
-        let lane = LaneKey { namespace: namespace.into(), name: name.into() };
+    fn lane(&mut self, namespace: &str, name: &str) -> SubscriberKey {
+        let lane = SubscriberKey { namespace: namespace.into(), name: name.into() };
         if let Some(known) = self.lanes.get(&lane) {
             return known.clone();
         }

@@ -24,7 +24,7 @@ use std::{
 use futures::{StreamExt, stream};
 use k8s_openapi::jiff::Timestamp;
 use kube::Client;
-use tidings_queue::{LaneKey, Scheduler};
+use tidings_queue::{Scheduler, SpecVersion, SubscriberKey};
 use tokio::{sync::mpsc, task::JoinSet, time::MissedTickBehavior};
 use tracing::info;
 
@@ -41,7 +41,7 @@ use crate::{
     notifications::watch,
     subscribers::{
         CENSUS, Census, Counted,
-        registry::{Change, Registry, Spec},
+        registry::{Change, Registry},
         resolve::Route,
     },
 };
@@ -53,20 +53,20 @@ pub struct Notifications {
     metrics: Metrics,
     index: Index,
     scheduler: Scheduler<Uid>,
-    lanes: HashMap<LaneKey, Lane>,
+    lanes: HashMap<SubscriberKey, Lane>,
     expiries: Expiries,
     /// Those whose expiry is being written.
     expiring: HashSet<Uid>,
     /// When Subscribers that are missing were deleted, for the first hour after it.
-    missing: HashMap<LaneKey, Timestamp>,
+    missing: HashMap<SubscriberKey, Timestamp>,
     /// What the queue has to say to attempts under way.
     permits: HashMap<Uid, Arc<Permit>>,
     scopes: Scopes,
     running: JoinSet<(Uid, Done)>,
     /// The last census that was sent, by lane and uid.
-    counted: HashMap<LaneKey, (String, Census)>,
+    counted: HashMap<SubscriberKey, (Arc<str>, Census)>,
     /// Lanes that changed before they could be counted.
-    uncounted: HashSet<LaneKey>,
+    uncounted: HashSet<SubscriberKey>,
 }
 
 /// What the queue knows of a Subscriber.
@@ -78,7 +78,7 @@ struct Lane {
     /// After what time those that may expire do so (None: that is not known).
     expire_after: Option<Duration>,
     /// Which spec was looked at last (None: none yet).
-    spec: Option<Spec>,
+    spec: Option<SpecVersion>,
 }
 
 /// What the queue listens to.

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use k8s_openapi::jiff::Timestamp;
 use kube::runtime::watcher::Event;
 use tidings_api::NotificationReason;
-use tidings_queue::{Gate, LaneKey};
+use tidings_queue::{Gate, SubscriberKey};
 use tracing::warn;
 
 use super::{
@@ -112,7 +112,7 @@ impl Notifications {
     pub(super) fn due(&self, object: &Unfinished) -> Option<Instant> {
         let next = object.status.next_attempt_time.as_ref()?.0;
         let wait = Duration::try_from(next.duration_since(Timestamp::now())).ok()?;
-        let lane = LaneKey {
+        let lane = SubscriberKey {
             namespace: object.metadata.namespace.as_deref().unwrap_or_default().into(),
             name: object.spec.subscriber_ref.name.as_str().into(),
         };
@@ -122,7 +122,7 @@ impl Notifications {
     }
 
     /// Since when all Subscribers in its namespace are known.
-    pub(super) fn subscribers_since(&self, lane: &LaneKey) -> Option<Timestamp> {
+    pub(super) fn subscribers_since(&self, lane: &SubscriberKey) -> Option<Timestamp> {
         self.scopes.of(&lane.namespace).and_then(|scope| scope.subscribers_since)
     }
 
@@ -175,7 +175,7 @@ impl Notifications {
     /// A Notification that names a Subscriber of this scope that was not listed names a missing Subscriber.
     fn subscribers_are_known(&mut self, namespace: Option<&str>) {
         self.scopes.subscribers_are_known(namespace, Timestamp::now());
-        let in_scope = |lane: &LaneKey| namespace.is_none_or(|namespace| namespace == &*lane.namespace);
+        let in_scope = |lane: &SubscriberKey| namespace.is_none_or(|namespace| namespace == &*lane.namespace);
         for lane in self.scheduler.lane_keys() {
             if in_scope(&lane) && !self.lanes.contains_key(&lane) {
                 self.scheduler.close(&lane, Gate::SubscriberNotFound);
@@ -185,7 +185,7 @@ impl Notifications {
     }
 
     /// The Subscriber is missing from now on.
-    fn is_missing(&mut self, lane: LaneKey) {
+    fn is_missing(&mut self, lane: SubscriberKey) {
         let now = Timestamp::now();
         // Swept when it has doubled, not with each deletion.
         if self.missing.len().is_power_of_two() {
@@ -195,14 +195,14 @@ impl Notifications {
         self.missing.insert(lane, now);
     }
 
-    fn arm_all(&mut self, lane: &LaneKey) {
+    fn arm_all(&mut self, lane: &SubscriberKey) {
         for uid in self.scheduler.ids_of(lane) {
             self.arm(&uid);
         }
     }
 
     /// Now that the backoff is known, no wait read before is longer than it allows, whatever clock wrote it.
-    fn shorten_waits(&mut self, lane: &LaneKey, longest: Duration) {
+    fn shorten_waits(&mut self, lane: &SubscriberKey, longest: Duration) {
         let clock = Timestamp::now();
         for uid in self.scheduler.ids_of(lane) {
             let Some(entry) = self.index.get(&uid) else { continue };
@@ -228,7 +228,7 @@ impl Notifications {
     }
 
     /// Closes a lane before its reconciler does.
-    pub(super) fn close(&mut self, lane: &LaneKey, gate: Gate) {
+    pub(super) fn close(&mut self, lane: &SubscriberKey, gate: Gate) {
         self.scheduler.close(lane, gate);
         if let Some(known) = self.lanes.get_mut(lane) {
             known.route = None;

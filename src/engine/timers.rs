@@ -4,7 +4,7 @@
 use std::time::{Duration, Instant};
 
 use k8s_openapi::jiff::Timestamp;
-use tidings_queue::{Gate, LaneKey};
+use tidings_queue::{Gate, SubscriberKey};
 use tracing::debug;
 
 use super::{
@@ -68,7 +68,7 @@ impl Notifications {
         life.ends(self.scheduler.gate(&entry.lane, Instant::now()), self.lifetime(&entry.lane))
     }
 
-    fn lifetime(&self, lane: &LaneKey) -> Lifetime {
+    fn lifetime(&self, lane: &SubscriberKey) -> Lifetime {
         if let Some(known) = self.lanes.get(lane) {
             return known.expire_after.map_or(Lifetime::Unknown, Lifetime::Known);
         }

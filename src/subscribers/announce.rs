@@ -6,7 +6,7 @@ use kube::{
     runtime::events::{Event, EventType, Recorder, Reporter},
 };
 use tidings_api::{Condition, ConditionStatus, ConditionType, Subscriber, SubscriberReason as Reason};
-use tidings_queue::LaneKey;
+use tidings_queue::SubscriberKey;
 use tokio::sync::mpsc;
 use tracing::{debug, info, warn};
 
@@ -44,7 +44,7 @@ impl Announcer {
     }
 
     /// Tells what changed from `old` to `new`.
-    pub fn announce(&self, key: &LaneKey, uid: &str, old: &[Condition], new: &[Condition]) {
+    pub fn announce(&self, key: &SubscriberKey, uid: &str, old: &[Condition], new: &[Condition]) {
         for condition in transitions(old, new) {
             let Condition { type_, reason, message, .. } = condition;
             let good = is_good(condition);

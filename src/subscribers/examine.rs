@@ -93,7 +93,7 @@ impl Subscribers {
             Err(error) => return Err(error),
         };
         let tokens = &route.target.tokens;
-        self.registry.holds(&visit.key, &visit.spec.0, tokens.clone());
+        self.registry.holds(&visit.key, &visit.spec.uid, tokens.clone());
         if visit.requested || visit.test.is_some() {
             tokens.forget_failure().await;
         }
@@ -121,7 +121,7 @@ impl Subscribers {
         let policy = settings.policy;
         let origin = route.target.origin.to_str().unwrap_or_default();
         let known = Answered::read(&visit.status, visit.generation(), origin);
-        let before = self.registry.unanswered(&visit.key, &visit.spec.0);
+        let before = self.registry.unanswered(&visit.key, &visit.spec.uid);
         let forced = visit.requested || visit.test.is_some();
         let now = (std::time::Instant::now(), Timestamp::now());
         Ok(match Duty::of(policy, known, before, forced, self.silence(visit), now) {
@@ -136,14 +136,14 @@ impl Subscribers {
                 let answer = self.unless_stopping(asked).await?;
                 let error = match answer {
                     Ok(consent) => {
-                        self.registry.asked(&visit.key, &visit.spec.0, None);
+                        self.registry.asked(&visit.key, &visit.spec.uid, None);
                         return Ok(Finding::answer(consent, policy, origin, seconds_of(Timestamp::now())));
                     }
                     Err(error) => error,
                 };
                 let asked = std::time::Instant::now();
                 let unanswered = Unanswered::after(before, error, asked, rand::random());
-                self.registry.asked(&visit.key, &visit.spec.0, Some(unanswered));
+                self.registry.asked(&visit.key, &visit.spec.uid, Some(unanswered));
                 let again = unanswered.ask_again.saturating_duration_since(asked);
                 if let Some(asked) = error.retry_after() {
                     self.pause(visit, asked);
@@ -158,13 +158,13 @@ impl Subscribers {
 
     /// The look is at this step from now on.
     pub(super) fn at_step(&self, visit: &Visit<'_>, step: Step) {
-        self.registry.at_step(&visit.key, &visit.spec.0, Some(step));
+        self.registry.at_step(&visit.key, &visit.spec.uid, Some(step));
     }
 
     /// How long the webhook is to be left alone, as of now.
     pub(super) fn silence(&self, visit: &Visit<'_>) -> Duration {
         let silence = |page: &mut Page| page.silence(visit.expire_after(), Timestamp::now());
-        self.registry.page(&visit.key, &visit.spec.0, silence).unwrap_or_default()
+        self.registry.page(&visit.key, &visit.spec.uid, silence).unwrap_or_default()
     }
 
     /// The webhook asks to be left alone for so long, from now on.

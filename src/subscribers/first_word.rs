@@ -22,13 +22,13 @@ pub(super) const FIRST_WORD_AFTER: Duration = Duration::from_secs(3);
 impl Subscribers {
     /// Whether the status of this Subscriber is empty.
     pub(super) fn lacks_a_first_word(&self, subscriber: &StoredSubscriber) -> bool {
-        let is_empty = self.registry.page(&subscriber.key(), &subscriber.id().0, |page| !is_looked_at(page.wanted()));
+        let is_empty = self.registry.page(&subscriber.key(), &subscriber.id().uid, |page| !is_looked_at(page.wanted()));
         is_empty.unwrap_or(false)
     }
 
     /// Writes at which step the look is, unless the look has ended.
     pub(super) async fn say_first_word(&self, subscriber: &StoredSubscriber) {
-        let (key, (uid, _)) = (subscriber.key(), subscriber.id());
+        let (key, uid) = (subscriber.key(), subscriber.id().uid);
         let step = self.registry.step(&key, &uid);
         let origin = self.resolver.origin.to_str().unwrap_or_default();
         let say = |status: &mut SubscriberStatus| {

@@ -6,7 +6,7 @@ use std::{
 };
 
 use kube::{core::PartialObjectMeta, runtime::watcher::Event};
-use tidings_queue::LaneKey;
+use tidings_queue::SubscriberKey;
 
 use super::{
     registry::{Reference, Registry, Seen},
@@ -25,18 +25,18 @@ pub(super) struct Roster {
 pub(super) struct Scope {
     pub(super) namespace: Option<String>,
     /// What the listing under way has shown.
-    shown: HashSet<LaneKey>,
+    shown: HashSet<SubscriberKey>,
 }
 
 /// What a watch event means.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum News {
     /// This Subscriber is new.
-    New(LaneKey),
+    New(SubscriberKey),
     /// It has another spec, or a new request.
-    Changed(LaneKey),
+    Changed(SubscriberKey),
     /// It is not there any more.
-    Gone(LaneKey),
+    Gone(SubscriberKey),
 }
 
 impl Scope {
@@ -51,7 +51,7 @@ impl Roster {
     }
 
     /// The Subscriber as it was last shown.
-    pub(super) fn get(&self, key: &LaneKey) -> Option<&Arc<StoredSubscriber>> {
+    pub(super) fn get(&self, key: &SubscriberKey) -> Option<&Arc<StoredSubscriber>> {
         self.known.get(&key.namespace)?.get(&key.name)
     }
 
@@ -98,7 +98,7 @@ impl Roster {
         }
     }
 
-    fn hide(&mut self, key: LaneKey) -> Option<News> {
+    fn hide(&mut self, key: SubscriberKey) -> Option<News> {
         self.registry.deleted(&key);
         let of_namespace = self.known.get_mut(&key.namespace)?;
         of_namespace.remove(&key.name)?;
@@ -109,9 +109,9 @@ impl Roster {
     }
 
     /// Those in `namespace` (None: in all) that a complete listing did not show.
-    fn missing(&self, namespace: Option<&str>, shown: &HashSet<LaneKey>) -> Vec<LaneKey> {
+    fn missing(&self, namespace: Option<&str>, shown: &HashSet<SubscriberKey>) -> Vec<SubscriberKey> {
         let keys = |(namespace, names): (&Arc<str>, &HashMap<Arc<str>, _>)| {
-            let key = |name: &Arc<str>| LaneKey { namespace: namespace.clone(), name: name.clone() };
+            let key = |name: &Arc<str>| SubscriberKey { namespace: namespace.clone(), name: name.clone() };
             names.keys().map(key).filter(|key| !shown.contains(key)).collect::<Vec<_>>()
         };
         match namespace {
@@ -131,7 +131,11 @@ pub(super) struct Referents {
 
 impl Referents {
     /// The Subscribers to look at again.
-    pub(super) fn observe<K>(&mut self, registry: &Registry, event: &Event<PartialObjectMeta<K>>) -> Vec<LaneKey> {
+    pub(super) fn observe<K>(
+        &mut self,
+        registry: &Registry,
+        event: &Event<PartialObjectMeta<K>>,
+    ) -> Vec<SubscriberKey> {
         let of = |object: &PartialObjectMeta<K>| {
             let namespace = object.metadata.namespace.clone().unwrap_or_default();
             (namespace, (self.reference)(object.metadata.name.clone().unwrap_or_default()))
@@ -172,8 +176,8 @@ mod tests {
 
     use super::*;
 
-    fn key(name: &str) -> LaneKey {
-        LaneKey { namespace: "a".into(), name: name.into() }
+    fn key(name: &str) -> SubscriberKey {
+        SubscriberKey { namespace: "a".into(), name: name.into() }
     }
 
     fn subscriber(name: &str, generation: i64) -> StoredSubscriber {

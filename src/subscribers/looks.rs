@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tidings_queue::{Backoff, LaneKey};
+use tidings_queue::{Backoff, SubscriberKey};
 
 /// The most looks under way at once in one namespace.
 const OF_ONE_NAMESPACE: usize = 256;
@@ -31,11 +31,11 @@ const CALM: Duration = Duration::from_secs(60);
 /// mark that comes during a look leads to one more look after it.
 #[derive(Debug, Default)]
 pub(super) struct Looks {
-    subjects: HashMap<LaneKey, Subject>,
+    subjects: HashMap<SubscriberKey, Subject>,
     namespaces: HashMap<Arc<str>, Namespace>,
     /// Namespaces with a Subscriber that waits.
     order: VecDeque<Arc<str>>,
-    timers: BTreeSet<(Instant, LaneKey)>,
+    timers: BTreeSet<(Instant, SubscriberKey)>,
     under_way: usize,
 }
 
@@ -65,13 +65,13 @@ enum Place {
 struct Namespace {
     under_way: usize,
     /// May still name what waits no more.
-    waiting: VecDeque<LaneKey>,
+    waiting: VecDeque<SubscriberKey>,
     in_order: bool,
 }
 
 impl Looks {
     /// The Subscriber is to be looked at as soon as its turn comes.
-    pub(super) fn mark(&mut self, key: &LaneKey) {
+    pub(super) fn mark(&mut self, key: &SubscriberKey) {
         let subject = self.subjects.entry(key.clone()).or_default();
         subject.gone = false;
         if let Some(at) = subject.timer.take() {
@@ -89,7 +89,7 @@ impl Looks {
 
     /// Deliveries found the Subscriber in trouble: it is looked at again, the first time at once, then at growing spaces,
     /// so that a Subscriber that is well at each look and not at the next delivery makes no storm.
-    pub(super) fn trouble(&mut self, key: &LaneKey, now: Instant) {
+    pub(super) fn trouble(&mut self, key: &SubscriberKey, now: Instant) {
         let subject = self.subjects.entry(key.clone()).or_default();
         let (at, times) = match subject.troubled {
             Some((last, times)) if now < last + CALM => {
@@ -106,7 +106,7 @@ impl Looks {
     }
 
     /// The Subscriber is looked at then, unless it is before.
-    fn at(&mut self, key: &LaneKey, at: Instant) {
+    fn at(&mut self, key: &SubscriberKey, at: Instant) {
         let Some(subject) = self.subjects.get_mut(key) else { return };
         if subject.place == Place::Waiting || subject.timer.is_some_and(|timer| timer <= at) {
             return;
@@ -118,7 +118,7 @@ impl Looks {
     }
 
     /// The Subscriber is not there any more.
-    pub(super) fn forget(&mut self, key: &LaneKey) {
+    pub(super) fn forget(&mut self, key: &SubscriberKey) {
         let Some(subject) = self.subjects.get_mut(key) else { return };
         if let Some(at) = subject.timer.take() {
             self.timers.remove(&(at, key.clone()));
@@ -131,7 +131,7 @@ impl Looks {
     }
 
     /// The next Subscriber to look at now; its look is under way until [`Self::ended`].
-    pub(super) fn next(&mut self, now: Instant) -> Option<LaneKey> {
+    pub(super) fn next(&mut self, now: Instant) -> Option<SubscriberKey> {
         while self.timers.first().is_some_and(|(at, _)| *at <= now)
             && let Some((_, key)) = self.timers.pop_first()
         {
@@ -154,7 +154,7 @@ impl Looks {
     }
 
     /// The look is over; the next one is due at `again`, if the Subscriber was not marked during the look.
-    pub(super) fn ended(&mut self, key: &LaneKey, again: Option<Instant>) {
+    pub(super) fn ended(&mut self, key: &SubscriberKey, again: Option<Instant>) {
         if let Some(subject) = self.subjects.get_mut(key) {
             subject.panics = 0;
         }
@@ -162,7 +162,7 @@ impl Looks {
     }
 
     /// The look panicked: it is repeated at growing intervals. `chance` is a random number in 0..1.
-    pub(super) fn panicked(&mut self, key: &LaneKey, now: Instant, chance: f64) {
+    pub(super) fn panicked(&mut self, key: &SubscriberKey, now: Instant, chance: f64) {
         let Some(subject) = self.subjects.get_mut(key) else { return };
         subject.panics = subject.panics.saturating_add(1);
         let again = now + AFTER_PANIC.wait(subject.panics, chance);
@@ -171,7 +171,7 @@ impl Looks {
         self.end(key, Some(again));
     }
 
-    fn end(&mut self, key: &LaneKey, again: Option<Instant>) {
+    fn end(&mut self, key: &SubscriberKey, again: Option<Instant>) {
         let Some(subject) = self.subjects.get_mut(key) else { return };
         self.under_way -= 1;
         if let Some(namespace) = self.namespaces.get_mut(&key.namespace) {
@@ -196,7 +196,7 @@ impl Looks {
     }
 
     /// The first Subscriber of a namespace that has room, out of its queue.
-    fn take(&mut self, name: &Arc<str>, room: usize) -> Option<LaneKey> {
+    fn take(&mut self, name: &Arc<str>, room: usize) -> Option<SubscriberKey> {
         let namespace = self.namespaces.get_mut(name)?;
         namespace.in_order = false;
         if namespace.under_way >= room {
@@ -214,7 +214,7 @@ impl Looks {
         None
     }
 
-    fn line_up(&mut self, key: &LaneKey) {
+    fn line_up(&mut self, key: &SubscriberKey) {
         self.namespaces.entry(key.namespace.clone()).or_default().waiting.push_back(key.clone());
         self.stand_in_order(&key.namespace);
     }
@@ -239,11 +239,11 @@ mod tests {
 
     const SECOND: Duration = Duration::from_secs(1);
 
-    fn key(namespace: &str, name: impl ToString) -> LaneKey {
-        LaneKey { namespace: namespace.into(), name: name.to_string().into() }
+    fn key(namespace: &str, name: impl ToString) -> SubscriberKey {
+        SubscriberKey { namespace: namespace.into(), name: name.to_string().into() }
     }
 
-    fn begin_all(looks: &mut Looks, now: Instant) -> Vec<LaneKey> {
+    fn begin_all(looks: &mut Looks, now: Instant) -> Vec<SubscriberKey> {
         std::iter::from_fn(|| looks.next(now)).collect()
     }
 

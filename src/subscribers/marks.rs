@@ -5,7 +5,7 @@ use std::{
     sync::{Mutex, PoisonError},
 };
 
-use tidings_queue::LaneKey;
+use tidings_queue::SubscriberKey;
 use tokio::sync::Notify;
 
 /// Why a Subscriber is to be looked at again.
@@ -21,14 +21,14 @@ pub enum Cause {
 #[derive(Debug, Default)]
 pub(super) struct Marks {
     /// Held for moments, and no other lock is taken meanwhile.
-    marked: Mutex<HashMap<LaneKey, Cause>>,
+    marked: Mutex<HashMap<SubscriberKey, Cause>>,
     /// There is something.
     news: Notify,
 }
 
 impl Marks {
     /// The Subscriber is to be looked at again; the more urgent cause counts.
-    pub(super) fn add(&self, key: &LaneKey, cause: Cause) {
+    pub(super) fn add(&self, key: &SubscriberKey, cause: Cause) {
         let mut marked = self.marked.lock().unwrap_or_else(PoisonError::into_inner);
         let known = marked.entry(key.clone()).or_insert(cause);
         *known = cause.max(*known);
@@ -36,7 +36,7 @@ impl Marks {
     }
 
     /// Waits until there are some, and takes them. Loses none when it is dropped.
-    pub(super) async fn taken(&self) -> Vec<(LaneKey, Cause)> {
+    pub(super) async fn taken(&self) -> Vec<(SubscriberKey, Cause)> {
         loop {
             let marked = std::mem::take(&mut *self.marked.lock().unwrap_or_else(PoisonError::into_inner));
             if !marked.is_empty() {
@@ -55,7 +55,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_is_marked_is_taken_once_with_the_more_urgent_cause() {
-        let (marks, key) = (Marks::default(), LaneKey { namespace: "a".into(), name: "s".into() });
+        let (marks, key) = (Marks::default(), SubscriberKey { namespace: "a".into(), name: "s".into() });
         marks.add(&key, Cause::Change);
         marks.add(&key, Cause::Trouble);
         assert_eq!(marks.taken().await, [(key.clone(), Cause::Change)]);

@@ -47,7 +47,7 @@ use kube::{
     },
 };
 use serde::de::DeserializeOwned;
-use tidings_queue::LaneKey;
+use tidings_queue::SubscriberKey;
 use tokio::sync::watch;
 use tracing::warn;
 pub use vitals::{CENSUS, Census, Counted, State, Vitals, Written};
@@ -139,7 +139,7 @@ impl Subscribers {
         &self,
         namespace: Option<&str>,
         reference: fn(String) -> Reference,
-    ) -> impl Stream<Item = LaneKey> + Send + use<K>
+    ) -> impl Stream<Item = SubscriberKey> + Send + use<K>
     where
         K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
             + Clone

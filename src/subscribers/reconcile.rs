@@ -6,14 +6,14 @@ use http::HeaderValue;
 use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt;
 use tidings_api::{ConditionType, REQUEST_ANNOTATION, SubscriberReason as Reason, SubscriberStatus, TEST_ANNOTATION};
-use tidings_queue::{Gate, LaneKey};
+use tidings_queue::{Gate, SpecVersion, SubscriberKey};
 use url::Url;
 
 use super::{
     Error, Subscribers,
     examine::{Chain, Step},
     handshake::{Finding, describe},
-    registry::{Begun, Passage, Registry, Spec},
+    registry::{Begun, Passage, Registry},
     resolve::{Route, Unresolved, references},
     status::{Findings, Word},
     stored_subscriber::StoredSubscriber,
@@ -27,7 +27,7 @@ pub(super) async fn reconcile(subscriber: &StoredSubscriber, context: &Subscribe
     }
     let registry = &context.registry;
     let Some(visit) = Visit::begin(subscriber, registry) else { return Ok(None) };
-    let (key, uid) = (&visit.key, &visit.spec.0);
+    let (key, uid) = (&visit.key, &visit.spec.uid);
     registry.refers_to(key, uid, subscriber.spec.as_deref().map(references).unwrap_or_default());
     if visit.changed {
         // What the new spec does not permit must not go by the old one meanwhile.
@@ -89,8 +89,8 @@ impl Subscribers {
 /// One look at a Subscriber, as it began.
 pub(super) struct Visit<'a> {
     pub(super) subscriber: &'a StoredSubscriber,
-    pub(super) key: LaneKey,
-    pub(super) spec: Spec,
+    pub(super) key: SubscriberKey,
+    pub(super) spec: SpecVersion,
     /// The status as this process knew it then.
     pub(super) status: SubscriberStatus,
     /// The spec is another than that of the look before.

@@ -5,7 +5,7 @@ use std::{
     sync::Arc,
 };
 
-use tidings_queue::LaneKey;
+use tidings_queue::SubscriberKey;
 
 /// An object in a Subscriber's namespace that it names.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -24,7 +24,7 @@ type Objects = HashMap<Reference, HashSet<Arc<str>>>;
 
 impl Referrers {
     /// The Subscriber refers to these.
-    pub(super) fn link(&mut self, key: &LaneKey, references: impl IntoIterator<Item = Reference>) {
+    pub(super) fn link(&mut self, key: &SubscriberKey, references: impl IntoIterator<Item = Reference>) {
         for reference in references {
             let objects = self.0.entry(key.namespace.clone()).or_default();
             objects.entry(reference).or_default().insert(key.name.clone());
@@ -32,7 +32,7 @@ impl Referrers {
     }
 
     /// The Subscriber refers to these no more.
-    pub(super) fn unlink<'r>(&mut self, key: &LaneKey, references: impl IntoIterator<Item = &'r Reference>) {
+    pub(super) fn unlink<'r>(&mut self, key: &SubscriberKey, references: impl IntoIterator<Item = &'r Reference>) {
         let Some(objects) = self.0.get_mut(&key.namespace) else { return };
         for reference in references {
             if let Some(names) = objects.get_mut(reference) {
@@ -48,7 +48,7 @@ impl Referrers {
     }
 
     /// Those that refer to an object in `namespace`.
-    pub(super) fn of(&self, namespace: &str, reference: &Reference) -> Vec<LaneKey> {
+    pub(super) fn of(&self, namespace: &str, reference: &Reference) -> Vec<SubscriberKey> {
         let Some((namespace, objects)) = self.0.get_key_value(namespace) else { return Vec::new() };
         objects.get(reference).into_iter().flatten().map(|name| key(namespace, name)).collect()
     }
@@ -59,7 +59,7 @@ impl Referrers {
         namespace: Option<&str>,
         of_kind: impl Fn(&Reference) -> bool,
         shown: &HashSet<(String, Reference)>,
-    ) -> HashSet<LaneKey> {
+    ) -> HashSet<SubscriberKey> {
         let in_namespace = |(namespace, objects): (&Arc<str>, &Objects)| {
             let missing = objects.iter().filter(|(reference, _)| {
                 of_kind(reference) && !shown.contains(&(namespace.to_string(), (*reference).clone()))
@@ -78,6 +78,6 @@ impl Referrers {
     }
 }
 
-fn key(namespace: &Arc<str>, name: &Arc<str>) -> LaneKey {
-    LaneKey { namespace: namespace.clone(), name: name.clone() }
+fn key(namespace: &Arc<str>, name: &Arc<str>) -> SubscriberKey {
+    SubscriberKey { namespace: namespace.clone(), name: name.clone() }
 }

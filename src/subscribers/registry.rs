@@ -9,7 +9,7 @@ use std::{
 use k8s_openapi::jiff::Timestamp;
 use tidings_api::SubscriberStatus;
 use tidings_delivery::oauth::TokenSource;
-use tidings_queue::{Gate, LaneKey};
+use tidings_queue::{Gate, SpecVersion, SubscriberKey};
 use tokio::sync::mpsc;
 
 pub use super::referrers::Reference;
@@ -19,7 +19,7 @@ use super::{
     page::Page,
     referrers::Referrers,
 };
-pub use crate::contract::{Change, Held, Passage, Seen, Spec};
+pub use crate::contract::{Change, Held, Passage, Seen};
 
 /// How a look at a Subscriber begins.
 pub struct Begun {
@@ -41,23 +41,23 @@ pub struct Registry {
 
 #[derive(Default)]
 struct Known {
-    subscribers: HashMap<LaneKey, Entry>,
+    subscribers: HashMap<SubscriberKey, Entry>,
     referrers: Referrers,
     /// Those whose status others wrote over.
-    overwritten: HashSet<LaneKey>,
+    overwritten: HashSet<SubscriberKey>,
 }
 
 impl Known {
     /// The Subscriber refers to these from now on.
-    fn refer(&mut self, key: &LaneKey, uid: &str, references: HashSet<Reference>) {
-        let Some(entry) = self.subscribers.get_mut(key).filter(|entry| entry.uid == uid) else { return };
+    fn refer(&mut self, key: &SubscriberKey, uid: &str, references: HashSet<Reference>) {
+        let Some(entry) = self.subscribers.get_mut(key).filter(|entry| &*entry.uid == uid) else { return };
         let before = std::mem::replace(&mut entry.references, references.clone());
         self.referrers.unlink(key, before.difference(&references));
         self.referrers.link(key, references);
     }
 
     /// The Subscriber of this name, and all that is known of it, is no more.
-    fn forget(&mut self, key: &LaneKey) {
+    fn forget(&mut self, key: &SubscriberKey) {
         if let Some(entry) = self.subscribers.remove(key) {
             self.referrers.unlink(key, &entry.references);
         }
@@ -67,7 +67,7 @@ impl Known {
 
 /// What is known of one Subscriber.
 struct Entry {
-    uid: String,
+    uid: Arc<str>,
     /// The newest generation that the watch showed.
     generation: i64,
     /// Its `delivery.expireAfterSeconds`: no pause that is read is believed beyond it.
@@ -95,7 +95,7 @@ struct Entry {
 }
 
 impl Entry {
-    fn new(Seen { spec: (uid, generation), expire_after, status, version }: Seen) -> Self {
+    fn new(Seen { spec: SpecVersion { uid, generation }, expire_after, status, version }: Seen) -> Self {
         Self {
             uid,
             generation,
@@ -138,16 +138,16 @@ impl Registry {
 
     /// The watch shows this Subscriber. A new one, and a new spec, are not ready before their reconcile has ended; the
     /// queue learns at once after what time Notifications expire.
-    pub fn exists(&self, key: LaneKey, seen: Seen) {
+    pub fn exists(&self, key: SubscriberKey, seen: Seen) {
         let closed = Passage::Closed(Gate::SubscriberNotReady, Some(seen.expire_after));
         let mut known = self.lock();
-        let Some(entry) = known.subscribers.get_mut(&key).filter(|entry| entry.uid == seen.spec.0) else {
+        let Some(entry) = known.subscribers.get_mut(&key).filter(|entry| entry.uid == seen.spec.uid) else {
             known.forget(&key);
             known.subscribers.insert(key.clone(), Entry::new(seen));
             return self.tell(key, closed, true);
         };
-        if seen.spec.1 > entry.generation {
-            (entry.generation, entry.expire_after, entry.open) = (seen.spec.1, seen.expire_after, false);
+        if seen.spec.generation > entry.generation {
+            (entry.generation, entry.expire_after, entry.open) = (seen.spec.generation, seen.expire_after, false);
             self.send(Change::Passage {
                 lane: key.clone(),
                 spec: Some(seen.spec.clone()),
@@ -157,11 +157,11 @@ impl Registry {
             });
         }
         drop(known);
-        self.shown(&key, &seen.spec.0, seen.status, seen.version);
+        self.shown(&key, &seen.spec.uid, seen.status, seen.version);
     }
 
     /// The API server has this status of a Subscriber that is known.
-    pub fn shown(&self, key: &LaneKey, uid: &str, status: SubscriberStatus, version: u64) {
+    pub fn shown(&self, key: &SubscriberKey, uid: &str, status: SubscriberStatus, version: u64) {
         let shown = self.with(key, uid, |entry| {
             let has_pause = entry.page.shown(status, version);
             if let Some(until) = entry.pause_read().filter(|_| has_pause) {
@@ -179,7 +179,7 @@ impl Registry {
     }
 
     /// The watch shows that this Subscriber is not there any more.
-    pub fn deleted(&self, key: &LaneKey) {
+    pub fn deleted(&self, key: &SubscriberKey) {
         let mut known = self.lock();
         known.forget(key);
         self.tell(key.clone(), Passage::Closed(Gate::SubscriberNotFound, None), true);
@@ -192,14 +192,14 @@ impl Registry {
 
     /// The reconciler's answer for a spec; dropped when the Subscriber was deleted meanwhile, closed when its webhook
     /// is gone. No pause is believed beyond `expire_after`.
-    pub fn publish(&self, key: &LaneKey, spec: &Spec, passage: Passage, expire_after: Duration) {
-        self.with(key, &spec.0, |entry| {
+    pub fn publish(&self, key: &SubscriberKey, spec: &SpecVersion, passage: Passage, expire_after: Duration) {
+        self.with(key, &spec.uid, |entry| {
             let passage = match passage {
-                Passage::Open(_) if entry.gone == Some(spec.1) => {
+                Passage::Open(_) if entry.gone == Some(spec.generation) => {
                     Passage::Closed(Gate::EndpointGone, Some(expire_after))
                 }
                 // The watch showed a newer spec meanwhile: its own reconcile follows.
-                Passage::Open(_) if entry.generation > spec.1 => {
+                Passage::Open(_) if entry.generation > spec.generation => {
                     Passage::Closed(Gate::SubscriberNotReady, Some(expire_after))
                 }
                 passage => passage,
@@ -213,22 +213,22 @@ impl Registry {
     }
 
     /// The webhook of this spec answered 410.
-    pub fn mark_gone(&self, key: &LaneKey, spec: &Spec) {
+    pub fn mark_gone(&self, key: &SubscriberKey, spec: &SpecVersion) {
         // A late answer to an older spec changes nothing.
-        self.with(key, &spec.0, |entry| entry.gone = entry.gone.max(Some(spec.1)));
+        self.with(key, &spec.uid, |entry| entry.gone = entry.gone.max(Some(spec.generation)));
     }
 
     /// Whether the webhook of this spec answered 410.
-    pub fn is_gone(&self, key: &LaneKey, spec: &Spec) -> bool {
-        self.with(key, &spec.0, |entry| entry.gone == Some(spec.1)).unwrap_or(false)
+    pub fn is_gone(&self, key: &SubscriberKey, spec: &SpecVersion) -> bool {
+        self.with(key, &spec.uid, |entry| entry.gone == Some(spec.generation)).unwrap_or(false)
     }
 
     /// What forbids a request to the webhook of this spec now, whatever a reconcile found before.
-    pub fn held(&self, key: &LaneKey, spec: &Spec) -> Option<Held> {
+    pub fn held(&self, key: &SubscriberKey, spec: &SpecVersion) -> Option<Held> {
         let held = |entry: &mut Entry| {
-            if entry.generation > spec.1 {
+            if entry.generation > spec.generation {
                 Some(Held::Changed)
-            } else if entry.gone == Some(spec.1) {
+            } else if entry.gone == Some(spec.generation) {
                 Some(Held::Gone)
             } else if entry.paused_until.is_some_and(|until| Instant::now() < until) {
                 Some(Held::Paused)
@@ -238,19 +238,19 @@ impl Registry {
                 None
             }
         };
-        self.with(key, &spec.0, held).unwrap_or(Some(Held::Changed))
+        self.with(key, &spec.uid, held).unwrap_or(Some(Held::Changed))
     }
 
     /// A look at this spec begins; `request` is what somebody asked for it by. What a new spec or request ends (a pause, a
     /// 410, the wait for the webhook's consent) ends now, once, however often the look has to begin again.
-    pub fn begin(&self, key: &LaneKey, spec: &Spec, request: Option<String>) -> Option<Begun> {
-        self.with(key, &spec.0, |entry| {
+    pub fn begin(&self, key: &SubscriberKey, spec: &SpecVersion, request: Option<String>) -> Option<Begun> {
+        self.with(key, &spec.uid, |entry| {
             let status = entry.page.wanted();
             let before = entry.begun.or(status.observed_generation).filter(|generation| *generation >= 0);
-            let changed = before.is_some_and(|generation| generation != spec.1);
+            let changed = before.is_some_and(|generation| generation != spec.generation);
             let handled = entry.request.as_ref().or(status.last_handled_request.as_ref());
             let asked = request.is_some() && request.as_ref() != handled;
-            entry.begun = Some(spec.1);
+            entry.begun = Some(spec.generation);
             if asked {
                 entry.request = request;
             }
@@ -263,10 +263,10 @@ impl Registry {
     }
 
     /// The webhook of this spec asked to be left alone until `until`, that is for `wait`.
-    pub fn pause(&self, key: &LaneKey, spec: &Spec, until: Timestamp, wait: Duration) {
-        self.with(key, &spec.0, |entry| {
+    pub fn pause(&self, key: &SubscriberKey, spec: &SpecVersion, until: Timestamp, wait: Duration) {
+        self.with(key, &spec.uid, |entry| {
             // What another spec was asked for ended with it.
-            if entry.begun.is_none_or(|generation| generation == spec.1) {
+            if entry.begun.is_none_or(|generation| generation == spec.generation) {
                 entry.page.pause(until);
                 let until = Instant::now() + wait;
                 entry.paused_until = entry.paused_until.max(Some(until));
@@ -277,8 +277,8 @@ impl Registry {
     }
 
     /// Nothing of this Subscriber goes until the look that begins is over.
-    pub fn close(&self, key: &LaneKey, spec: &Spec, expire_after: Duration) {
-        self.with(key, &spec.0, |entry| {
+    pub fn close(&self, key: &SubscriberKey, spec: &SpecVersion, expire_after: Duration) {
+        self.with(key, &spec.uid, |entry| {
             entry.open = false;
             let passage = Passage::Closed(Gate::SubscriberNotReady, Some(expire_after));
             self.send(Change::Passage {
@@ -292,32 +292,32 @@ impl Registry {
     }
 
     /// Holds the Subscriber's source of tokens.
-    pub fn holds(&self, key: &LaneKey, uid: &str, tokens: Arc<TokenSource>) {
+    pub fn holds(&self, key: &SubscriberKey, uid: &str, tokens: Arc<TokenSource>) {
         self.with(key, uid, |entry| entry.tokens = Some(tokens));
     }
 
     /// Whether, and when, the webhook's consent was asked for without an answer.
-    pub fn unanswered(&self, key: &LaneKey, uid: &str) -> Option<Unanswered> {
+    pub fn unanswered(&self, key: &SubscriberKey, uid: &str) -> Option<Unanswered> {
         self.with(key, uid, |entry| entry.unanswered).flatten()
     }
 
     /// The webhook's consent was asked for, without an answer or (None) with one.
-    pub fn asked(&self, key: &LaneKey, uid: &str, unanswered: Option<Unanswered>) {
+    pub fn asked(&self, key: &SubscriberKey, uid: &str, unanswered: Option<Unanswered>) {
         self.with(key, uid, |entry| entry.unanswered = unanswered);
     }
 
     /// What to do with the status of the Subscriber with this uid; None: it is not there any more.
-    pub fn page<T>(&self, key: &LaneKey, uid: &str, then: impl FnOnce(&mut Page) -> T) -> Option<T> {
+    pub fn page<T>(&self, key: &SubscriberKey, uid: &str, then: impl FnOnce(&mut Page) -> T) -> Option<T> {
         self.with(key, uid, |entry| then(&mut entry.page))
     }
 
     /// What the Subscriber refers to now.
-    pub fn refers_to(&self, key: &LaneKey, uid: &str, references: HashSet<Reference>) {
+    pub fn refers_to(&self, key: &SubscriberKey, uid: &str, references: HashSet<Reference>) {
         self.lock().refer(key, uid, references);
     }
 
     /// The Subscribers that refer to an object in `namespace`.
-    pub fn referrers(&self, namespace: &str, reference: &Reference) -> Vec<LaneKey> {
+    pub fn referrers(&self, namespace: &str, reference: &Reference) -> Vec<SubscriberKey> {
         self.lock().referrers.of(namespace, reference)
     }
 
@@ -327,44 +327,44 @@ impl Registry {
         namespace: Option<&str>,
         of_kind: impl Fn(&Reference) -> bool,
         shown: &HashSet<(String, Reference)>,
-    ) -> HashSet<LaneKey> {
+    ) -> HashSet<SubscriberKey> {
         self.lock().referrers.dangling(namespace, of_kind, shown)
     }
 
     /// The look at this Subscriber is at this step; None: it is over.
-    pub fn at_step(&self, key: &LaneKey, uid: &str, step: Option<Step>) {
+    pub fn at_step(&self, key: &SubscriberKey, uid: &str, step: Option<Step>) {
         self.with(key, uid, |entry| entry.step = step);
     }
 
     /// Which step the look at this Subscriber is at.
-    pub fn step(&self, key: &LaneKey, uid: &str) -> Option<Step> {
+    pub fn step(&self, key: &SubscriberKey, uid: &str) -> Option<Step> {
         self.with(key, uid, |entry| entry.step).flatten()
     }
 
     /// Delivery found this Subscriber in trouble: its reconciler should look at it again.
-    pub fn look_again(&self, key: &LaneKey) {
+    pub fn look_again(&self, key: &SubscriberKey) {
         self.mark(key, Cause::Trouble);
     }
 
     /// The Subscriber is to be looked at again.
-    pub fn mark(&self, key: &LaneKey, cause: Cause) {
+    pub fn mark(&self, key: &SubscriberKey, cause: Cause) {
         self.marks.add(key, cause);
     }
 
     /// Waits until Subscribers are to be looked at again, and returns which. Loses none when it is dropped.
-    pub async fn marked(&self) -> Vec<(LaneKey, Cause)> {
+    pub async fn marked(&self) -> Vec<(SubscriberKey, Cause)> {
         self.marks.taken().await
     }
 
     /// The Subscribers, with their uids, whose status others wrote over since the last call.
-    pub fn overwritten(&self) -> Vec<(LaneKey, String)> {
+    pub fn overwritten(&self) -> Vec<(SubscriberKey, Arc<str>)> {
         let mut known = self.lock();
         let keys = std::mem::take(&mut known.overwritten);
         keys.into_iter().filter_map(|key| known.subscribers.get(&key).map(|entry| (key, entry.uid.clone()))).collect()
     }
 
     /// The statuses of these, as they are written.
-    pub fn pages(&self, of: &[(LaneKey, String)]) -> Vec<Written> {
+    pub fn pages(&self, of: &[(SubscriberKey, Arc<str>)]) -> Vec<Written> {
         let known = self.lock();
         let written = of.iter().filter_map(|(key, uid)| {
             let page = &known.subscribers.get(key).filter(|entry| entry.uid == *uid)?.page;
@@ -375,11 +375,11 @@ impl Registry {
     }
 
     /// Whatever there is to do, under the lock, with the Subscriber of this uid, if it is still there.
-    fn with<T>(&self, key: &LaneKey, uid: &str, then: impl FnOnce(&mut Entry) -> T) -> Option<T> {
-        self.lock().subscribers.get_mut(key).filter(|entry| entry.uid == uid).map(then)
+    fn with<T>(&self, key: &SubscriberKey, uid: &str, then: impl FnOnce(&mut Entry) -> T) -> Option<T> {
+        self.lock().subscribers.get_mut(key).filter(|entry| &*entry.uid == uid).map(then)
     }
 
-    fn tell(&self, lane: LaneKey, passage: Passage, reset: bool) {
+    fn tell(&self, lane: SubscriberKey, passage: Passage, reset: bool) {
         self.send(Change::Passage { lane, spec: None, passage, pause: None, reset });
     }
 
@@ -401,17 +401,17 @@ mod tests {
 
     const DAY: Duration = Duration::from_secs(24 * 3600);
 
-    fn key(name: &str) -> LaneKey {
-        LaneKey { namespace: "a".into(), name: name.into() }
+    fn key(name: &str) -> SubscriberKey {
+        SubscriberKey { namespace: "a".into(), name: name.into() }
     }
 
     fn seen(uid: &str, generation: i64) -> Seen {
-        let spec = (uid.into(), generation);
+        let spec = SpecVersion::new(uid, generation);
         Seen { spec, expire_after: 7 * DAY, status: SubscriberStatus::default(), version: 1 }
     }
 
-    fn spec(uid: &str) -> Spec {
-        (uid.into(), 1)
+    fn spec(uid: &str) -> SpecVersion {
+        SpecVersion::new(uid, 1)
     }
 
     fn closed() -> Passage {
@@ -423,7 +423,7 @@ mod tests {
         (Registry::new(sender), receiver)
     }
 
-    fn exists(registry: &Registry, key: LaneKey, uid: String) {
+    fn exists(registry: &Registry, key: SubscriberKey, uid: String) {
         registry.exists(key, seen(&uid, 1));
     }
 
@@ -463,7 +463,7 @@ mod tests {
         registry.exists(key("s"), seen("uid", 1));
         assert_eq!(learned(), Some((None, Some(7 * DAY))));
         registry.exists(key("s"), Seen { expire_after: DAY, ..seen("uid", 2) });
-        assert_eq!(learned(), Some((Some(("uid".into(), 2)), Some(DAY))));
+        assert_eq!(learned(), Some((Some(SpecVersion::new("uid", 2)), Some(DAY))));
         registry.exists(key("s"), Seen { expire_after: DAY, ..seen("uid", 2) });
         assert_eq!(learned(), None, "the same spec again");
         registry.deleted(&key("s"));
@@ -477,7 +477,7 @@ mod tests {
         let status = SubscriberStatus { paused_until_time: Some(Time(far)), ..SubscriberStatus::default() };
         registry.exists(key("s"), Seen { status, expire_after: DAY, ..seen("uid", 1) });
         let mut paused = || {
-            registry.publish(&key("s"), &("uid".into(), 1), closed(), DAY);
+            registry.publish(&key("s"), &SpecVersion::new("uid", 1), closed(), DAY);
             std::iter::from_fn(|| changes.try_recv().ok()).find_map(|change| match change {
                 Change::Passage { pause, .. } => pause,
                 _ => None,
@@ -486,16 +486,16 @@ mod tests {
         let first = paused().unwrap();
         assert!(first <= Instant::now() + DAY);
         assert_eq!(paused(), Some(first), "a later look does not make it longer");
-        assert_eq!(registry.held(&key("s"), &("uid".into(), 1)), Some(Held::Paused));
+        assert_eq!(registry.held(&key("s"), &SpecVersion::new("uid", 1)), Some(Held::Paused));
     }
 
     #[test]
     fn a_request_is_held_by_a_new_spec_a_410_a_pause_and_a_closed_way() {
         let (registry, _changes) = registry();
-        let held = |generation| registry.held(&key("s"), &("uid".into(), generation));
+        let held = |generation| registry.held(&key("s"), &SpecVersion::new("uid", generation));
         let open = |generation| {
             let passage = Passage::Closed(Gate::Suspended, None);
-            registry.publish(&key("s"), &("uid".into(), generation), passage, DAY);
+            registry.publish(&key("s"), &SpecVersion::new("uid", generation), passage, DAY);
             registry.with(&key("s"), "uid", |entry| entry.open = true);
         };
         assert_eq!(held(1), Some(Held::Changed), "there is none");
@@ -505,12 +505,12 @@ mod tests {
         assert_eq!(held(1), None);
         registry.pause(
             &key("s"),
-            &("uid".into(), 1),
+            &SpecVersion::new("uid", 1),
             Timestamp::now() + Duration::from_secs(60),
             Duration::from_secs(60),
         );
         assert_eq!(held(1), Some(Held::Paused));
-        registry.mark_gone(&key("s"), &("uid".into(), 1));
+        registry.mark_gone(&key("s"), &SpecVersion::new("uid", 1));
         assert_eq!(held(1), Some(Held::Gone));
         registry.exists(key("s"), seen("uid", 2));
         assert_eq!(held(1), Some(Held::Changed));
@@ -558,8 +558,8 @@ mod tests {
         exists(&registry, key("s"), "1".into());
         registry.mark_gone(&key("s"), &spec("1"));
         assert!(registry.is_gone(&key("s"), &spec("1")));
-        assert!(!registry.is_gone(&key("s"), &("1".into(), 2)));
-        registry.mark_gone(&key("s"), &("1".into(), 0));
+        assert!(!registry.is_gone(&key("s"), &SpecVersion::new("1", 2)));
+        registry.mark_gone(&key("s"), &SpecVersion::new("1", 0));
         assert!(registry.is_gone(&key("s"), &spec("1")), "a late answer to an older spec");
         exists(&registry, key("s"), "2".into());
         assert!(!registry.is_gone(&key("s"), &spec("1")), "another Subscriber of that name");

@@ -8,7 +8,7 @@ use std::{
 
 use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Time, jiff::Timestamp};
 use tidings_api::{AttemptReason, LastFailure};
-use tidings_queue::LaneKey;
+use tidings_queue::SubscriberKey;
 use tokio::{sync::mpsc, task::JoinSet, time::MissedTickBehavior};
 use tracing::debug;
 
@@ -46,7 +46,7 @@ impl Subscribers {
     }
 
     /// The Subscribers whose status is to be written now, up to a limit. Neither lock is held while the other is taken.
-    fn due(&self, clock: Timestamp, at_most: usize) -> Vec<(LaneKey, Vital)> {
+    fn due(&self, clock: Timestamp, at_most: usize) -> Vec<(SubscriberKey, Vital)> {
         let now = Instant::now();
         let overwritten = self.registry.overwritten();
         let unsettled = {
@@ -62,14 +62,14 @@ impl Subscribers {
         vitals.due(now, clock, pages, at_most)
     }
 
-    async fn write_vital(&self, key: &LaneKey, vital: &Vital, clock: Timestamp) {
+    async fn write_vital(&self, key: &SubscriberKey, vital: &Vital, clock: Timestamp) {
         if let Err(error) = self.update(key, vital.uid(), |status| vital.put_into(status, clock)).await {
             debug!(subscriber = %key, %error, "how deliveries go could not be written yet");
         }
     }
 
     /// An attempt for the Subscriber with this uid ended; `failure` says how, if it did not deliver.
-    pub fn attempted(&self, key: &LaneKey, uid: &str, failure: Option<(AttemptReason, Option<u16>)>) {
+    pub fn attempted(&self, key: &SubscriberKey, uid: &str, failure: Option<(AttemptReason, Option<u16>)>) {
         let at = seconds_of(Timestamp::now());
         let failure = failure.map(|(reason, status_code)| LastFailure {
             time: Time(at),

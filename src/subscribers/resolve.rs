@@ -14,12 +14,12 @@ use tidings_delivery::{
     oauth::{self, TokenCache, TokenKey, TokenRequest},
     webhook::{MAX_HEADERS, Target, extra_header},
 };
-use tidings_queue::{Backoff, Limits};
+use tidings_queue::{Backoff, Limits, SpecVersion};
 use url::Url;
 
 use super::{
     consent::Purpose,
-    registry::{Reference, Spec},
+    registry::Reference,
     secrets::{Endpoints, Lookup, ReadCredentials, Wanted, bundle_object, want, want_identity},
 };
 
@@ -28,7 +28,7 @@ pub struct Route {
     /// Where.
     pub target: Target,
     /// Which spec this is.
-    pub spec: Spec,
+    pub spec: SpecVersion,
     /// How many at once, and how many a minute.
     pub limits: Limits,
     /// The waits between attempts.
@@ -132,7 +132,7 @@ fn wanted(spec: &SubscriberSpec) -> Wanted {
 
 impl Resolver {
     /// Reads what the spec names and makes the route. Nothing is sent yet.
-    pub async fn route(&self, namespace: &str, id: Spec, spec: &SubscriberSpec) -> Result<Route, Unresolved> {
+    pub async fn route(&self, namespace: &str, id: SpecVersion, spec: &SubscriberSpec) -> Result<Route, Unresolved> {
         let delivery = &spec.delivery;
         Ok(Route {
             target: self.target(namespace, spec).await?,

@@ -136,5 +136,5 @@ fn event(visit: &Visit<'_>, value: &str) -> Result<Event, InvalidEvent> {
 }
 
 fn event_id(visit: &Visit<'_>, value: &str) -> String {
-    format!("test-{}-{value}", visit.spec.0)
+    format!("test-{}-{value}", visit.spec.uid)
 }

@@ -8,9 +8,9 @@ use kube::{Resource, ResourceExt, core::NamespaceResourceScope};
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 use tidings_api::{REQUEST_ANNOTATION, Subscriber, SubscriberSpec, SubscriberStatus, TEST_ANNOTATION, if_readable};
-use tidings_queue::LaneKey;
+use tidings_queue::{SpecVersion, SubscriberKey};
 
-use super::{registry::Spec, resolve::seconds};
+use super::resolve::seconds;
 
 /// The most that `expireAfterSeconds` may be.
 const LONGEST_EXPIRY: u32 = 365 * 24 * 3600;
@@ -41,13 +41,13 @@ pub struct Unreadable {
 
 impl StoredSubscriber {
     /// Names it.
-    pub fn key(&self) -> LaneKey {
-        LaneKey { namespace: self.namespace().unwrap_or_default().into(), name: self.name_any().into() }
+    pub fn key(&self) -> SubscriberKey {
+        SubscriberKey { namespace: self.namespace().unwrap_or_default().into(), name: self.name_any().into() }
     }
 
     /// Which spec of which Subscriber this is.
-    pub fn id(&self) -> Spec {
-        (self.uid().unwrap_or_default(), self.metadata.generation.unwrap_or_default())
+    pub fn id(&self) -> SpecVersion {
+        SpecVersion::new(self.uid().unwrap_or_default(), self.metadata.generation.unwrap_or_default())
     }
 
     /// After what time those of its Notifications that may expire do so. Where that cannot be read, it is as late as the API

@@ -2,6 +2,7 @@
 
 use std::{
     collections::{HashMap, HashSet},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -9,7 +10,7 @@ use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Time, jiff::Timestamp};
 use tidings_api::{
     ConditionStatus, ConditionType, Conditions, LastFailure, SubscriberReason as Reason, SubscriberStatus,
 };
-use tidings_queue::LaneKey;
+use tidings_queue::SubscriberKey;
 
 use super::status::IDLE;
 
@@ -55,14 +56,14 @@ pub enum State {
 }
 
 /// What the queue counted: whose, by key and uid, and what.
-pub type Counted = (LaneKey, String, Census);
+pub type Counted = (SubscriberKey, Arc<str>, Census);
 
 /// A Subscriber's status, for [`Vitals::due`].
 pub struct Written {
     /// The Subscriber.
-    pub key: LaneKey,
+    pub key: SubscriberKey,
     /// Its uid.
-    pub uid: String,
+    pub uid: Arc<str>,
     /// What is written.
     pub status: SubscriberStatus,
     /// Whether anything is to be written that the vital signs do not know of.
@@ -72,7 +73,7 @@ pub struct Written {
 /// What is known of one Subscriber.
 #[derive(Clone, Debug)]
 pub struct Vital {
-    uid: String,
+    uid: Arc<str>,
     census: Option<Census>,
     last_success: Option<Timestamp>,
     last_failure: Option<LastFailure>,
@@ -93,14 +94,14 @@ enum Lack {
 /// All of them. What is settled costs nothing.
 #[derive(Debug, Default)]
 pub struct Vitals {
-    known: HashMap<LaneKey, Vital>,
+    known: HashMap<SubscriberKey, Vital>,
     /// Those whose status may not say all that is known.
-    unsettled: HashSet<LaneKey>,
+    unsettled: HashSet<SubscriberKey>,
 }
 
 impl Vitals {
     /// An attempt for the Subscriber with this uid ended at `at`; `failure` says how, if it did not deliver.
-    pub fn attempted(&mut self, key: &LaneKey, uid: &str, at: Timestamp, failure: Option<LastFailure>) {
+    pub fn attempted(&mut self, key: &SubscriberKey, uid: &str, at: Timestamp, failure: Option<LastFailure>) {
         let vital = self.of(key, uid);
         match failure {
             None => vital.last_success = Some(at),
@@ -120,14 +121,14 @@ impl Vitals {
     }
 
     /// The status of these, by key and uid, is not as it should be.
-    pub fn disturb(&mut self, overwritten: impl IntoIterator<Item = (LaneKey, String)>) {
+    pub fn disturb(&mut self, overwritten: impl IntoIterator<Item = (SubscriberKey, Arc<str>)>) {
         for (key, uid) in overwritten {
             self.of(&key, &uid).rest = None;
         }
     }
 
     /// Those to see to now, by key and uid.
-    pub fn unsettled(&self, now: Instant) -> Vec<(LaneKey, String)> {
+    pub fn unsettled(&self, now: Instant) -> Vec<(SubscriberKey, Arc<str>)> {
         let vitals = self.unsettled.iter().filter_map(|key| Some((key, self.known.get(key)?)));
         let awake = vitals.filter(|(_, vital)| vital.rest.is_none_or(|rest| rest <= now));
         awake.map(|(key, vital)| (key.clone(), vital.uid.clone())).collect()
@@ -141,7 +142,7 @@ impl Vitals {
         clock: Timestamp,
         written: impl IntoIterator<Item = Written>,
         at_most: usize,
-    ) -> Vec<(LaneKey, Vital)> {
+    ) -> Vec<(SubscriberKey, Vital)> {
         let mut due = Vec::new();
         for Written { key, uid, status, is_behind } in written {
             let vital = self.known.get_mut(&key).filter(|vital| vital.uid == uid);
@@ -185,17 +186,17 @@ impl Vitals {
     }
 
     /// The Subscriber of this name is not there any more.
-    pub fn forget(&mut self, key: &LaneKey) {
+    pub fn forget(&mut self, key: &SubscriberKey) {
         self.known.remove(key);
         self.unsettled.remove(key);
     }
 
     /// What is known of the Subscriber with this uid, to which something is added.
-    fn of(&mut self, key: &LaneKey, uid: &str) -> &mut Vital {
+    fn of(&mut self, key: &SubscriberKey, uid: &str) -> &mut Vital {
         self.unsettled.insert(key.clone());
-        let vital = self.known.entry(key.clone()).or_insert_with(|| Vital::new(uid.to_owned()));
-        if vital.uid != uid {
-            *vital = Vital::new(uid.to_owned());
+        let vital = self.known.entry(key.clone()).or_insert_with(|| Vital::new(uid.into()));
+        if &*vital.uid != uid {
+            *vital = Vital::new(uid.into());
         }
         vital
     }
@@ -206,7 +207,7 @@ pub(super) fn is_looked_at(status: &SubscriberStatus) -> bool {
 }
 
 impl Vital {
-    fn new(uid: String) -> Self {
+    fn new(uid: Arc<str>) -> Self {
         Self { uid, census: None, last_success: None, last_failure: None, written: None, news: None, rest: None }
     }
 
@@ -292,8 +293,8 @@ mod tests {
 
     const SECOND: Duration = Duration::from_secs(1);
 
-    fn key(name: &str) -> LaneKey {
-        LaneKey { namespace: "a".into(), name: name.into() }
+    fn key(name: &str) -> SubscriberKey {
+        SubscriberKey { namespace: "a".into(), name: name.into() }
     }
 
     fn census(pending: usize, state: State) -> Census {
@@ -303,7 +304,7 @@ mod tests {
     /// Statuses as they stand, and the vitals that change them.
     struct Ward {
         vitals: Vitals,
-        statuses: HashMap<LaneKey, SubscriberStatus>,
+        statuses: HashMap<SubscriberKey, SubscriberStatus>,
         begin: Instant,
     }
 
@@ -315,7 +316,7 @@ mod tests {
         }
 
         fn count(&mut self, all: &[(&str, Census)]) {
-            self.vitals.count(all.iter().map(|(name, census)| (key(name), "uid".to_owned(), *census)));
+            self.vitals.count(all.iter().map(|(name, census)| (key(name), "uid".into(), *census)));
         }
 
         /// Writes what is due after so many seconds, and tells whose.
@@ -407,7 +408,7 @@ mod tests {
         assert_eq!((looked_at(&ward, 61), looked_at(&ward, 62)), (0, 1), "its numbers rest for a minute");
         ward.count(&[("s", census(2, State::CircuitOpen))]);
         assert_eq!(looked_at(&ward, 8), 1, "but its health does not");
-        ward.vitals.disturb([(key("t"), "uid".to_owned())]);
+        ward.vitals.disturb([(key("t"), "uid".into())]);
         assert_eq!(looked_at(&ward, 8), 2, "and what others wrote over is seen to");
         ward.vitals.forget(&key("s"));
         assert_eq!(looked_at(&ward, 8), 1);
@@ -438,7 +439,7 @@ mod tests {
         ward.write(10);
         assert_eq!(ward.statuses[&key("s")].paused_until_time, None);
         assert_eq!(ward.statuses[&key("s")].last_success_time, Some(Time(until)));
-        ward.vitals.count([(key("s"), "other".to_owned(), census(0, State::Idle))]);
+        ward.vitals.count([(key("s"), "other".into(), census(0, State::Idle))]);
         let mut status = SubscriberStatus { observed_generation: Some(1), ..SubscriberStatus::default() };
         ward.vitals.known[&key("s")].put_into(&mut status, until);
         assert_eq!(status.last_success_time, None);

@@ -16,7 +16,7 @@ use kube::{
         watcher::{self, Event, watcher},
     },
 };
-use tidings_queue::LaneKey;
+use tidings_queue::SubscriberKey;
 use tokio::task::{JoinError, JoinSet};
 use tracing::{debug, error, info, warn};
 
@@ -40,7 +40,7 @@ const TRY_AGAIN: Duration = Duration::from_secs(5);
 const FIRST_WORDS: usize = 4;
 
 /// A look that ended: whose, and how (None: it panicked).
-type Ended = (LaneKey, Option<Result<Option<Duration>, Error>>);
+type Ended = (SubscriberKey, Option<Result<Option<Duration>, Error>>);
 
 /// The state of the loop.
 struct Watching {
@@ -49,7 +49,7 @@ struct Watching {
     looks: Looks,
     running: JoinSet<Ended>,
     /// Subscribers that were new a short time ago, and when to see whether their status is still empty.
-    newcomers: VecDeque<(Instant, LaneKey)>,
+    newcomers: VecDeque<(Instant, SubscriberKey)>,
     first_words: JoinSet<()>,
 }
 
@@ -121,7 +121,7 @@ impl Watching {
             };
             let subscribers = self.subscribers.clone();
             self.running.spawn(async move {
-                let (key, (uid, _)) = (subscriber.key(), subscriber.id());
+                let (key, uid) = (subscriber.key(), subscriber.id().uid);
                 let ended = guarded(reconcile(&subscriber, &subscribers)).await;
                 subscribers.registry.at_step(&key, &uid, None);
                 (key, ended)
@@ -142,7 +142,7 @@ impl Watching {
         self.looks.wake_at().into_iter().chain(newcomer).min()
     }
 
-    fn mark(&mut self, marked: Vec<(LaneKey, Cause)>) {
+    fn mark(&mut self, marked: Vec<(SubscriberKey, Cause)>) {
         let now = Instant::now();
         for (key, cause) in marked.into_iter().filter(|(key, _)| self.roster.get(key).is_some()) {
             match cause {

@@ -6,13 +6,12 @@ use k8s_openapi::jiff::Timestamp;
 use kube::{Api, core::PartialObjectMeta};
 use serde_json::json;
 use tidings_api::{Subscriber, SubscriberReason as Reason, SubscriberStatus};
-use tidings_queue::{Backoff, LaneKey};
+use tidings_queue::{Backoff, SpecVersion, SubscriberKey};
 use tracing::warn;
 
 use super::{
     Subscribers,
     marks::Cause,
-    registry::Spec,
     resolve::Unresolved,
     status::{Findings, Word},
     stored_subscriber::StoredSubscriber,
@@ -32,7 +31,7 @@ impl Subscribers {
     /// error says that the API server does not have it yet.
     pub(super) async fn update(
         &self,
-        key: &LaneKey,
+        key: &SubscriberKey,
         uid: &str,
         change: impl FnOnce(&mut SubscriberStatus),
     ) -> Result<(), kube::Error> {
@@ -41,7 +40,7 @@ impl Subscribers {
     }
 
     /// Writes what is not written yet. A Subscriber that is not there any more needs nothing.
-    pub(super) async fn write(&self, key: &LaneKey, uid: &str) -> Result<(), kube::Error> {
+    pub(super) async fn write(&self, key: &SubscriberKey, uid: &str) -> Result<(), kube::Error> {
         let Some(turn) = self.registry.page(key, uid, |page| page.turn()) else { return Ok(()) };
         let _turn = turn.lock().await;
         // A page that is old by now must not cover what the present leader wrote.
@@ -77,7 +76,7 @@ impl Subscribers {
     /// process or a former leader, covers nothing.
     async fn patch(
         &self,
-        key: &LaneKey,
+        key: &SubscriberKey,
         uid: &str,
         version: u64,
         wanted: &SubscriberStatus,
@@ -95,38 +94,38 @@ impl Subscribers {
     }
 
     /// The status as it is now and its version, if it is still the same Subscriber.
-    async fn read(&self, key: &LaneKey, uid: &str) -> Result<Option<(SubscriberStatus, u64)>, kube::Error> {
+    async fn read(&self, key: &SubscriberKey, uid: &str) -> Result<Option<(SubscriberStatus, u64)>, kube::Error> {
         let current = in_time(self.api(key).get_opt(&key.name)).await?;
         let same = current.filter(|current| current.metadata.uid.as_deref() == Some(uid));
         Ok(same.map(|same| (same.status, version(&same.metadata))))
     }
 
-    fn api(&self, key: &LaneKey) -> Api<StoredSubscriber> {
+    fn api(&self, key: &SubscriberKey) -> Api<StoredSubscriber> {
         Api::namespaced(self.writer.clone(), &key.namespace)
     }
 
     /// Writes that nothing is sent to the Subscriber before `until`, that is for `wait`; the latest wins. Returns when it is
     /// written.
-    pub async fn record_pause(&self, key: &LaneKey, spec: &Spec, until: Timestamp, wait: Duration) {
+    pub async fn record_pause(&self, key: &SubscriberKey, spec: &SpecVersion, until: Timestamp, wait: Duration) {
         self.registry.pause(key, spec, until, wait);
-        self.write_until_taken(key, &spec.0).await;
+        self.write_until_taken(key, &spec.uid).await;
     }
 
     /// Writes that the webhook of this spec is gone. Returns when it is written.
-    pub async fn record_gone(&self, key: &LaneKey, spec: &Spec) {
+    pub async fn record_gone(&self, key: &SubscriberKey, spec: &SpecVersion) {
         self.registry.mark_gone(key, spec);
-        self.registry.page(key, &spec.0, |page| {
+        self.registry.page(key, &spec.uid, |page| {
             let is_held = page.wanted().conditions.iter().any(|c| c.reason == Reason::Suspended.as_str());
-            if page.wanted().observed_generation == Some(spec.1) && !is_held {
+            if page.wanted().observed_generation == Some(spec.generation) && !is_held {
                 let findings = Findings { ready: Word::gone(), token: None, validated: None, tested: None };
-                page.amend(|status| findings.put_into(status, Some(spec.1), Timestamp::now()));
+                page.amend(|status| findings.put_into(status, Some(spec.generation), Timestamp::now()));
             }
         });
-        self.write_until_taken(key, &spec.0).await;
+        self.write_until_taken(key, &spec.uid).await;
         self.registry.mark(key, Cause::Change);
     }
 
-    async fn write_until_taken(&self, key: &LaneKey, uid: &str) {
+    async fn write_until_taken(&self, key: &SubscriberKey, uid: &str) {
         for failures in 1.. {
             match self.write(key, uid).await {
                 Ok(()) => return,

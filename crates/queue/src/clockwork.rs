@@ -3,7 +3,8 @@
 use std::{collections::BTreeSet, hash::Hash, mem, time::Instant};
 
 use super::{
-    lane::{Lane, LaneKey, Readiness},
+    lane::{Lane, Readiness},
+    names::SubscriberKey,
     scheduler::{Place, Scheduler},
     turns::LaneNo,
 };
@@ -43,7 +44,7 @@ impl<Id: Clone + Eq + Hash + Ord> Scheduler<Id> {
     }
 
     /// The lane's number; a new one if it is not known.
-    pub(super) fn lane_no(&mut self, key: &LaneKey) -> LaneNo {
+    pub(super) fn lane_no(&mut self, key: &SubscriberKey) -> LaneNo {
         if let Some(no) = self.names.get(key) {
             return *no;
         }

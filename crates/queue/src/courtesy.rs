@@ -123,12 +123,12 @@ impl<Id: Clone + Eq + Hash + Ord> Scheduler<Id> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{LaneKey, Limits};
+    use crate::{Limits, SubscriberKey};
 
     const SECOND: Duration = Duration::from_secs(1);
 
-    fn lane(name: &str) -> LaneKey {
-        LaneKey { namespace: "a".into(), name: name.into() }
+    fn lane(name: &str) -> SubscriberKey {
+        SubscriberKey { namespace: "a".into(), name: name.into() }
     }
 
     fn open(scheduler: &mut Scheduler<u32>, name: &str) {

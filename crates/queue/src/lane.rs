@@ -1,28 +1,14 @@
 //! One Subscriber's Notifications and what may hold them.
 
-use std::{collections::BTreeSet, fmt, sync::Arc, time::Instant};
+use std::{collections::BTreeSet, time::Instant};
 
 use super::{
     breaker::{Breaker, Passage},
     gate::Gate,
+    names::SubscriberKey,
     queue::{Queue, Turn},
     rate::Rate,
 };
-
-/// Names a Subscriber: each has a lane of its own.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct LaneKey {
-    /// The Subscriber's namespace.
-    pub namespace: Arc<str>,
-    /// The Subscriber's name.
-    pub name: Arc<str>,
-}
-
-impl fmt::Display for LaneKey {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.namespace, self.name)
-    }
-}
 
 /// What one Subscriber allows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,7 +22,7 @@ pub struct Limits {
 /// The Notifications of one Subscriber and all that decides when the next one may start.
 #[derive(Debug)]
 pub(super) struct Lane<Id> {
-    pub(super) key: LaneKey,
+    pub(super) key: SubscriberKey,
     /// By when they are due.
     pub(super) waiting: BTreeSet<(Instant, Id)>,
     /// Those that are due.
@@ -80,7 +66,7 @@ pub(super) enum Readiness {
 
 impl<Id: Clone> Lane<Id> {
     /// A lane of a Subscriber that is not known yet; at most `room` under way at once.
-    pub(super) fn new(key: LaneKey, room: usize) -> Self {
+    pub(super) fn new(key: SubscriberKey, room: usize) -> Self {
         Self {
             key,
             waiting: BTreeSet::new(),

@@ -10,6 +10,7 @@ mod clockwork;
 mod courtesy;
 mod gate;
 mod lane;
+mod names;
 #[cfg(test)]
 mod properties;
 mod queue;
@@ -17,9 +18,12 @@ mod rate;
 mod scheduler;
 mod subscriber;
 mod turns;
+mod update;
 
 pub use backoff::Backoff;
 pub use breaker::Health;
 pub use gate::Gate;
-pub use lane::{LaneKey, Limits};
+pub use lane::Limits;
+pub use names::{SpecVersion, SubscriberKey};
 pub use scheduler::Scheduler;
+pub use update::{LaneSnapshot, LaneState, Term, Update};

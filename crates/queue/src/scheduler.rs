@@ -10,7 +10,8 @@ use super::{
     breaker::Era,
     courtesy::Courtesies,
     gate::{Gate, Told},
-    lane::{Lane, LaneKey, Readiness},
+    lane::{Lane, Readiness},
+    names::SubscriberKey,
     queue::Turn,
     turns::{LaneNo, Turns},
 };
@@ -28,7 +29,7 @@ use super::{
 #[derive(Debug)]
 pub struct Scheduler<Id> {
     pub(super) tickets: HashMap<Id, Ticket>,
-    pub(super) names: HashMap<LaneKey, LaneNo>,
+    pub(super) names: HashMap<SubscriberKey, LaneNo>,
     pub(super) lanes: HashMap<LaneNo, Lane<Id>>,
     pub(super) next_lane: LaneNo,
     pub(super) turns: Turns,
@@ -38,7 +39,7 @@ pub struct Scheduler<Id> {
     /// Lanes to look at before anything starts.
     pub(super) changed: Vec<LaneNo>,
     /// Lanes where something changed since [`Self::take_changed`].
-    pub(super) moved: HashSet<LaneKey>,
+    pub(super) moved: HashSet<SubscriberKey>,
     /// The latest time known.
     pub(super) seen: Option<Instant>,
 }
@@ -86,7 +87,15 @@ impl<Id: Clone + Eq + Hash + Ord> Scheduler<Id> {
 
     /// Takes `id` in, an event of `bytes`, due now or at `due`; `told` is the gate that it was told already. One that waits or is queued is
     /// moved, but keeps its place if it is due before and after; one in flight stays as it is.
-    pub fn add(&mut self, id: Id, lane: LaneKey, due: Option<Instant>, told: Option<Gate>, bytes: usize, now: Instant) {
+    pub fn add(
+        &mut self,
+        id: Id,
+        lane: SubscriberKey,
+        due: Option<Instant>,
+        told: Option<Gate>,
+        bytes: usize,
+        now: Instant,
+    ) {
         let now = self.clock(now);
         let bytes = u32::try_from(bytes.min(self.turns.bytes_of_lane())).unwrap_or(u32::MAX);
         let no = self.lane_no(&lane);
@@ -224,7 +233,7 @@ impl<Id: Clone + Eq + Hash + Ord> Scheduler<Id> {
     }
 
     /// The lanes where something may have changed since the last call, what time alone changes apart.
-    pub fn take_changed(&mut self) -> HashSet<LaneKey> {
+    pub fn take_changed(&mut self) -> HashSet<SubscriberKey> {
         std::mem::take(&mut self.moved)
     }
 
@@ -287,8 +296,8 @@ mod tests {
 
     const SECOND: Duration = Duration::from_secs(1);
 
-    fn lane(name: &str) -> LaneKey {
-        LaneKey { namespace: "a".into(), name: name.into() }
+    fn lane(name: &str) -> SubscriberKey {
+        SubscriberKey { namespace: "a".into(), name: name.into() }
     }
 
     fn limits(max_in_flight: usize) -> Limits {
@@ -323,7 +332,7 @@ mod tests {
     #[test]
     fn a_lane_holds_an_eighth_of_all_slots_and_a_namespace_a_quarter_whatever_their_limits() {
         let (mut scheduler, now) = (open(16, &[("a", 100), ("b", 100), ("c", 100)]), Instant::now());
-        let other = LaneKey { namespace: "other".into(), name: "a".into() };
+        let other = SubscriberKey { namespace: "other".into(), name: "a".into() };
         scheduler.open(&other, limits(1));
         for id in 0..10 {
             for (n, name) in ["a", "b", "c"].into_iter().enumerate() {
@@ -343,7 +352,7 @@ mod tests {
     fn all_lanes_together_do_not_exceed_the_cap() {
         let (mut scheduler, now) = (Scheduler::new(3, 1000), Instant::now());
         for id in 0..5 {
-            let lane = LaneKey { namespace: id.to_string().into(), name: "a".into() };
+            let lane = SubscriberKey { namespace: id.to_string().into(), name: "a".into() };
             scheduler.open(&lane, limits(4));
             scheduler.add(id, lane, None, None, 0, now);
         }

@@ -7,7 +7,7 @@ use std::{
 
 use proptest::{collection::vec, prelude::*};
 
-use super::super::{Gate, LaneKey, Limits, Scheduler};
+use super::super::{Gate, Limits, Scheduler, SubscriberKey};
 
 const LANES: usize = 3;
 /// No recorded time is believed beyond these.
@@ -35,8 +35,8 @@ struct World {
     paused_until: [Option<Instant>; LANES],
 }
 
-fn key(lane: usize) -> LaneKey {
-    LaneKey { namespace: "a".into(), name: lane.to_string().into() }
+fn key(lane: usize) -> SubscriberKey {
+    SubscriberKey { namespace: "a".into(), name: lane.to_string().into() }
 }
 
 impl World {

@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::{Gate, Health, LaneKey, Limits};
+use crate::{Gate, Health, Limits, SubscriberKey};
 
 pub const NAMESPACES: usize = 3;
 pub const LANES: usize = 9;
@@ -18,8 +18,8 @@ pub fn bytes(id: u32) -> usize {
     [0, 1, 3, 9, 60][id as usize % 5]
 }
 
-pub fn key(lane: usize) -> LaneKey {
-    LaneKey { namespace: format!("n{}", lane % NAMESPACES).into(), name: format!("s{lane}").into() }
+pub fn key(lane: usize) -> SubscriberKey {
+    SubscriberKey { namespace: format!("n{}", lane % NAMESPACES).into(), name: format!("s{lane}").into() }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
