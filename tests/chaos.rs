@@ -7,7 +7,7 @@
 
 use std::{sync::Mutex, time::Duration};
 
-use testkit::chaos::Campaign;
+use campaign::Campaign;
 
 /// In 42 s: status writes held up until the leader that sent them is stopped past its Lease, a namespace deleted, another one
 /// without rights for a while, the API server stopped, 500, a leader told to end, other clients' labels, hundreds of Subscribers

@@ -12,11 +12,9 @@ use http::Method;
 use serde_json::{Value, json};
 use testkit::{
     Authority, Behaviour, Client, TokenService,
-    exchange::{Answer, Reply, Request},
+    endpoints::{Answer, Endpoint, HttpsServer, Reply, Request, TokenBook},
     folder::Folder,
-    https::{Endpoint, HttpsServer},
     process::{Process, Program},
-    token_book::TokenBook,
 };
 use tokio::time::sleep;
 

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, time::Duration};
 use serde_json::json;
 use testkit::{
     ApiProxy, Behaviour,
-    api_proxy::{Call, Treatment},
+    proxies::{Call, Treatment},
 };
 use tokio::time::{Instant, sleep};
 

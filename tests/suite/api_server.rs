@@ -6,8 +6,7 @@ use http::{Request, Version};
 use kube::{Client, Config, client::Body, config::KubeConfigOptions};
 use testkit::{
     Authority,
-    exchange::{Answer, Reply, Request as Arrived},
-    https::{Endpoint, HttpsServer},
+    endpoints::{Answer, Endpoint, HttpsServer, Reply, Request as Arrived},
 };
 
 use tidings::cluster as api_server;

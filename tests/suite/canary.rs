@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use base64::{Engine, engine::general_purpose::STANDARD};
 use http::Method;
 use serde_json::{Value, json};
-use testkit::{Behaviour, Client, Operator, exchange::Reply};
+use testkit::{Behaviour, Client, Operator, endpoints::Reply};
 
 use crate::{
     client_certificates::{guarded, tls_secret},

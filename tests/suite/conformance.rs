@@ -4,7 +4,10 @@ use std::{sync::Arc, time::Duration};
 
 use http::{HeaderMap, HeaderValue, StatusCode};
 use serde_json::{Value, json};
-use testkit::{Authority, Behaviour, Client, Receiver, TokenService, exchange::Reply, receiver::Received};
+use testkit::{
+    Authority, Behaviour, Client, Receiver, TokenService,
+    endpoints::{Received, Reply},
+};
 use tidings_api::AttemptReason;
 use tidings_delivery::{
     egress::{Egress, Policy, Trust},

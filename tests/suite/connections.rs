@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use testkit::{Authority, RawServer, raw::read_request};
+use testkit::{Authority, RawServer, endpoints::read_request};
 use tidings_api::AttemptReason;
 use tidings_delivery::webhook::Verdict;
 use tokio::{

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
-use testkit::{Behaviour, Operator, exchange::Reply};
+use testkit::{Behaviour, Operator, endpoints::Reply};
 use tokio::time::{Instant, sleep};
 
 use crate::world::{CLIENT, PATIENCE, World, path};

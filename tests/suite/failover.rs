@@ -4,7 +4,7 @@ use std::{collections::HashMap, time::Duration};
 
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
-use testkit::{Behaviour, Client, ControlPlane, Operator, Part, audit::AuditEvent};
+use testkit::{Behaviour, Client, ControlPlane, Operator, Part, control_plane::AuditEvent};
 use tokio::time::{Instant, sleep};
 
 use crate::{

@@ -1,7 +1,7 @@
 //! A token server that this project did not write: Ory Hydra, which holds a client to what RFC 6749 says.
 
 use serde_json::{Value, json};
-use testkit::{Authority, Client, Hydra, Receiver, token_service::ClientAuthentication};
+use testkit::{Authority, Client, Hydra, Receiver, endpoints::ClientAuthentication};
 
 use crate::world::{PATIENCE, World, condition, path};
 

@@ -6,7 +6,7 @@ use std::{
 };
 
 use serde_json::{Value, json};
-use testkit::{Behaviour, exchange::Reply};
+use testkit::{Behaviour, endpoints::Reply};
 use tokio::time::{Instant, sleep};
 
 use crate::world::{CLIENT, PATIENCE, World, condition, path};

@@ -2,7 +2,10 @@
 
 use http::Method;
 use serde_json::{Value, json};
-use testkit::{Behaviour, exchange::Reply, receiver::Received};
+use testkit::{
+    Behaviour,
+    endpoints::{Received, Reply},
+};
 use tidings_delivery::webhook::{Consent, ask_consent};
 
 use crate::{

@@ -1,7 +1,7 @@
 //! The headers that a user adds, and what none of them may be (S7).
 
 use serde_json::{Value, json};
-use testkit::receiver::Received;
+use testkit::endpoints::Received;
 use tidings_api::{RESERVED_HEADER_PREFIXES, RESERVED_HEADERS};
 
 use crate::{

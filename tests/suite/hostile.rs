@@ -2,7 +2,7 @@
 
 use std::{future::Future, sync::Arc, time::Duration};
 
-use testkit::{Authority, RawServer, raw::read_request};
+use testkit::{Authority, RawServer, endpoints::read_request};
 use tidings_api::AttemptReason;
 use tidings_delivery::{
     egress::{Answer, SendError},

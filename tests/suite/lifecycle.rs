@@ -298,7 +298,7 @@ async fn logs_status_and_metrics_hold_no_secret_no_token_and_no_answer() {
     let world = World::new("canary").await;
     world.secret(CLIENT.1).await;
     world.subscriber("shop", |_| ()).await;
-    let body = testkit::exchange::Reply::status(500).body("canary-in-the-answer");
+    let body = testkit::endpoints::Reply::status(500).body("canary-in-the-answer");
     world.receiver.answer_next(&path("shop"), 1, &Behaviour::reply(body));
     let operator = world.start(&["--egress-allow-cidr", "127.0.0.0/8", "--log-level", "trace"]).await;
     operator.ready(PATIENCE).await.unwrap();

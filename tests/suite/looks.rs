@@ -6,9 +6,8 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use testkit::{
-    ApiProxy, Behaviour, ControlPlane, Operator,
-    api_proxy::{Call, Treatment},
-    chart,
+    ApiProxy, Behaviour, ControlPlane, Operator, chart,
+    proxies::{Call, Treatment},
 };
 use tokio::time::{Instant, sleep};
 
@@ -133,7 +132,7 @@ async fn a_subscriber_whose_first_reconcile_takes_long_says_at_which_step_it_is(
     let ready = world.until_reason("shop", "Operational").await;
     assert!(condition(&ready, "Reconciling").is_null());
     let audit = world.plane.audit().await.unwrap();
-    let is_write = |event: &&testkit::audit::AuditEvent| {
+    let is_write = |event: &&testkit::control_plane::AuditEvent| {
         event.verb == "patch" && event.resource.starts_with("subscribers") && event.namespace == world.namespace
     };
     let writes = audit.iter().filter(is_write).filter(|event| event.user.ends_with(":tidings")).count();

@@ -7,7 +7,7 @@ use std::{
 };
 
 use futures::{FutureExt, future::join_all};
-use testkit::{Authority, NameServer, RawServer, Receiver, folder::Folder, name_server::Answer};
+use testkit::{Authority, NameServer, RawServer, Receiver, endpoints::NameAnswer, folder::Folder};
 use tidings_delivery::egress::{ClusterDomain, Dns, Egress, Policy, SendError, Trust};
 use tokio::time::{Instant, sleep};
 
@@ -55,8 +55,8 @@ async fn s21_names_that_no_name_server_answers_for_delay_no_other_namespace() {
     .await
     .unwrap();
     let names = NameServer::start(|name| match name {
-        "hooks.healthy.example" => Answer::address(HOME),
-        _ => Answer::Silence,
+        "hooks.healthy.example" => NameAnswer::address(HOME),
+        _ => NameAnswer::Silence,
     });
     let names = names.unwrap();
     let egress = asking(&names, allowing("127.0.0.1"));
@@ -80,8 +80,8 @@ async fn s21_names_that_no_name_server_answers_for_delay_no_other_namespace() {
 #[tokio::test]
 async fn s21_a_look_up_that_nobody_waits_for_any_more_leaves_its_place_to_the_next() {
     let names = NameServer::start(|name| match name {
-        "hooks.example" => Answer::address(HOME),
-        _ => Answer::Silence,
+        "hooks.example" => NameAnswer::address(HOME),
+        _ => NameAnswer::Silence,
     });
     let names = names.unwrap();
     let client = asking(&names, allowing("127.0.0.1")).client("test", &Trust::default()).unwrap();
@@ -102,8 +102,8 @@ async fn s21_a_look_up_that_nobody_waits_for_any_more_leaves_its_place_to_the_ne
 #[tokio::test]
 async fn s21_a_name_is_asked_for_once_however_many_wait_and_what_came_serves_for_its_time() {
     let names = NameServer::start(|name| match name {
-        "hooks.example" => Answer::Addresses(vec![HOME], 20),
-        _ => Answer::NoSuchName,
+        "hooks.example" => NameAnswer::Addresses(vec![HOME], 20),
+        _ => NameAnswer::NoSuchName,
     });
     let names = names.unwrap();
     let client = asking(&names, allowing("127.0.0.1")).client("test", &Trust::default()).unwrap();
@@ -121,7 +121,7 @@ async fn s21_a_name_is_asked_for_once_however_many_wait_and_what_came_serves_for
 
 #[tokio::test]
 async fn s21_a_name_goes_out_as_it_is_written_and_is_never_looked_for_elsewhere() {
-    let names = NameServer::start(|_| Answer::NoSuchName).unwrap();
+    let names = NameServer::start(|_| NameAnswer::NoSuchName).unwrap();
     let hosts = [
         ("acme.dev", "acme.dev"),
         ("Hooks.Acme.DEV.", "hooks.acme.dev"),
@@ -142,7 +142,7 @@ async fn s21_a_name_goes_out_as_it_is_written_and_is_never_looked_for_elsewhere(
 
 #[tokio::test]
 async fn s21_the_hosts_file_comes_before_the_name_servers_and_is_read_again() {
-    let names = NameServer::start(|_| Answer::NoSuchName).unwrap();
+    let names = NameServer::start(|_| NameAnswer::NoSuchName).unwrap();
     let folder = Folder::new("hosts").unwrap();
     let hosts = folder.write("hosts", "127.0.0.1 localhost\n127.0.0.1 hooks.example.com\n").unwrap();
     let dns = |servers| Dns::new(servers, ClusterDomain::default()).with_files(folder.path().join("none"), &hosts);
@@ -167,11 +167,11 @@ async fn s21_the_hosts_file_comes_before_the_name_servers_and_is_read_again() {
 #[tokio::test]
 async fn s23_whether_a_name_inside_the_cluster_exists_cannot_be_told() {
     let names = NameServer::start(|name| match name {
-        "vault.infra.svc.cluster.local" => Answer::address(Ipv4Addr::new(10, 0, 0, 9)),
-        "public.infra.svc.cluster.local" => Answer::address(Ipv4Addr::new(93, 184, 216, 34)),
-        "hooks.shop.svc.cluster.local" => Answer::address(HOME),
-        "lost.infra.svc.cluster.local" => Answer::Silence,
-        _ => Answer::NoSuchName,
+        "vault.infra.svc.cluster.local" => NameAnswer::address(Ipv4Addr::new(10, 0, 0, 9)),
+        "public.infra.svc.cluster.local" => NameAnswer::address(Ipv4Addr::new(93, 184, 216, 34)),
+        "hooks.shop.svc.cluster.local" => NameAnswer::address(HOME),
+        "lost.infra.svc.cluster.local" => NameAnswer::Silence,
+        _ => NameAnswer::NoSuchName,
     });
     let names = names.unwrap();
     for policy in [Policy::default(), allowing("127.0.0.0/8")] {
@@ -196,9 +196,9 @@ async fn s23_the_flags_of_the_operator_take_away_what_others_open() {
     let tls = world.authority.server_config(&["hooks.acme.example"]);
     let receiver = Receiver::start_with(tls, world.tokens.tokens()).await.unwrap();
     let names = NameServer::start(|name| match name {
-        "hooks.acme.example" => Answer::address(HOME),
-        "denied.acme.example" => Answer::address(Ipv4Addr::new(127, 0, 0, 2)),
-        _ => Answer::NoSuchName,
+        "hooks.acme.example" => NameAnswer::address(HOME),
+        "denied.acme.example" => NameAnswer::address(Ipv4Addr::new(127, 0, 0, 2)),
+        _ => NameAnswer::NoSuchName,
     });
     let names = names.unwrap();
     let (server, webhook) = (names.address().to_string(), receiver.url("/").parse::<url::Url>().unwrap());

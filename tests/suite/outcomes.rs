@@ -1,7 +1,7 @@
 //! What a Notification's status says for each kind of answer.
 
 use serde_json::json;
-use testkit::{Behaviour, exchange::Reply};
+use testkit::{Behaviour, endpoints::Reply};
 
 use crate::world::{CLIENT, World, condition, path};
 

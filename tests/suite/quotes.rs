@@ -8,7 +8,7 @@ use base64::{Engine, engine::general_purpose::STANDARD};
 use k8s_openapi::api::core::v1::Secret;
 use kube::{Api, Client, Config};
 use serde_json::json;
-use testkit::{RawServer, raw::read_request};
+use testkit::{RawServer, endpoints::read_request};
 use tidings::telemetry::{self, LogFormat};
 use tokio::io::AsyncWriteExt;
 use tracing::level_filters::LevelFilter;

@@ -10,7 +10,7 @@ use std::{
 
 use kube::Api;
 use serde_json::{Value, json};
-use testkit::{ApiProxy, Behaviour, ControlPlane, Part, api_proxy::Treatment};
+use testkit::{ApiProxy, Behaviour, ControlPlane, Part, proxies::Treatment};
 use tokio::time::sleep;
 
 use tidings::{

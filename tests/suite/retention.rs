@@ -5,10 +5,9 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 use testkit::{
-    ApiProxy, Behaviour, Operator,
-    api_proxy::{Call, Treatment},
-    audit::AuditEvent,
-    chart,
+    ApiProxy, Behaviour, Operator, chart,
+    control_plane::AuditEvent,
+    proxies::{Call, Treatment},
 };
 use tokio::time::{Instant, sleep};
 

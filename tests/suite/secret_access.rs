@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 use testkit::{
     ControlPlane,
-    kubectl::{Kubectl, Output},
+    control_plane::{Kubectl, Output},
 };
 
 use crate::{

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use testkit::{Behaviour, exchange::Reply};
+use testkit::{Behaviour, endpoints::Reply};
 
 use crate::world::{CLIENT, PATIENCE, World, condition, path};
 

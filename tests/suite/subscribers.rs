@@ -1,7 +1,7 @@
 //! What a Subscriber's conditions say, and how each heals without a restart.
 
 use serde_json::{Value, json};
-use testkit::{Behaviour, audit::AuditEvent};
+use testkit::{Behaviour, control_plane::AuditEvent};
 
 use crate::world::{CLIENT, PATIENCE, World, condition};
 
@@ -162,7 +162,7 @@ async fn basic_and_post_authentication_audience_and_parameters_reach_the_token_s
     world.until_reason("post", "Operational").await;
     let requests = world.tokens.requests();
     let methods: Vec<_> = requests.iter().map(|request| request.authentication).collect();
-    use testkit::token_service::ClientAuthentication::{Basic, Post};
+    use testkit::endpoints::ClientAuthentication::{Basic, Post};
     assert_eq!(methods, [Some(Basic), Some(Post)]);
     assert_eq!(requests[1].audience(), Some("https://hooks.example.com"));
     let resources: Vec<_> = requests.iter().map(|request| request.fields.get("resource")).collect();

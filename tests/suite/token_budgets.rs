@@ -6,7 +6,10 @@ use std::{
 };
 
 use serde_json::{Value, json};
-use testkit::{Behaviour, chart, exchange::Reply, token_service::TokenRequest};
+use testkit::{
+    Behaviour, chart,
+    endpoints::{Reply, TokenRequest},
+};
 use tokio::time::sleep;
 
 use crate::world::{CLIENT, PATIENCE, World, condition, path};

@@ -13,8 +13,7 @@ use futures::future::join_all;
 use http::HeaderValue;
 use testkit::{
     Authority, Behaviour, Client, TokenService,
-    exchange::Reply,
-    token_service::{ClientAuthentication as Method, TokenRequest as Received},
+    endpoints::{ClientAuthentication as Method, Reply, TokenRequest as Received},
 };
 use tidings_delivery::{
     egress::{Egress, Policy, SendError, Trust},

@@ -4,7 +4,7 @@
 use std::{collections::BTreeMap, env, fmt::Write, fs};
 
 use serde_json::{Value, json};
-use testkit::{Behaviour, exchange::Reply};
+use testkit::{Behaviour, endpoints::Reply};
 use tidings_api::SubscriberReason as Reason;
 
 use crate::{

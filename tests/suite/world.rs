@@ -7,7 +7,9 @@ use futures::StreamExt;
 use http::Method;
 use kube::{Api, api::PostParams};
 use serde_json::{Value, json};
-use testkit::{ApiProxy, Authority, Client, ControlPlane, Operator, Receiver, TokenService, chart, receiver::Received};
+use testkit::{
+    ApiProxy, Authority, Client, ControlPlane, Operator, Receiver, TokenService, chart, endpoints::Received,
+};
 use tidings_api::Notification;
 use tokio::time::{Instant, sleep};
 
@@ -96,7 +98,7 @@ impl World {
     }
 
     /// kubectl in the namespace.
-    pub async fn kubectl(&self, args: &[&str]) -> testkit::kubectl::Output {
+    pub async fn kubectl(&self, args: &[&str]) -> testkit::control_plane::Output {
         self.plane.kubectl(&[&["-n", &self.namespace], args].concat()).await.unwrap()
     }
 

@@ -1,7 +1,7 @@
 use std::time::{Duration, Instant};
 
-use tidings_testkit::api_proxy::{Call, Treatment};
-use tidings_testkit::kubectl::{Kubectl, Output};
+use tidings_testkit::control_plane::{Kubectl, Output};
+use tidings_testkit::proxies::{Call, Treatment};
 use tidings_testkit::{ApiProxy, ControlPlane};
 
 struct Behind {

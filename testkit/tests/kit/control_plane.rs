@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use tidings_testkit::kubectl::Kubectl;
+use tidings_testkit::control_plane::Kubectl;
 use tidings_testkit::{ControlPlane, Part};
 
 use crate::process::{is_alive, until};

@@ -1,5 +1,5 @@
 use base64::{Engine, engine::general_purpose::STANDARD};
-use tidings_testkit::token_service::ClientAuthentication;
+use tidings_testkit::endpoints::ClientAuthentication;
 use tidings_testkit::{Authority, Client, Hydra, Receiver};
 
 use crate::client::{Answer, send};

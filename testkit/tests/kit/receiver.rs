@@ -1,8 +1,8 @@
 use std::io::ErrorKind;
 use std::time::{Duration, Instant};
 
-use tidings_testkit::exchange::Reply;
-use tidings_testkit::token_book::TokenBook;
+use tidings_testkit::endpoints::Reply;
+use tidings_testkit::endpoints::TokenBook;
 use tidings_testkit::{Authority, Behaviour, Receiver};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 

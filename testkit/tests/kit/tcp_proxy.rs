@@ -1,7 +1,7 @@
 use std::io::ErrorKind;
 use std::time::{Duration, Instant};
 
-use tidings_testkit::tcp_proxy::Link;
+use tidings_testkit::proxies::Link;
 use tidings_testkit::{RawServer, TcpProxy};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;

@@ -2,7 +2,7 @@ use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use tidings_testkit::token_service::ClientAuthentication;
+use tidings_testkit::endpoints::ClientAuthentication;
 use tidings_testkit::{Authority, Behaviour, Client, TokenService};
 
 use crate::client::{Answer, send};

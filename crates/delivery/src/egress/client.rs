@@ -327,8 +327,7 @@ mod tests {
 
     use testkit::{
         Authority,
-        exchange::{Answer, Reply, Request},
-        https::{Endpoint, HttpsServer},
+        endpoints::{Answer, Endpoint, HttpsServer, Reply, Request},
     };
     use tokio::{sync::Barrier, time::sleep};
 

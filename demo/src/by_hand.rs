@@ -1,0 +1,72 @@
+//! `KEEP=1`: all is left running, for whoever wants to try it.
+
+use std::time::Duration;
+
+use serde_json::json;
+use testkit::Result;
+use tokio::time::sleep;
+
+use crate::say;
+use crate::stage::{NAMESPACE, Stage};
+use crate::transcript::request_text;
+
+/// Tells how to try it and shows each request that arrives, until Ctrl-C.
+pub(crate) async fn until_interrupted(stage: &Stage) -> Result<()> {
+    let notification = json!({
+        "apiVersion": "tidings.dev/v1alpha1",
+        "kind": "Notification",
+        "metadata": {"name": "by-hand", "namespace": NAMESPACE},
+        "spec": {
+            "subscriberRef": {"name": "acme"},
+            "event": {"source": "/by/hand", "type": "com.example.tried", "data": {"hello": "world"}},
+        },
+    });
+    let file = stage.folder.write("notification.yaml", &serde_yaml::to_string(&notification).unwrap_or_default())?;
+    let kubectl = stage.cluster.kubectl();
+    say("All is left running. In another terminal:");
+    println!(
+        "
+export KUBECONFIG={kubeconfig}
+alias k='{kubectl} -n {NAMESPACE}'
+
+k apply -f {file}
+k wait --for=jsonpath='{{.status.completionTime}}' ntf/by-hand
+k get subscribers,notifications
+k explain notification.spec.event
+k patch subr acme --type=merge -p '{{\"spec\":{{\"suspend\":true}}}}'
+k patch subr acme --type=merge -p '{{\"spec\":{{\"suspend\":false}}}}'
+k patch secret acme-oauth -p '{{\"stringData\":{{\"client_secret\":\"wrong\"}}}}'     # the Subscriber says TokenRejected
+k patch secret acme-oauth -p '{{\"stringData\":{{\"client_secret\":\"s3cr3t-for-the-demo\"}}}}'
+k label ntf by-hand --overwrite tidings.dev/replay=$(date +%s)                    # sends the event again
+k annotate subr acme --overwrite tidings.dev/test-requested-at=$(date +%s)        # sends one test event; see k describe subr acme
+k annotate subr acme --overwrite tidings.dev/reconcile-requested-at=$(date +%s)   # ends a pause, an open circuit and the like
+curl http://{admin}/metrics
+
+The operator's log: {log}
+The webhook: {webhook}, the token service: {tokens}
+Requests that arrive are shown here. Ctrl-C ends everything.
+",
+        kubeconfig = kubectl.kubeconfig().display(),
+        kubectl = kubectl.program().display(),
+        file = file.display(),
+        admin = stage.operator.admin_address(),
+        log = stage.operator.process().log_file().display(),
+        webhook = stage.receiver.url("/"),
+        tokens = stage.tokens.url(),
+    );
+    tokio::select! {
+        interrupted = tokio::signal::ctrl_c() => Ok(interrupted?),
+        () = show_arrivals(stage) => Ok(()),
+    }
+}
+
+async fn show_arrivals(stage: &Stage) {
+    let mut shown = stage.receiver.requests().len();
+    loop {
+        sleep(Duration::from_millis(200)).await;
+        for request in stage.receiver.requests().split_off(shown) {
+            println!("{}", request_text(&request));
+            shown += 1;
+        }
+    }
+}

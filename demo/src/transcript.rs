@@ -1,0 +1,50 @@
+//! What there is to see once all is delivered.
+
+use testkit::Result;
+use testkit::endpoints::Received;
+
+use crate::say;
+use crate::stage::{NAMESPACE, Stage};
+
+/// Prints what arrived, and what kubectl tells.
+pub(crate) async fn print(stage: &Stage, notifications: &[String]) -> Result<()> {
+    say("What arrived at the webhook:");
+    for request in stage.receiver.requests() {
+        println!("{}", request_text(&request));
+    }
+    say("What kubectl tells:");
+    kubectl(stage, &["get", "subscribers,notifications", "-n", NAMESPACE]).await?;
+    if let Some(name) = notifications.first() {
+        kubectl(stage, &["describe", "notification", name, "-n", NAMESPACE]).await?;
+    }
+    Ok(())
+}
+
+/// Runs kubectl for the eyes of the user.
+async fn kubectl(stage: &Stage, args: &[&str]) -> Result<()> {
+    println!("$ kubectl {}", args.join(" "));
+    println!("{}", stage.cluster.kubectl().run(args).await?.ok()?);
+    Ok(())
+}
+
+/// The request as HTTP shows it, the token shortened, JSON made readable.
+pub(crate) fn request_text(request: &Received) -> String {
+    let mut text = format!("{} {} HTTP/1.1\n", request.method, request.path);
+    for (name, value) in &request.headers {
+        let value = String::from_utf8_lossy(value.as_bytes());
+        let value = if name == "authorization" { shortened(&value) } else { value.into_owned() };
+        text.push_str(&format!("{name}: {value}\n"));
+    }
+    let body = match request.json() {
+        Some(json) => format!("{json:#}"),
+        None => String::from_utf8_lossy(&request.body).trim_end().to_owned(),
+    };
+    let answered = request.answered.map_or("no answer".to_owned(), |status| format!("answered with {status}"));
+    format!("{text}\n{body}\n<- {answered}\n")
+}
+
+fn shortened(authorization: &str) -> String {
+    let (scheme, token) = authorization.split_once(' ').unwrap_or(("", authorization));
+    let start: String = token.chars().take(6).collect();
+    format!("{scheme} {start}… ({} characters)", token.chars().count())
+}

@@ -1,0 +1,292 @@
+//! A real etcd and a real kube-apiserver on loopback.
+
+mod audit;
+mod kubectl;
+mod programs;
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use tokio::net::TcpStream;
+use tokio::sync::{Mutex, OnceCell};
+use tokio::time::sleep;
+
+pub use self::audit::AuditEvent;
+pub use self::kubectl::{Kubectl, Output};
+pub use self::programs::ADMIN_TOKEN;
+use crate::binaries;
+use crate::error::{Error, Result};
+use crate::folder::Folder;
+use crate::loopback::free_address;
+use crate::pki::Authority;
+use crate::process::Process;
+
+const START_LIMIT: Duration = Duration::from_secs(60);
+/// What was only stopped is ready again by then.
+const REVIVAL_LIMIT: Duration = Duration::from_secs(10);
+/// Tries to start, since a free port may be taken by somebody else before we use it.
+const TRIES: u32 = 3;
+
+static SHARED: OnceCell<ControlPlane> = OnceCell::const_new();
+
+/// A control plane of our own: no controller-manager, so no garbage collection and no namespace deletion.
+///
+/// Dropping it kills both programs and removes its folder; so does the end of this process.
+#[derive(Debug)]
+pub struct ControlPlane {
+    // The order is the order of dropping: the API server first, what it stands on after it.
+    api_server: Mutex<Process>,
+    etcd: Mutex<Process>,
+    address: SocketAddr,
+    etcd_address: SocketAddr,
+    ca_file: PathBuf,
+    kubectl: Kubectl,
+    folder: Folder,
+}
+
+/// A program of the control plane.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// kube-apiserver.
+    ApiServer,
+    /// etcd.
+    Etcd,
+}
+
+impl ControlPlane {
+    /// Starts etcd and the API server and waits until the API server is ready.
+    ///
+    /// # Errors
+    /// When the programs are missing (it says how to get them) or not ready in time (with what they printed).
+    pub async fn start() -> Result<Self> {
+        Self::start_logging_to(None).await
+    }
+
+    /// The same, with the logs of both programs in this folder, where they outlive the control plane (None: in its own).
+    ///
+    /// # Errors
+    /// As [`ControlPlane::start`].
+    pub async fn start_logging_to(logs: Option<&Path>) -> Result<Self> {
+        let mut tries = 1;
+        loop {
+            match Self::try_start(logs).await {
+                Err(error) if tries < TRIES && error.to_string().contains("address already in use") => tries += 1,
+                result => return result,
+            }
+        }
+    }
+
+    /// The one control plane that all tests of a test binary share; the first caller starts it.
+    ///
+    /// # Errors
+    /// As [`ControlPlane::start`].
+    pub async fn shared() -> Result<&'static Self> {
+        SHARED.get_or_try_init(Self::start).await
+    }
+
+    async fn try_start(logs: Option<&Path>) -> Result<Self> {
+        let (etcd, api_server) = (binaries::find("etcd")?, binaries::find("kube-apiserver")?);
+        let folder = Folder::new("control-plane")?;
+        let logs = logs.unwrap_or(folder.path());
+        let authority = Authority::new();
+        let ca_file = folder.write("ca.crt", authority.ca_pem())?;
+        let address = free_address()?;
+        let etcd_address = free_address()?;
+        let etcd = programs::etcd(etcd, &folder, logs, etcd_address, free_address()?);
+        let api_server = programs::api_server(api_server, &folder, logs, &authority, address, etcd_address)?;
+        let kubeconfig =
+            folder.write("admin.kubeconfig", &programs::kubeconfig(address, &ca_file, programs::ADMIN_TOKEN))?;
+        let plane = Self {
+            etcd: Mutex::new(Process::start(etcd).await?),
+            api_server: Mutex::new(Process::start(api_server).await?),
+            address,
+            etcd_address,
+            ca_file,
+            kubectl: Kubectl::new(&kubeconfig),
+            folder,
+        };
+        plane.ready(START_LIMIT).await?;
+        Ok(plane)
+    }
+
+    /// Waits until the API server says that it is ready.
+    ///
+    /// # Errors
+    /// When it is not within `limit`, or has ended: with the last lines of both logs.
+    pub async fn ready(&self, limit: Duration) -> Result<()> {
+        let end = Instant::now() + limit;
+        loop {
+            // The port opens late in the start; asking it first spares us many processes.
+            if TcpStream::connect(self.address).await.is_ok() {
+                let args = ["get", "--raw", "/readyz", "--request-timeout=5s"];
+                if self.kubectl.run(&args).await?.success {
+                    return Ok(());
+                }
+            }
+            let (api_server, etcd) = (self.api_server.lock().await, self.etcd.lock().await);
+            let ended = api_server.exit_code().is_some() || etcd.exit_code().is_some();
+            if ended || Instant::now() > end {
+                let what = if ended { "ended" } else { "is not ready" };
+                let (api_server, etcd) = (api_server.log_tail(15), etcd.log_tail(15));
+                return Err(Error::new(format!("the control plane {what}\n{api_server}\n{etcd}")));
+            }
+            drop((api_server, etcd));
+            sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    /// The address of the API server, `https://127.0.0.1:…`.
+    #[must_use]
+    pub fn url(&self) -> String {
+        format!("https://{}", self.address)
+    }
+
+    /// The same without its scheme.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Where etcd serves its clients, over plain HTTP.
+    #[must_use]
+    pub fn etcd_address(&self) -> SocketAddr {
+        self.etcd_address
+    }
+
+    /// The certificate of the CA that the API server's certificate is from.
+    #[must_use]
+    pub fn ca_file(&self) -> &Path {
+        &self.ca_file
+    }
+
+    /// The folder of this control plane: for logs, kubeconfigs and what a test wants to put there.
+    #[must_use]
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// A kubeconfig with all rights.
+    #[must_use]
+    pub fn admin_kubeconfig(&self) -> &Path {
+        self.kubectl.kubeconfig()
+    }
+
+    /// A kubeconfig with a bearer token, for example one of a ServiceAccount (`kubectl create token`).
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub fn kubeconfig_for_token(&self, name: &str, token: &str) -> Result<PathBuf> {
+        self.folder.write(&format!("{name}.kubeconfig"), &programs::kubeconfig(self.address, &self.ca_file, token))
+    }
+
+    /// The same with all rights or the rights of a token, for an API server behind a proxy: at this address, with a
+    /// certificate of the authority in this file.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub fn kubeconfig_through(
+        &self,
+        name: &str,
+        address: SocketAddr,
+        ca_file: &Path,
+        token: Option<&str>,
+    ) -> Result<PathBuf> {
+        let token = token.unwrap_or(programs::ADMIN_TOKEN);
+        self.folder.write(&format!("{name}.kubeconfig"), &programs::kubeconfig(address, ca_file, token))
+    }
+
+    /// kubectl with all rights.
+    #[must_use]
+    pub fn admin(&self) -> &Kubectl {
+        &self.kubectl
+    }
+
+    /// Runs kubectl with all rights; see [`Kubectl::run`].
+    ///
+    /// # Errors
+    /// As [`Kubectl::run`].
+    pub async fn kubectl(&self, args: &[&str]) -> Result<Output> {
+        self.kubectl.run(args).await
+    }
+
+    /// Every request that the API server has answered so far, oldest first.
+    ///
+    /// An entry may follow its answer by a moment: where a test counts, wait until what must be there is there.
+    ///
+    /// # Errors
+    /// When the audit log cannot be read.
+    pub async fn audit(&self) -> Result<Vec<AuditEvent>> {
+        let log = self.folder.path().join("audit.log");
+        tokio::task::spawn_blocking(move || audit::read(&log)).await.map_err(|error| Error::new(error.to_string()))?
+    }
+
+    /// Sends a signal (`STOP`, `CONT`, `KILL`) to one of the programs.
+    ///
+    /// # Errors
+    /// When it has ended.
+    pub async fn signal(&self, part: Part, signal: &str) -> Result<()> {
+        self.part(part).lock().await.signal(signal).await
+    }
+
+    /// Kills one of the programs (if it runs), starts it again on the same port with the same data, and waits until
+    /// the API server is ready.
+    ///
+    /// # Errors
+    /// As [`ControlPlane::ready`].
+    pub async fn restart(&self, part: Part) -> Result<()> {
+        self.part(part).lock().await.restart().await?;
+        self.ready(START_LIMIT).await
+    }
+
+    /// [`ControlPlane::restart`] for the API server.
+    ///
+    /// # Errors
+    /// As [`ControlPlane::ready`].
+    pub async fn restart_api_server(&self) -> Result<()> {
+        self.restart(Part::ApiServer).await
+    }
+
+    /// Has both programs run and be ready, whether they were stopped, killed, or neither.
+    ///
+    /// # Errors
+    /// As [`ControlPlane::ready`].
+    pub async fn revive(&self) -> Result<()> {
+        for part in [Part::Etcd, Part::ApiServer] {
+            let process = self.part(part).lock().await;
+            // One that has ended is no error here.
+            let _ = process.signal("CONT").await;
+        }
+        if self.ready(REVIVAL_LIMIT).await.is_ok() {
+            return Ok(());
+        }
+        for part in [Part::Etcd, Part::ApiServer] {
+            self.part(part).lock().await.restart().await?;
+        }
+        self.ready(START_LIMIT).await
+    }
+
+    /// Kills one of the programs, and starts it again `after` this, without waiting until it is ready.
+    ///
+    /// # Errors
+    /// When it cannot be killed or started.
+    pub async fn kill_for(&self, part: Part, after: Duration) -> Result<()> {
+        // Held meanwhile: nobody else restarts it.
+        let mut process = self.part(part).lock().await;
+        process.kill().await?;
+        sleep(after).await;
+        process.restart().await
+    }
+
+    /// The process ids of the API server and of etcd.
+    pub async fn pids(&self) -> [u32; 2] {
+        [self.api_server.lock().await.pid(), self.etcd.lock().await.pid()]
+    }
+
+    fn part(&self, part: Part) -> &Mutex<Process> {
+        match part {
+            Part::ApiServer => &self.api_server,
+            Part::Etcd => &self.etcd,
+        }
+    }
+}

@@ -1,0 +1,102 @@
+//! How the token service answers a request.
+
+use std::collections::HashMap;
+use std::sync::Mutex;
+use std::time::Duration;
+
+use http::Method;
+use serde_json::{Map, Value, json};
+
+use crate::endpoints::exchange::{Answer, Reply, Request};
+use crate::endpoints::https::Endpoint;
+use crate::endpoints::script::{Behaviour, Scripts};
+use crate::endpoints::token_book::TokenBook;
+use crate::endpoints::token_client::Client;
+use crate::endpoints::token_request::{self, Credentials, Fields, Refusal, TokenRequest};
+
+/// What the token service knows, plans and has seen.
+#[derive(Default)]
+pub(crate) struct TokenEndpoint {
+    pub(crate) clients: Mutex<HashMap<String, Client>>,
+    pub(crate) expires_in: Mutex<Option<Duration>>,
+    pub(crate) book: TokenBook,
+    pub(crate) scripts: Scripts,
+    pub(crate) requests: Mutex<Vec<TokenRequest>>,
+}
+
+impl Endpoint for TokenEndpoint {
+    async fn answer(&self, request: Request) -> Answer {
+        let fields = token_request::fields(&request);
+        let credentials = token_request::credentials(&request, &fields);
+        let named = credentials.as_ref().ok();
+        let mut record = TokenRequest {
+            arrived: request.arrived,
+            arrived_at: request.arrived_at,
+            path: request.path.clone(),
+            client_id: named.map(|who| who.id.clone()).or_else(|| fields.get("client_id").map(str::to_owned)),
+            authentication: named.map(|who| who.method),
+            fields,
+            answered: None,
+            error: None,
+        };
+        let behaviour = self.scripts.take(&request.path).unwrap_or_else(|| {
+            let outcome = self.token(&request, &record.fields, credentials);
+            record.error = outcome.as_ref().err().map(|refusal| refusal.code);
+            Behaviour::reply(reply(&request.method, outcome))
+        });
+        record.answered = behaviour.immediate_status();
+        let number = {
+            let mut requests = self.requests.lock().unwrap();
+            requests.push(record);
+            requests.len() - 1
+        };
+        behaviour.perform(|status| self.requests.lock().unwrap()[number].answered = status).await
+    }
+}
+
+impl TokenEndpoint {
+    fn token(
+        &self,
+        request: &Request,
+        fields: &Fields,
+        credentials: Result<Credentials, Refusal>,
+    ) -> Result<Value, Refusal> {
+        if request.method != Method::POST {
+            return Err(Refusal::new("invalid_request", "the method is not POST"));
+        }
+        token_request::check_form(request, fields)?;
+        let client = self.authenticate(&credentials?)?;
+        token_request::check_grant(fields)?;
+        let scopes = token_request::scopes(fields, &client.scopes)?;
+        let life = *self.expires_in.lock().unwrap();
+        let mut token = Map::new();
+        token.insert("access_token".into(), self.book.issue(&client.id, &scopes, life).into());
+        token.insert("token_type".into(), "Bearer".into());
+        token.extend(life.map(|life| ("expires_in".into(), life.as_secs().into())));
+        token.insert("scope".into(), scopes.join(" ").into());
+        Ok(token.into())
+    }
+
+    fn authenticate(&self, credentials: &Credentials) -> Result<Client, Refusal> {
+        let client = self.clients.lock().unwrap().get(&credentials.id).cloned();
+        let unknown = || Refusal::new("invalid_client", "unknown client or wrong secret");
+        client.filter(|client| client.secret == credentials.secret).ok_or_else(unknown)
+    }
+}
+
+/// The answer as sections 5.1 and 5.2 want it.
+fn reply(method: &Method, outcome: Result<Value, Refusal>) -> Reply {
+    let (reply, body) = match outcome {
+        Ok(token) => (Reply::status(200), token),
+        Err(Refusal { code, description }) => {
+            let reply = match code {
+                _ if method != Method::POST => Reply::status(405).header("allow", "POST"),
+                "invalid_client" => Reply::status(401).header("www-authenticate", r#"Basic realm="token service""#),
+                _ => Reply::status(400),
+            };
+            (reply, json!({"error": code, "error_description": description}))
+        }
+    };
+    let reply = reply.header("content-type", "application/json").header("cache-control", "no-store");
+    reply.header("pragma", "no-cache").body(body.to_string())
+}

@@ -1,0 +1,163 @@
+//! A token request as RFC 6749 wants it: read and checked, with the error codes of section 5.2.
+
+use std::time::{Instant, SystemTime};
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use http::header::{AUTHORIZATION, CONTENT_TYPE};
+
+use crate::endpoints::exchange::Request;
+use crate::endpoints::token_client::ClientAuthentication;
+
+/// The fields of a form, in their order.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Fields(pub Vec<(String, String)>);
+
+/// A request for a token, as it arrived and as it was answered.
+#[derive(Clone, Debug)]
+pub struct TokenRequest {
+    /// When it arrived.
+    pub arrived: Instant,
+    /// The same by the clock on the wall.
+    pub arrived_at: SystemTime,
+    /// The path it came to.
+    pub path: String,
+    /// The client id it names, if any.
+    pub client_id: Option<String>,
+    /// Its way of client authentication, if it can be told.
+    pub authentication: Option<ClientAuthentication>,
+    /// All form fields, client secret included.
+    pub fields: Fields,
+    /// The status of the answer, from when it is handed to the connection; none before (delay, hang, reset).
+    pub answered: Option<u16>,
+    /// The OAuth error code of the answer, if it is one of this service's own.
+    pub error: Option<&'static str>,
+}
+
+/// An error code of RFC 6749, section 5.2, with the words that go into `error_description`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Refusal {
+    pub(crate) code: &'static str,
+    pub(crate) description: String,
+}
+
+/// Who the client says it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Credentials {
+    pub(crate) id: String,
+    pub(crate) secret: String,
+    pub(crate) method: ClientAuthentication,
+}
+
+impl Fields {
+    /// The value of a field.
+    #[must_use]
+    pub fn get(&self, name: &str) -> Option<&str> {
+        self.0.iter().find(|(field, _)| field == name).map(|(_, value)| value.as_str())
+    }
+}
+
+impl TokenRequest {
+    /// The scopes asked for, as one text.
+    #[must_use]
+    pub fn scope(&self) -> Option<&str> {
+        self.fields.get("scope")
+    }
+
+    /// The audience asked for.
+    #[must_use]
+    pub fn audience(&self) -> Option<&str> {
+        self.fields.get("audience")
+    }
+}
+
+impl Refusal {
+    pub(crate) fn new(code: &'static str, description: impl Into<String>) -> Self {
+        Self { code, description: description.into() }
+    }
+
+    fn invalid_request(description: impl Into<String>) -> Self {
+        Self::new("invalid_request", description)
+    }
+}
+
+/// The fields of the body. A field without a value counts as absent (section 3.2).
+pub(crate) fn fields(request: &Request) -> Fields {
+    let pairs = form_urlencoded::parse(&request.body).into_owned();
+    Fields(pairs.filter(|(_, value)| !value.is_empty()).collect())
+}
+
+/// Checks the form of the request: content type, and no field more than once (section 3.2).
+pub(crate) fn check_form(request: &Request, fields: &Fields) -> Result<(), Refusal> {
+    let content_type = request.headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let media_type = content_type.split(';').next().unwrap_or_default().trim();
+    if !media_type.eq_ignore_ascii_case("application/x-www-form-urlencoded") {
+        return Err(Refusal::invalid_request(format!("the content type is {content_type:?}")));
+    }
+    if request.query.is_some() {
+        return Err(Refusal::invalid_request("parameters go in the body, never in the URL"));
+    }
+    for (number, (name, _)) in fields.0.iter().enumerate() {
+        if fields.0[..number].iter().any(|(earlier, _)| earlier == name) {
+            return Err(Refusal::invalid_request(format!("{name} is given more than once")));
+        }
+    }
+    Ok(())
+}
+
+/// Reads the client's credentials: by HTTP Basic or in the body, never both (section 2.3).
+pub(crate) fn credentials(request: &Request, fields: &Fields) -> Result<Credentials, Refusal> {
+    let header = request.headers.get(AUTHORIZATION);
+    match (header, fields.get("client_secret")) {
+        (Some(_), Some(_)) => Err(Refusal::invalid_request("two ways of client authentication at once")),
+        (Some(header), None) => {
+            let basic = header.to_str().ok().and_then(basic);
+            let basic = basic.ok_or_else(|| Refusal::new("invalid_client", "the Authorization header is not Basic"))?;
+            match fields.get("client_id") {
+                Some(id) if id != basic.id => Err(Refusal::invalid_request("two different client ids")),
+                _ => Ok(basic),
+            }
+        }
+        (None, Some(secret)) => {
+            let id = fields.get("client_id").ok_or_else(|| Refusal::invalid_request("there is no client_id"))?;
+            let (id, secret) = (id.to_owned(), secret.to_owned());
+            Ok(Credentials { id, secret, method: ClientAuthentication::Post })
+        }
+        (None, None) => Err(Refusal::new("invalid_client", "there is no client authentication")),
+    }
+}
+
+/// Id and secret are form-urlencoded each before they become Basic's user and password (section 2.3.1).
+fn basic(header: &str) -> Option<Credentials> {
+    let (scheme, encoded) = header.split_once(' ')?;
+    if !scheme.eq_ignore_ascii_case("basic") {
+        return None;
+    }
+    let decoded = String::from_utf8(STANDARD.decode(encoded.trim()).ok()?).ok()?;
+    let (id, secret) = decoded.split_once(':')?;
+    Some(Credentials { id: form_decoded(id), secret: form_decoded(secret), method: ClientAuthentication::Basic })
+}
+
+fn form_decoded(text: &str) -> String {
+    let spaced = text.replace('+', " ");
+    percent_encoding::percent_decode_str(&spaced).decode_utf8_lossy().into_owned()
+}
+
+/// The only grant of this service (section 4.4).
+pub(crate) fn check_grant(fields: &Fields) -> Result<(), Refusal> {
+    match fields.get("grant_type") {
+        Some("client_credentials") => Ok(()),
+        Some(other) => Err(Refusal::new("unsupported_grant_type", format!("{other:?} is not supported"))),
+        None => Err(Refusal::invalid_request("there is no grant_type")),
+    }
+}
+
+/// The scopes to grant: those asked for if all are allowed, all allowed ones if none is asked for (section 3.3).
+pub(crate) fn scopes(fields: &Fields, allowed: &[String]) -> Result<Vec<String>, Refusal> {
+    let Some(asked) = fields.get("scope") else { return Ok(allowed.to_vec()) };
+    let is_scope = |text: &str| !text.is_empty() && text.bytes().all(|b| matches!(b, 0x21 | 0x23..=0x5B | 0x5D..=0x7E));
+    match asked.split(' ').find(|scope| !is_scope(scope) || !allowed.iter().any(|a| a == scope)) {
+        Some(scope) => Err(Refusal::new("invalid_scope", format!("{scope:?} is not allowed"))),
+        None => Ok(asked.split(' ').map(str::to_owned).collect()),
+    }
+}
