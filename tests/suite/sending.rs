@@ -13,7 +13,7 @@ use tidings_delivery::{
     webhook::{Clearance, Delivery, NoAnswer, Outcome, Target, ask_consent},
 };
 
-use crate::tokens::{source_at, source_of, trusting};
+use crate::token_sources::{source_at, source_of, trusting};
 
 /// Nothing takes longer, unless a test wants it to.
 pub const PATIENCE: Duration = Duration::from_secs(20);

@@ -5,7 +5,7 @@ use testkit::endpoints::Received;
 use tidings_api::{RESERVED_HEADER_PREFIXES, RESERVED_HEADERS};
 
 use crate::{
-    refusals::{refusal, subscriber},
+    api::refusals::{refusal, subscriber},
     world::{CLIENT, World, condition, path},
 };
 

@@ -7,7 +7,7 @@ use testkit::loopback::get;
 use tokio::{io::AsyncReadExt, net::TcpStream};
 
 use crate::{
-    chart::{objects, of_kind},
+    api::chart::{objects, of_kind},
     cluster::render_chart,
     world::World,
 };

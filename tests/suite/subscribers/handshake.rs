@@ -9,7 +9,7 @@ use testkit::{
 use tidings_delivery::webhook::{Consent, ask_consent};
 
 use crate::{
-    conformance::{Exchange, PATH, STRUCTURED},
+    delivery::conformance::{Exchange, PATH, STRUCTURED},
     world::{CLIENT, PATIENCE, World, condition, path},
 };
 

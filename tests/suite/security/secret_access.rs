@@ -7,8 +7,8 @@ use testkit::{
 };
 
 use crate::{
+    api::refusals::subscriber,
     cluster::{cluster, namespace},
-    refusals::subscriber,
 };
 
 /// Users of one namespace.

@@ -23,7 +23,7 @@ use tokio::{
 
 use crate::{
     sending::{PATIENCE, Sender, WAYS, Way, allowing},
-    tokens::trusting,
+    token_sources::trusting,
     world::{CLIENT, World, condition},
 };
 
@@ -310,7 +310,7 @@ async fn s04_no_proxy_of_the_environment_is_used() {
     let victim = Victim::at((FORBIDDEN, 0).into()).await;
     let proxy = format!("http://{}", victim.server.address());
     let mut tests = Command::new(std::env::current_exe().unwrap());
-    tests.args(["--exact", "egress::s04_requests_go_straight_to_their_host"]);
+    tests.args(["--exact", "security::egress::s04_requests_go_straight_to_their_host"]);
     for variable in ["http_proxy", "https_proxy", "all_proxy"] {
         tests.env(variable, &proxy).env(variable.to_uppercase(), &proxy);
     }

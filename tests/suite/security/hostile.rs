@@ -18,7 +18,7 @@ use tokio::{
 
 use crate::{
     sending::{BODY_LIMIT, PATIENCE, Sender, WAYS, allowing},
-    tokens::trusting,
+    token_sources::trusting,
 };
 
 /// More than the operator reads and the kernel holds of one answer. A reader without bounds takes more within moments.

@@ -16,71 +16,15 @@ use testkit::{
     endpoints::{ClientAuthentication as Method, Reply, TokenRequest as Received},
 };
 use tidings_delivery::{
-    egress::{Egress, Policy, SendError, Trust},
-    oauth::{ClientAuthentication, Credentials, TokenCache, TokenError, TokenKey, TokenRequest, TokenSource},
+    egress::{Egress, Policy, SendError},
+    oauth::{ClientAuthentication, TokenCache, TokenError, TokenKey, TokenSource},
 };
 use tokio::time::{Instant, sleep};
 
-use crate::world::PATIENCE;
-
-/// Trust in an authority's certificates.
-pub fn trusting(authority: &Authority) -> Trust {
-    Trust { roots_pem: Some(authority.ca_pem().into()), identity: None }
-}
-
-/// A source of the service's tokens for the client `id`, whose secret is `secret`.
-pub fn source_of(
-    service: &TokenService,
-    http: Arc<tidings_delivery::egress::Client>,
-    authentication: ClientAuthentication,
-) -> Arc<TokenSource> {
-    source_at(&service.url(), Duration::from_secs(5), http, authentication)
-}
-
-/// The same for whatever is at `url`.
-pub fn source_at(
-    url: &str,
-    timeout: Duration,
-    http: Arc<tidings_delivery::egress::Client>,
-    authentication: ClientAuthentication,
-) -> Arc<TokenSource> {
-    source_in(&TokenCache::default(), url, http, |key| (key.timeout, key.authentication) = (timeout, authentication))
-}
-
-/// The source in `cache` for the client `id`, by its key, which `change` may alter.
-fn source_in(
-    cache: &TokenCache,
-    url: &str,
-    http: Arc<tidings_delivery::egress::Client>,
-    change: impl FnOnce(&mut TokenKey),
-) -> Arc<TokenSource> {
-    let mut key = TokenKey {
-        namespace: "test".into(),
-        secret_uid: "uid".into(),
-        secret_version: "1".into(),
-        secret_keys: ["client_id".into(), "client_secret".into()],
-        url: url.into(),
-        client_id: "id".into(),
-        authentication: ClientAuthentication::Post,
-        scopes: Vec::new(),
-        audience: None,
-        parameters: BTreeMap::new(),
-        timeout: Duration::from_secs(5),
-        trust: Trust::default().fingerprint(),
-    };
-    change(&mut key);
-    let request = TokenRequest {
-        url: key.url.parse().unwrap(),
-        credentials: Credentials { client_id: key.client_id.clone(), client_secret: "secret".into() },
-        authentication: key.authentication,
-        scopes: key.scopes.clone(),
-        audience: key.audience.clone(),
-        parameters: key.parameters.clone(),
-        timeout: key.timeout,
-        http,
-    };
-    cache.source(key, || request)
-}
+use crate::{
+    token_sources::{source_in, trusting},
+    world::PATIENCE,
+};
 
 /// A token service, and sources of its tokens.
 struct Field {

@@ -13,7 +13,7 @@ use tidings::telemetry::{self, LogFormat};
 use tokio::io::AsyncWriteExt;
 use tracing::level_filters::LevelFilter;
 
-use crate::canary::line_with;
+use crate::security::canary::line_with;
 
 const CANARY: &str = "canary-in-a-broken-answer";
 /// Tells the process of a case which one it is.
@@ -47,7 +47,7 @@ fn s10_an_answer_of_the_api_server_that_cannot_be_read_is_not_quoted() {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         return runtime.block_on(read_a_broken_secret());
     }
-    let name = "quotes::s10_an_answer_of_the_api_server_that_cannot_be_read_is_not_quoted";
+    let name = "security::quotes::s10_an_answer_of_the_api_server_that_cannot_be_read_is_not_quoted";
     for (case, quoted) in [("unfiltered", true), ("text", false), ("json", false)] {
         let mut test = Command::new(env::current_exe().unwrap());
         let output = test.args(["--exact", name, "--nocapture"]).env(CASE, case).output().unwrap();

@@ -7,7 +7,7 @@ use testkit::{Behaviour, endpoints::Reply};
 use tokio::time::{Instant, sleep};
 
 use crate::{
-    gates::{event, shop},
+    delivery::gates::{event, shop},
     world::{CLIENT, PATIENCE, World, condition, path},
 };
 

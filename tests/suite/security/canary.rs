@@ -9,8 +9,8 @@ use serde_json::{Value, json};
 use testkit::{Behaviour, Client, Operator, endpoints::Reply};
 
 use crate::{
-    client_certificates::{guarded, tls_secret},
-    self_test,
+    security::client_certificates::{guarded, tls_secret},
+    subscribers::self_test,
     world::{CLIENT, PATIENCE, World, condition, path},
 };
 

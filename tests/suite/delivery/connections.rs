@@ -21,7 +21,7 @@ use tokio_rustls::{TlsAcceptor, server::TlsStream};
 
 use crate::{
     sending::{PATIENCE, Sender, allowing},
-    tokens::trusting,
+    token_sources::trusting,
 };
 
 const OK: &[u8] = b"HTTP/1.1 204 No Content\r\n\r\n";

@@ -13,7 +13,7 @@ use tokio::time::{Instant, sleep};
 
 use crate::{
     sending::{PATIENCE, Sender, Way, allowing},
-    tokens::trusting,
+    token_sources::trusting,
     world::{CLIENT, World, condition},
 };
 

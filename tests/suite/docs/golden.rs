@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, env, fs, path::Path};
 
-use crate::{architecture, reference};
+use crate::{architecture, docs::reference};
 
 fn check(file: &str, generated: &str) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(file);
@@ -33,7 +33,7 @@ fn golden_reasons_are_what_the_catalogue_says() {
 #[test]
 fn golden_conformance_lists_tests_that_exist() {
     let page = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/conformance.md")).unwrap();
-    let tests = ["conformance", "gates", "handshake", "outcomes"]
+    let tests = ["delivery/conformance", "delivery/gates", "delivery/outcomes", "subscribers/handshake"]
         .map(|file| fs::read_to_string(format!("{}/tests/suite/{file}.rs", env!("CARGO_MANIFEST_DIR"))).unwrap())
         .concat();
     let named: Vec<_> =

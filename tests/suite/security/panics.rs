@@ -31,7 +31,7 @@ fn printed(output: &Output) -> String {
 /// What a test of this module prints in a process of its own, where the hook is the standard library's at first.
 fn this_test(name: &str, case: &str) -> String {
     let mut test = Command::new(std::env::current_exe().unwrap());
-    test.args(["--exact", &format!("panics::{name}"), "--nocapture"]).env(CASE, case);
+    test.args(["--exact", &format!("security::panics::{name}"), "--nocapture"]).env(CASE, case);
     let output = test.output().unwrap();
     assert!(output.status.success(), "{case}: {}", printed(&output));
     printed(&output)
@@ -71,7 +71,7 @@ fn s10_a_panic_in_any_thread_says_where_and_never_what() {
     for case in ["unlogged", "text", "json"] {
         let printed = this_test(name, case);
         assert!(!printed.contains(CANARY), "{case}: {printed}");
-        assert_eq!(printed.matches("tests/suite/panics.rs:").count(), 4, "{case}: {printed}");
+        assert_eq!(printed.matches("tests/suite/security/panics.rs:").count(), 4, "{case}: {printed}");
         assert!(printed.contains("formats") && printed.contains("unwraps"), "{case}: {printed}");
     }
 }

@@ -17,7 +17,7 @@ use tokio::{
 
 use crate::{
     sending::{Sender, WAYS, Way, allowing},
-    tokens::trusting,
+    token_sources::trusting,
 };
 
 /// A webhook and a token service with one TLS side.

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 use testkit::{Authority, Client, Receiver, TokenService, pki::Identity};
 
 use crate::{
-    self_test::test,
+    subscribers::self_test::test,
     world::{CLIENT, World, condition, path},
 };
 

@@ -17,7 +17,7 @@ use tidings_delivery::{
 };
 
 use crate::sending::Cleared;
-use crate::tokens::{source_of, trusting};
+use crate::token_sources::{source_of, trusting};
 
 pub const STRUCTURED: Encoding = Encoding::Structured(Encoding::CLOUDEVENTS_JSON);
 pub const PATH: &str = "/hook";

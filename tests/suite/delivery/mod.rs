@@ -1,0 +1,14 @@
+//! From a Notification to the webhook and back into its status: tokens, requests, outcomes, replay and retention.
+
+pub mod conformance;
+mod connections;
+mod edges;
+mod foreign_token_server;
+pub mod gates;
+mod headers;
+mod lifecycle;
+mod outcomes;
+mod replay;
+mod retention;
+mod token_budgets;
+mod tokens;

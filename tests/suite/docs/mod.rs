@@ -1,0 +1,5 @@
+//! Pages and files that are generated, or that name tests.
+
+mod golden;
+mod reference;
+mod troubleshooting;

@@ -1,0 +1,13 @@
+//! What a hostile webhook, token service or tenant can do to the operator and to other tenants, and where secrets may be shown.
+
+pub mod canary;
+mod certificates;
+pub mod client_certificates;
+mod egress;
+mod hostile;
+mod names;
+mod panics;
+mod quotes;
+mod secret_access;
+mod secret_values;
+mod tenants;
