@@ -20,10 +20,9 @@ use tidings::{
 use tidings_api::NotificationStatus;
 
 use crate::{
-    bare,
+    objects::{self, CREATORS},
     receiver::CLIENT,
     stage::{Stage, Tenant},
-    throughput::CREATORS,
 };
 
 /// Deliveries under way at once.
@@ -31,8 +30,8 @@ const AT_ONCE: usize = 32;
 
 /// Creates a backlog, then delivers it; deliveries a second from the first POST to the last outcome written.
 pub async fn drain(stage: &Stage, tenant: &Tenant, count: usize, status: &NotificationStatus) -> f64 {
-    let manifests = (0..count).map(bare::manifest).collect();
-    bare::create(&stage.creator, &tenant.namespace, manifests, CREATORS).await;
+    let manifests = (0..count).map(objects::manifest).collect();
+    objects::create(&stage.creator, &tenant.namespace, manifests, CREATORS).await;
     stage.collect_garbage().await;
     let ca = Certificate::from_pem(stage.receiver.ca_pem().as_bytes()).unwrap();
     let http = Client::builder().tls_certs_only([ca]).http1_only().timeout(Duration::from_secs(15)).build().unwrap();
@@ -44,7 +43,7 @@ pub async fn drain(stage: &Stage, tenant: &Tenant, count: usize, status: &Notifi
         let post = http.post(&webhook).bearer_auth(&token).header("content-type", "application/cloudevents+json");
         let answer = post.body(event).send().await.unwrap();
         assert!(answer.status().is_success(), "{}", answer.status());
-        bare::send(&tenant.client, outcome_request(&object, status).unwrap()).await;
+        objects::send(&tenant.client, outcome_request(&object, status).unwrap()).await;
         Ok(())
     };
     pages(Api::namespaced(tenant.client.clone(), &tenant.namespace))

@@ -15,10 +15,11 @@ use tokio::{
 };
 
 use crate::{
-    Scale, bare,
+    amounts::Scale,
+    bare, objects,
     receiver::now,
     report::{Report, percentile},
-    say,
+    say::say,
     stage::{Stage, client},
 };
 
@@ -84,10 +85,10 @@ pub async fn measure(scale: &Scale, report: &mut Report) {
 
 /// Creates large events, for as long as it runs.
 async fn create_large(client: Client) {
-    let (path, mut ticks) = (bare::path("large"), interval(Duration::from_secs(1) / LARGE_RATE));
+    let (path, mut ticks) = (objects::path("large"), interval(Duration::from_secs(1) / LARGE_RATE));
     for number in 0.. {
         ticks.tick().await;
-        bare::create_one(&client, &path, bare::manifest_of(number, LARGE_BYTES).to_string().into_bytes()).await;
+        objects::create_one(&client, &path, objects::manifest_of(number, LARGE_BYTES).to_string().into_bytes()).await;
     }
 }
 
@@ -99,17 +100,17 @@ pub async fn sample(stage: &Stage, namespace: &str, operator: &Operator, numbers
         noted.lock().unwrap().entry(name).or_insert(at);
     }));
     sleep(Duration::from_millis(500)).await;
-    let path = bare::path(namespace);
+    let path = objects::path(namespace);
     let mut ticks = interval(Duration::from_secs(1) / RATE);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut creating = JoinSet::new();
     for number in numbers.clone() {
         ticks.tick().await;
-        let body = bare::manifest(number).to_string().into_bytes();
+        let body = objects::manifest(number).to_string().into_bytes();
         let (client, path) = (stage.creator.clone(), path.clone());
         creating.spawn(async move {
             let at = now();
-            bare::create_one(&client, &path, body).await;
+            objects::create_one(&client, &path, body).await;
             (format!("n-{number}"), at)
         });
     }

@@ -6,12 +6,15 @@
 // A bench stops at the first thing that goes wrong, and says what it measures.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stderr, clippy::print_stdout)]
 
+mod amounts;
 mod bare;
 mod bare_loop;
 mod latency;
 mod memory;
+mod objects;
 mod receiver;
 mod report;
+mod say;
 mod scale;
 mod stage;
 mod throughput;
@@ -21,72 +24,12 @@ mod usage;
 #[path = "../../tests/suite/cluster.rs"]
 mod cluster;
 
-use std::{
-    path::Path,
-    time::{Duration, Instant},
-};
+use std::{path::Path, time::Instant};
 
-use self::report::Report;
-
-/// How much of everything.
-pub struct Scale {
-    /// Rounds of bare and measured runs, of which the median counts.
-    rounds: usize,
-    /// Notifications for each bare and measured run.
-    run: usize,
-    /// Samples of latency.
-    samples: usize,
-    /// Samples of latency alone and beside a backlog, in each of several runs; and beside large events.
-    neighbours: usize,
-    /// The backlog of a dead endpoint.
-    backlog: usize,
-    /// How long the operator is left alone before its memory is read.
-    rest: Duration,
-    /// Subscribers of one operator.
-    subscribers: usize,
-    /// Pending Notifications of small events.
-    pending: usize,
-    /// 1 MiB events in flight in each of two namespaces.
-    large: usize,
-    /// Subscribers whose token service hangs.
-    hanging: usize,
-    /// Deliveries to a server that stalls TLS handshakes.
-    stalled: usize,
-    /// Notifications that have expired while no operator ran.
-    expired: usize,
-    /// How long Notifications finish and are deleted at once.
-    retention: Duration,
-}
-
-const FULL: Scale = Scale {
-    rounds: 15,
-    run: 3_000,
-    samples: 2_000,
-    neighbours: 500,
-    backlog: 100_000,
-    rest: Duration::from_secs(30),
-    subscribers: 10_000,
-    pending: 300_000,
-    large: 128,
-    hanging: 300,
-    stalled: 2_000,
-    expired: 300,
-    retention: Duration::from_secs(60),
-};
-const QUICK: Scale = Scale {
-    rounds: 1,
-    run: 500,
-    samples: 200,
-    neighbours: 100,
-    backlog: 5_000,
-    rest: Duration::from_secs(5),
-    subscribers: 300,
-    pending: 2_000,
-    large: 16,
-    hanging: 60,
-    stalled: 200,
-    expired: 60,
-    retention: Duration::from_secs(6),
+use self::{
+    amounts::{FULL, QUICK, Scale},
+    report::Report,
+    say::say,
 };
 
 /// What `ONLY` may name, separated by commas.
@@ -141,11 +84,4 @@ async fn run(scale: &Scale, quick: bool, only: &str) {
         report::write(&table);
         say("written to docs/performance.md");
     }
-}
-
-/// Tells how far it is.
-pub fn say(what: impl std::fmt::Display) {
-    static BEGUN: std::sync::OnceLock<Instant> = std::sync::OnceLock::new();
-    let elapsed = BEGUN.get_or_init(Instant::now).elapsed();
-    eprintln!("[{:>4} s] {what}", elapsed.as_secs());
 }

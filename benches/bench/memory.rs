@@ -7,12 +7,14 @@ use testkit::Operator;
 use tokio::time::sleep;
 
 use crate::{
-    Scale, bare, latency,
+    amounts::Scale,
+    latency,
+    objects::{self, CREATORS, SUBSCRIBERS},
     receiver::now,
     report::{Report, median, percentile, spread},
-    say,
-    stage::{SUBSCRIBERS, Stage, Tenant},
-    throughput::{CREATORS, drained, grown, until_delivered},
+    say::say,
+    stage::{Stage, Tenant},
+    throughput::{drained, grown, until_delivered},
     usage,
 };
 
@@ -53,7 +55,7 @@ pub async fn measure(scale: &Scale, idle: f64, report: &mut Report) {
     let what = format!("{count} pending for a dead endpoint");
     let rss = told(&operator, &what);
     report.row(&format!("memory, {what}"), memory_of(&operator), "");
-    let events = f64::min(EVENT_MEMORY, (count * bare::EVENT_BYTES) as f64 / f64::from(1 << 20));
+    let events = f64::min(EVENT_MEMORY, (count * objects::EVENT_BYTES) as f64 / f64::from(1 << 20));
     report.at_most("— more than idle, the budget for events apart", rss - idle - events, 60.0, " MiB");
     say("latency of the neighbour, beside the backlog");
     let beside = neighbour(stage, &operator, scale, NEIGHBOUR_RUNS).await;
@@ -154,11 +156,11 @@ async fn create(stage: &Stage, count: usize) {
     for batch in (0..count).step_by(BATCH) {
         let numbers = batch..count.min(batch + BATCH);
         let manifests = numbers.map(|number| {
-            let mut manifest = bare::manifest(number);
+            let mut manifest = objects::manifest(number);
             manifest["metadata"] = json!({"generateName": "n-"});
             manifest
         });
-        let (rate, _) = bare::create(&stage.creator, "backlog", manifests.collect(), CREATORS).await;
+        let (rate, _) = objects::create(&stage.creator, "backlog", manifests.collect(), CREATORS).await;
         say(format!("{} of {count} created, at {rate:.0}/s", batch + BATCH.min(count - batch)));
     }
 }

@@ -4,7 +4,7 @@ use std::{fmt::Write, time::Duration};
 
 use k8s_openapi::jiff::Timestamp;
 
-use crate::{cluster::root, usage::machine};
+use crate::{cluster::root, say::say, usage::machine};
 
 /// Where the table stands, between these lines.
 const PAGE: &str = "docs/performance.md";
@@ -19,7 +19,7 @@ pub struct Report {
 impl Report {
     /// A figure; `goal` says what it should be and whether it is.
     pub fn row(&mut self, what: &str, measured: String, goal: &str) {
-        crate::say(format!("=> {what}: {measured} {goal}"));
+        say(format!("=> {what}: {measured} {goal}"));
         self.rows.push([what.to_owned(), measured, goal.to_owned()]);
     }
 

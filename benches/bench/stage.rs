@@ -12,15 +12,11 @@ use testkit::{ControlPlane, Operator, chart};
 use tidings::cluster as api_server;
 
 use crate::{
-    bare,
     cluster::{config, install_crds},
+    objects::{CREATORS, SUBSCRIBERS, create_at},
     receiver::{CLIENT, Receiver},
-    throughput::CREATORS,
     usage,
 };
-
-/// Subscribers of each tenant that share the load, each with the default limits.
-pub const SUBSCRIBERS: usize = 4;
 
 /// See the module.
 pub struct Stage {
@@ -128,7 +124,7 @@ impl Stage {
     /// Creates Subscribers, many at once.
     pub async fn subscribers(&self, namespace: &str, manifests: Vec<Value>) {
         let path = format!("/apis/tidings.dev/v1alpha1/namespaces/{namespace}/subscribers");
-        bare::create_at(&self.creator, &path, manifests, CREATORS).await;
+        create_at(&self.creator, &path, manifests, CREATORS).await;
     }
 
     async fn apply(&self, namespace: &str, manifest: &Value) {

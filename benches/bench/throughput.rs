@@ -7,17 +7,16 @@ use tidings_api::NotificationStatus;
 use tokio::time::sleep;
 
 use crate::{
-    Scale,
+    amounts::Scale,
     bare::{self, AT_ONCE, AtOnce, Bare},
-    bare_loop, receiver,
+    bare_loop,
+    objects::{self, CREATORS},
+    receiver,
     report::{Report, median, spread},
-    say,
+    say::say,
     stage::{Stage, Tenant},
     usage,
 };
-
-/// Notifications are created by so many requests at once.
-pub const CREATORS: usize = 32;
 
 /// Deliveries on a new control plane that do not count.
 const WARM_UP: usize = 500;
@@ -203,8 +202,8 @@ pub struct Drain {
 
 /// Creates a backlog, then starts an operator and waits until all is delivered.
 async fn drain(stage: &Stage, tenant: &Tenant, count: usize) -> (Drain, Operator) {
-    let manifests = (0..count).map(bare::manifest).collect();
-    bare::create(&stage.creator, &tenant.namespace, manifests, CREATORS).await;
+    let manifests = (0..count).map(objects::manifest).collect();
+    objects::create(&stage.creator, &tenant.namespace, manifests, CREATORS).await;
     stage.collect_garbage().await;
     let operator = tenant.operator(&[]).await;
     let drain = drained(stage, &operator, &tenant.namespace, count).await;
@@ -227,10 +226,10 @@ pub async fn drained(stage: &Stage, operator: &Operator, namespace: &str, count:
 /// Creates while the operator runs; deliveries a second from the first create to the last outcome written.
 async fn pipeline(stage: &Stage, tenant: &Tenant, operator: &Operator, count: usize) -> f64 {
     let before = delivered(operator).await;
-    let manifests = (before..before + count).map(bare::manifest).collect();
+    let manifests = (before..before + count).map(objects::manifest).collect();
     stage.collect_garbage().await;
     let begun = Instant::now();
-    bare::create(&stage.creator, &tenant.namespace, manifests, CREATORS).await;
+    objects::create(&stage.creator, &tenant.namespace, manifests, CREATORS).await;
     until_delivered(operator, before + count).await;
     count as f64 / begun.elapsed().as_secs_f64()
 }

@@ -12,10 +12,10 @@ use tokio::time::{sleep, timeout};
 
 use crate::plan::{Fault, Halt};
 use crate::random::Random;
-use crate::record::Window;
+use crate::record::{Window, close};
 use crate::replicas::NAMES;
 use crate::stage::{Rule, Stage};
-use crate::{many, others, rights};
+use crate::{others, relist, rights};
 
 /// A killed program of the control plane comes back after this.
 const DOWN: Duration = Duration::from_secs(2);
@@ -138,7 +138,7 @@ pub(crate) async fn make(stage: &Arc<Stage>, number: u64, fault: Fault) -> Resul
         Fault::RotateSecret(time) => stage.rotate_secret(&format!("s3cr3t-{number}"), time).await,
         Fault::StatusWrites(time) => others::status_storm(stage, time, random).await,
         Fault::LabelWrites(time) => others::label_storm(stage, time, random).await,
-        Fault::Relist => many::relist(stage, number, random).await,
+        Fault::Relist => relist::relist(stage, number, random).await,
         Fault::Absence(time) => absence(stage, number, time).await?,
         Fault::LeaseTwice(how) => lease_twice(stage, number, how).await,
         Fault::Bar(time) => rights::bar(stage, time).await,
@@ -200,11 +200,6 @@ async fn strand_writes(stage: &Stage, mut random: Random, stopped: Option<Durati
         }
         None => signal(stage, stage.leader(), "KILL").await,
     }
-}
-
-/// The windows that are still open end now.
-pub(crate) fn close(windows: &mut [Window]) {
-    windows.iter_mut().for_each(Window::close);
 }
 
 async fn stop_part(stage: &Stage, part: Part, time: Duration) {

@@ -6,20 +6,9 @@ use serde_json::{Value, json};
 use testkit::{Authority, ControlPlane, Result, chart};
 
 use crate::client::ApiClient;
+use crate::credentials::{CLIENT, HANGING_PATH, OTHER_CLIENT, SECRET, TOKEN_PATH};
 use crate::webhooks::WEBHOOKS;
 use crate::{many, spaces};
-
-/// The operators' client at the token service: its id, and its first secret.
-pub(crate) const CLIENT: (&str, &str) = ("acme", "s3cr3t-for-the-campaign");
-/// The usual path of the token service.
-pub(crate) const TOKEN_PATH: &str = "/oauth2/token";
-/// The Secret that holds both.
-pub(crate) const SECRET: &str = "acme-oauth";
-
-/// The client of all namespaces but the operators' own; nobody rotates its secret.
-pub(crate) const OTHER_CLIENT: (&str, &str) = ("other", "s3cr3t-of-the-others");
-/// Where the token service hangs.
-pub(crate) const HANGING_PATH: &str = "/oauth2/hanging";
 
 /// Applies the definitions, the chart's Roles, what the Subscribers need, and the Subscribers. Returns a token with the
 /// operator's rights.

@@ -6,6 +6,7 @@
 
 mod checker;
 mod client;
+mod credentials;
 mod faults;
 mod findings;
 mod history;
@@ -16,6 +17,7 @@ mod others;
 mod plan;
 mod random;
 mod record;
+mod relist;
 mod replicas;
 mod report;
 mod rights;
@@ -127,6 +129,7 @@ impl Campaign {
         // A fault that is aborted midway is unmade by what follows.
         faults.shutdown().await;
         stage.heal().await?;
+        rights::give_back(stage).await;
         let healed = Instant::now();
         let settled = async {
             others::suspend(stage, false).await;
@@ -135,7 +138,7 @@ impl Campaign {
             others::settle(stage, SETTLE_LIMIT, tell.clone()).await;
             // One more of this kind, which no other fault covers up.
             let last = u64::try_from(steps.len()).unwrap_or_default();
-            many::relist(stage, last, Random::of(self.seed, "fault", last)).await;
+            relist::relist(stage, last, Random::of(self.seed, "fault", last)).await;
             others::settle(stage, LAST_LIMIT, tell.clone()).await
         };
         let open = settled.await;

@@ -1,31 +1,19 @@
-//! More Subscribers than a page of a listing holds, and what others change of them while they are listed anew.
+//! More Subscribers than a page of a listing holds.
 
 use std::sync::Arc;
-use std::time::Duration;
 
-use serde_json::{Value, json};
-use testkit::TcpProxy;
-use testkit::proxies::{Call, Treatment};
 use tokio::task::JoinSet;
-use tokio::time::sleep;
 
-use crate::client::{ApiClient, Form, until};
-use crate::others;
-use crate::random::Random;
+use crate::client::{ApiClient, until};
 use crate::spaces;
-use crate::stage::Stage;
 use crate::webhooks::subscriber;
 
-pub(crate) const NAMESPACE: &str = spaces::MANY;
 /// Lists come in pages of 500.
-const COUNT: u64 = 600;
+pub(crate) const COUNT: u64 = 600;
 /// The first of them get Notifications.
 pub(crate) const BUSY: u64 = 6;
-/// Each further page of a listing comes this much later.
-const PAGE: Duration = Duration::from_millis(1_500);
-/// So long watches are too old, and pages late.
-const RELIST: Duration = Duration::from_secs(6);
-const KIND: &str = "subscribers";
+/// What they are, in a path.
+pub(crate) const KIND: &str = "subscribers";
 
 /// The name of one of them.
 pub(crate) fn name(number: u64) -> String {
@@ -40,45 +28,9 @@ pub(crate) async fn create(client: &Arc<ApiClient>, webhook: &str, token: &str) 
         creating.spawn(async move {
             for number in (first..COUNT).step_by(8) {
                 let object = subscriber(&name(number), &webhook, &token);
-                until(&[201, 409], || client.create(NAMESPACE, KIND, &object)).await;
+                until(&[201, 409], || client.create(spaces::MANY, KIND, &object)).await;
             }
         });
     }
     creating.join_all().await;
-}
-
-/// The operators have to list all Subscribers anew, the listing takes its time, and meanwhile others change some: one is
-/// suspended or resumed, another one has another URL, and there is a new one, which sorts first and has a Notification.
-pub(crate) async fn relist(stage: &Arc<Stage>, number: u64, mut random: Random) {
-    let slow = |call: &Call| match call.is_list_of(KIND) && call.query.contains("continue=") {
-        true => Treatment::Slow(PAGE),
-        false => Treatment::Pass,
-    };
-    let listed_anew = |call: &Call| match call.is_watch() && call.path.contains(NAMESPACE) {
-        true => Treatment::Expire,
-        false => Treatment::Pass,
-    };
-    let changes = async {
-        stage.replicas.links().for_each(TcpProxy::reset);
-        change(stage, number, &mut random).await;
-        sleep(RELIST).await;
-    };
-    let expired = stage.rule(sleep(RELIST / 3), Box::new(listed_anew));
-    tokio::join!(stage.rule(changes, Box::new(slow)), expired);
-}
-
-async fn change(stage: &Arc<Stage>, number: u64, random: &mut Random) {
-    let (busy, idle) = (name(random.below(BUSY)), name(BUSY + random.below(COUNT / 2)));
-    let new = format!("early-{number}");
-    let moved = format!("{}/{busy}/{number}", stage.webhook_url());
-    let object = subscriber(&new, &stage.webhook_url(), &stage.token_url());
-    let moving = patch(stage, &busy, json!({"spec": {"webhook": {"url": moved}}}));
-    let suspending = patch(stage, &idle, json!({"spec": {"suspend": random.percent(70)}}));
-    let creating = until(&[201, 409], || stage.client.create(NAMESPACE, KIND, &object));
-    tokio::join!(moving, suspending, creating);
-    others::create_for(stage, &new, number).await;
-}
-
-async fn patch(stage: &Stage, name: &str, patch: Value) {
-    until(&[200], || stage.client.patch(NAMESPACE, KIND, name, "", Form::Merge, &patch)).await;
 }

@@ -14,7 +14,7 @@ use crate::many::{self, BUSY};
 use crate::random::Random;
 use crate::spaces;
 use crate::stage::Stage;
-use crate::webhooks::{WEBHOOKS, Webhook, every, named, notification};
+use crate::webhooks::{WEBHOOKS, Webhook, every, named, namespace_of, namespace_of_notification, notification};
 
 const KIND: &str = "notifications";
 /// What is not deleted or heard by then is a finding.
@@ -76,7 +76,7 @@ pub(crate) async fn burst(stage: &Arc<Stage>, webhook: &'static str, first: u64,
 }
 
 async fn create_one(stage: &Stage, name: &str, object: &Value) {
-    let namespace = spaces::of_notification(name);
+    let namespace = namespace_of_notification(name);
     // One that is there already was created by a try whose answer was lost.
     until(&[201, 409], || stage.client.create(namespace, KIND, object)).await;
     stage.record.lock().unwrap().accepted.insert(name.to_owned(), Timestamp::now());
@@ -95,7 +95,7 @@ async fn make_older(stage: &Stage, name: &str, seconds: i64) {
         add("/status/replayTime", began.to_string().into()),
     ]);
     stage.record.lock().unwrap().recounted.insert(name.to_owned());
-    let namespace = spaces::of_notification(name);
+    let namespace = namespace_of_notification(name);
     // 422: somebody was faster.
     until(&[200, 404, 422], || stage.client.patch(namespace, KIND, name, "/status", Form::Json, &patch)).await;
 }
@@ -175,7 +175,7 @@ where
 async fn label(stage: Arc<Stage>, name: String, number: u64) {
     let patch = json!({"metadata": {"labels": {"example.com/touched": format!("v{number}")}}});
     // Whether it succeeds does not matter.
-    let _ = stage.client.patch(spaces::of_notification(&name), KIND, &name, "", Form::Merge, &patch).await;
+    let _ = stage.client.patch(namespace_of_notification(&name), KIND, &name, "", Form::Merge, &patch).await;
 }
 
 async fn write_status(stage: Arc<Stage>, name: String, what: u64) {
@@ -191,15 +191,16 @@ async fn write_status(stage: Arc<Stage>, name: String, what: u64) {
             json!([test("Delivered"), {"op": "replace", "path": "/status/phase", "value": "Pending"}])
         }
     };
-    let _ = stage.client.patch(spaces::of_notification(&name), KIND, &name, "/status", Form::Json, &patch).await;
+    let _ = stage.client.patch(namespace_of_notification(&name), KIND, &name, "/status", Form::Json, &patch).await;
 }
 
 async fn replay(stage: Arc<Stage>, name: String, number: u64) {
     let value = format!("r{number}");
     let patch = json!({"metadata": {"labels": {"tidings.dev/replay": value}}});
-    let answer =
-        until(&[200, 404], || stage.client.patch(spaces::of_notification(&name), KIND, &name, "", Form::Merge, &patch))
-            .await;
+    let answer = until(&[200, 404], || {
+        stage.client.patch(namespace_of_notification(&name), KIND, &name, "", Form::Merge, &patch)
+    })
+    .await;
     if answer == 200 {
         stage.record.lock().unwrap().replays.insert(name, (value, Timestamp::now()));
     }
@@ -207,7 +208,7 @@ async fn replay(stage: Arc<Stage>, name: String, number: u64) {
 
 async fn delete(stage: Arc<Stage>, name: String) {
     stage.record.lock().unwrap().deleted.insert(name.clone());
-    until(&[200, 404], || stage.client.delete(spaces::of_notification(&name), KIND, &name)).await;
+    until(&[200, 404], || stage.client.delete(namespace_of_notification(&name), KIND, &name)).await;
 }
 
 /// Asks for a Subscriber to be looked at again, which opens what is closed. Gives up when the API server is away.
@@ -217,7 +218,7 @@ pub(crate) async fn open(stage: Arc<Stage>, subscriber: &'static str) {
     let patch = json!({"metadata": {"annotations": {"tidings.dev/reconcile-requested-at": now.to_string()}}});
     if stage
         .client
-        .patch(spaces::of(subscriber), "subscribers", subscriber, "", Form::Merge, &patch)
+        .patch(namespace_of(subscriber), "subscribers", subscriber, "", Form::Merge, &patch)
         .await
         .is_ok_and(|code| code != 200)
     {

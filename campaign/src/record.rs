@@ -86,6 +86,11 @@ impl Window {
     }
 }
 
+/// The windows that are still open end now.
+pub(crate) fn close(windows: &mut [Window]) {
+    windows.iter_mut().for_each(Window::close);
+}
+
 /// A POST that arrived at the receiver.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Post {

@@ -12,8 +12,7 @@ use tokio::time::sleep;
 
 use std::sync::Arc;
 
-use crate::faults::close;
-use crate::record::Window;
+use crate::record::{Window, close};
 use crate::spaces;
 
 /// An operator that ended is started again after this.

@@ -7,8 +7,7 @@ use serde_json::json;
 use tokio::time::sleep;
 
 use crate::client::until;
-use crate::faults::close;
-use crate::record::Window;
+use crate::record::{Window, close};
 use crate::spaces::{BARRED, CORE, DOOMED};
 use crate::stage::Stage;
 

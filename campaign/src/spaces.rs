@@ -1,8 +1,5 @@
 //! The namespaces of a campaign: what goes wrong in one of them must not reach the others.
 
-use crate::many;
-use crate::webhooks::named;
-
 /// The operators' own, which holds their Lease, too.
 pub(crate) const CORE: &str = "chaos";
 /// Of events that look days old.
@@ -31,13 +28,3 @@ const EMPTY: &str = "chaos-empty";
 /// All of them.
 pub(crate) const ALL: [&str; 12] =
     [CORE, OLD, LARGE, HANGING, NAPPING, BARRED, DOOMED, QUEUED, FLEETING, MANY, CALM, EMPTY];
-
-/// The namespace of a Subscriber.
-pub(crate) fn of(subscriber: &str) -> &'static str {
-    named(subscriber).map_or(many::NAMESPACE, |webhook| webhook.namespace)
-}
-
-/// The namespace of a Notification, which is named after its Subscriber.
-pub(crate) fn of_notification(name: &str) -> &'static str {
-    of(name.rsplit_once('-').map_or(name, |(subscriber, _)| subscriber))
-}

@@ -12,15 +12,14 @@ use tokio::sync::RwLock;
 use tokio::time::{sleep, timeout};
 
 use crate::client::{ApiClient, until};
-use crate::faults;
+use crate::credentials::{CLIENT, HANGING_PATH, OTHER_CLIENT, SECRET, TOKEN_PATH};
 use crate::history::History;
-use crate::install::{CLIENT, HANGING_PATH, OTHER_CLIENT, SECRET, TOKEN_PATH, install};
+use crate::install::install;
 use crate::many::BUSY;
-use crate::record::{Post, Record, State, Window};
+use crate::record::{Post, Record, State, Window, close};
 use crate::replicas::{NAMES, Replicas};
-use crate::rights;
 use crate::spaces;
-use crate::webhooks::{self, IN_FLIGHT, WEBHOOKS};
+use crate::webhooks::{self, IN_FLIGHT, WEBHOOKS, namespace_of, namespace_of_notification};
 
 /// Short, so that the token service is asked all the time.
 const TOKEN_LIFE: Duration = Duration::from_secs(30);
@@ -155,10 +154,10 @@ impl Stage {
     async fn publish_secret(&self) {
         let secret = self.secret.lock().unwrap().clone();
         until(&[200], || self.client.write_secret(SECRET, "client_secret", &secret)).await;
-        faults::close(&mut self.record.lock().unwrap().rotations);
+        close(&mut self.record.lock().unwrap().rotations);
     }
 
-    /// All is well again, whatever was wrong, and the webhooks take everything.
+    /// Ends every fault, except that it gives no right back. From now on the webhooks take everything.
     pub(crate) async fn heal(&self) -> Result<()> {
         self.rules.lock().unwrap().clear();
         for link in self.replicas.links().chain([&self.webhook_link, &self.token_link]) {
@@ -170,16 +169,15 @@ impl Stage {
         {
             // Of faults that ended before their time.
             let mut record = self.record.lock().unwrap();
-            faults::close(&mut record.bad_ways);
-            faults::close(&mut record.stops);
+            close(&mut record.bad_ways);
+            close(&mut record.stops);
             // One that does not answer is started anew.
             record.unready.push(Window::open());
         }
         self.replicas.go_on().await;
         self.plane.revive().await?;
-        faults::close(&mut self.record.lock().unwrap().unready);
+        close(&mut self.record.lock().unwrap().unready);
         self.publish_secret().await;
-        rights::give_back(self).await;
         Ok(())
     }
 
@@ -198,7 +196,7 @@ impl Stage {
             record.forbidden = self.api.forbidden();
             record.ended = Timestamp::now();
             if record.barred.contains_key(spaces::DOOMED) {
-                let doomed = record.accepted.keys().filter(|name| spaces::of_notification(name) == spaces::DOOMED);
+                let doomed = record.accepted.keys().filter(|name| namespace_of_notification(name) == spaces::DOOMED);
                 let doomed: Vec<_> = doomed.cloned().collect();
                 record.deleted.extend(doomed);
             }
@@ -208,7 +206,7 @@ impl Stage {
         }
         let listed = self.client.list("notifications").await?;
         let name = |object: &serde_json::Value| object["metadata"]["name"].as_str().unwrap_or_default().to_owned();
-        let of = |name: &String| (name.clone(), spaces::of(name).to_owned());
+        let of = |name: &String| (name.clone(), namespace_of(name).to_owned());
         let mut record = self.record.lock().unwrap();
         record.namespaces = record.specs.keys().map(of).collect();
         record.listed = listed.iter().map(|object| (name(object), State::of(object))).collect();

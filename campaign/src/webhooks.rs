@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use testkit::endpoints::Reply;
 use testkit::{Behaviour, Receiver};
 
-use crate::install::SECRET;
+use crate::credentials::SECRET;
 use crate::random::Random;
 use crate::spaces;
 
@@ -224,6 +224,16 @@ impl Webhook {
 /// The one of this name, but for the many.
 pub(crate) fn named(name: &str) -> Option<&'static Webhook> {
     WEBHOOKS.iter().find(|webhook| webhook.name == name)
+}
+
+/// The namespace of a Subscriber.
+pub(crate) fn namespace_of(subscriber: &str) -> &'static str {
+    named(subscriber).map_or(spaces::MANY, |webhook| webhook.namespace)
+}
+
+/// The namespace of a Notification, which is named after its Subscriber.
+pub(crate) fn namespace_of_notification(name: &str) -> &'static str {
+    namespace_of(name.rsplit_once('-').map_or(name, |(subscriber, _)| subscriber))
 }
 
 /// Has each webhook behave as it should: by the seed, the event, and how often that event has arrived.

@@ -6,8 +6,9 @@ use serde_json::json;
 use testkit::Result;
 use tokio::time::sleep;
 
-use crate::say;
-use crate::stage::{NAMESPACE, Stage};
+use crate::cluster::NAMESPACE;
+use crate::say::say;
+use crate::stage::Stage;
 use crate::transcript::request_text;
 
 /// Tells how to try it and shows each request that arrives, until Ctrl-C.

@@ -6,8 +6,10 @@ use std::path::{Path, PathBuf};
 use testkit::control_plane::Kubectl;
 use testkit::{ControlPlane, Result};
 
-use crate::say;
-use crate::stage::NAMESPACE;
+use crate::say::say;
+
+/// Where the examples are applied.
+pub(crate) const NAMESPACE: &str = "tidings-demo";
 
 pub(crate) enum Cluster {
     Own(Box<ControlPlane>),

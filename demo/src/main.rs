@@ -10,6 +10,7 @@ mod by_hand;
 mod cluster;
 mod diagnosis;
 mod examples;
+mod say;
 mod stage;
 mod transcript;
 
@@ -21,12 +22,8 @@ use std::time::Instant;
 use testkit::{Error, Result};
 
 use crate::cluster::Cluster;
+use crate::say::say;
 use crate::stage::Stage;
-
-/// Says what is being done.
-pub(crate) fn say(what: impl AsRef<str>) {
-    println!("==> {}", what.as_ref());
-}
 
 #[tokio::main]
 async fn main() -> ExitCode {

@@ -8,11 +8,10 @@ use testkit::endpoints::Reply;
 use testkit::folder::Folder;
 use testkit::{Authority, Behaviour, Client, Error, Operator, Receiver, Result, TokenService};
 
-use crate::cluster::Cluster;
-use crate::{examples, say};
+use crate::cluster::{Cluster, NAMESPACE};
+use crate::examples;
+use crate::say::say;
 
-/// Where the examples are applied.
-pub(crate) const NAMESPACE: &str = "tidings-demo";
 /// The client that the Secrets of the examples name.
 const CLIENT: (&str, &str) = ("acme", "s3cr3t-for-the-demo");
 const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/..");

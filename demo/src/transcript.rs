@@ -3,8 +3,9 @@
 use testkit::Result;
 use testkit::endpoints::Received;
 
-use crate::say;
-use crate::stage::{NAMESPACE, Stage};
+use crate::cluster::NAMESPACE;
+use crate::say::say;
+use crate::stage::Stage;
 
 /// Prints what arrived, and what kubectl tells.
 pub(crate) async fn print(stage: &Stage, notifications: &[String]) -> Result<()> {

@@ -15,8 +15,16 @@ use tokio::{
     time::sleep,
 };
 
-use super::{finished, until};
-use crate::{Scale, bare, memory::ready, report::Report, say, stage::Stage, throughput::CREATORS, usage};
+use super::metrics::{finished, until};
+use crate::{
+    amounts::Scale,
+    memory::ready,
+    objects::{self, CREATORS},
+    report::Report,
+    say::say,
+    stage::Stage,
+    usage,
+};
 
 /// All deliveries end within this.
 const LIMIT: Duration = Duration::from_secs(300);
@@ -69,8 +77,8 @@ async fn stalling(webhook: String) -> RawServer {
 async fn descriptors(stage: &Stage, operator: &Operator, count: usize, report: &mut Report) {
     let pid = operator.process().pid();
     let before = usage::descriptors(pid);
-    let manifests = (0..count).map(|number| bare::manifest_for("stalled", number, BYTES)).collect();
-    bare::create(&stage.creator, "stalls", manifests, CREATORS).await;
+    let manifests = (0..count).map(|number| objects::manifest_for("stalled", number, BYTES)).collect();
+    objects::create(&stage.creator, "stalls", manifests, CREATORS).await;
     let mut peak = before;
     let delivered = until(LIMIT, async || {
         peak = peak.max(usage::descriptors(pid));

@@ -9,8 +9,15 @@ use serde_json::{Value, json};
 use tidings_api::{Notification, Phase};
 use tokio::time::sleep;
 
-use super::{finished, metric, until};
-use crate::{Scale, bare, memory::ready, report::Report, say, stage::Stage, throughput::CREATORS};
+use super::metrics::{finished, metric, until};
+use crate::{
+    amounts::Scale,
+    memory::ready,
+    objects::{self, CREATORS},
+    report::Report,
+    say::say,
+    stage::Stage,
+};
 
 /// Notifications of a Subscriber whose expiry is a week.
 const OLD: usize = 40;
@@ -32,11 +39,11 @@ async fn expired(stage: &Stage, count: usize, report: &mut Report) {
     let tenant = stage.tenant("expired").await;
     ready(&tenant, &[]).await.terminate().await.unwrap();
     let manifest = |number| {
-        let mut manifest = bare::manifest_of(number, BYTES);
+        let mut manifest = objects::manifest_of(number, BYTES);
         manifest["spec"]["expireAfterSeconds"] = 1.into();
         manifest
     };
-    bare::create(&stage.creator, "expired", (0..count).map(manifest).collect(), CREATORS).await;
+    objects::create(&stage.creator, "expired", (0..count).map(manifest).collect(), CREATORS).await;
     sleep(Duration::from_secs(3)).await;
     let operator = tenant.operator(&[]).await;
     let all = until(LIMIT, async || finished(&operator).await >= count).await;
@@ -58,8 +65,8 @@ async fn week(stage: &Stage, scale: &Scale, report: &mut Report) {
     subscriber["spec"]["tokenService"]["url"] = stage.receiver.hanging_token_url().into();
     subscriber["spec"]["delivery"]["expireAfterSeconds"] = 604_800.into();
     stage.subscribers("week", vec![subscriber]).await;
-    let manifests = (0..OLD).map(|number| bare::manifest_for("week", number, BYTES)).collect();
-    bare::create(&stage.creator, "week", manifests, CREATORS).await;
+    let manifests = (0..OLD).map(|number| objects::manifest_for("week", number, BYTES)).collect();
+    objects::create(&stage.creator, "week", manifests, CREATORS).await;
     let replayed = (Timestamp::now() - AGE).strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
     let status = json!({"status": {"phase": "Pending", "reason": "Retrying", "attempts": 1, "replayTime": replayed}});
     for number in 0..OLD {
@@ -80,7 +87,7 @@ async fn week(stage: &Stage, scale: &Scale, report: &mut Report) {
 }
 
 async fn patch(stage: &Stage, number: usize, status: &Value) {
-    let path = format!("{}/n-{number}/status", bare::path("week"));
+    let path = format!("{}/n-{number}/status", objects::path("week"));
     let patch = Request::patch(path).header("content-type", "application/merge-patch+json");
-    bare::send(&stage.creator, patch.body(status.to_string().into_bytes()).unwrap()).await;
+    objects::send(&stage.creator, patch.body(status.to_string().into_bytes()).unwrap()).await;
 }

@@ -7,8 +7,8 @@ use serde_json::Value;
 use tidings_api::Subscriber;
 use tokio::time::sleep;
 
-use super::{subscribers::is_ready, until};
-use crate::{Scale, memory::ready, report::Report, say, stage::Stage};
+use super::{metrics::until, subscribers::is_ready};
+use crate::{amounts::Scale, memory::ready, report::Report, say::say, stage::Stage};
 
 /// The goal, in seconds.
 const GOAL: f64 = 5.0;

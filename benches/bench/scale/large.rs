@@ -6,12 +6,13 @@ use serde_json::Value;
 use testkit::Operator;
 use tokio::time::sleep;
 
-use super::metric;
+use super::metrics::metric;
 use crate::{
-    Scale, bare,
+    amounts::Scale,
     memory::{memory_of, ready, told},
+    objects,
     report::Report,
-    say,
+    say::say,
     stage::{Stage, Tenant},
     usage,
 };
@@ -32,8 +33,8 @@ pub async fn measure(stage: &Stage, scale: &Scale, report: &mut Report) {
     }
     let operator = ready(&tenant, &[]).await;
     for namespace in NAMESPACES {
-        let manifests = (0..scale.large).map(|number| bare::manifest_for("hanging", number, BYTES)).collect();
-        let (rate, _) = bare::create_at(&stage.creator, &bare::path(namespace), manifests, CREATORS).await;
+        let manifests = (0..scale.large).map(|number| objects::manifest_for("hanging", number, BYTES)).collect();
+        let (rate, _) = objects::create_at(&stage.creator, &objects::path(namespace), manifests, CREATORS).await;
         say(format!("{} events of 1 MiB created, at {rate:.0}/s", scale.large));
     }
     let most = most_in_flight(&operator, scale.rest).await;

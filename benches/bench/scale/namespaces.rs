@@ -5,14 +5,14 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 use tokio::time::sleep;
 
-use super::{metric, until};
+use super::metrics::{metric, until};
 use crate::{
-    Scale, bare,
+    amounts::Scale,
     memory::ready,
+    objects::{self, CREATORS, SUBSCRIBERS},
     report::{Report, median},
-    say,
-    stage::{SUBSCRIBERS, Stage},
-    throughput::CREATORS,
+    say::say,
+    stage::Stage,
 };
 
 /// The first one leads the operator; the healthy one is the last.
@@ -40,8 +40,8 @@ pub async fn measure(stage: &Stage, scale: &Scale, report: &mut Report) {
     sleep(scale.rest).await;
     let alone = runs(stage, 0).await;
     for namespace in &NAMESPACES[..SLOW] {
-        let manifest = |number| bare::manifest_for(&format!("slow-{}", number % SUBSCRIBERS), number, BYTES);
-        bare::create(&stage.creator, namespace, (0..BACKLOG).map(manifest).collect(), CREATORS).await;
+        let manifest = |number| objects::manifest_for(&format!("slow-{}", number % SUBSCRIBERS), number, BYTES);
+        objects::create(&stage.creator, namespace, (0..BACKLOG).map(manifest).collect(), CREATORS).await;
     }
     let held = metric(&operator, "tidings_attempts_in_flight").await;
     say(format!("the slow namespaces have {held} in flight"));
@@ -72,9 +72,9 @@ fn slow(stage: &Stage, number: usize) -> Value {
 async fn runs(stage: &Stage, first: usize) -> f64 {
     let mut times = Vec::new();
     for run in first..first + RUNS {
-        let manifests = (run * RUN..(run + 1) * RUN).map(|number| bare::manifest_of(number, BYTES)).collect();
+        let manifests = (run * RUN..(run + 1) * RUN).map(|number| objects::manifest_of(number, BYTES)).collect();
         let begun = Instant::now();
-        bare::create(&stage.creator, "healthy", manifests, CREATORS).await;
+        objects::create(&stage.creator, "healthy", manifests, CREATORS).await;
         until(LIMIT, async || stage.receiver.arrivals("healthy").len() >= (run + 1) * RUN).await;
         times.push(begun.elapsed().as_secs_f64());
     }

@@ -5,14 +5,14 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 use tokio::time::sleep;
 
-use super::{metric, until};
+use super::metrics::{metric, until};
 use crate::{
-    Scale, bare,
+    amounts::Scale,
     memory::{BATCH, memory_of, told},
+    objects::{self, CREATORS},
     report::Report,
-    say,
+    say::say,
     stage::Stage,
-    throughput::CREATORS,
 };
 
 /// Bytes of data in an event.
@@ -48,13 +48,13 @@ async fn create(stage: &Stage, count: usize) {
     for batch in (0..count).step_by(BATCH) {
         let end = count.min(batch + BATCH);
         let manifests = (batch..end).map(manifest).collect();
-        let (rate, _) = bare::create_at(&stage.creator, &bare::path("pending"), manifests, CREATORS).await;
+        let (rate, _) = objects::create_at(&stage.creator, &objects::path("pending"), manifests, CREATORS).await;
         say(format!("{end} of {count} created, at {rate:.0}/s"));
     }
 }
 
 fn manifest(number: usize) -> Value {
-    let mut manifest = bare::manifest_for("suspended", number, BYTES);
+    let mut manifest = objects::manifest_for("suspended", number, BYTES);
     manifest["metadata"] = json!({"generateName": "n-"});
     manifest
 }

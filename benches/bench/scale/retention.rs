@@ -9,8 +9,15 @@ use serde_json::Value;
 use testkit::Operator;
 use tokio::time::{interval, sleep};
 
-use super::{finished, metric, until};
-use crate::{Scale, bare, memory::ready, report::Report, say, stage::Stage, throughput::CREATORS};
+use super::metrics::{finished, metric, until};
+use crate::{
+    amounts::Scale,
+    memory::ready,
+    objects::{self, CREATORS},
+    report::Report,
+    say::say,
+    stage::Stage,
+};
 
 /// Notifications created a second.
 const RATE: u32 = 400;
@@ -59,14 +66,14 @@ async fn create(stage: &Stage, during: Duration) {
         ticks.tick().await;
         Some(((), ticks))
     });
-    let path = bare::path("retention");
+    let path = objects::path("retention");
     let bodies = ticks.take(count).enumerate().map(|(number, ())| manifest(number).to_string().into_bytes());
-    let created = bodies.map(|body| bare::create_one(&stage.creator, &path, body)).buffer_unordered(CREATORS);
+    let created = bodies.map(|body| objects::create_one(&stage.creator, &path, body)).buffer_unordered(CREATORS);
     created.for_each(async |_: Bytes| ()).await;
 }
 
 fn manifest(number: usize) -> Value {
-    let mut manifest = bare::manifest_of(number, BYTES);
+    let mut manifest = objects::manifest_of(number, BYTES);
     manifest["spec"]["ttlSecondsAfterFinished"] = 0.into();
     manifest
 }
@@ -85,8 +92,8 @@ async fn watch(stage: &Stage, operator: &Operator, during: Duration) -> Vec<Seen
 
 /// How many Notifications the API server has.
 async fn stored(stage: &Stage) -> usize {
-    let path = format!("{}?limit=1", bare::path("retention"));
-    let list = bare::send(&stage.creator, Request::get(path).body(Vec::new()).unwrap()).await;
+    let path = format!("{}?limit=1", objects::path("retention"));
+    let list = objects::send(&stage.creator, Request::get(path).body(Vec::new()).unwrap()).await;
     let list: Value = serde_json::from_slice(&list).unwrap();
     let more = list["metadata"]["remainingItemCount"].as_u64().unwrap_or_default();
     list["items"].as_array().map_or(0, Vec::len) + usize::try_from(more).unwrap()

@@ -15,14 +15,14 @@ use serde_json::Value;
 use tidings_api::{ConditionStatus, ConditionType, Subscriber};
 use tokio::time::{sleep, timeout};
 
-use super::until;
+use super::metrics::until;
 use crate::{
-    Scale, bare,
+    amounts::Scale,
     memory::{memory_of, told},
+    objects::{self, CREATORS},
     report::Report,
-    say,
+    say::say,
     stage::{Stage, Tenant},
-    throughput::CREATORS,
     usage,
 };
 
@@ -85,8 +85,8 @@ async fn first_start(stage: &Stage, tenant: &Tenant, scale: &Scale, idle: f64, r
 async fn next_start(stage: &Stage, tenant: &Tenant, count: usize, report: &mut Report) {
     let sample = SAMPLE.min(count);
     let name = |number: usize| format!("many-{}", number * count / sample);
-    let manifests = (0..sample).map(|number| bare::manifest_for(&name(number), number, BYTES)).collect();
-    bare::create(&stage.creator, "many", manifests, CREATORS).await;
+    let manifests = (0..sample).map(|number| objects::manifest_for(&name(number), number, BYTES)).collect();
+    objects::create(&stage.creator, "many", manifests, CREATORS).await;
     let begun = Instant::now();
     let operator = tenant.operator(&[]).await;
     let delivered = until(LIMIT, async || stage.receiver.arrivals("many").len() >= sample).await;

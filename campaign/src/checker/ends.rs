@@ -2,7 +2,7 @@
 
 use jiff::SignedDuration;
 
-use super::TOLERANCE;
+use super::rules::TOLERANCE;
 use crate::findings::{Findings, Violation};
 use crate::record::Record;
 

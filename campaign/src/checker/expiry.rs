@@ -3,8 +3,8 @@
 
 use jiff::{SignedDuration, Timestamp};
 
+use super::rules::{TOLERANCE, UNHEARD, subscriber_of};
 use super::story::Story;
-use super::{TOLERANCE, UNHEARD, subscriber_of};
 use crate::findings::Violation;
 use crate::record::{Post, State};
 

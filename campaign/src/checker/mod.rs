@@ -8,6 +8,7 @@ mod pauses;
 mod repeats;
 mod retention;
 mod rights;
+mod rules;
 mod secrets;
 mod specs;
 mod story;
@@ -15,7 +16,7 @@ mod timing;
 
 use std::collections::BTreeMap;
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 
 use self::pauses::in_pause;
 use self::repeats::{Handover, handovers};
@@ -23,28 +24,6 @@ use self::story::Story;
 use self::timing::Timing;
 use super::findings::{Findings, Violation};
 use super::record::{Post, Record};
-
-/// How much later than it began a POST may arrive, and than it was recorded a version may be seen. A pause or a time
-/// counts so much later, and ends so much earlier.
-const TOLERANCE: SignedDuration = SignedDuration::from_millis(1000);
-/// A watch that is half open is found within this: so long a change may go unheard of.
-const UNHEARD: SignedDuration = SignedDuration::from_secs(60);
-
-/// The latest of these times that something began anew, or became well again, for a namespace: `from`, and until `to` a
-/// takeover, the end of a stop, of an API server's start, or of a time without rights. From then on all must be heard of
-/// within [`UNHEARD`].
-fn heard_from(record: &Record, subscriber: &str, from: Timestamp, to: Timestamp) -> Timestamp {
-    let windows = record.namespaces.get(subscriber).and_then(|namespace| record.barred.get(namespace));
-    let ends =
-        windows.into_iter().flatten().chain(&record.stops).chain(&record.unready).map(|window| window.to.min(to));
-    let times = ends.chain(record.takeovers.iter().copied()).filter(|at| (from..=to).contains(at));
-    times.max().unwrap_or(from)
-}
-
-/// The Subscriber of a Notification, which is named after it.
-fn subscriber_of(id: &str) -> &str {
-    id.rsplit_once('-').map_or(id, |(subscriber, _)| subscriber)
-}
 
 /// Judges a record.
 pub(crate) fn check(record: &Record) -> Findings {

@@ -1,6 +1,6 @@
 //! What holds of recorded pauses.
 
-use super::TOLERANCE;
+use super::rules::TOLERANCE;
 use crate::findings::Violation;
 use crate::record::{Pause, Post, Record};
 

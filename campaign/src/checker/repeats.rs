@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::TOLERANCE;
+use super::rules::TOLERANCE;
 use super::story::Story;
 use super::timing::Timing;
 use crate::findings::{Cause, Findings, Violation};

@@ -2,8 +2,8 @@
 
 use jiff::SignedDuration;
 
+use super::rules::{TOLERANCE, UNHEARD, heard_from, subscriber_of};
 use super::story::Story;
-use super::{TOLERANCE, UNHEARD, heard_from, subscriber_of};
 use crate::findings::Violation;
 use crate::record::Change;
 

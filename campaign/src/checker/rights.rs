@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::TOLERANCE;
+use super::rules::TOLERANCE;
 use crate::findings::Violation;
 use crate::record::Record;
 

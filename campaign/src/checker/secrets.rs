@@ -2,7 +2,7 @@
 
 use jiff::Timestamp;
 
-use super::{TOLERANCE, UNHEARD};
+use super::rules::{TOLERANCE, UNHEARD};
 use crate::findings::{Findings, Violation};
 use crate::record::{Record, Window};
 

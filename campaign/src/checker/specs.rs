@@ -1,6 +1,6 @@
 //! What holds of changes of Subscribers: each takes effect, also while all of them are listed anew.
 
-use super::{TOLERANCE, UNHEARD, heard_from};
+use super::rules::{TOLERANCE, UNHEARD, heard_from};
 use crate::findings::Violation;
 use crate::record::{Post, Record, Spec};
 

@@ -1,6 +1,6 @@
 //! What became of one Notification, and whether each POST of it came in its time.
 
-use super::{TOLERANCE, UNHEARD};
+use super::rules::{TOLERANCE, UNHEARD};
 use crate::findings::{Findings, Violation};
 use crate::record::{Change, Post, Record, State};
 

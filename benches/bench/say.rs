@@ -1,0 +1,10 @@
+//! What the bench says while it runs.
+
+use std::time::Instant;
+
+/// Tells how far it is.
+pub fn say(what: impl std::fmt::Display) {
+    static BEGUN: std::sync::OnceLock<Instant> = std::sync::OnceLock::new();
+    let elapsed = BEGUN.get_or_init(Instant::now).elapsed();
+    eprintln!("[{:>4} s] {what}", elapsed.as_secs());
+}
