@@ -74,7 +74,7 @@ pub async fn measure(scale: &Scale, report: &mut Report) {
     let what = format!("beside {LARGE_RATE} events a second of {} KiB in another namespace", LARGE_BYTES >> 10);
     say(format!("latency {what}"));
     // Through a connection of its own.
-    let large = tokio::spawn(create_large(client(stage.plane.admin_kubeconfig()).await));
+    let large = tokio::spawn(create_large(client(stage.plane().admin_kubeconfig()).await));
     let latency = sample(&stage, &tenant.namespace, &operator, end..end + scale.neighbours).await;
     large.abort();
     latency.say();

@@ -20,10 +20,6 @@ mod stage;
 mod throughput;
 mod usage;
 
-#[allow(dead_code)]
-#[path = "../../tests/suite/cluster.rs"]
-mod cluster;
-
 use std::{path::Path, time::Instant};
 
 use self::{

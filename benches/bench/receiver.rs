@@ -18,7 +18,7 @@ use testkit::{
 };
 use tokio::time::sleep;
 
-/// The OAuth client that Subscribers use.
+/// The id and the secret of the OAuth client.
 pub const CLIENT: (&str, &str) = ("bench", "s3cr3t-for-the-bench");
 /// The path of an endpoint that takes the request and never answers.
 const DEAD: &str = "/dead";
@@ -132,11 +132,16 @@ pub fn now() -> Duration {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap()
 }
 
+/// The OAuth client that Subscribers use.
+pub fn oauth_client() -> Client {
+    Client::new(CLIENT.0, CLIENT.1)
+}
+
 /// What the process does.
 pub async fn serve(folder: &Path) {
     let authority = Authority::new();
     let tokens = TokenService::start(&authority).await.unwrap();
-    tokens.register(Client::new(CLIENT.0, CLIENT.1));
+    tokens.register(oauth_client());
     tokens.answer_always_at(HANGING_TOKENS, Behaviour::hang());
     let webhook = Webhook { tokens: tokens.tokens().clone(), folder: folder.to_owned(), logs: Mutex::new(Vec::new()) };
     let server = HttpsServer::start(Arc::new(webhook), authority.server_config(&[])).await.unwrap();

@@ -74,7 +74,7 @@ async fn warmed() -> (Stage, NotificationStatus) {
     let (_, operator) = drain(&stage, &tenant, WARM_UP).await;
     operator.terminate().await.unwrap();
     let get = ["get", "notification", "n-0", "-n", &tenant.namespace, "-o", "jsonpath={.status}"];
-    let status = serde_json::from_str(&stage.plane.kubectl(&get).await.unwrap().ok().unwrap()).unwrap();
+    let status = serde_json::from_str(&stage.plane().kubectl(&get).await.unwrap().ok().unwrap()).unwrap();
     (stage, status)
 }
 
@@ -273,7 +273,7 @@ struct Writes {
 
 impl Writes {
     async fn now(stage: &Stage) -> Self {
-        let audit = stage.plane.audit().await.unwrap();
+        let audit = stage.plane().audit().await.unwrap();
         let count = |resource: &str| {
             let of_operator = |user: &str| user.starts_with("system:serviceaccount:drain:");
             let written = audit.iter().filter(|event| event.is_write() && of_operator(&event.user));

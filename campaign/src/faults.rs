@@ -66,11 +66,11 @@ pub(crate) async fn make(stage: &Arc<Stage>, number: u64, fault: Fault) -> Resul
             // Its connections end with it; the proxy before it would keep them.
             stage.replicas.links().for_each(TcpProxy::reset);
             stage.record.lock().unwrap().unready.push(Window::open());
-            stage.plane.kill_for(Part::ApiServer, DOWN).await?;
+            stage.plane().kill_for(Part::ApiServer, DOWN).await?;
             stage.client.ready().await;
             close(&mut stage.record.lock().unwrap().unready);
         }
-        Fault::KillEtcd => stage.plane.kill_for(Part::Etcd, DOWN).await?,
+        Fault::KillEtcd => stage.plane().kill_for(Part::Etcd, DOWN).await?,
         Fault::StopApiServer(time) => stop_part(stage, Part::ApiServer, time).await,
         Fault::StopEtcd(time) => stop_part(stage, Part::Etcd, time).await,
         Fault::CutWatches => stage.replicas.links().for_each(TcpProxy::reset),
@@ -129,12 +129,12 @@ pub(crate) async fn make(stage: &Arc<Stage>, number: u64, fault: Fault) -> Resul
             others::open_all(stage).await;
         }
         Fault::TokenRefuses(code, time) => {
-            stage.tokens.answer_always(Behaviour::reply(Reply::status(code)));
+            stage.tokens().answer_always(Behaviour::reply(Reply::status(code)));
             sleep(time).await;
-            stage.tokens.behave();
+            stage.tokens().behave();
             others::open_all(stage).await;
         }
-        Fault::RevokeTokens => stage.tokens.tokens().revoke_all(),
+        Fault::RevokeTokens => stage.tokens().tokens().revoke_all(),
         Fault::RotateSecret(time) => stage.rotate_secret(&format!("s3cr3t-{number}"), time).await,
         Fault::StatusWrites(time) => others::status_storm(stage, time, random).await,
         Fault::LabelWrites(time) => others::label_storm(stage, time, random).await,
@@ -204,9 +204,9 @@ async fn strand_writes(stage: &Stage, mut random: Random, stopped: Option<Durati
 
 async fn stop_part(stage: &Stage, part: Part, time: Duration) {
     // One that another fault has killed is not there to be stopped.
-    let _ = stage.plane.signal(part, "STOP").await;
+    let _ = stage.plane().signal(part, "STOP").await;
     sleep(time).await;
-    let _ = stage.plane.signal(part, "CONT").await;
+    let _ = stage.plane().signal(part, "CONT").await;
 }
 
 async fn bad_way(way: &TcpProxy, link: Link, time: Duration) {

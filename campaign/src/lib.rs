@@ -181,7 +181,7 @@ async fn counts(stage: Arc<Stage>, tell: impl Fn(String) + Send) {
     loop {
         sleep(TELL).await;
         let created = stage.record.lock().unwrap().accepted.len();
-        let (arrived, open) = (stage.receiver.requests().len(), stage.history.unfinished().len());
+        let (arrived, open) = (stage.receiver().requests().len(), stage.history.unfinished().len());
         tell(format!("{created} created, {open} of them not finished, {arrived} requests arrived"));
     }
 }

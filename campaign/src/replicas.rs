@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use jiff::Timestamp;
 use testkit::loopback::get;
 use testkit::process::Process;
-use testkit::{ApiProxy, ControlPlane, Error, Operator, Result, TcpProxy};
+use testkit::{ApiProxy, Error, Operator, Result, Stage, TcpProxy};
 use tokio::sync::{Mutex, OwnedMutexGuard};
 use tokio::time::sleep;
 
@@ -81,22 +81,14 @@ impl Running {
 }
 
 impl Replicas {
-    /// Starts all with the rights of a token; their logs are in the folder `logs`.
-    pub(crate) async fn start(
-        binary: &Path,
-        plane: &ControlPlane,
-        api: &ApiProxy,
-        token: &str,
-        logs: &Path,
-    ) -> Result<Self> {
-        let namespaces = spaces::ALL.join(",");
-        let flags = ["--watch-namespace", &namespaces, "--lease-namespace", spaces::CORE];
-        let flags = [&flags[..], &["--egress-allow-cidr", "127.0.0.0/8"]].concat();
+    /// Starts all for the namespaces of the scene; their logs are in the folder `logs`.
+    pub(crate) async fn start(binary: &Path, scene: &Stage, api: &ApiProxy, logs: &Path) -> Result<Self> {
+        let launch = scene.operator(binary).to_loopback().lease_in(spaces::CORE);
         let start = async |name: &'static str| {
             let link = TcpProxy::start(api.address()).await?;
-            let kubeconfig = plane.kubeconfig_through(name, link.address(), api.ca_file(), Some(token))?;
+            let kubeconfig = scene.kubeconfig_through(name, link.address(), api.ca_file())?;
             let log = logs.join(format!("operator-{name}.log"));
-            let operator = Operator::start_logging_to(&log, binary, &kubeconfig, &flags, &[("HOSTNAME", name)]).await?;
+            let operator = launch.clone().kubeconfig(&kubeconfig).log_to(&log).env("HOSTNAME", name).start().await?;
             let running = Running { operator, terminated: None, ends: Vec::new() };
             Ok::<_, Error>(Replica { running: Arc::new(Mutex::new(running)), link })
         };

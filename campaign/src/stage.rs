@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use testkit::proxies::{Call, Link, Treatment};
-use testkit::{ApiProxy, Authority, Behaviour, Client, ControlPlane, Error, Receiver, Result, TcpProxy, TokenService};
+use testkit::stage::Endpoints;
+use testkit::{ApiProxy, Behaviour, Client, ControlPlane, Error, Receiver, Result, TcpProxy, TokenService};
 use tokio::sync::RwLock;
 use tokio::time::{sleep, timeout};
 
@@ -36,11 +37,9 @@ pub(crate) struct Stage {
     pub(crate) rules: Rules,
     pub(crate) history: History,
     pub(crate) client: Arc<ApiClient>,
-    pub(crate) receiver: Receiver,
-    pub(crate) tokens: TokenService,
     /// The client secret that the token service takes.
     secret: Mutex<String>,
-    pub(crate) plane: ControlPlane,
+    scene: testkit::Stage,
     pub(crate) record: Arc<Mutex<Record>>,
     /// Held by faults that decide who leads.
     pub(crate) leaders: RwLock<()>,
@@ -53,34 +52,24 @@ pub(crate) type Rule = Box<dyn Fn(&Call) -> Treatment + Send + Sync>;
 impl Stage {
     /// Sets it, with all logs in the folder `logs`.
     pub(crate) async fn set(binary: &Path, seed: u64, logs: &Path) -> Result<Self> {
-        let plane = ControlPlane::start_logging_to(Some(logs)).await?;
-        let authority = Authority::new();
-        let tokens = TokenService::start(&authority).await?;
-        tokens.register(client(CLIENT.0, CLIENT.1));
-        tokens.register(client(OTHER_CLIENT.0, OTHER_CLIENT.1));
+        let scene = scene(logs).await?;
+        let Endpoints { tokens, receiver, .. } = scene.endpoints();
         tokens.answer_always_at(HANGING_PATH, Behaviour::hang());
         tokens.set_expires_in(Some(TOKEN_LIFE));
-        let receiver = Receiver::start(&authority, tokens.tokens()).await?;
-        webhooks::behave(&receiver, seed);
+        webhooks::behave(receiver, seed);
         let webhook_link = TcpProxy::start(receiver.address()).await?;
         let token_link = TcpProxy::start(tokens.address()).await?;
 
         let in_flight = IN_FLIGHT * (WEBHOOKS.len() + usize::try_from(BUSY).unwrap_or_default());
         let record = Arc::new(Mutex::new(Record { in_flight, ..Record::default() }));
-        let history = History::watch(plane.etcd_address(), Arc::clone(&record));
-        let api_client = Arc::new(ApiClient::new(&plane)?);
+        let history = History::watch(scene.plane().etcd_address(), Arc::clone(&record));
+        let api_client = Arc::new(ApiClient::new(scene.plane())?);
         let (webhook, token) = (url(&webhook_link), url(&token_link));
-        let token = install(&plane, &authority, &api_client, &webhook, &token).await?;
+        install(&scene, &api_client, &webhook, &token).await?;
 
-        let api = ApiProxy::start(&plane).await?;
-        let rules = Rules::default();
-        let active = Arc::clone(&rules);
-        api.treat(move |call| {
-            let active = active.lock().unwrap();
-            let treatments = active.iter().map(|(_, rule)| rule(call));
-            treatments.into_iter().find(|treatment| *treatment != Treatment::Pass).unwrap_or(Treatment::Pass)
-        });
-        let replicas = Replicas::start(binary, &plane, &api, &token, logs).await?;
+        let api = ApiProxy::start(scene.plane()).await?;
+        let rules = rules_of(&api);
+        let replicas = Replicas::start(binary, &scene, &api, logs).await?;
         replicas.lead(START_LIMIT).await?;
         // The faults begin when every Subscriber has been looked at.
         let looked_at = async {
@@ -98,13 +87,26 @@ impl Stage {
             rules,
             history,
             client: api_client,
-            receiver,
-            tokens,
             secret: Mutex::new(CLIENT.1.to_owned()),
-            plane,
+            scene,
             record,
             leaders: RwLock::default(),
         })
+    }
+
+    /// The control plane.
+    pub(crate) fn plane(&self) -> &ControlPlane {
+        self.scene.plane()
+    }
+
+    /// The webhooks.
+    pub(crate) fn receiver(&self) -> &Receiver {
+        &self.scene.endpoints().receiver
+    }
+
+    /// The token service.
+    pub(crate) fn tokens(&self) -> &TokenService {
+        &self.scene.endpoints().tokens
     }
 
     /// The number of the operator that holds the Lease, or held it last, by etcd: one that was cut off believes it longer.
@@ -144,8 +146,8 @@ impl Stage {
     pub(crate) async fn rotate_secret(&self, secret: &str, time: Duration) {
         self.record.lock().unwrap().rotations.push(Window::open());
         secret.clone_into(&mut self.secret.lock().unwrap());
-        self.tokens.register(client(CLIENT.0, secret));
-        self.tokens.tokens().revoke(CLIENT.0);
+        self.tokens().register(client(CLIENT.0, secret));
+        self.tokens().tokens().revoke(CLIENT.0);
         sleep(time).await;
         self.publish_secret().await;
     }
@@ -163,9 +165,9 @@ impl Stage {
         for link in self.replicas.links().chain([&self.webhook_link, &self.token_link]) {
             link.set(Link::Pass);
         }
-        self.tokens.behave();
-        self.tokens.behave_at(HANGING_PATH);
-        webhooks::calm(&self.receiver);
+        self.tokens().behave();
+        self.tokens().behave_at(HANGING_PATH);
+        webhooks::calm(self.receiver());
         {
             // Of faults that ended before their time.
             let mut record = self.record.lock().unwrap();
@@ -175,7 +177,7 @@ impl Stage {
             record.unready.push(Window::open());
         }
         self.replicas.go_on().await;
-        self.plane.revive().await?;
+        self.plane().revive().await?;
         close(&mut self.record.lock().unwrap().unready);
         self.publish_secret().await;
         Ok(())
@@ -215,7 +217,7 @@ impl Stage {
 
     /// The POSTs that arrived so far.
     fn posts(&self) -> Vec<Post> {
-        let requests = self.receiver.requests();
+        let requests = self.receiver().requests();
         let posts = requests.iter().filter(|request| request.method == http::Method::POST).map(|request| Post {
             id: request.event_id().unwrap_or_default(),
             subscriber: request.path.split('/').nth(1).unwrap_or_default().to_owned(),
@@ -229,6 +231,29 @@ impl Stage {
 
 fn url(link: &TcpProxy) -> String {
     format!("https://{}", link.address())
+}
+
+/// The rules of the proxy, at first none.
+fn rules_of(api: &ApiProxy) -> Rules {
+    let rules = Rules::default();
+    let active = Arc::clone(&rules);
+    api.treat(move |call| {
+        let active = active.lock().unwrap();
+        let treatments = active.iter().map(|(_, rule)| rule(call));
+        treatments.into_iter().find(|treatment| *treatment != Treatment::Pass).unwrap_or(Treatment::Pass)
+    });
+    rules
+}
+
+/// The control plane, the endpoints and the namespaces, with the logs of the control plane in this folder.
+async fn scene(logs: &Path) -> Result<testkit::Stage> {
+    let client_of = |namespace: &str| {
+        let (id, secret) = if namespace == spaces::CORE { CLIENT } else { OTHER_CLIENT };
+        client(id, secret)
+    };
+    let scene = testkit::Stage::builder().logs_in(logs).namespaces(&spaces::ALL).bundle("test-ca");
+    let scene = scene.client(client(CLIENT.0, CLIENT.1)).client(client(OTHER_CLIENT.0, OTHER_CLIENT.1));
+    scene.credentials(SECRET, client_of).set().await
 }
 
 /// A client with this secret, that may ask for what the Subscribers ask for.

@@ -23,7 +23,7 @@ pub(crate) async fn until_interrupted(stage: &Stage) -> Result<()> {
         },
     });
     let file = stage.folder.write("notification.yaml", &serde_yaml::to_string(&notification).unwrap_or_default())?;
-    let kubectl = stage.cluster.kubectl();
+    let kubectl = stage.kubectl();
     say("All is left running. In another terminal:");
     println!(
         "
@@ -52,8 +52,8 @@ Requests that arrive are shown here. Ctrl-C ends everything.
         file = file.display(),
         admin = stage.operator.admin_address(),
         log = stage.operator.process().log_file().display(),
-        webhook = stage.receiver.url("/"),
-        tokens = stage.tokens.url(),
+        webhook = stage.endpoints().receiver.url("/"),
+        tokens = stage.endpoints().tokens.url(),
     );
     tokio::select! {
         interrupted = tokio::signal::ctrl_c() => Ok(interrupted?),
@@ -62,10 +62,10 @@ Requests that arrive are shown here. Ctrl-C ends everything.
 }
 
 async fn show_arrivals(stage: &Stage) {
-    let mut shown = stage.receiver.requests().len();
+    let mut shown = stage.endpoints().receiver.requests().len();
     loop {
         sleep(Duration::from_millis(200)).await;
-        for request in stage.receiver.requests().split_off(shown) {
+        for request in stage.endpoints().receiver.requests().split_off(shown) {
             println!("{}", request_text(&request));
             shown += 1;
         }

@@ -14,12 +14,12 @@ pub(crate) async fn print(stage: &Stage) {
         }
     }
     eprintln!("\n--- the token service was asked");
-    for request in stage.tokens.requests() {
+    for request in stage.endpoints().tokens.requests() {
         let client = request.client_id.as_deref().unwrap_or("nobody");
         eprintln!("by {client}: status {:?}, error {:?}", request.answered, request.error);
     }
     eprintln!("\n--- the webhook was called");
-    for request in stage.receiver.requests() {
+    for request in stage.endpoints().receiver.requests() {
         eprintln!("{} {}: status {:?}", request.method, request.path, request.answered);
     }
     eprintln!("\n{}", stage.operator.process().log_tail(30));

@@ -21,7 +21,6 @@ use std::time::Instant;
 
 use testkit::{Error, Result};
 
-use crate::cluster::Cluster;
 use crate::say::say;
 use crate::stage::Stage;
 
@@ -39,7 +38,7 @@ async fn main() -> ExitCode {
 async fn demo() -> Result<()> {
     let started = Instant::now();
     let binary = operator_binary()?;
-    let cluster = Cluster::open().await?;
+    let cluster = cluster::open().await?;
     let stage = Stage::set(cluster, &binary).await?;
     let result = deliver(&stage).await;
     match &result {

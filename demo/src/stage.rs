@@ -3,12 +3,14 @@
 use std::path::Path;
 use std::time::Duration;
 
-use serde_json::{Value, json};
+use serde_json::Value;
+use testkit::control_plane::Kubectl;
 use testkit::endpoints::Reply;
 use testkit::folder::Folder;
-use testkit::{Authority, Behaviour, Client, Error, Operator, Receiver, Result, TokenService};
+use testkit::stage::{Cluster, Endpoints};
+use testkit::{Behaviour, Client, Error, Operator, Result};
 
-use crate::cluster::{Cluster, NAMESPACE};
+use crate::cluster::{self, NAMESPACE};
 use crate::examples;
 use crate::say::say;
 
@@ -17,58 +19,48 @@ const CLIENT: (&str, &str) = ("acme", "s3cr3t-for-the-demo");
 const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
 
 pub(crate) struct Stage {
-    pub(crate) cluster: Cluster,
-    pub(crate) receiver: Receiver,
-    pub(crate) tokens: TokenService,
+    // The order is the order of dropping: the operator first.
     pub(crate) operator: Operator,
     pub(crate) folder: Folder,
-    authority: Authority,
+    scene: testkit::Stage,
 }
 
 impl Stage {
     pub(crate) async fn set(cluster: Cluster, binary: &Path) -> Result<Self> {
-        let authority = Authority::new();
-        let tokens = TokenService::start(&authority).await?;
-        tokens.register(Client::new(CLIENT.0, CLIENT.1).scopes(["events.write"]));
-        let receiver = Receiver::start(&authority, tokens.tokens()).await?;
-        // The webhook of examples/gateway.yaml is asked for its consent, and gives it.
-        let consent = Reply::status(200).allow_origin("tidings.dev").allow_rate("600");
-        receiver.answer_options("/gateway", Behaviour::reply(consent));
-        say(format!("Started a webhook at {} and a token service at {}", receiver.url("/"), tokens.url()));
-        say("Their certificates come from a certificate authority made just now");
-
-        let kubectl = cluster.kubectl();
-        say("kubectl apply --server-side -f crds/");
-        kubectl.run(&["apply", "--server-side", "--force-conflicts", "-f", &path("crds")]).await?.ok()?;
-        let names = ["crd/subscribers.tidings.dev", "crd/notifications.tidings.dev"];
-        let wait = ["wait", "--for=condition=Established", "--timeout=30s"];
-        kubectl.run(&[&wait[..], &names].concat()).await?.ok()?;
-        let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}});
-        kubectl.apply(&namespace.to_string(), &["--server-side"]).await?;
+        let scene = scene(cluster).await?;
         // Of an earlier demo in the same cluster: what is delivered would not be sent again.
-        kubectl.run(&["delete", "notifications,subscribers", "--all", "-n", NAMESPACE]).await?.ok()?;
+        scene.kubectl().run(&["delete", "notifications,subscribers", "--all", "-n", NAMESPACE]).await?.ok()?;
 
         let folder = Folder::new("demo")?;
-        let ca_file = folder.write("ca.crt", authority.ca_pem())?.display().to_string();
+        let ca_file = folder.write("ca.crt", scene.endpoints().authority.ca_pem())?.display().to_string();
         say(format!(
             "SSL_CERT_FILE=<that authority> tidings run --watch-namespace {NAMESPACE} --egress-allow-cidr 127.0.0.0/8"
         ));
         say("(without the last flag a webhook on loopback is refused; without the variable it would not be trusted)");
-        // One namespace: in a cluster that others use, the demo keeps to its own.
-        let args = ["--egress-allow-cidr", "127.0.0.0/8", "--watch-namespace", NAMESPACE];
-        let operator = Operator::start(binary, cluster.kubeconfig(), &args, &[("SSL_CERT_FILE", &ca_file)]).await?;
-        operator.ready(Duration::from_secs(30)).await?;
-        Ok(Self { cluster, receiver, tokens, operator, folder, authority })
+        let launch = scene.operator(binary).to_loopback().env("SSL_CERT_FILE", &ca_file);
+        let operator = launch.ready(Duration::from_secs(30)).await?;
+        Ok(Self { operator, folder, scene })
+    }
+
+    /// kubectl with all rights.
+    pub(crate) fn kubectl(&self) -> &Kubectl {
+        self.scene.kubectl()
+    }
+
+    /// The webhook, the token service and their authority.
+    pub(crate) fn endpoints(&self) -> &Endpoints {
+        self.scene.endpoints()
     }
 
     /// Applies `examples/` with the addresses of this machine; returns the names of its Notifications.
     pub(crate) async fn apply_examples(&self) -> Result<Vec<String>> {
         say("The examples, with the URLs of this machine and its certificate authority in the ConfigMap corp-ca:");
+        let Endpoints { authority, tokens, receiver } = self.endpoints();
         let mut notifications = Vec::new();
         for example in examples::read(Path::new(&path("examples")))? {
-            let example = example.adapt(&self.receiver.url(""), &self.tokens.url_of(""), &self.authority)?;
+            let example = example.adapt(&receiver.url(""), &tokens.url_of(""), authority)?;
             println!("$ kubectl apply -n {NAMESPACE} -f examples/{}", example.file);
-            print!("{}", self.cluster.kubectl().apply(&example.manifests(), &["-n", NAMESPACE]).await?);
+            print!("{}", self.kubectl().apply(&example.manifests(), &["-n", NAMESPACE]).await?);
             notifications.extend(example.notifications());
         }
         match notifications.is_empty() {
@@ -82,7 +74,7 @@ impl Stage {
         let wait = "--for=jsonpath={.status.completionTime}";
         println!("$ kubectl wait -n {NAMESPACE} '{wait}' notifications --all --timeout=30s");
         let args = ["wait", "-n", NAMESPACE, wait, "notifications", "--all", "--timeout=30s"];
-        print!("{}", self.cluster.kubectl().run(&args).await?.ok()?);
+        print!("{}", self.kubectl().run(&args).await?.ok()?);
         for notification in self.objects("notifications").await? {
             if notification["status"]["phase"] != "Delivered" {
                 return Err(Error::new(format!("{} is not Delivered", notification["metadata"]["name"])));
@@ -93,7 +85,7 @@ impl Stage {
 
     /// The objects of a kind in the namespace of the demo.
     pub(crate) async fn objects(&self, kind: &str) -> Result<Vec<Value>> {
-        let list = self.cluster.kubectl().run(&["get", kind, "-n", NAMESPACE, "-o", "json"]).await?.ok()?;
+        let list = self.kubectl().run(&["get", kind, "-n", NAMESPACE, "-o", "json"]).await?.ok()?;
         let list: Value = serde_json::from_str(&list).map_err(|error| Error::new(format!("{kind}: {error}")))?;
         Ok(list["items"].as_array().cloned().unwrap_or_default())
     }
@@ -106,8 +98,22 @@ impl Stage {
                 return Err(Error::new(format!("the operator ended with exit code {code}")));
             }
         }
-        self.cluster.clear().await
+        cluster::clear(self.scene.cluster()).await
     }
+}
+
+/// The endpoints, the definitions and the namespace. One namespace: in a cluster that others use, the demo keeps to its own.
+async fn scene(cluster: Cluster) -> Result<testkit::Stage> {
+    let client = Client::new(CLIENT.0, CLIENT.1).scopes(["events.write"]);
+    let scene = testkit::Stage::builder().on(cluster).as_admin().namespaces(&[NAMESPACE]).client(client).set().await?;
+    let Endpoints { tokens, receiver, .. } = scene.endpoints();
+    // The webhook of examples/gateway.yaml is asked for its consent, and gives it.
+    let consent = Reply::status(200).allow_origin("tidings.dev").allow_rate("600");
+    receiver.answer_options("/gateway", Behaviour::reply(consent));
+    say(format!("Started a webhook at {} and a token service at {}", receiver.url("/"), tokens.url()));
+    say("Their certificates come from a certificate authority made just now");
+    say("kubectl apply --server-side -f crds/");
+    Ok(scene)
 }
 
 fn path(name: &str) -> String {

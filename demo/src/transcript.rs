@@ -10,7 +10,7 @@ use crate::stage::Stage;
 /// Prints what arrived, and what kubectl tells.
 pub(crate) async fn print(stage: &Stage, notifications: &[String]) -> Result<()> {
     say("What arrived at the webhook:");
-    for request in stage.receiver.requests() {
+    for request in stage.endpoints().receiver.requests() {
         println!("{}", request_text(&request));
     }
     say("What kubectl tells:");
@@ -24,7 +24,7 @@ pub(crate) async fn print(stage: &Stage, notifications: &[String]) -> Result<()>
 /// Runs kubectl for the eyes of the user.
 async fn kubectl(stage: &Stage, args: &[&str]) -> Result<()> {
     println!("$ kubectl {}", args.join(" "));
-    println!("{}", stage.cluster.kubectl().run(args).await?.ok()?);
+    println!("{}", stage.kubectl().run(args).await?.ok()?);
     Ok(())
 }
 

@@ -1,13 +1,17 @@
 //! What an administrator installs: the definitions, and the chart as Helm renders it.
 
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 use crate::binaries;
-use crate::control_plane::ControlPlane;
+use crate::control_plane::{ControlPlane, Kubectl};
 use crate::error::{Error, Result};
 
 const CRDS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../crds");
 const CHART: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../charts/tidings");
+
+/// The API server serves the definitions within this.
+const SERVED_LIMIT: Duration = Duration::from_secs(60);
 
 /// Longer than the longest campaign.
 const TOKEN_LIFE: &str = "--duration=48h";
@@ -16,14 +20,29 @@ const TOKEN_LIFE: &str = "--duration=48h";
 ///
 /// # Errors
 /// When kubectl fails.
-pub async fn install_crds(plane: &ControlPlane) -> Result<()> {
-    plane.kubectl(&["apply", "--server-side", "-f", CRDS]).await?.ok()?;
-    plane.kubectl(&["wait", "--for=condition=Established", "--timeout=60s", "crd", "--all"]).await?.ok()?;
-    // The first use of a new definition may still be told to come again.
+pub async fn install_crds(kubectl: &Kubectl) -> Result<()> {
+    kubectl.run(&["apply", "--server-side", "--force-conflicts", "-f", CRDS]).await?.ok()?;
+    let crds = ["crd/subscribers.tidings.dev", "crd/notifications.tidings.dev"];
+    let wait = ["wait", "--for=condition=Established", "--timeout=60s"];
+    kubectl.run(&[&wait[..], &crds].concat()).await?.ok()?;
+    // The API server may refuse the first request for a new kind.
+    let end = Instant::now() + SERVED_LIMIT;
     for kind in ["subscribers", "notifications"] {
-        while !plane.kubectl(&["get", kind]).await?.success {}
+        let mut output = kubectl.run(&["get", kind]).await?;
+        while !output.success && Instant::now() < end {
+            output = kubectl.run(&["get", kind]).await?;
+        }
+        output.ok()?;
     }
     Ok(())
+}
+
+/// As [`install_crds`], once for each control plane: further calls do nothing.
+///
+/// # Errors
+/// As [`install_crds`].
+pub async fn install_crds_once(plane: &ControlPlane) -> Result<()> {
+    plane.definitions().get_or_try_init(|| install_crds(plane.admin())).await.copied()
 }
 
 /// Installs the chart in `namespace`, for an operator that watches the namespaces `watched`; without the definitions.

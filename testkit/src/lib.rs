@@ -17,6 +17,7 @@ pub mod operator;
 pub mod pki;
 pub mod process;
 pub mod proxies;
+pub mod stage;
 
 mod background;
 mod binaries;
@@ -27,3 +28,4 @@ pub use error::{Error, Result};
 pub use operator::Operator;
 pub use pki::{Authority, Identity};
 pub use proxies::{ApiProxy, TcpProxy};
+pub use stage::Stage;

@@ -11,19 +11,17 @@ use kube::{
     config::{KubeConfigOptions, Kubeconfig},
 };
 use testkit::ControlPlane;
-use tokio::sync::OnceCell;
 
 /// The shared control plane.
 pub async fn cluster() -> &'static ControlPlane {
-    static READY: OnceCell<()> = OnceCell::const_new();
     let plane = ControlPlane::shared().await.unwrap();
-    READY.get_or_init(|| install_crds(plane)).await;
+    testkit::chart::install_crds_once(plane).await.unwrap();
     plane
 }
 
 /// Applies `crds/` and waits until the API server serves them.
 pub async fn install_crds(plane: &ControlPlane) {
-    testkit::chart::install_crds(plane).await.unwrap();
+    testkit::chart::install_crds(plane.admin()).await.unwrap();
 }
 
 /// How to reach the API server of a kubeconfig.
@@ -32,10 +30,15 @@ pub async fn config(kubeconfig: &Path) -> Config {
     Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await.unwrap()
 }
 
+/// A name that starts with `name` and that no namespace has yet.
+pub fn unique(name: &str) -> String {
+    static NEXT: AtomicUsize = AtomicUsize::new(1);
+    format!("{name}-{}", NEXT.fetch_add(1, Ordering::Relaxed))
+}
+
 /// A new namespace that starts with `name`.
 pub async fn namespace(plane: &ControlPlane, name: &str) -> String {
-    static NEXT: AtomicUsize = AtomicUsize::new(1);
-    let name = format!("{name}-{}", NEXT.fetch_add(1, Ordering::Relaxed));
+    let name = unique(name);
     plane.kubectl(&["create", "namespace", &name]).await.unwrap().ok().unwrap();
     name
 }

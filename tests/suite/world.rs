@@ -1,33 +1,50 @@
 //! What an end-to-end test stands on: a namespace, a receiver, a token service, and the operator as a process of its own
 //! under the chart's Role.
 
-use std::{path::Path, path::PathBuf, time::Duration};
+use std::{
+    ops::{Deref, DerefMut},
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use futures::StreamExt;
 use http::Method;
 use kube::{Api, api::PostParams};
 use serde_json::{Value, json};
 use testkit::{
-    ApiProxy, Authority, Client, ControlPlane, Operator, Receiver, TokenService, chart, endpoints::Received,
+    ApiProxy, Client, ControlPlane, Operator, Stage, chart,
+    endpoints::Received,
+    stage::{Endpoints, Launch},
 };
 use tidings_api::Notification;
 use tokio::time::{Instant, sleep};
 
-use crate::cluster::{cluster, config, namespace};
+use crate::cluster::{cluster, config, unique};
 
 /// The client that `World::secret` names.
 pub const CLIENT: (&str, &str) = ("acme", "s3cr3t-for-the-test");
 /// Nothing that a test waits for takes longer.
 pub const PATIENCE: Duration = Duration::from_secs(30);
 
-/// See the module.
+/// See the module. The receiver, the token service and their authority are the endpoints that it dereferences to.
 pub struct World {
     pub plane: &'static ControlPlane,
     pub namespace: String,
-    pub tokens: TokenService,
-    pub receiver: Receiver,
-    pub authority: Authority,
-    kubeconfig: PathBuf,
+    stage: Stage,
+}
+
+impl Deref for World {
+    type Target = Endpoints;
+
+    fn deref(&self) -> &Endpoints {
+        self.stage.endpoints()
+    }
+}
+
+impl DerefMut for World {
+    fn deref_mut(&mut self) -> &mut Endpoints {
+        self.stage.endpoints_mut()
+    }
 }
 
 impl World {
@@ -36,30 +53,22 @@ impl World {
         Self::on(cluster().await, name).await
     }
 
+    /// The same on a control plane of its own, for a test that stops the API server or changes the whole cluster.
+    pub async fn alone(name: &str) -> Self {
+        Self::on(Box::leak(Box::new(ControlPlane::start().await.unwrap())), name).await
+    }
+
     /// The same on a control plane of the test's own.
     pub async fn on(plane: &'static ControlPlane, name: &str) -> Self {
-        let namespace = namespace(plane, name).await;
-        chart::install(plane, &namespace, &[&namespace]).await.unwrap();
-        let kubeconfig = operator_kubeconfig(plane, &namespace).await;
-        let authority = Authority::new();
-        let tokens = TokenService::start(&authority).await.unwrap();
-        tokens.register(Client::new(CLIENT.0, CLIENT.1).scopes(["events.write"]));
-        let receiver = Receiver::start(&authority, tokens.tokens()).await.unwrap();
-        let world = Self { plane, namespace, tokens, receiver, authority, kubeconfig };
-        world
-            .apply(&json!({
-                "apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "test-ca"},
-                "data": {"ca.crt": world.authority.ca_pem()},
-            }))
-            .await;
-        world
+        let namespace = unique(name);
+        let client = Client::new(CLIENT.0, CLIENT.1).scopes(["events.write"]);
+        let stage = Stage::builder().on(plane).namespaces(&[&namespace]).client(client).bundle("test-ca");
+        Self { plane, namespace, stage: stage.set().await.unwrap() }
     }
 
     /// Starts an operator for the namespace and waits until it is ready.
     pub async fn operator(&self) -> Operator {
-        let operator = self.start(&["--egress-allow-cidr", "127.0.0.0/8"]).await;
-        operator.ready(PATIENCE).await.unwrap();
-        operator
+        self.launch().to_loopback().ready(PATIENCE).await.unwrap()
     }
 
     /// Starts an operator for the namespace that reaches the API server through `proxy`, and waits until it is ready.
@@ -69,32 +78,28 @@ impl World {
 
     /// The same with these flags besides.
     pub async fn start_through(&self, proxy: &ApiProxy, flags: &[&str]) -> Operator {
-        let token = chart::token(self.plane, &self.namespace).await.unwrap();
         let name = format!("{}-through-{}", self.namespace, proxy.address().port());
-        let through = self.plane.kubeconfig_through(&name, proxy.address(), proxy.ca_file(), Some(&token)).unwrap();
-        let args = ["--watch-namespace", &self.namespace, "--egress-allow-cidr", "127.0.0.0/8"];
-        let operator = Operator::start(binary(), &through, &[&args, flags].concat(), &[]).await.unwrap();
-        operator.ready(PATIENCE).await.unwrap();
-        operator
+        let through = self.stage.kubeconfig_through(&name, proxy.address(), proxy.ca_file()).unwrap();
+        self.launch().to_loopback().args(flags).kubeconfig(&through).ready(PATIENCE).await.unwrap()
     }
 
     /// Starts one of several operators, which take turns by a Lease.
     pub async fn replica(&self) -> Operator {
-        let operator = self.start(&["--egress-allow-cidr", "127.0.0.0/8", "--lease-namespace", &self.namespace]).await;
-        operator.ready(PATIENCE).await.unwrap();
-        operator
+        self.launch().to_loopback().lease_in(&self.namespace).ready(PATIENCE).await.unwrap()
     }
 
     /// Starts an operator for the namespace with these flags besides.
     pub async fn start(&self, flags: &[&str]) -> Operator {
-        let args = [&["--watch-namespace", &self.namespace], flags].concat();
-        Operator::start(binary(), &self.kubeconfig, &args, &[]).await.unwrap()
+        self.launch().args(flags).start().await.unwrap()
+    }
+
+    fn launch(&self) -> Launch {
+        self.stage.operator(binary())
     }
 
     /// Applies a manifest.
     pub async fn apply(&self, manifest: &Value) {
-        let args = ["-n", &self.namespace, "--server-side", "--force-conflicts"];
-        self.plane.admin().apply(&manifest.to_string(), &args).await.unwrap();
+        self.stage.apply(&self.namespace, manifest).await.unwrap();
     }
 
     /// kubectl in the namespace.

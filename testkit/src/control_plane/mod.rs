@@ -42,6 +42,8 @@ pub struct ControlPlane {
     etcd_address: SocketAddr,
     ca_file: PathBuf,
     kubectl: Kubectl,
+    /// Whether a stage has installed the definitions.
+    definitions: OnceCell<()>,
     folder: Folder,
 }
 
@@ -104,6 +106,7 @@ impl ControlPlane {
             etcd_address,
             ca_file,
             kubectl: Kubectl::new(&kubeconfig),
+            definitions: OnceCell::new(),
             folder,
         };
         plane.ready(START_LIMIT).await?;
@@ -281,6 +284,11 @@ impl ControlPlane {
     /// The process ids of the API server and of etcd.
     pub async fn pids(&self) -> [u32; 2] {
         [self.api_server.lock().await.pid(), self.etcd.lock().await.pid()]
+    }
+
+    /// Filled once the definitions are installed.
+    pub(crate) fn definitions(&self) -> &OnceCell<()> {
+        &self.definitions
     }
 
     fn part(&self, part: Part) -> &Mutex<Process> {

@@ -11,5 +11,6 @@ mod operator;
 mod process;
 mod raw;
 mod receiver;
+mod stage;
 mod tcp_proxy;
 mod token_service;

@@ -10,7 +10,7 @@ use tidings_testkit::folder::Folder;
 use crate::process::until;
 
 /// Written by another process: one that we have open for writing while a test beside this one forks is "busy".
-fn program(folder: &Folder, script: &str) -> PathBuf {
+pub(crate) fn program(folder: &Folder, script: &str) -> PathBuf {
     let path = folder.path().join("operator");
     let write = r##"printf '#!/bin/sh\n%s\n' "$1" >"$2" && chmod +x "$2""##;
     let status = Command::new("sh").args(["-c", write, "write", script]).arg(&path).status().unwrap();

@@ -218,9 +218,8 @@ async fn a_suspended_subscriber_holds_its_notifications_and_a_deleted_one_is_can
 #[tokio::test]
 async fn an_outcome_is_kept_while_the_api_server_is_away_and_not_sent_again() {
     // A control plane of its own: it is killed.
-    let plane: &'static ControlPlane = Box::leak(Box::new(ControlPlane::start().await.unwrap()));
-    install_crds(plane).await;
-    let world = World::on(plane, "away").await;
+    let world = World::alone("away").await;
+    let plane = world.plane;
     world.secret(CLIENT.1).await;
     world.subscriber("shop", |_| ()).await;
     let _operator = world.operator().await;

@@ -10,7 +10,7 @@ use std::{
 
 use kube::Api;
 use serde_json::{Value, json};
-use testkit::{ApiProxy, Behaviour, ControlPlane, Part, proxies::Treatment};
+use testkit::{ApiProxy, Behaviour, Part, proxies::Treatment};
 use tokio::time::sleep;
 
 use tidings::{
@@ -20,7 +20,7 @@ use tidings::{
 };
 
 use crate::{
-    cluster::{config, install_crds},
+    cluster::config,
     world::{CLIENT, PATIENCE, World, condition, path},
 };
 
@@ -237,9 +237,8 @@ async fn fifty_asked_for_at_once_and_an_operator_killed_meanwhile_are_all_sent_a
 #[tokio::test]
 async fn replays_outlast_an_api_server_that_goes_away_and_others_who_write_all_the_time() {
     // A control plane of its own: it is killed.
-    let plane: &'static ControlPlane = Box::leak(Box::new(ControlPlane::start().await.unwrap()));
-    install_crds(plane).await;
-    let world = World::on(plane, "replay-outage").await;
+    let world = World::alone("replay-outage").await;
+    let plane = world.plane;
     world.secret(CLIENT.1).await;
     world.subscriber("shop", |_| ()).await;
     let _operator = world.operator().await;

@@ -4,13 +4,10 @@ use std::{collections::HashMap, time::Duration};
 
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
-use testkit::{Behaviour, Client, ControlPlane, Operator, Part, control_plane::AuditEvent};
+use testkit::{Behaviour, Client, Operator, Part, control_plane::AuditEvent};
 use tokio::time::{Instant, sleep};
 
-use crate::{
-    cluster::install_crds,
-    world::{CLIENT, PATIENCE, World, path},
-};
+use crate::world::{CLIENT, PATIENCE, World, path};
 
 /// The life of a Lease, with what the next leader may take besides until it sends.
 const TAKEOVER: Duration = Duration::from_secs(15 + 2);
@@ -247,9 +244,8 @@ async fn a_leader_that_wakes_to_a_lease_that_another_gave_back_ends_and_the_next
 
 #[tokio::test]
 async fn a_leader_that_cannot_renew_starts_nothing_more_and_goes_on_once_it_can() {
-    let plane: &'static ControlPlane = Box::leak(Box::new(ControlPlane::start().await.unwrap()));
-    install_crds(plane).await;
-    let world = World::on(plane, "cut-off").await;
+    let world = World::alone("cut-off").await;
+    let plane = world.plane;
     world.secret(CLIENT.1).await;
     // One every second, so that there is always one to start.
     world.subscriber("shop", |spec| spec["delivery"] = json!({"rateLimitPerMinute": 60, "maxInFlight": 128})).await;

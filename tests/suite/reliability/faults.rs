@@ -6,13 +6,10 @@ use std::{
 };
 
 use serde_json::json;
-use testkit::{Behaviour, ControlPlane, Part};
+use testkit::{Behaviour, Part};
 use tokio::time::sleep;
 
-use crate::{
-    cluster::install_crds,
-    world::{CLIENT, PATIENCE, World, path},
-};
+use crate::world::{CLIENT, PATIENCE, World, path};
 
 #[tokio::test]
 async fn a_hanging_endpoint_with_two_thousand_delays_no_healthy_neighbour() {
@@ -33,9 +30,8 @@ async fn a_hanging_endpoint_with_two_thousand_delays_no_healthy_neighbour() {
 
 #[tokio::test]
 async fn an_api_server_that_stops_and_dies_in_the_middle_of_five_hundred_loses_and_repeats_none() {
-    let plane: &'static ControlPlane = Box::leak(Box::new(ControlPlane::start().await.unwrap()));
-    install_crds(plane).await;
-    let world = World::on(plane, "outage").await;
+    let world = World::alone("outage").await;
+    let plane = world.plane;
     world.secret(CLIENT.1).await;
     world.subscriber("shop", |_| ()).await;
     world.receiver.answer_always(&path("shop"), Behaviour::status(204).after(Duration::from_millis(50)));

@@ -6,13 +6,13 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use testkit::{
-    ApiProxy, Behaviour, ControlPlane, Operator, chart,
+    ApiProxy, Behaviour, Operator, chart,
     proxies::{Call, Treatment},
 };
 use tokio::time::{Instant, sleep};
 
 use crate::{
-    cluster::{install_crds, namespace},
+    cluster::namespace,
     world::{CLIENT, PATIENCE, World, condition},
 };
 
@@ -80,9 +80,8 @@ async fn metric(operator: &Operator, name: &str) -> Option<String> {
 
 #[tokio::test]
 async fn three_hundred_subscribers_whose_token_service_hangs_delay_no_other_namespace() {
-    let plane: &'static ControlPlane = Box::leak(Box::new(ControlPlane::start().await.unwrap()));
-    install_crds(plane).await;
-    let world = World::on(plane, "well").await;
+    let world = World::alone("well").await;
+    let plane = world.plane;
     let other = second_namespace(&world, "hangs").await;
     // In one watch of all namespaces, all reconciles share one queue.
     let args = ["--egress-allow-cidr", "127.0.0.0/8"];
@@ -176,9 +175,8 @@ async fn what_changes_while_a_relist_is_between_two_pages_counts_at_once() {
 
 #[tokio::test]
 async fn a_subscriber_that_this_version_cannot_read_is_its_own_trouble_alone() {
-    let plane: &'static ControlPlane = Box::leak(Box::new(ControlPlane::start().await.unwrap()));
-    install_crds(plane).await;
-    let world = World::on(plane, "unreadable").await;
+    let world = World::alone("unreadable").await;
+    let plane = world.plane;
     world.secret(CLIENT.1).await;
     world.subscriber("shop", |_| ()).await;
     let path =
