@@ -71,13 +71,8 @@ impl Stage {
         let rules = rules_of(&api);
         let replicas = Replicas::start(binary, &scene, &api, logs).await?;
         replicas.lead(START_LIMIT).await?;
-        // The faults begin when every Subscriber has been looked at.
-        let looked_at = async {
-            while !history.unheard().is_empty() {
-                sleep(Duration::from_millis(200)).await;
-            }
-        };
-        let _ = timeout(START_LIMIT, looked_at).await;
+        // The faults begin when the operators have reconciled every Subscriber.
+        let _ = timeout(START_LIMIT, all_reconciled(&history)).await;
         Ok(Self {
             seed,
             replicas,
@@ -231,6 +226,12 @@ impl Stage {
 
 fn url(link: &TcpProxy) -> String {
     format!("https://{}", link.address())
+}
+
+async fn all_reconciled(history: &History) {
+    while !history.unheard().is_empty() {
+        sleep(Duration::from_millis(200)).await;
+    }
 }
 
 /// The rules of the proxy, at first none.
