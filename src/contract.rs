@@ -1,77 +1,181 @@
-//! What the queue hears of Subscribers, and what the watch shows of them.
+//! What the engine and the Subscribers' side say to each other: an [`Update`] goes to the engine, a [`Report`] comes from it.
+//! One channel each way; neither side knows the other.
 
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{sync::Arc, time::Duration};
 
 use k8s_openapi::jiff::Timestamp;
-use tidings_api::SubscriberStatus;
-use tidings_queue::{Gate, SpecVersion, SubscriberKey};
+use tidings_api::AttemptReason;
+use tidings_delivery::webhook::Target;
+use tidings_queue::{Backoff, LaneSnapshot, Limits, SpecVersion, SubscriberKey};
+use tokio::sync::oneshot;
 
-use crate::subscribers::resolve::Route;
+/// News of Subscribers for the engine. Those of one Subscriber come in order: first a reset, then whether it is open, then its
+/// pause.
+pub type Update = tidings_queue::Update<Arc<Route>>;
 
-/// News for the queue.
-pub enum Change {
-    /// A Subscriber's Notifications may go, or not.
-    Passage {
-        /// The Subscriber.
-        lane: SubscriberKey,
-        /// Which of its specs was looked at (None: none yet).
-        spec: Option<SpecVersion>,
-        /// Whether, and where.
-        passage: Passage,
-        /// Not before this, whatever the passage.
-        pause: Option<Instant>,
-        /// Whether pause and open circuit end: its spec changed, or somebody asked for it.
-        reset: bool,
-    },
-    /// A Subscriber's webhook asked to be left alone until then.
-    Paused(SubscriberKey, Instant),
-    /// All Subscribers of a namespace (None: of all) are known: one that is not there does not exist.
-    Listed(Option<String>),
-}
+/// The engine reports its lanes this often.
+pub const LANES_EVERY: Duration = Duration::from_secs(1);
 
-/// Whether a Subscriber's Notifications may go, and where.
-#[derive(Clone)]
-pub enum Passage {
-    /// They may.
-    Open(Arc<Route>),
-    /// They wait behind this gate; those that may expire do so after this time (None: there is no Subscriber to say).
-    Closed(Gate, Option<Duration>),
-}
-
-/// A Subscriber as the watch shows it.
-pub struct Seen {
-    /// Which spec of which Subscriber.
-    pub spec: SpecVersion,
-    /// Its `delivery.expireAfterSeconds`.
+/// The way of a Subscriber's Notifications: where they go, how fast, and for how long they are tried.
+pub struct Route {
+    /// Where they go.
+    pub target: Target,
+    /// The version of the spec that the route is made from.
+    pub version: SpecVersion,
+    /// How many at once, and how many a minute.
+    pub limits: Limits,
+    /// The waits between attempts.
+    pub backoff: Backoff,
+    /// How many attempts there may be.
+    pub max_attempts: Option<u32>,
+    /// After what time those that may expire do so.
     pub expire_after: Duration,
-    /// Its status.
-    pub status: SubscriberStatus,
-    /// The resourceVersion.
-    pub version: u64,
 }
 
-/// Why a request to a webhook may not begin now.
+impl Route {
+    /// The same, at no more than this rate (in attempts a minute), if there is one.
+    pub fn bounded_by(mut self, rate: Option<u32>) -> Self {
+        let own = self.limits.rate_per_minute;
+        self.limits.rate_per_minute = own.into_iter().chain(rate).min();
+        self
+    }
+}
+
+/// The Subscriber's events may be sent by this route.
+pub fn open(of: SubscriberKey, route: Arc<Route>) -> Update {
+    Update::Open {
+        of,
+        version: route.version.clone(),
+        limits: route.limits,
+        lifetime: route.expire_after,
+        longest_wait: route.backoff.longest(),
+        route,
+    }
+}
+
+/// Why nothing was sent, and no attempt was spent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Held {
-    /// The Subscriber was deleted, or its spec is another one by now.
-    Changed,
-    /// The webhook answered 410.
-    Gone,
-    /// The webhook asked for a pause.
-    Paused,
-    /// The latest reconcile closed the way.
-    Closed,
+pub enum NotSent {
+    /// The Subscriber has no token to send.
+    NoToken,
+    /// The egress policy denies the webhook's address.
+    EgressDenied,
+    /// The lane, the Notification or the operator itself forbids it by now.
+    Held,
 }
 
-/// The end of a pause, at a full second, as the API writes times; never earlier than was asked for.
+/// What the engine found out about a Subscriber.
+///
+/// A report of a version of the spec that is no longer in force changes nothing ([`SpecVersion::concerns`]), with one exception:
+/// an attempt counts for the Subscriber, whatever the version.
+#[derive(Debug)]
+pub enum Report {
+    /// An attempt ended.
+    Attempted {
+        /// The Subscriber.
+        of: SubscriberKey,
+        /// The version of its spec when the attempt began.
+        version: SpecVersion,
+        /// Why the attempt did not deliver, with the status code of the answer, if there was one (None: it delivered).
+        failure: Option<(AttemptReason, Option<u16>)>,
+    },
+    /// The webhook requested a pause.
+    Paused {
+        /// The Subscriber.
+        of: SubscriberKey,
+        /// The version of its spec when the attempt began.
+        version: SpecVersion,
+        /// The end of the pause, as the API writes it.
+        until: Timestamp,
+        /// How long the pause is, from now on.
+        wait: Duration,
+        /// Answered when the pause is in the Subscriber's status: the outcome of the attempt is written after it. Dropped when
+        /// nothing is to be waited for.
+        stored: oneshot::Sender<()>,
+    },
+    /// The webhook answered 410.
+    Gone {
+        /// The Subscriber.
+        of: SubscriberKey,
+        /// The version of its spec when the attempt began.
+        version: SpecVersion,
+        /// As in [`Report::Paused`].
+        stored: oneshot::Sender<()>,
+    },
+    /// The engine closed the lane, since nothing can be sent: the Subscriber is to be reconciled.
+    Reconcile {
+        /// The Subscriber.
+        of: SubscriberKey,
+        /// Why nothing can be sent.
+        why: NotSent,
+    },
+    /// How the lanes stand that changed since the last report of this kind.
+    Lanes(Vec<(SubscriberKey, LaneSnapshot)>),
+}
+
+/// The end of a pause, at a full second, as the API writes times; never earlier than was requested.
 pub fn pause(asked: Duration, now: Timestamp) -> (Timestamp, Duration) {
     let end = now + asked;
     let until = Timestamp::from_second(end.as_second().saturating_add(i64::from(end.subsec_nanosecond() > 0)));
     let until = until.unwrap_or(end);
     (until, Duration::try_from(until.duration_since(now)).unwrap_or(asked))
+}
+
+#[cfg(test)]
+pub mod testing {
+    //! A route that leads nowhere, for tests of what is decided about routes.
+
+    use tidings_delivery::{
+        egress::{Egress, Policy, Trust},
+        event::Encoding,
+        oauth::{ClientAuthentication, Credentials, TokenCache, TokenKey, TokenRequest},
+    };
+
+    use super::*;
+
+    /// A route of this version.
+    pub fn route(version: SpecVersion) -> Arc<Route> {
+        let trust = Trust::default();
+        let http = Egress::new(Policy::allowing(Vec::new())).client("a", &trust).unwrap();
+        let url: url::Url = "https://hooks.example.com/".parse().unwrap();
+        let timeout = Duration::from_secs(1);
+        let (authentication, client_id) = (ClientAuthentication::Basic, "id".to_owned());
+        let key = TokenKey {
+            namespace: "a".into(),
+            secret_uid: "uid".into(),
+            secret_version: "1".into(),
+            secret_keys: Default::default(),
+            url: url.to_string(),
+            client_id: client_id.clone(),
+            authentication,
+            scopes: Vec::new(),
+            audience: None,
+            parameters: Default::default(),
+            timeout,
+            trust: trust.fingerprint(),
+        };
+        let tokens = TokenCache::default().source(key, || TokenRequest {
+            url: url.clone(),
+            credentials: Credentials { client_id, client_secret: String::new().into() },
+            authentication,
+            scopes: Vec::new(),
+            audience: None,
+            parameters: Default::default(),
+            timeout,
+            http: http.clone(),
+        });
+        let origin = http::HeaderValue::from_static("notify.example.com");
+        let headers = http::HeaderMap::new();
+        let encoding = Encoding::Binary;
+        Arc::new(Route {
+            target: Target { url, encoding, headers, timeout, http, tokens, origin },
+            version,
+            limits: Limits { max_in_flight: 1, rate_per_minute: None },
+            backoff: Backoff { initial: timeout, max: timeout },
+            max_attempts: None,
+            expire_after: Duration::from_secs(24 * 3600),
+        })
+    }
 }
 
 #[cfg(test)]

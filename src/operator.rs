@@ -26,7 +26,7 @@ use tracing::{info, warn};
 use crate::{
     admin::{self, Answers, Readiness},
     cluster::{self, call::in_namespace},
-    engine::{Inputs, Notifications, attempt::Attempts},
+    engine::{Notifications, attempt::Attempts},
     metrics::Metrics,
     notifications::{
         record::StatusWriter,
@@ -179,8 +179,8 @@ pub async fn run(settings: Settings) -> Result<(), Error> {
         }
     });
     let (stop, stopped) = watch::channel(false);
-    let (changes_to, changes) = mpsc::unbounded_channel();
-    let registry = Arc::new(Registry::new(changes_to));
+    let (updates_to, updates) = mpsc::unbounded_channel();
+    let (reports_to, reports) = mpsc::unbounded_channel();
     let policy = Policy::allowing(settings.egress_allow_cidrs)
         .allowing_hosts(settings.egress_allow_hosts)
         .denying(settings.egress_deny_cidrs)
@@ -198,7 +198,7 @@ pub async fn run(settings: Settings) -> Result<(), Error> {
             origin: settings.origin,
             require_secret_consent: settings.require_secret_consent,
         },
-        registry: registry.clone(),
+        registry: Arc::new(Registry::new(updates_to)),
         announcer: Announcer::start(client.clone()),
         vitals: Mutex::default(),
         metrics: metrics.clone(),
@@ -218,29 +218,29 @@ pub async fn run(settings: Settings) -> Result<(), Error> {
         readiness.stands_by(false);
     }
     metrics.leads();
+    let stopping = stopped.clone();
     let stopped = move || {
         let mut stopped = stopped.clone();
         async move { drop(stopped.wait_for(|stop| *stop).await) }
     };
     let (signals_to, signals) = mpsc::unbounded_channel();
-    let (census_to, census) = mpsc::unbounded_channel();
     let retention = Retention::new(writer.clone(), metrics.clone(), settings.generated_ttl);
     let stock = retention.stock();
     let replays = Arc::new(HandledReplays::default());
     let attempts = Attempts {
         writer: StatusWriter { client: writer.clone(), metrics: metrics.clone() },
-        subscribers: subscribers.clone(),
+        reports: reports_to,
         signals: signals_to,
+        stopping,
         leadership,
         retention: retention.handle(),
         replays: replays.clone(),
     };
     let (max_in_flight, event_bytes) = (settings.max_in_flight, settings.event_bytes);
-    let notifications =
-        Notifications::new(attempts, registry, metrics.clone(), &namespaces, max_in_flight, event_bytes);
+    let notifications = Notifications::new(attempts, signals, metrics.clone(), &namespaces, max_in_flight, event_bytes);
 
     let mut looks = JoinSet::new();
-    parts.spawn(subscribers.clone().report(census));
+    parts.spawn(subscribers.clone().report(reports));
     parts.spawn(retention.run(namespaces.clone(), stopped()));
     for namespace in namespaces.clone() {
         let handled = replays.clone();
@@ -250,13 +250,7 @@ pub async fn run(settings: Settings) -> Result<(), Error> {
     }
     let ready = readiness.clone();
     looks.spawn(subscribers.clone().run(namespaces.clone(), move || ready.part_is_ready(), stopped()));
-    let queue = notifications.run(
-        &client,
-        &namespaces,
-        Inputs { changes, signals, census: census_to },
-        || readiness.part_is_ready(),
-        stopped(),
-    );
+    let queue = notifications.run(&client, &namespaces, updates, || readiness.part_is_ready(), stopped());
     let end = async {
         let result = tokio::select! {
             () = either(&mut terminated, &mut interrupted) => Ok(()),

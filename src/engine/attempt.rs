@@ -16,13 +16,13 @@ use tidings_delivery::{
     webhook::{Delivery, NotCleared, Outcome, Unauthorized, Verdict},
 };
 use tidings_queue::{Health, SpecVersion, SubscriberKey};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot, watch};
 use tracing::{debug, error, info, warn};
 
 use super::clearance::{Cleared, Permit};
 use crate::{
     cluster::call::in_time,
-    contract::pause,
+    contract::{NotSent, Report, Route, pause},
     notifications::{
         record::{StatusWriter, Written},
         replayed::HandledReplays,
@@ -31,7 +31,6 @@ use crate::{
         wire::Unfinished,
     },
     ownership::Leadership,
-    subscribers::{Subscribers, resolve::Route},
 };
 
 /// An event of more bytes is not held twice while its attempt waits for a token.
@@ -41,10 +40,12 @@ const LARGE: usize = 64 << 10;
 pub struct Attempts {
     /// Reads and writes Notifications.
     pub writer: StatusWriter,
-    /// Keeps what an answer says of the Subscriber as a whole, and knows what forbids a POST.
-    pub subscribers: Arc<Subscribers>,
+    /// Where what an answer says of the Subscriber as a whole is reported.
+    pub reports: mpsc::UnboundedSender<Report>,
     /// Tells the queue the same at once.
     pub signals: mpsc::UnboundedSender<Signalled>,
+    /// Whether the operator is to end: nothing more is sent then.
+    pub stopping: watch::Receiver<bool>,
     /// Looked at immediately before each send.
     pub leadership: Leadership,
     /// Deletes what is finished when its time is over.
@@ -59,8 +60,8 @@ pub struct Signalled {
     pub uid: Arc<str>,
     /// The Subscriber.
     pub lane: SubscriberKey,
-    /// Its spec when the attempt began.
-    pub spec: SpecVersion,
+    /// The version of its spec when the attempt began.
+    pub version: SpecVersion,
     /// What the answer says.
     pub signal: Signal,
 }
@@ -70,6 +71,8 @@ pub struct Signalled {
 pub enum Signal {
     /// How the webhook is.
     Health(Health),
+    /// It requested a pause until then.
+    Paused(Instant),
     /// It is gone.
     Gone,
 }
@@ -112,7 +115,7 @@ pub enum Ended {
     Retry(Recorded),
     /// Nothing was sent and no attempt was spent: there is no token, or no permitted way to the webhook. The object comes
     /// back, unless its event was dropped.
-    NotStarted(Option<Box<Unfinished>>, NotStarted),
+    NotStarted(Option<Box<Unfinished>>, NotSent),
     /// It could not be read; try again soon.
     Unread,
     /// It is gone, or another one has its name.
@@ -133,17 +136,6 @@ pub struct Recorded {
     pub next: Option<Timestamp>,
     /// The same as a wait.
     pub wait: Duration,
-}
-
-/// Why nothing was sent.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum NotStarted {
-    /// The Subscriber has no token to send.
-    NoToken,
-    /// The egress policy denies the webhook's address.
-    EgressDenied,
-    /// Something forbids it by now: see [`Cleared`].
-    Held,
 }
 
 impl Attempts {
@@ -170,12 +162,12 @@ impl Attempts {
         let sent = AssertUnwindSafe(self.send(&mut object, &job)).catch_unwind().await;
         let outcome = match sent {
             Ok(Sent::Answered(outcome)) if outcome.reason == AttemptReason::EgressDenied => {
-                return Ended::NotStarted(None, NotStarted::EgressDenied);
+                return Ended::NotStarted(None, NotSent::EgressDenied);
             }
             Ok(Sent::Answered(outcome)) => outcome,
-            Ok(Sent::NoToken) => return Ended::NotStarted(with_event(object), NotStarted::NoToken),
-            Ok(Sent::Stopping) => return Ended::NotStarted(with_event(object), NotStarted::Held),
-            Ok(Sent::NotCleared) => return Ended::NotStarted(None, NotStarted::Held),
+            Ok(Sent::NoToken) => return Ended::NotStarted(with_event(object), NotSent::NoToken),
+            Ok(Sent::Stopping) => return Ended::NotStarted(with_event(object), NotSent::Held),
+            Ok(Sent::NotCleared) => return Ended::NotStarted(None, NotSent::Held),
             Ok(Sent::Invalid(fault)) => invalid(&fault),
             Err(_) => {
                 error!(notification = %job, "the delivery panicked");
@@ -255,34 +247,41 @@ impl Attempts {
     /// Hands on what the answer says of the Subscriber as a whole: to the queue at once, and into its status before the
     /// Notification's own outcome is written. Returns how long the Notification waits for its next attempt.
     async fn tell_subscriber(&self, job: &Job, outcome: &Outcome, backoff: Duration) -> Duration {
-        let route = &job.route;
-        let tell = |signal| {
-            let (uid, lane, spec) = (job.uid.clone(), job.lane.clone(), route.spec.clone());
-            drop(self.signals.send(Signalled { uid, lane, spec, signal }));
+        let (of, version) = (job.lane.clone(), job.route.version.clone());
+        // The engine ends last: what it does not hear any more, it need not.
+        let signal = |signal| {
+            let (uid, lane, version) = (job.uid.clone(), of.clone(), version.clone());
+            let _ = self.signals.send(Signalled { uid, lane, version, signal });
         };
+        let report = |report| drop(self.reports.send(report));
         if outcome.reason != AttemptReason::InvalidEvent {
             let failed = outcome.verdict != Verdict::Delivered;
             let failure = failed.then(|| (outcome.reason, outcome.status.map(|status| status.as_u16())));
-            self.subscribers.attempted(&job.lane, &route.spec.uid, failure);
+            report(Report::Attempted { of: of.clone(), version: version.clone(), failure });
         }
-        match outcome.verdict {
+        let (stored, is_stored) = oneshot::channel();
+        let wait = match outcome.verdict {
             Verdict::Pause(asked) => {
-                let (until, wait) = pause(asked.unwrap_or(backoff).min(route.expire_after), Timestamp::now());
-                self.subscribers.record_pause(&job.lane, &route.spec, until, wait).await;
+                let (until, wait) = pause(asked.unwrap_or(backoff).min(job.route.expire_after), Timestamp::now());
+                signal(Signal::Paused(Instant::now() + wait));
+                report(Report::Paused { of, version, until, wait, stored });
                 wait
             }
             Verdict::Gone => {
-                tell(Signal::Gone);
-                self.subscribers.record_gone(&job.lane, &route.spec).await;
+                signal(Signal::Gone);
+                report(Report::Gone { of, version, stored });
                 backoff
             }
             _ => {
                 if let Some(health) = health(outcome) {
-                    tell(Signal::Health(health));
+                    signal(Signal::Health(health));
                 }
-                backoff
+                return backoff;
             }
-        }
+        };
+        // A sender that is dropped says that there is nothing to wait for.
+        drop(is_stored.await);
+        wait
     }
 
     /// Writes that a Notification was not delivered in time.

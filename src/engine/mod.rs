@@ -1,4 +1,4 @@
-//! The queue: watch events, passages and signals go in, attempts come out, what they wrote goes back into the queue.
+//! The queue: watch events, updates and signals go in, attempts come out, what they wrote goes back into the queue.
 //!
 //! [`observe`] takes in what the watches show, [`settle`] what attempts report; [`timers`] writes what time alone brings:
 //! expiries, and the courtesy of saying why a Notification waits.
@@ -9,6 +9,7 @@ pub mod clearance;
 mod event_memory;
 mod expiry;
 pub mod index;
+mod lane;
 mod observe;
 mod scopes;
 mod settle;
@@ -18,38 +19,36 @@ use std::{
     collections::{HashMap, HashSet},
     pin::pin,
     sync::Arc,
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 use futures::{StreamExt, stream};
 use k8s_openapi::jiff::Timestamp;
 use kube::Client;
-use tidings_queue::{Scheduler, SpecVersion, SubscriberKey};
+use tidings_queue::{LaneSnapshot, Scheduler, SubscriberKey};
 use tokio::{sync::mpsc, task::JoinSet, time::MissedTickBehavior};
 use tracing::info;
 
 use self::{
     attempt::{Attempts, Job, Signalled},
-    clearance::Permit,
+    clearance::{Permit, Permits},
     expiry::Expiries,
     index::{Index, Uid},
+    lane::Lane,
     scopes::Scopes,
     settle::Done,
 };
 use crate::{
+    contract::{LANES_EVERY, Report, Update},
     metrics::Metrics,
     notifications::watch,
-    subscribers::{
-        CENSUS, Census, Counted,
-        registry::{Change, Registry},
-        resolve::Route,
-    },
 };
 
 /// Owns the queue of unfinished Notifications.
 pub struct Notifications {
     attempts: Arc<Attempts>,
-    registry: Arc<Registry>,
+    signals: mpsc::UnboundedReceiver<Signalled>,
+    reports: mpsc::UnboundedSender<Report>,
     metrics: Metrics,
     index: Index,
     scheduler: Scheduler<Uid>,
@@ -60,44 +59,22 @@ pub struct Notifications {
     /// When Subscribers that are missing were deleted, for the first hour after it.
     missing: HashMap<SubscriberKey, Timestamp>,
     /// What the queue has to say to attempts under way.
-    permits: HashMap<Uid, Arc<Permit>>,
+    permits: Permits,
     scopes: Scopes,
     running: JoinSet<(Uid, Done)>,
-    /// The last census that was sent, by lane and uid.
-    counted: HashMap<SubscriberKey, (Arc<str>, Census)>,
+    /// How each lane stood when that was reported last.
+    counted: HashMap<SubscriberKey, LaneSnapshot>,
     /// Lanes that changed before they could be counted.
     uncounted: HashSet<SubscriberKey>,
 }
 
-/// What the queue knows of a Subscriber.
-struct Lane {
-    /// The way, while it is open.
-    route: Option<Arc<Route>>,
-    /// The longest wait of the last route: no wait that is read is longer.
-    longest_wait: Option<Duration>,
-    /// After what time those that may expire do so (None: that is not known).
-    expire_after: Option<Duration>,
-    /// Which spec was looked at last (None: none yet).
-    spec: Option<SpecVersion>,
-}
-
-/// What the queue listens to.
-pub struct Inputs {
-    /// From the registry.
-    pub changes: mpsc::UnboundedReceiver<Change>,
-    /// From attempts.
-    pub signals: mpsc::UnboundedReceiver<Signalled>,
-    /// Where the queue tells how it stands.
-    pub census: mpsc::UnboundedSender<Vec<Counted>>,
-}
-
 impl Notifications {
-    /// An empty queue for these namespaces (None: all). At most `max_in_flight` attempts are under way at once. Of
+    /// An empty queue for these namespaces (None: all); `signals` are those of the attempts. At most `max_in_flight` attempts are under way at once. Of
     /// `event_bytes`, half is for the events that are being sent, and half for untried ones that are kept in memory; the
     /// others are read again when their turn comes.
     pub fn new(
         attempts: Attempts,
-        registry: Arc<Registry>,
+        signals: mpsc::UnboundedReceiver<Signalled>,
         metrics: Metrics,
         namespaces: &[Option<String>],
         max_in_flight: usize,
@@ -107,8 +84,9 @@ impl Notifications {
         // What is left of an outcome of a leader before is asked about when the queue begins.
         let scopes = Scopes::new(namespaces, attempts.leadership.is_contested());
         Self {
+            reports: attempts.reports.clone(),
             attempts: Arc::new(attempts),
-            registry,
+            signals,
             metrics,
             index: Index::new(event_bytes / 2, by_namespace),
             scheduler: Scheduler::new(max_in_flight, event_bytes / 2),
@@ -116,7 +94,7 @@ impl Notifications {
             expiries: Expiries::default(),
             expiring: HashSet::new(),
             missing: HashMap::new(),
-            permits: HashMap::new(),
+            permits: Permits::default(),
             scopes,
             running: JoinSet::new(),
             counted: HashMap::new(),
@@ -130,7 +108,7 @@ impl Notifications {
         mut self,
         client: &Client,
         namespaces: &[Option<String>],
-        mut inputs: Inputs,
+        mut updates: mpsc::UnboundedReceiver<Update>,
         synced: impl FnOnce(),
         shutdown: impl Future<Output = ()>,
     ) {
@@ -141,7 +119,7 @@ impl Notifications {
         let mut events = stream::select_all(watches);
         let mut synced = Some(synced);
         let mut shutdown = pin!(shutdown);
-        let mut counts = tokio::time::interval(CENSUS);
+        let mut counts = tokio::time::interval(LANES_EVERY);
         counts.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut leadership = self.attempts.leadership.clone();
         loop {
@@ -161,22 +139,23 @@ impl Notifications {
                         synced();
                     }
                 }
-                Some(change) = inputs.changes.recv() => self.change(change),
-                Some(signalled) = inputs.signals.recv() => self.signal(&signalled),
+                Some(update) = updates.recv() => {
+                    self.signals();
+                    self.update(update);
+                }
+                Some(signalled) = self.signals.recv() => self.signal(signalled),
                 Some(done) = self.running.join_next() => {
                     // What an attempt signalled comes before its end.
-                    while let Ok(change) = inputs.changes.try_recv() {
-                        self.change(change);
-                    }
-                    while let Ok(signalled) = inputs.signals.try_recv() {
-                        self.signal(&signalled);
+                    self.signals();
+                    while let Ok(update) = updates.try_recv() {
+                        self.update(update);
                     }
                     self.settle(done);
                 }
                 _ = counts.tick() => {
                     let changed = self.census();
                     if !changed.is_empty() {
-                        let _ = inputs.census.send(changed);
+                        let _ = self.reports.send(Report::Lanes(changed));
                     }
                 }
                 () = leadership.regained() => {}
@@ -190,14 +169,21 @@ impl Notifications {
         }
     }
 
+    /// What attempts signalled comes before what the Subscribers' side makes of their reports.
+    fn signals(&mut self) {
+        while let Ok(signalled) = self.signals.try_recv() {
+            self.signal(signalled);
+        }
+    }
+
     fn start_due(&mut self) {
         while let Some(uid) = self.scheduler.next(Instant::now()) {
             let Some(job) = self.job(&uid) else {
                 self.scheduler.withdraw(&uid);
                 continue;
             };
-            let attempts = self.attempts.clone();
-            self.running.spawn(async move { (uid, Done::Attempt(attempts.run(job).await)) });
+            let (attempts, lane) = (self.attempts.clone(), job.lane.clone());
+            self.running.spawn(async move { (uid, Done::Attempt(lane, attempts.run(job).await)) });
         }
     }
 
@@ -209,14 +195,14 @@ impl Notifications {
             return None;
         }
         let entry = self.index.get(uid)?;
-        let route = self.lanes.get(&entry.lane)?.route.clone()?;
+        let route = self.lanes.get(&entry.lane)?.route()?.clone();
         let (lane, name, attempts) = (entry.lane.clone(), entry.name.clone(), entry.attempts);
         let scope = self.scopes.of(&lane.namespace);
         let may_be_old =
             self.attempts.leadership.is_contested() || scope.is_some_and(|scope| scope.may_be_old(Instant::now()));
         let object = self.index.take_object(uid).filter(|_| !may_be_old);
         let permit = Arc::new(Permit::until(expires));
-        self.permits.insert(uid.clone(), permit.clone());
+        self.permits.insert(&lane, uid.clone(), permit.clone());
         Some(Job { lane, name, uid: uid.clone(), attempts, object, route, permit })
     }
 

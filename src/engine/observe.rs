@@ -1,23 +1,26 @@
-//! What the watches, the registry and the signals of attempts tell the queue.
+//! What the watches, the Subscribers' side and the signals of attempts tell the queue.
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use k8s_openapi::jiff::Timestamp;
 use kube::runtime::watcher::Event;
 use tidings_api::NotificationReason;
-use tidings_queue::{Gate, SubscriberKey};
+use tidings_queue::{Gate, SpecVersion, SubscriberKey};
 use tracing::warn;
 
 use super::{
-    Lane, Notifications,
+    Notifications,
     attempt::{Signal, Signalled},
     expiry::MISSING_FOR,
     index::{News, Uid},
 };
 use crate::{
     cluster::call::plain,
+    contract::{Route, Update},
     notifications::wire::Unfinished,
-    subscribers::registry::{Change, Passage},
 };
 
 /// No `nextAttemptTime` is believed beyond this while its Subscriber is not known: 1.2 × the most that maxSeconds may be.
@@ -73,8 +76,8 @@ impl Notifications {
 
     /// What an attempt at it has not sent yet, it does not send.
     fn revoke(&self, uid: &Uid) {
-        if let Some(permit) = self.permits.get(uid) {
-            permit.revoke();
+        if let Some(entry) = self.index.get(uid) {
+            self.permits.revoke(&entry.lane, uid);
         }
     }
 
@@ -116,7 +119,7 @@ impl Notifications {
             namespace: object.metadata.namespace.as_deref().unwrap_or_default().into(),
             name: object.spec.subscriber_ref.name.as_str().into(),
         };
-        let route = self.lanes.get(&lane).and_then(|lane| lane.route.as_ref());
+        let route = self.lanes.get(&lane).and_then(|lane| lane.route());
         let longest = route.map_or(LONGEST_WAIT, |route| route.backoff.longest());
         (!wait.is_zero()).then(|| Instant::now() + wait.min(longest))
     }
@@ -126,50 +129,68 @@ impl Notifications {
         self.scopes.of(&lane.namespace).and_then(|scope| scope.subscribers_since)
     }
 
-    /// The registry's word on a Subscriber.
-    pub(super) fn change(&mut self, change: Change) {
-        let (lane, spec, passage, pause, reset) = match change {
-            Change::Passage { lane, spec, passage, pause, reset } => (lane, spec, passage, pause, reset),
-            Change::Paused(lane, until) => return self.scheduler.pause(&lane, until),
-            Change::Listed(namespace) => return self.subscribers_are_known(namespace.as_deref()),
-        };
-        if reset {
-            self.scheduler.reset(&lane);
-        }
-        let (route, gate, expire_after) = match passage {
-            Passage::Open(route) => {
-                self.scheduler.open(&lane, route.limits);
-                let expire_after = Some(route.expire_after);
-                (Some(route), None, expire_after)
+    /// News of a Subscriber.
+    pub(super) fn update(&mut self, update: Update) {
+        match update {
+            Update::Open { of, route, .. } => self.open(of, route),
+            Update::Closed { of, version, gate, lifetime } => self.close(of, version, gate, lifetime),
+            Update::Paused { of, until } => self.pause(&of, until),
+            Update::Reset { of } => {
+                self.scheduler.reset(&of);
+                if let Some(lane) = self.lanes.get_mut(&of) {
+                    lane.reset();
+                }
             }
-            Passage::Closed(gate, expire_after) => {
-                self.scheduler.close(&lane, gate);
-                (None, Some(gate), expire_after)
-            }
-        };
-        if let Some(until) = pause {
-            self.scheduler.pause(&lane, until);
+            Update::Listed(namespace) => self.subscribers_are_known(namespace.as_deref()),
+            // The leadership itself is asked.
+            Update::Owned(_) => {}
         }
-        if gate == Some(Gate::SubscriberNotFound) {
-            self.lanes.remove(&lane);
-            self.is_missing(lane.clone());
-            return self.arm_all(&lane);
+    }
+
+    fn open(&mut self, of: SubscriberKey, route: Arc<Route>) {
+        let lane = self.lanes.entry(of.clone()).or_default();
+        let (before, known) = (lane.longest_wait(), lane.lifetime());
+        let (limits, longest, lifetime) = (route.limits, route.backoff.longest(), route.expire_after);
+        let is_another = lane.version() != Some(&route.version);
+        let is_gone = !lane.open(route);
+        if is_gone {
+            self.scheduler.close(&of, Gate::EndpointGone);
+        } else {
+            self.scheduler.open(&of, limits);
         }
-        let old = self.lanes.get(&lane);
-        let longest = route.as_ref().map(|route| route.backoff.longest());
-        let before = old.and_then(|old| old.longest_wait);
-        let is_shorter = longest.filter(|longest| before.is_none_or(|before| *longest < before));
-        let is_subject = gate == Some(Gate::EndpointGone);
-        let lifetime_changes = old.is_none_or(|old| old.expire_after != expire_after) || is_subject;
-        self.missing.remove(&lane);
-        let longest_wait = longest.or(before);
-        self.lanes.insert(lane.clone(), Lane { route, longest_wait, expire_after, spec });
-        if let Some(longest) = is_shorter {
-            self.shorten_waits(&lane, longest);
+        if is_another {
+            self.permits.revoke_all(&of);
         }
-        if lifetime_changes {
-            self.arm_all(&lane);
+        self.missing.remove(&of);
+        if before.is_none_or(|before| longest < before) {
+            self.shorten_waits(&of, longest);
         }
+        if is_gone || known != Some(lifetime) {
+            self.arm_all(&of);
+        }
+    }
+
+    fn close(&mut self, of: SubscriberKey, version: Option<SpecVersion>, gate: Gate, lifetime: Option<Duration>) {
+        self.scheduler.close(&of, gate);
+        self.permits.revoke_all(&of);
+        if gate == Gate::SubscriberNotFound {
+            self.lanes.remove(&of);
+            self.is_missing(of.clone());
+            return self.arm_all(&of);
+        }
+        self.missing.remove(&of);
+        let is_new = !self.lanes.contains_key(&of);
+        let lane = self.lanes.entry(of.clone()).or_default();
+        let known = lane.lifetime();
+        lane.close(version, lifetime);
+        if is_new || known != lifetime || gate == Gate::EndpointGone {
+            self.arm_all(&of);
+        }
+    }
+
+    fn pause(&mut self, of: &SubscriberKey, until: Instant) {
+        self.scheduler.pause(of, until);
+        self.permits.revoke_all(of);
     }
 
     /// A Notification that names a Subscriber of this scope that was not listed names a missing Subscriber.
@@ -215,23 +236,24 @@ impl Notifications {
     }
 
     /// What an attempt learned of its Subscriber; of another spec than the present one it says nothing.
-    pub(super) fn signal(&mut self, signalled: &Signalled) {
-        let Signalled { uid, lane, spec, signal } = signalled;
-        let present = self.lanes.get(lane).and_then(|lane| lane.spec.as_ref());
-        if present.is_some_and(|present| present != spec) {
-            return;
-        }
-        match *signal {
-            Signal::Health(health) => self.scheduler.report(uid, health, Instant::now()),
-            Signal::Gone => self.close(lane, Gate::EndpointGone),
+    pub(super) fn signal(&mut self, Signalled { uid, lane: of, version, signal }: Signalled) {
+        let Some(lane) = self.lanes.get_mut(&of).filter(|lane| version.concerns(lane.version())) else { return };
+        match signal {
+            Signal::Health(health) => self.scheduler.report(&uid, health, Instant::now()),
+            Signal::Paused(until) => self.pause(&of, until),
+            Signal::Gone => {
+                lane.is_gone(version);
+                self.hold(&of, Gate::EndpointGone);
+            }
         }
     }
 
     /// Closes a lane before its reconciler does.
-    pub(super) fn close(&mut self, lane: &SubscriberKey, gate: Gate) {
-        self.scheduler.close(lane, gate);
-        if let Some(known) = self.lanes.get_mut(lane) {
-            known.route = None;
+    pub(super) fn hold(&mut self, of: &SubscriberKey, gate: Gate) {
+        self.scheduler.close(of, gate);
+        self.permits.revoke_all(of);
+        if let Some(lane) = self.lanes.get_mut(of) {
+            lane.hold();
         }
     }
 }

@@ -2,15 +2,14 @@
 
 use std::time::{Duration, Instant};
 
-use tidings_queue::Gate;
+use tidings_queue::{Gate, SubscriberKey};
 use tokio::task::JoinError;
 
-use super::{
-    Notifications,
-    attempt::{Ended, NotStarted},
-    index::Uid,
+use super::{Notifications, attempt::Ended, index::Uid};
+use crate::{
+    contract::{NotSent, Report},
+    notifications::wire::Unfinished,
 };
-use crate::notifications::wire::Unfinished;
 
 /// One whose webhook may not be dialled is looked at again after this.
 const AFTER_DENIED: Duration = Duration::from_secs(30);
@@ -24,7 +23,7 @@ const AFTER_UNREAD: Duration = Duration::from_secs(5);
 /// What a task of the queue did for one Notification.
 pub(super) enum Done {
     /// It attempted it.
-    Attempt(Ended),
+    Attempt(SubscriberKey, Ended),
     /// It wrote that it expired, or tried to.
     Expiry(Ended),
     /// It said why it waits, or tried to.
@@ -39,8 +38,8 @@ impl Notifications {
             Err(error) => std::panic::resume_unwind(error.into_panic()),
         };
         match done {
-            Done::Attempt(ended) => {
-                self.permits.remove(&uid);
+            Done::Attempt(lane, ended) => {
+                self.permits.remove(&lane, &uid);
                 self.ended(&uid, ended);
             }
             Done::Expiry(ended) => {
@@ -117,7 +116,7 @@ impl Notifications {
 
     /// The lane closes until its Subscriber was looked at again; the Notification is first in line, or, where the way
     /// is denied, a while later, so that a name that resolves now so, now otherwise makes no storm.
-    fn not_started(&mut self, uid: &Uid, object: Option<Box<Unfinished>>, why: NotStarted) {
+    fn not_started(&mut self, uid: &Uid, object: Option<Box<Unfinished>>, why: NotSent) {
         let Some(lane) = self.index.get(uid).map(|entry| entry.lane.clone()) else {
             return self.scheduler.end(uid);
         };
@@ -126,11 +125,11 @@ impl Notifications {
         }
         match why {
             // Never at once: whatever forbids it may not have reached the queue yet.
-            NotStarted::Held => return self.scheduler.put_off(uid, Instant::now() + AFTER_HELD),
-            NotStarted::NoToken => self.scheduler.put_back(uid, Instant::now()),
-            NotStarted::EgressDenied => self.scheduler.retry(uid, Instant::now() + AFTER_DENIED),
+            NotSent::Held => return self.scheduler.put_off(uid, Instant::now() + AFTER_HELD),
+            NotSent::NoToken => self.scheduler.put_back(uid, Instant::now()),
+            NotSent::EgressDenied => self.scheduler.retry(uid, Instant::now() + AFTER_DENIED),
         }
-        self.close(&lane, Gate::SubscriberNotReady);
-        self.registry.look_again(&lane);
+        self.hold(&lane, Gate::SubscriberNotReady);
+        let _ = self.reports.send(Report::Reconcile { of: lane, why });
     }
 }

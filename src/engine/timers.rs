@@ -70,7 +70,7 @@ impl Notifications {
 
     fn lifetime(&self, lane: &SubscriberKey) -> Lifetime {
         if let Some(known) = self.lanes.get(lane) {
-            return known.expire_after.map_or(Lifetime::Unknown, Lifetime::Known);
+            return known.lifetime().map_or(Lifetime::Unknown, Lifetime::Known);
         }
         let missing = self.missing.get(lane).copied().or_else(|| self.subscribers_since(lane));
         missing.map_or(Lifetime::Unknown, Lifetime::Missing)

@@ -16,10 +16,10 @@ use super::{
     handshake::{Answered, Duty, Finding, Unanswered},
     page::Page,
     reconcile::Visit,
-    resolve::{Route, Unresolved},
+    resolve::Unresolved,
     status::Word,
 };
-use crate::contract::pause;
+use crate::contract::{Route, pause};
 
 /// What nobody tells us about (an egress policy that a DNS change satisfies) is looked at again after this.
 const LOOK_AGAIN: Duration = Duration::from_secs(300);

@@ -8,10 +8,7 @@ use std::{
 use kube::{core::PartialObjectMeta, runtime::watcher::Event};
 use tidings_queue::SubscriberKey;
 
-use super::{
-    registry::{Reference, Registry, Seen},
-    stored_subscriber::StoredSubscriber,
-};
+use super::{referrers::Reference, registry::Registry, standing::Seen, stored_subscriber::StoredSubscriber};
 use crate::cluster::call::version;
 
 /// All Subscribers as the watches last showed them, pages of a listing under way included. Keeps the registry up to date.

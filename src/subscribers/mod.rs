@@ -20,6 +20,7 @@ mod report;
 pub mod resolve;
 mod secrets;
 mod self_test;
+mod standing;
 mod status;
 mod stored_subscriber;
 mod vitals;
@@ -50,12 +51,13 @@ use serde::de::DeserializeOwned;
 use tidings_queue::SubscriberKey;
 use tokio::sync::watch;
 use tracing::warn;
-pub use vitals::{CENSUS, Census, Counted, State, Vitals, Written};
+pub use vitals::{Vitals, Written};
 
 use self::{
     listings::Referents,
     marks::Cause,
-    registry::{Reference, Registry},
+    referrers::Reference,
+    registry::Registry,
     resolve::{Resolver, Unresolved},
 };
 use crate::{

@@ -13,11 +13,13 @@ use super::{
     Error, Subscribers,
     examine::{Chain, Step},
     handshake::{Finding, describe},
-    registry::{Begun, Passage, Registry},
-    resolve::{Route, Unresolved, references},
+    registry::Registry,
+    resolve::{Unresolved, references},
+    standing::Begun,
     status::{Findings, Word},
     stored_subscriber::StoredSubscriber,
 };
+use crate::contract::Route;
 
 /// Looks at a Subscriber and acts on what it finds: its gate opens or closes, its status says why. Returns when to look at
 /// it again.
@@ -45,11 +47,7 @@ pub(super) async fn reconcile(subscriber: &StoredSubscriber, context: &Subscribe
         }
     };
     registry.page(key, uid, |page| page.amend(|status| look.put_into(status, &visit, &context.resolver.origin)));
-    let passage = match look.way {
-        Ok(route) => Passage::Open(route),
-        Err(gate) => Passage::Closed(gate, Some(visit.expire_after())),
-    };
-    registry.publish(key, &visit.spec, passage, visit.expire_after());
+    registry.publish(key, &visit.spec, look.way, visit.expire_after());
     context.write(key, uid).await.map_err(Error::Write)?;
     Ok(look.again)
 }

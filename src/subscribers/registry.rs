@@ -12,36 +12,27 @@ use tidings_delivery::oauth::TokenSource;
 use tidings_queue::{Gate, SpecVersion, SubscriberKey};
 use tokio::sync::mpsc;
 
-pub use super::referrers::Reference;
 use super::{
     Step, Unanswered, Written,
     marks::{Cause, Marks},
     page::Page,
-    referrers::Referrers,
+    referrers::{Reference, Referrers},
+    standing::{Begun, Held, Seen, Standing},
 };
-pub use crate::contract::{Change, Held, Passage, Seen};
-
-/// How a look at a Subscriber begins.
-pub struct Begun {
-    /// The status as this process knows it.
-    pub status: SubscriberStatus,
-    /// The spec is another than that of the look before.
-    pub changed: bool,
-    /// The spec changed, or somebody asked for a new look: what may be opened is opened.
-    pub requested: bool,
-}
+use crate::contract::{Route, Update, open};
 
 /// What the watch, the reconciler and delivery know together, under one lock, so that a Subscriber that was deleted or
 /// is gone is never opened by a reconcile that began before.
 pub struct Registry {
     known: Mutex<Known>,
-    changes: mpsc::UnboundedSender<Change>,
+    /// An update is sent under the lock: the engine gets them in the order in which what is known changed.
+    updates: mpsc::UnboundedSender<Update>,
     marks: Marks,
 }
 
 #[derive(Default)]
 struct Known {
-    subscribers: HashMap<SubscriberKey, Entry>,
+    subscribers: HashMap<SubscriberKey, Standing>,
     referrers: Referrers,
     /// Those whose status others wrote over.
     overwritten: HashSet<SubscriberKey>,
@@ -50,111 +41,46 @@ struct Known {
 impl Known {
     /// The Subscriber refers to these from now on.
     fn refer(&mut self, key: &SubscriberKey, uid: &str, references: HashSet<Reference>) {
-        let Some(entry) = self.subscribers.get_mut(key).filter(|entry| &*entry.uid == uid) else { return };
-        let before = std::mem::replace(&mut entry.references, references.clone());
+        let Some(standing) = self.subscribers.get_mut(key).filter(|standing| **standing.uid() == *uid) else { return };
+        let before = standing.set_references(references.clone());
         self.referrers.unlink(key, before.difference(&references));
         self.referrers.link(key, references);
     }
 
     /// The Subscriber of this name, and all that is known of it, is no more.
     fn forget(&mut self, key: &SubscriberKey) {
-        if let Some(entry) = self.subscribers.remove(key) {
-            self.referrers.unlink(key, &entry.references);
+        if let Some(standing) = self.subscribers.remove(key) {
+            self.referrers.unlink(key, standing.references());
         }
         self.overwritten.remove(key);
     }
 }
 
-/// What is known of one Subscriber.
-struct Entry {
-    uid: Arc<str>,
-    /// The newest generation that the watch showed.
-    generation: i64,
-    /// Its `delivery.expireAfterSeconds`: no pause that is read is believed beyond it.
-    expire_after: Duration,
-    /// Whether the latest reconcile opened the way.
-    open: bool,
-    /// The end of the pause, as the queue was given it, and the time in the status that it comes from.
-    paused_until: Option<Instant>,
-    pause_known: Option<Timestamp>,
-    /// The generation, and the request for a new look, that the latest look began with.
-    begun: Option<i64>,
-    request: Option<String>,
-    /// What may be opened is to be opened with the next passage.
-    reset: bool,
-    references: HashSet<Reference>,
-    /// The generation whose webhook answered 410.
-    gone: Option<i64>,
-    /// Held also while the Subscriber is in trouble, so that a failure is remembered until it is time to ask again.
-    tokens: Option<Arc<TokenSource>>,
-    /// The webhook's consent was asked for without an answer.
-    unanswered: Option<Unanswered>,
-    /// Which step the look that is under way is at (None: there is none).
-    step: Option<Step>,
-    page: Page,
-}
-
-impl Entry {
-    fn new(Seen { spec: SpecVersion { uid, generation }, expire_after, status, version }: Seen) -> Self {
-        Self {
-            uid,
-            generation,
-            expire_after,
-            open: false,
-            paused_until: None,
-            pause_known: None,
-            begun: None,
-            request: None,
-            reset: false,
-            references: HashSet::new(),
-            gone: None,
-            tokens: None,
-            unanswered: None,
-            step: None,
-            page: Page::new(status, version),
-        }
-    }
-}
-
-impl Entry {
-    /// The end of the pause that the status holds. A time is believed up to the Subscriber's expiry from when it is first
-    /// read: the queue and every POST go by this one end, whatever the wall clock does meanwhile.
-    fn pause_read(&mut self) -> Option<Instant> {
-        let known = self.page.wanted().paused_until_time.as_ref().map(|until| until.0);
-        if known != self.pause_known {
-            let silence = self.page.silence(self.expire_after, Timestamp::now());
-            self.paused_until = self.paused_until.max((!silence.is_zero()).then(|| Instant::now() + silence));
-            self.pause_known = known;
-        }
-        self.paused_until.filter(|until| Instant::now() < *until)
-    }
-}
-
 impl Registry {
-    /// A registry that tells `changes` about every passage.
-    pub fn new(changes: mpsc::UnboundedSender<Change>) -> Self {
-        Self { known: Mutex::default(), changes, marks: Marks::default() }
+    /// A registry that sends its updates there.
+    pub fn new(updates: mpsc::UnboundedSender<Update>) -> Self {
+        Self { known: Mutex::default(), updates, marks: Marks::default() }
     }
 
     /// The watch shows this Subscriber. A new one, and a new spec, are not ready before their reconcile has ended; the
     /// queue learns at once after what time Notifications expire.
     pub fn exists(&self, key: SubscriberKey, seen: Seen) {
-        let closed = Passage::Closed(Gate::SubscriberNotReady, Some(seen.expire_after));
-        let mut known = self.lock();
-        let Some(entry) = known.subscribers.get_mut(&key).filter(|entry| entry.uid == seen.spec.uid) else {
-            known.forget(&key);
-            known.subscribers.insert(key.clone(), Entry::new(seen));
-            return self.tell(key, closed, true);
+        let closed = |version| Update::Closed {
+            of: key.clone(),
+            version,
+            gate: Gate::SubscriberNotReady,
+            lifetime: Some(seen.expire_after),
         };
-        if seen.spec.generation > entry.generation {
-            (entry.generation, entry.expire_after, entry.open) = (seen.spec.generation, seen.expire_after, false);
-            self.send(Change::Passage {
-                lane: key.clone(),
-                spec: Some(seen.spec.clone()),
-                passage: closed,
-                pause: None,
-                reset: false,
-            });
+        let mut known = self.lock();
+        let Some(standing) = known.subscribers.get_mut(&key).filter(|standing| *standing.uid() == seen.spec.uid) else {
+            known.forget(&key);
+            self.send(Update::Reset { of: key.clone() });
+            self.send(closed(None));
+            known.subscribers.insert(key, Standing::new(seen));
+            return;
+        };
+        if standing.is_renewed(seen.spec.generation, seen.expire_after) {
+            self.send(closed(Some(seen.spec.clone())));
         }
         drop(known);
         self.shown(&key, &seen.spec.uid, seen.status, seen.version);
@@ -162,12 +88,12 @@ impl Registry {
 
     /// The API server has this status of a Subscriber that is known.
     pub fn shown(&self, key: &SubscriberKey, uid: &str, status: SubscriberStatus, version: u64) {
-        let shown = self.with(key, uid, |entry| {
-            let has_pause = entry.page.shown(status, version);
-            if let Some(until) = entry.pause_read().filter(|_| has_pause) {
-                self.send(Change::Paused(key.clone(), until));
+        let shown = self.with(key, uid, |standing| {
+            let has_pause = standing.page_mut().shown(status, version);
+            if let Some(until) = standing.pause_end(Instant::now(), Timestamp::now()).filter(|_| has_pause) {
+                self.send(Update::Paused { of: key.clone(), until });
             }
-            (has_pause, entry.page.is_behind())
+            (has_pause, standing.page().is_behind())
         });
         if let Some((_, true)) = shown {
             self.lock().overwritten.insert(key.clone());
@@ -182,133 +108,97 @@ impl Registry {
     pub fn deleted(&self, key: &SubscriberKey) {
         let mut known = self.lock();
         known.forget(key);
-        self.tell(key.clone(), Passage::Closed(Gate::SubscriberNotFound, None), true);
+        self.send(Update::Reset { of: key.clone() });
+        let gate = Gate::SubscriberNotFound;
+        self.send(Update::Closed { of: key.clone(), version: None, gate, lifetime: None });
     }
 
     /// A listing of `namespace` (None: of all) is complete: what is not known now is not there.
     pub fn listed(&self, namespace: Option<&str>) {
-        self.send(Change::Listed(namespace.map(str::to_owned)));
+        let _known = self.lock();
+        self.send(Update::Listed(namespace.map(Into::into)));
     }
 
-    /// The reconciler's answer for a spec; dropped when the Subscriber was deleted meanwhile, closed when its webhook
-    /// is gone. No pause is believed beyond `expire_after`.
-    pub fn publish(&self, key: &SubscriberKey, spec: &SpecVersion, passage: Passage, expire_after: Duration) {
-        self.with(key, &spec.uid, |entry| {
-            let passage = match passage {
-                Passage::Open(_) if entry.gone == Some(spec.generation) => {
-                    Passage::Closed(Gate::EndpointGone, Some(expire_after))
-                }
-                // The watch showed a newer spec meanwhile: its own reconcile follows.
-                Passage::Open(_) if entry.generation > spec.generation => {
-                    Passage::Closed(Gate::SubscriberNotReady, Some(expire_after))
-                }
-                passage => passage,
-            };
-            entry.open = matches!(passage, Passage::Open(_));
-            entry.expire_after = expire_after;
-            let pause = entry.pause_read();
-            let (lane, spec, reset) = (key.clone(), Some(spec.clone()), std::mem::take(&mut entry.reset));
-            self.send(Change::Passage { lane, spec, passage, pause, reset });
+    /// The reconciler's answer for a spec: the way, or the gate that closes it. Dropped when the Subscriber was deleted
+    /// meanwhile, closed when its webhook is gone. No pause is believed beyond `expire_after`.
+    pub fn publish(
+        &self,
+        key: &SubscriberKey,
+        spec: &SpecVersion,
+        way: Result<Arc<Route>, Gate>,
+        expire_after: Duration,
+    ) {
+        self.with(key, &spec.uid, |standing| {
+            let way = standing.decide(spec, way, expire_after);
+            if standing.take_reset() {
+                self.send(Update::Reset { of: key.clone() });
+            }
+            self.send(match way {
+                Ok(route) => open(key.clone(), route),
+                Err(gate) => closed(key, spec, gate, expire_after),
+            });
+            if let Some(until) = standing.pause_end(Instant::now(), Timestamp::now()) {
+                self.send(Update::Paused { of: key.clone(), until });
+            }
         });
     }
 
     /// The webhook of this spec answered 410.
     pub fn mark_gone(&self, key: &SubscriberKey, spec: &SpecVersion) {
-        // A late answer to an older spec changes nothing.
-        self.with(key, &spec.uid, |entry| entry.gone = entry.gone.max(Some(spec.generation)));
+        self.with(key, &spec.uid, |standing| standing.note_gone(spec));
     }
 
     /// Whether the webhook of this spec answered 410.
     pub fn is_gone(&self, key: &SubscriberKey, spec: &SpecVersion) -> bool {
-        self.with(key, &spec.uid, |entry| entry.gone == Some(spec.generation)).unwrap_or(false)
+        self.with(key, &spec.uid, |standing| standing.is_gone(spec)).unwrap_or(false)
     }
 
     /// What forbids a request to the webhook of this spec now, whatever a reconcile found before.
     pub fn held(&self, key: &SubscriberKey, spec: &SpecVersion) -> Option<Held> {
-        let held = |entry: &mut Entry| {
-            if entry.generation > spec.generation {
-                Some(Held::Changed)
-            } else if entry.gone == Some(spec.generation) {
-                Some(Held::Gone)
-            } else if entry.paused_until.is_some_and(|until| Instant::now() < until) {
-                Some(Held::Paused)
-            } else if !entry.open {
-                Some(Held::Closed)
-            } else {
-                None
-            }
-        };
-        self.with(key, &spec.uid, held).unwrap_or(Some(Held::Changed))
+        let held = self.with(key, &spec.uid, |standing| standing.held(spec, Instant::now()));
+        held.unwrap_or(Some(Held::Changed))
     }
 
-    /// A look at this spec begins; `request` is what somebody asked for it by. What a new spec or request ends (a pause, a
-    /// 410, the wait for the webhook's consent) ends now, once, however often the look has to begin again.
+    /// A look at this spec begins ([`Standing::begin`]); None: the Subscriber is not there any more.
     pub fn begin(&self, key: &SubscriberKey, spec: &SpecVersion, request: Option<String>) -> Option<Begun> {
-        self.with(key, &spec.uid, |entry| {
-            let status = entry.page.wanted();
-            let before = entry.begun.or(status.observed_generation).filter(|generation| *generation >= 0);
-            let changed = before.is_some_and(|generation| generation != spec.generation);
-            let handled = entry.request.as_ref().or(status.last_handled_request.as_ref());
-            let asked = request.is_some() && request.as_ref() != handled;
-            entry.begun = Some(spec.generation);
-            if asked {
-                entry.request = request;
-            }
-            if changed || asked {
-                (entry.gone, entry.unanswered, entry.reset, entry.paused_until) = (None, None, true, None);
-                entry.page.amend(|status| status.paused_until_time = None);
-            }
-            Begun { status: entry.page.wanted().clone(), changed, requested: entry.reset }
-        })
+        self.with(key, &spec.uid, |standing| standing.begin(spec, request))
     }
 
     /// The webhook of this spec asked to be left alone until `until`, that is for `wait`.
     pub fn pause(&self, key: &SubscriberKey, spec: &SpecVersion, until: Timestamp, wait: Duration) {
-        self.with(key, &spec.uid, |entry| {
-            // What another spec was asked for ended with it.
-            if entry.begun.is_none_or(|generation| generation == spec.generation) {
-                entry.page.pause(until);
-                let until = Instant::now() + wait;
-                entry.paused_until = entry.paused_until.max(Some(until));
-                entry.pause_known = entry.page.wanted().paused_until_time.as_ref().map(|until| until.0);
-                self.send(Change::Paused(key.clone(), until));
+        self.with(key, &spec.uid, |standing| {
+            if let Some(until) = standing.pause(spec, until, wait, Instant::now()) {
+                self.send(Update::Paused { of: key.clone(), until });
             }
         });
     }
 
     /// Nothing of this Subscriber goes until the look that begins is over.
     pub fn close(&self, key: &SubscriberKey, spec: &SpecVersion, expire_after: Duration) {
-        self.with(key, &spec.uid, |entry| {
-            entry.open = false;
-            let passage = Passage::Closed(Gate::SubscriberNotReady, Some(expire_after));
-            self.send(Change::Passage {
-                lane: key.clone(),
-                spec: Some(spec.clone()),
-                passage,
-                pause: None,
-                reset: false,
-            });
+        self.with(key, &spec.uid, |standing| {
+            standing.close();
+            self.send(closed(key, spec, Gate::SubscriberNotReady, expire_after));
         });
     }
 
     /// Holds the Subscriber's source of tokens.
     pub fn holds(&self, key: &SubscriberKey, uid: &str, tokens: Arc<TokenSource>) {
-        self.with(key, uid, |entry| entry.tokens = Some(tokens));
+        self.with(key, uid, |standing| standing.set_tokens(tokens));
     }
 
     /// Whether, and when, the webhook's consent was asked for without an answer.
     pub fn unanswered(&self, key: &SubscriberKey, uid: &str) -> Option<Unanswered> {
-        self.with(key, uid, |entry| entry.unanswered).flatten()
+        self.with(key, uid, |standing| standing.unanswered()).flatten()
     }
 
     /// The webhook's consent was asked for, without an answer or (None) with one.
     pub fn asked(&self, key: &SubscriberKey, uid: &str, unanswered: Option<Unanswered>) {
-        self.with(key, uid, |entry| entry.unanswered = unanswered);
+        self.with(key, uid, |standing| standing.set_unanswered(unanswered));
     }
 
     /// What to do with the status of the Subscriber with this uid; None: it is not there any more.
     pub fn page<T>(&self, key: &SubscriberKey, uid: &str, then: impl FnOnce(&mut Page) -> T) -> Option<T> {
-        self.with(key, uid, |entry| then(&mut entry.page))
+        self.with(key, uid, |standing| then(standing.page_mut()))
     }
 
     /// What the Subscriber refers to now.
@@ -333,12 +223,12 @@ impl Registry {
 
     /// The look at this Subscriber is at this step; None: it is over.
     pub fn at_step(&self, key: &SubscriberKey, uid: &str, step: Option<Step>) {
-        self.with(key, uid, |entry| entry.step = step);
+        self.with(key, uid, |standing| standing.set_step(step));
     }
 
     /// Which step the look at this Subscriber is at.
     pub fn step(&self, key: &SubscriberKey, uid: &str) -> Option<Step> {
-        self.with(key, uid, |entry| entry.step).flatten()
+        self.with(key, uid, |standing| standing.step()).flatten()
     }
 
     /// Delivery found this Subscriber in trouble: its reconciler should look at it again.
@@ -360,14 +250,15 @@ impl Registry {
     pub fn overwritten(&self) -> Vec<(SubscriberKey, Arc<str>)> {
         let mut known = self.lock();
         let keys = std::mem::take(&mut known.overwritten);
-        keys.into_iter().filter_map(|key| known.subscribers.get(&key).map(|entry| (key, entry.uid.clone()))).collect()
+        let uid = |key: &SubscriberKey| known.subscribers.get(key).map(|standing| standing.uid().clone());
+        keys.into_iter().filter_map(|key| uid(&key).map(|uid| (key, uid))).collect()
     }
 
     /// The statuses of these, as they are written.
     pub fn pages(&self, of: &[(SubscriberKey, Arc<str>)]) -> Vec<Written> {
         let known = self.lock();
         let written = of.iter().filter_map(|(key, uid)| {
-            let page = &known.subscribers.get(key).filter(|entry| entry.uid == *uid)?.page;
+            let page = known.subscribers.get(key).filter(|standing| standing.uid() == uid)?.page();
             let (key, uid, status) = (key.clone(), uid.clone(), page.written().clone());
             Some(Written { key, uid, status, is_behind: page.is_behind() })
         });
@@ -375,17 +266,14 @@ impl Registry {
     }
 
     /// Whatever there is to do, under the lock, with the Subscriber of this uid, if it is still there.
-    fn with<T>(&self, key: &SubscriberKey, uid: &str, then: impl FnOnce(&mut Entry) -> T) -> Option<T> {
-        self.lock().subscribers.get_mut(key).filter(|entry| &*entry.uid == uid).map(then)
+    fn with<T>(&self, key: &SubscriberKey, uid: &str, then: impl FnOnce(&mut Standing) -> T) -> Option<T> {
+        self.lock().subscribers.get_mut(key).filter(|standing| **standing.uid() == *uid).map(then)
     }
 
-    fn tell(&self, lane: SubscriberKey, passage: Passage, reset: bool) {
-        self.send(Change::Passage { lane, spec: None, passage, pause: None, reset });
-    }
-
-    fn send(&self, change: Change) {
-        // The queue ends first at shutdown; nobody needs the news then.
-        let _ = self.changes.send(change);
+    /// Only under the lock.
+    fn send(&self, update: Update) {
+        // The engine ends first at shutdown; nobody needs the news then.
+        let _ = self.updates.send(update);
     }
 
     fn lock(&self) -> MutexGuard<'_, Known> {
@@ -393,11 +281,16 @@ impl Registry {
     }
 }
 
+fn closed(key: &SubscriberKey, spec: &SpecVersion, gate: Gate, lifetime: Duration) -> Update {
+    Update::Closed { of: key.clone(), version: Some(spec.clone()), gate, lifetime: Some(lifetime) }
+}
+
 #[cfg(test)]
 mod tests {
     use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
     use super::*;
+    use crate::contract::testing::route;
 
     const DAY: Duration = Duration::from_secs(24 * 3600);
 
@@ -414,11 +307,11 @@ mod tests {
         SpecVersion::new(uid, 1)
     }
 
-    fn closed() -> Passage {
-        Passage::Closed(Gate::Suspended, Some(DAY))
+    fn suspended() -> Result<Arc<Route>, Gate> {
+        Err(Gate::Suspended)
     }
 
-    fn registry() -> (Registry, mpsc::UnboundedReceiver<Change>) {
+    fn registry() -> (Registry, mpsc::UnboundedReceiver<Update>) {
         let (sender, receiver) = mpsc::unbounded_channel();
         (Registry::new(sender), receiver)
     }
@@ -428,37 +321,39 @@ mod tests {
     }
 
     /// The gates told so far, by the Subscriber's name.
-    fn told(changes: &mut mpsc::UnboundedReceiver<Change>) -> Vec<(String, Gate)> {
-        let gate = |change| match change {
-            Change::Passage { lane, passage: Passage::Closed(gate, _), .. } => Some((lane.name.to_string(), gate)),
+    fn told(updates: &mut mpsc::UnboundedReceiver<Update>) -> Vec<(String, Gate)> {
+        let gate = |update| match update {
+            Update::Closed { of, gate, .. } => Some((of.name.to_string(), gate)),
             _ => None,
         };
-        std::iter::from_fn(|| changes.try_recv().ok()).filter_map(gate).collect()
+        std::iter::from_fn(|| updates.try_recv().ok()).filter_map(gate).collect()
     }
 
     #[test]
     fn a_reconcile_that_outlives_its_subscriber_changes_nothing() {
-        let (registry, mut changes) = registry();
+        let (registry, mut updates) = registry();
         exists(&registry, key("s"), "uid-1".into());
         registry.deleted(&key("s"));
         assert_eq!(
-            told(&mut changes),
+            told(&mut updates),
             [("s".into(), Gate::SubscriberNotReady), ("s".into(), Gate::SubscriberNotFound)]
         );
-        registry.publish(&key("s"), &spec("uid-1"), closed(), DAY);
+        registry.publish(&key("s"), &spec("uid-1"), suspended(), DAY);
         exists(&registry, key("s"), "uid-2".into());
-        registry.publish(&key("s"), &spec("uid-1"), closed(), DAY);
-        assert_eq!(told(&mut changes), [("s".into(), Gate::SubscriberNotReady)]);
-        registry.publish(&key("s"), &spec("uid-2"), closed(), DAY);
-        assert_eq!(told(&mut changes), [("s".into(), Gate::Suspended)]);
+        registry.publish(&key("s"), &spec("uid-1"), suspended(), DAY);
+        assert_eq!(told(&mut updates), [("s".into(), Gate::SubscriberNotReady)]);
+        registry.publish(&key("s"), &spec("uid-2"), suspended(), DAY);
+        assert_eq!(told(&mut updates), [("s".into(), Gate::Suspended)]);
     }
 
     #[test]
     fn the_queue_learns_when_notifications_expire_with_the_listing_and_with_a_new_spec() {
-        let (registry, mut changes) = registry();
-        let mut learned = || match changes.try_recv().ok() {
-            Some(Change::Passage { spec, passage: Passage::Closed(_, expire_after), .. }) => Some((spec, expire_after)),
-            _ => None,
+        let (registry, mut updates) = registry();
+        let mut learned = || {
+            std::iter::from_fn(|| updates.try_recv().ok()).find_map(|update| match update {
+                Update::Closed { version, lifetime, .. } => Some((version, lifetime)),
+                _ => None,
+            })
         };
         registry.exists(key("s"), seen("uid", 1));
         assert_eq!(learned(), Some((None, Some(7 * DAY))));
@@ -472,14 +367,14 @@ mod tests {
 
     #[test]
     fn a_pause_of_a_wrong_clock_is_believed_up_to_the_expiry_from_when_it_is_first_read() {
-        let (registry, mut changes) = registry();
+        let (registry, mut updates) = registry();
         let far = Timestamp::now() + 365 * DAY;
         let status = SubscriberStatus { paused_until_time: Some(Time(far)), ..SubscriberStatus::default() };
         registry.exists(key("s"), Seen { status, expire_after: DAY, ..seen("uid", 1) });
         let mut paused = || {
-            registry.publish(&key("s"), &SpecVersion::new("uid", 1), closed(), DAY);
-            std::iter::from_fn(|| changes.try_recv().ok()).find_map(|change| match change {
-                Change::Passage { pause, .. } => pause,
+            registry.publish(&key("s"), &SpecVersion::new("uid", 1), suspended(), DAY);
+            std::iter::from_fn(|| updates.try_recv().ok()).find_map(|update| match update {
+                Update::Paused { until, .. } => Some(until),
                 _ => None,
             })
         };
@@ -491,12 +386,11 @@ mod tests {
 
     #[test]
     fn a_request_is_held_by_a_new_spec_a_410_a_pause_and_a_closed_way() {
-        let (registry, _changes) = registry();
+        let (registry, _updates) = registry();
         let held = |generation| registry.held(&key("s"), &SpecVersion::new("uid", generation));
         let open = |generation| {
-            let passage = Passage::Closed(Gate::Suspended, None);
-            registry.publish(&key("s"), &SpecVersion::new("uid", generation), passage, DAY);
-            registry.with(&key("s"), "uid", |entry| entry.open = true);
+            let version = SpecVersion::new("uid", generation);
+            registry.publish(&key("s"), &version, Ok(route(version.clone())), DAY);
         };
         assert_eq!(held(1), Some(Held::Changed), "there is none");
         registry.exists(key("s"), seen("uid", 1));
@@ -518,9 +412,58 @@ mod tests {
         assert_eq!(held(1), Some(Held::Changed));
     }
 
+    /// What the updates of a Subscriber say, in their order.
+    fn said(updates: &mut mpsc::UnboundedReceiver<Update>) -> Vec<String> {
+        let word = |update| match update {
+            Update::Open { .. } => "open".to_owned(),
+            Update::Closed { gate, .. } => format!("{gate:?}"),
+            Update::Paused { .. } => "paused".to_owned(),
+            Update::Reset { .. } => "reset".to_owned(),
+            Update::Listed(_) => "listed".to_owned(),
+            Update::Owned(_) => "owned".to_owned(),
+        };
+        std::iter::from_fn(|| updates.try_recv().ok()).map(word).collect()
+    }
+
+    #[test]
+    fn a_reconcile_that_began_before_a_410_opens_nothing_and_a_request_resets_before_it_opens() {
+        let (registry, mut updates) = registry();
+        let (key, version) = (key("s"), spec("uid"));
+        exists(&registry, key.clone(), "uid".into());
+        assert!(!registry.begin(&key, &version, None).unwrap().changed);
+        registry.mark_gone(&key, &version);
+        registry.publish(&key, &version, Ok(route(version.clone())), DAY);
+        assert_eq!(said(&mut updates), ["reset", "SubscriberNotReady", "EndpointGone"]);
+        assert_eq!(registry.held(&key, &version), Some(Held::Gone));
+        assert!(registry.begin(&key, &version, Some("1".into())).unwrap().requested);
+        registry.publish(&key, &version, Ok(route(version.clone())), DAY);
+        let minute = Duration::from_secs(60);
+        registry.pause(&key, &version, Timestamp::now() + minute, minute);
+        registry.publish(&key, &version, Ok(route(version.clone())), DAY);
+        assert_eq!(said(&mut updates), ["reset", "open", "paused", "open", "paused"]);
+    }
+
+    #[test]
+    fn a_report_of_a_version_that_is_not_in_force_changes_nothing() {
+        let (registry, mut updates) = registry();
+        let version = |generation| SpecVersion::new("uid", generation);
+        registry.exists(key("s"), seen("uid", 2));
+        registry.begin(&key("s"), &version(2), None);
+        said(&mut updates);
+        let minute = Duration::from_secs(60);
+        for stale in [version(1), version(3), spec("another")] {
+            registry.pause(&key("s"), &stale, Timestamp::now() + minute, minute);
+            registry.mark_gone(&key("s"), &stale);
+        }
+        assert_eq!(said(&mut updates), [""; 0]);
+        assert_eq!(registry.held(&key("s"), &version(2)), Some(Held::Closed));
+        registry.pause(&key("s"), &version(2), Timestamp::now() + minute, minute);
+        assert_eq!(said(&mut updates), ["paused"]);
+    }
+
     #[test]
     fn a_changed_secret_finds_those_that_name_it() {
-        let (registry, _changes) = registry();
+        let (registry, _updates) = registry();
         exists(&registry, key("s"), "1".into());
         registry.refers_to(&key("s"), "1", HashSet::from([Reference::Secret("oauth".into())]));
         assert_eq!(registry.referrers("a", &Reference::Secret("oauth".into())), [key("s")]);
@@ -530,7 +473,7 @@ mod tests {
 
     #[test]
     fn the_index_of_references_follows_each_change_and_keeps_nothing_of_what_is_gone() {
-        let (registry, _changes) = registry();
+        let (registry, _updates) = registry();
         let secret = |name: &str| Reference::Secret(name.into());
         let any = |_: &Reference| true;
         exists(&registry, key("s"), "1".into());
@@ -554,7 +497,7 @@ mod tests {
 
     #[test]
     fn a_gone_webhook_is_gone_for_its_spec_alone() {
-        let (registry, _changes) = registry();
+        let (registry, _updates) = registry();
         exists(&registry, key("s"), "1".into());
         registry.mark_gone(&key("s"), &spec("1"));
         assert!(registry.is_gone(&key("s"), &spec("1")));

@@ -1,4 +1,4 @@
-//! How deliveries go, from the queue and the attempts into each Subscriber's status.
+//! Takes in what the engine reports of each Subscriber, and writes it into the Subscriber's status.
 
 use std::{
     collections::HashSet,
@@ -8,31 +8,39 @@ use std::{
 
 use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Time, jiff::Timestamp};
 use tidings_api::{AttemptReason, LastFailure};
-use tidings_queue::SubscriberKey;
-use tokio::{sync::mpsc, task::JoinSet, time::MissedTickBehavior};
+use tidings_queue::{SpecVersion, SubscriberKey};
+use tokio::{
+    sync::{mpsc, oneshot},
+    task::JoinSet,
+    time::MissedTickBehavior,
+};
 use tracing::debug;
 
 use super::{
     Subscribers,
     examine::seconds_of,
-    vitals::{CENSUS, Counted, Vital, Vitals},
+    marks::Cause,
+    vitals::{Vital, Vitals},
 };
+use crate::contract::{LANES_EVERY, Report};
 
-/// The most statuses written at once: a slow API server slows the writes down.
+/// The most statuses written at once for how deliveries go: a slow API server slows these writes down.
 const WRITING: usize = 32;
 
 impl Subscribers {
-    /// Writes, as often as it is due, how deliveries go, until `census` ends.
-    pub async fn report(self: Arc<Self>, mut census: mpsc::UnboundedReceiver<Vec<Counted>>) {
-        let mut writing = JoinSet::new();
-        let mut ticks = tokio::time::interval(CENSUS);
+    /// Takes in `reports` until the engine ends. What a report says counts at once; writing it is a task of its own, so that a
+    /// Subscriber whose status cannot be written delays no other.
+    pub async fn report(self: Arc<Self>, mut reports: mpsc::UnboundedReceiver<Report>) {
+        let (mut storing, mut writing) = (JoinSet::new(), JoinSet::new());
+        let mut ticks = tokio::time::interval(LANES_EVERY);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
-                counted = census.recv() => match counted {
-                    Some(counted) => self.vitals().count(counted),
+                report = reports.recv() => match report {
+                    Some(report) => self.take_in(report, &mut storing),
                     None => return,
                 },
+                Some(_) = storing.join_next() => {}
                 Some(_) = writing.join_next() => {}
                 _ = ticks.tick() => {
                     let clock = seconds_of(Timestamp::now());
@@ -43,6 +51,37 @@ impl Subscribers {
                 }
             }
         }
+    }
+
+    fn take_in(self: &Arc<Self>, report: Report, storing: &mut JoinSet<()>) {
+        match report {
+            Report::Attempted { of, version, failure } => self.attempted(&of, &version.uid, failure),
+            Report::Paused { of, version, until, wait, stored } => {
+                self.registry.pause(&of, &version, until, wait);
+                storing.spawn(self.clone().store_pause(of, version, stored));
+            }
+            Report::Gone { of, version, stored } => {
+                self.note_gone(&of, &version);
+                storing.spawn(self.clone().store_gone(of, version, stored));
+            }
+            Report::Reconcile { of, why } => {
+                debug!(subscriber = %of, ?why, "deliveries cannot go on: the Subscriber is reconciled");
+                self.registry.look_again(&of);
+            }
+            Report::Lanes(lanes) => self.vitals().count(lanes),
+        }
+    }
+
+    async fn store_pause(self: Arc<Self>, of: SubscriberKey, version: SpecVersion, stored: oneshot::Sender<()>) {
+        self.write_until_taken(&of, &version.uid).await;
+        // An attempt that does not wait any more needs no answer.
+        let _ = stored.send(());
+    }
+
+    async fn store_gone(self: Arc<Self>, of: SubscriberKey, version: SpecVersion, stored: oneshot::Sender<()>) {
+        self.write_until_taken(&of, &version.uid).await;
+        let _ = stored.send(());
+        self.registry.mark(&of, Cause::Change);
     }
 
     /// The Subscribers whose status is to be written now, up to a limit. Neither lock is held while the other is taken.
@@ -69,7 +108,7 @@ impl Subscribers {
     }
 
     /// An attempt for the Subscriber with this uid ended; `failure` says how, if it did not deliver.
-    pub fn attempted(&self, key: &SubscriberKey, uid: &str, failure: Option<(AttemptReason, Option<u16>)>) {
+    fn attempted(&self, key: &SubscriberKey, uid: &str, failure: Option<(AttemptReason, Option<u16>)>) {
         let at = seconds_of(Timestamp::now());
         let failure = failure.map(|(reason, status_code)| LastFailure {
             time: Time(at),

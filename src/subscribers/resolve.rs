@@ -19,34 +19,10 @@ use url::Url;
 
 use super::{
     consent::Purpose,
-    registry::Reference,
+    referrers::Reference,
     secrets::{Endpoints, Lookup, ReadCredentials, Wanted, bundle_object, want, want_identity},
 };
-
-/// The way of a Subscriber's Notifications: where they go, how fast, and for how long they are tried.
-pub struct Route {
-    /// Where.
-    pub target: Target,
-    /// Which spec this is.
-    pub spec: SpecVersion,
-    /// How many at once, and how many a minute.
-    pub limits: Limits,
-    /// The waits between attempts.
-    pub backoff: Backoff,
-    /// How many attempts there may be.
-    pub max_attempts: Option<u32>,
-    /// After what time those that may expire do so.
-    pub expire_after: Duration,
-}
-
-impl Route {
-    /// The same, at no more than this rate (in attempts a minute), if there is one.
-    pub fn bounded_by(mut self, rate: Option<u32>) -> Self {
-        let own = self.limits.rate_per_minute;
-        self.limits.rate_per_minute = own.into_iter().chain(rate).min();
-        self
-    }
-}
+use crate::contract::Route;
 
 /// Makes targets; holds what all Subscribers share.
 pub struct Resolver {
@@ -132,11 +108,16 @@ fn wanted(spec: &SubscriberSpec) -> Wanted {
 
 impl Resolver {
     /// Reads what the spec names and makes the route. Nothing is sent yet.
-    pub async fn route(&self, namespace: &str, id: SpecVersion, spec: &SubscriberSpec) -> Result<Route, Unresolved> {
+    pub async fn route(
+        &self,
+        namespace: &str,
+        version: SpecVersion,
+        spec: &SubscriberSpec,
+    ) -> Result<Route, Unresolved> {
         let delivery = &spec.delivery;
         Ok(Route {
             target: self.target(namespace, spec).await?,
-            spec: id,
+            version,
             limits: Limits {
                 max_in_flight: usize::try_from(delivery.max_in_flight).unwrap_or(usize::MAX),
                 rate_per_minute: delivery.rate_limit_per_minute,

@@ -17,7 +17,7 @@ use url::Url;
 
 use super::{
     consent::{self, Purpose},
-    registry::Reference,
+    referrers::Reference,
     resolve::Unresolved,
 };
 use crate::cluster::call::API_TIMEOUT;

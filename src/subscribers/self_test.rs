@@ -14,10 +14,11 @@ use super::{
     Subscribers,
     examine::{Chain, Step, Stop},
     reconcile::Visit,
-    registry::Held,
-    resolve::{Route, Unresolved},
+    resolve::Unresolved,
+    standing::Held,
     status::Word,
 };
+use crate::contract::Route;
 
 /// The type of the event that a test sends.
 const TYPE: &str = "dev.tidings.test";

@@ -10,12 +10,10 @@ use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Time, jiff::Timestamp};
 use tidings_api::{
     ConditionStatus, ConditionType, Conditions, LastFailure, SubscriberReason as Reason, SubscriberStatus,
 };
-use tidings_queue::SubscriberKey;
+use tidings_queue::{LaneSnapshot, LaneState, SubscriberKey};
 
 use super::status::IDLE;
 
-/// The queue counts this often.
-pub const CENSUS: Duration = Duration::from_secs(1);
 /// The most statuses written each second because health changed. If a provider of thousands of webhooks fails, that shows
 /// within minutes, and most of the several hundred writes a second that the API server takes are left to outcomes.
 const HEALTH_WRITES: usize = 50;
@@ -28,35 +26,6 @@ const SETTLE: Duration = Duration::from_secs(2);
 /// Numbers of one Subscriber are written again after this at the earliest, its health after the other.
 const NUMBERS_AFTER: Duration = Duration::from_secs(60);
 const HEALTH_AFTER: Duration = Duration::from_secs(5);
-
-/// What the queue sees of one Subscriber.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Census {
-    /// How many Notifications are unfinished.
-    pub pending: usize,
-    /// How they get on.
-    pub state: State,
-}
-
-/// How a Subscriber's Notifications get on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum State {
-    /// There are none, or the Subscriber holds them.
-    Idle,
-    /// They are sent.
-    Delivering,
-    /// They wait for the rate.
-    RateLimited,
-    /// They wait for the end of a pause.
-    Paused,
-    /// They wait for a probe to succeed.
-    CircuitOpen,
-    /// The webhook answered 410.
-    EndpointGone,
-}
-
-/// What the queue counted: whose, by key and uid, and what.
-pub type Counted = (SubscriberKey, Arc<str>, Census);
 
 /// A Subscriber's status, for [`Vitals::due`].
 pub struct Written {
@@ -74,7 +43,7 @@ pub struct Written {
 #[derive(Clone, Debug)]
 pub struct Vital {
     uid: Arc<str>,
-    census: Option<Census>,
+    lane: Option<LaneSnapshot>,
     last_success: Option<Timestamp>,
     last_failure: Option<LastFailure>,
     written: Option<Instant>,
@@ -109,14 +78,14 @@ impl Vitals {
         }
     }
 
-    /// What the queue counted of those where something changed.
-    pub fn count(&mut self, counted: impl IntoIterator<Item = Counted>) {
-        for (key, uid, census) in counted {
-            let vital = self.of(&key, &uid);
-            if vital.census.is_none_or(|before| before.state != census.state) {
+    /// How those lanes stand that changed.
+    pub fn count(&mut self, lanes: impl IntoIterator<Item = (SubscriberKey, LaneSnapshot)>) {
+        for (key, lane) in lanes {
+            let vital = self.of(&key, &lane.uid);
+            if vital.lane.as_ref().is_none_or(|before| before.state != lane.state) {
                 vital.rest = None;
             }
-            vital.census = Some(census);
+            vital.lane = Some(lane);
         }
     }
 
@@ -208,7 +177,7 @@ pub(super) fn is_looked_at(status: &SubscriberStatus) -> bool {
 
 impl Vital {
     fn new(uid: Arc<str>) -> Self {
-        Self { uid, census: None, last_success: None, last_failure: None, written: None, news: None, rest: None }
+        Self { uid, lane: None, last_success: None, last_failure: None, written: None, news: None, rest: None }
     }
 
     fn lacks(&self, status: &SubscriberStatus, clock: Timestamp) -> Option<Lack> {
@@ -236,8 +205,10 @@ impl Vital {
 
     /// Puts what is known into the status.
     pub fn put_into(&self, status: &mut SubscriberStatus, clock: Timestamp) {
-        let Some(Census { pending, state }) = self.census.filter(|_| is_looked_at(status)) else { return };
-        status.pending = Some(u32::try_from(pending).unwrap_or(u32::MAX));
+        let Some(LaneSnapshot { pending, state, .. }) = self.lane.as_ref().filter(|_| is_looked_at(status)) else {
+            return;
+        };
+        status.pending = Some(u32::try_from(*pending).unwrap_or(u32::MAX));
         status.paused_until_time.take_if(|until| until.0 <= clock);
         if let Some(at) = self.last_success {
             status.last_success_time = Some(Time(at));
@@ -245,31 +216,31 @@ impl Vital {
         if let Some(failure) = &self.last_failure {
             status.last_failure = Some(failure.clone());
         }
-        let (holds, reason, message) = self.health(state, status);
+        let (holds, reason, message) = self.health(*state, status);
         status.conditions = Conditions::from(&status.conditions, status.observed_generation, clock)
             .set(ConditionType::Healthy, holds, reason.as_str(), &message)
             .into_vec();
     }
 
-    fn health(&self, state: State, status: &SubscriberStatus) -> (bool, Reason, String) {
+    fn health(&self, state: LaneState, status: &SubscriberStatus) -> (bool, Reason, String) {
         match state {
-            State::Idle => (true, Reason::Idle, IDLE.into()),
-            State::Delivering => {
+            LaneState::Idle => (true, Reason::Idle, IDLE.into()),
+            LaneState::Delivering => {
                 let failure = self.last_failure.as_ref().filter(|failure| self.last_success.is_none_or(|at| at < failure.time.0));
                 let but = failure.map_or_else(String::new, |failure| format!("; the last attempt failed: {}", failure.reason));
                 (true, Reason::Delivering, format!("events are sent{but}"))
             }
-            State::RateLimited => (
+            LaneState::RateLimited => (
                 false,
                 Reason::RateLimited,
                 "Notifications wait for the rate: see delivery.rateLimitPerMinute and status.webhook.allowedRatePerMinute"
                     .into(),
             ),
-            State::Paused => {
+            LaneState::Paused => {
                 let until = status.paused_until_time.as_ref().map_or_else(String::new, |until| format!(" until {}", until.0));
                 (false, Reason::Paused, format!("the webhook asked to be left alone{until}; nothing is sent before"))
             }
-            State::CircuitOpen => {
+            LaneState::CircuitOpen => {
                 let last = status.last_failure.as_ref().map_or_else(String::new, |failure| {
                     let code = failure.status_code.map_or_else(String::new, |code| format!(" {code}"));
                     format!(", last with {}{code}", failure.reason)
@@ -280,7 +251,7 @@ impl Vital {
                     format!("the webhook failed five times in a row{last}; one Notification at a time tries whether it works again"),
                 )
             }
-            State::EndpointGone => {
+            LaneState::EndpointGone => {
                 (false, Reason::EndpointGone, "the webhook answered 410: nothing more is sent to it".into())
             }
         }
@@ -297,8 +268,8 @@ mod tests {
         SubscriberKey { namespace: "a".into(), name: name.into() }
     }
 
-    fn census(pending: usize, state: State) -> Census {
-        Census { pending, state }
+    fn lane(pending: usize, state: LaneState) -> LaneSnapshot {
+        LaneSnapshot { uid: "uid".into(), pending, state }
     }
 
     /// Statuses as they stand, and the vitals that change them.
@@ -315,8 +286,8 @@ mod tests {
             Self { vitals: Vitals::default(), statuses, begin: Instant::now() }
         }
 
-        fn count(&mut self, all: &[(&str, Census)]) {
-            self.vitals.count(all.iter().map(|(name, census)| (key(name), "uid".into(), *census)));
+        fn count(&mut self, all: &[(&str, LaneSnapshot)]) {
+            self.vitals.count(all.iter().map(|(name, lane)| (key(name), lane.clone())));
         }
 
         /// Writes what is due after so many seconds, and tells whose.
@@ -342,17 +313,17 @@ mod tests {
     #[test]
     fn numbers_are_written_once_a_minute_and_health_soon() {
         let mut ward = Ward::new(&["s"]);
-        ward.count(&[("s", census(1, State::Delivering))]);
+        ward.count(&[("s", lane(1, LaneState::Delivering))]);
         assert!(ward.write(0).is_empty(), "it may be over in a moment");
         assert_eq!(ward.write(2), ["s"]);
-        ward.count(&[("s", census(2, State::Delivering))]);
+        ward.count(&[("s", lane(2, LaneState::Delivering))]);
         assert!(ward.write(61).is_empty());
         assert!(ward.write(62).is_empty() && ward.write(63) == ["s"]);
-        ward.count(&[("s", census(2, State::CircuitOpen))]);
+        ward.count(&[("s", lane(2, LaneState::CircuitOpen))]);
         assert!(ward.write(67).is_empty());
         assert_eq!(ward.write(68), ["s"]);
         assert_eq!(ward.reason("s"), "CircuitOpen");
-        ward.count(&[("s", census(2, State::EndpointGone))]);
+        ward.count(&[("s", lane(2, LaneState::EndpointGone))]);
         assert!(ward.write(73) == ["s"] && ward.reason("s") == "EndpointGone");
         assert!(ward.write(3600).is_empty(), "nothing changed since");
     }
@@ -363,8 +334,8 @@ mod tests {
         let names: Vec<_> = names.iter().map(String::as_str).collect();
         let mut ward = Ward::new(&names);
         let all = |pending, ill: &str| {
-            let state = |name: &str| if name == ill { State::CircuitOpen } else { State::Delivering };
-            names.iter().map(|name| (*name, census(pending, state(name)))).collect::<Vec<_>>()
+            let state = |name: &str| if name == ill { LaneState::CircuitOpen } else { LaneState::Delivering };
+            names.iter().map(|name| (*name, lane(pending, state(name)))).collect::<Vec<_>>()
         };
         ward.count(&all(1, ""));
         assert_eq!([0, 2, 3, 4].map(|second| ward.write(second).len()), [0, 5, 3, 0]);
@@ -382,13 +353,13 @@ mod tests {
         let names: Vec<_> = (0..3_000).map(|n| format!("s{n}")).collect();
         let names: Vec<_> = names.iter().map(String::as_str).collect();
         let mut ward = Ward::new(&names);
-        let all = |state| names.iter().map(|name| (*name, census(1, state))).collect::<Vec<_>>();
-        ward.count(&all(State::CircuitOpen));
+        let all = |state| names.iter().map(|name| (*name, lane(1, state))).collect::<Vec<_>>();
+        ward.count(&all(LaneState::CircuitOpen));
         let written: Vec<_> = (0..61).map(|second| ward.write(second).len()).collect();
         assert_eq!((written[0], written[59], written[60]), (HEALTH_WRITES, HEALTH_WRITES, 0));
         let mut both = Ward::new(&names);
-        both.count(&all(State::CircuitOpen)[..1000]);
-        both.count(&all(State::Delivering)[1000..]);
+        both.count(&all(LaneState::CircuitOpen)[..1000]);
+        both.count(&all(LaneState::Delivering)[1000..]);
         both.write(0);
         assert_eq!(both.write(2).len(), HEALTH_WRITES + MOST_NUMBERS_WRITES);
     }
@@ -397,16 +368,16 @@ mod tests {
     fn what_is_settled_or_need_not_be_written_yet_is_not_looked_at() {
         let mut ward = Ward::new(&["s", "t"]);
         let looked_at = |ward: &Ward, second: u32| ward.vitals.unsettled(ward.begin + second * SECOND).len();
-        ward.count(&[("s", census(1, State::Delivering)), ("t", census(0, State::Idle))]);
+        ward.count(&[("s", lane(1, LaneState::Delivering)), ("t", lane(0, LaneState::Idle))]);
         for second in 0..4 {
             ward.write(second);
         }
         assert_eq!(looked_at(&ward, 4), 0);
-        ward.count(&[("s", census(2, State::Delivering))]);
+        ward.count(&[("s", lane(2, LaneState::Delivering))]);
         assert_eq!(looked_at(&ward, 4), 1);
         assert!(ward.write(4).is_empty());
         assert_eq!((looked_at(&ward, 61), looked_at(&ward, 62)), (0, 1), "its numbers rest for a minute");
-        ward.count(&[("s", census(2, State::CircuitOpen))]);
+        ward.count(&[("s", lane(2, LaneState::CircuitOpen))]);
         assert_eq!(looked_at(&ward, 8), 1, "but its health does not");
         ward.vitals.disturb([(key("t"), "uid".into())]);
         assert_eq!(looked_at(&ward, 8), 2, "and what others wrote over is seen to");
@@ -417,11 +388,11 @@ mod tests {
     #[test]
     fn a_rate_limit_that_comes_and_goes_costs_no_more_than_numbers_do() {
         let mut ward = Ward::new(&["s"]);
-        ward.count(&[("s", census(9, State::RateLimited))]);
+        ward.count(&[("s", lane(9, LaneState::RateLimited))]);
         assert!(ward.write(0).is_empty() && ward.write(2) == ["s"]);
         for second in 3..62 {
-            let state = if second % 2 == 0 { State::RateLimited } else { State::Delivering };
-            ward.count(&[("s", census(9, state))]);
+            let state = if second % 2 == 0 { LaneState::RateLimited } else { LaneState::Delivering };
+            ward.count(&[("s", lane(9, state))]);
             assert!(ward.write(second).is_empty(), "{second}");
         }
     }
@@ -431,15 +402,15 @@ mod tests {
         let mut ward = Ward::new(&["s"]);
         let until = Timestamp::from_second(10).unwrap();
         ward.statuses.get_mut(&key("s")).unwrap().paused_until_time = Some(Time(until));
-        ward.count(&[("s", census(1, State::Paused))]);
+        ward.count(&[("s", lane(1, LaneState::Paused))]);
         assert_eq!(ward.write(1), ["s"]);
         assert!(ward.statuses[&key("s")].conditions[0].message.contains("until 1970-01-01T00:00:10Z"));
         ward.vitals.attempted(&key("s"), "uid", until, None);
-        ward.count(&[("s", census(0, State::Idle))]);
+        ward.count(&[("s", lane(0, LaneState::Idle))]);
         ward.write(10);
         assert_eq!(ward.statuses[&key("s")].paused_until_time, None);
         assert_eq!(ward.statuses[&key("s")].last_success_time, Some(Time(until)));
-        ward.vitals.count([(key("s"), "other".into(), census(0, State::Idle))]);
+        ward.vitals.count([(key("s"), LaneSnapshot { uid: "other".into(), ..lane(0, LaneState::Idle) })]);
         let mut status = SubscriberStatus { observed_generation: Some(1), ..SubscriberStatus::default() };
         ward.vitals.known[&key("s")].put_into(&mut status, until);
         assert_eq!(status.last_success_time, None);
@@ -450,7 +421,7 @@ mod tests {
         let mut ward = Ward::new(&["s"]);
         ward.statuses
             .insert(key("s"), SubscriberStatus { observed_generation: Some(-1), ..SubscriberStatus::default() });
-        ward.count(&[("s", census(1, State::Delivering))]);
+        ward.count(&[("s", lane(1, LaneState::Delivering))]);
         assert!(ward.write(0).is_empty() && ward.write(2).is_empty());
         ward.statuses.get_mut(&key("s")).unwrap().observed_generation = Some(1);
         assert!(ward.write(3).is_empty() && ward.write(5) == ["s"]);

@@ -11,7 +11,6 @@ use tracing::warn;
 
 use super::{
     Subscribers,
-    marks::Cause,
     resolve::Unresolved,
     status::{Findings, Word},
     stored_subscriber::StoredSubscriber,
@@ -104,15 +103,8 @@ impl Subscribers {
         Api::namespaced(self.writer.clone(), &key.namespace)
     }
 
-    /// Writes that nothing is sent to the Subscriber before `until`, that is for `wait`; the latest wins. Returns when it is
-    /// written.
-    pub async fn record_pause(&self, key: &SubscriberKey, spec: &SpecVersion, until: Timestamp, wait: Duration) {
-        self.registry.pause(key, spec, until, wait);
-        self.write_until_taken(key, &spec.uid).await;
-    }
-
-    /// Writes that the webhook of this spec is gone. Returns when it is written.
-    pub async fn record_gone(&self, key: &SubscriberKey, spec: &SpecVersion) {
+    /// The webhook of this spec answered 410: says so in the status, which is not written yet.
+    pub(super) fn note_gone(&self, key: &SubscriberKey, spec: &SpecVersion) {
         self.registry.mark_gone(key, spec);
         self.registry.page(key, &spec.uid, |page| {
             let is_held = page.wanted().conditions.iter().any(|c| c.reason == Reason::Suspended.as_str());
@@ -121,11 +113,10 @@ impl Subscribers {
                 page.amend(|status| findings.put_into(status, Some(spec.generation), Timestamp::now()));
             }
         });
-        self.write_until_taken(key, &spec.uid).await;
-        self.registry.mark(key, Cause::Change);
     }
 
-    async fn write_until_taken(&self, key: &SubscriberKey, uid: &str) {
+    /// Writes the status, however often that takes, for as long as this operator leads.
+    pub(super) async fn write_until_taken(&self, key: &SubscriberKey, uid: &str) {
         for failures in 1.. {
             match self.write(key, uid).await {
                 Ok(()) => return,

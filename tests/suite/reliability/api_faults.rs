@@ -5,11 +5,12 @@ use std::{collections::BTreeMap, time::Duration};
 use serde_json::json;
 use testkit::{
     ApiProxy, Behaviour,
+    endpoints::Reply,
     proxies::{Call, Treatment},
 };
 use tokio::time::{Instant, sleep};
 
-use crate::world::{CLIENT, PATIENCE, World, path};
+use crate::world::{CLIENT, PATIENCE, World, condition, path};
 
 /// A world with a Subscriber `shop`, and a proxy before its API server.
 async fn shop(name: &str) -> (World, ApiProxy) {
@@ -235,4 +236,50 @@ async fn a_leader_says_that_it_leads_though_the_answer_to_its_taking_the_lease_w
     world.until_reason("shop", "Operational").await;
     assert_eq!(proxy.treated()["answer lost"], 1);
     assert_eq!(operator.logs().matches("this operator leads").count(), 1, "{}", operator.logs());
+}
+
+#[tokio::test]
+async fn a_subscriber_whose_status_cannot_be_written_delays_no_other() {
+    let (world, proxy) = shop("blocked-status").await;
+    world.subscriber("other", |_| ()).await;
+    let _operator = world.operator_through(&proxy).await;
+    for name in ["shop", "other"] {
+        world.until_reason(name, "Operational").await;
+        let pause = Reply::status(429).header("retry-after", "3600");
+        world.receiver.answer_next(&path(name), 1, &Behaviour::reply(pause));
+    }
+    let of_shop = |call: &Call| call.is_status_write_to("subscribers") && call.path.contains("/subscribers/shop/");
+    proxy.treat(move |call| if of_shop(call) { Treatment::Answer(500) } else { Treatment::Pass });
+    world.notification("blocked", "shop", json!({"source": "/s", "type": "t"})).await;
+    until_treated(&proxy, "refused", 2).await;
+    world.notification("free", "other", json!({"source": "/s", "type": "t"})).await;
+    world.until("notification", "free", |n| n["status"]["reason"] == "Paused" && n["status"]["attempts"] == 1).await;
+    assert!(world.get("subscriber", "other").await["status"]["pausedUntilTime"].is_string());
+    // Its pause comes first.
+    assert_eq!(world.get("notification", "blocked").await["status"]["attempts"], 0);
+    proxy.pass();
+    world.until("notification", "blocked", |n| n["status"]["attempts"] == 1).await;
+    assert!(world.get("subscriber", "shop").await["status"]["pausedUntilTime"].is_string());
+}
+
+#[tokio::test]
+async fn a_410_that_comes_during_a_reconcile_is_not_undone_by_its_end() {
+    let (world, proxy) = shop("gone-meanwhile").await;
+    let _operator = world.operator_through(&proxy).await;
+    world.until_reason("shop", "Operational").await;
+    // The reconcile waits for the Secret, while the Subscriber stays open.
+    let reads_secret = |call: &Call| call.method == "GET" && call.path.ends_with("/secrets/acme-oauth");
+    proxy.treat_next(1, Treatment::Slow(Duration::from_secs(4)), reads_secret);
+    world.kubectl(&["annotate", "secret", "acme-oauth", "touched=yes"]).await.ok().unwrap();
+    until_treated(&proxy, "slow", 1).await;
+    world.receiver.answer_next(&path("shop"), 1, &Behaviour::status(410));
+    let tokens = world.tokens.requests().len();
+    world.notification("first", "shop", json!({"source": "/s", "type": "t"})).await;
+    world.until_reason("shop", "EndpointGone").await;
+    assert_eq!(world.tokens.requests().len(), tokens, "the reconcile is over already: the machine is too slow");
+    world.notification("second", "shop", json!({"source": "/s", "type": "t"})).await;
+    world.until("notification", "second", |n| n["status"]["reason"] == "EndpointGone").await;
+    assert!(world.tokens.requests().len() > tokens, "the reconcile goes on");
+    assert_eq!(condition(&world.get("subscriber", "shop").await, "Ready")["reason"], "EndpointGone");
+    assert_eq!(world.posts(&path("shop")).len(), 1);
 }

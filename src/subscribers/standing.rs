@@ -1,0 +1,271 @@
+//! What is known of one Subscriber: which version of its spec is in force, and what forbids a request to its webhook. Pure:
+//! times are passed in.
+
+use std::{
+    collections::HashSet,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use k8s_openapi::jiff::Timestamp;
+use tidings_api::SubscriberStatus;
+use tidings_delivery::oauth::TokenSource;
+use tidings_queue::{Gate, SpecVersion};
+
+use super::{Step, Unanswered, page::Page, referrers::Reference};
+use crate::contract::Route;
+
+/// A Subscriber as the watch shows it.
+pub struct Seen {
+    /// Which spec of which Subscriber.
+    pub spec: SpecVersion,
+    /// Its `delivery.expireAfterSeconds`.
+    pub expire_after: Duration,
+    /// Its status.
+    pub status: SubscriberStatus,
+    /// The resourceVersion.
+    pub version: u64,
+}
+
+/// Why a request to a webhook may not begin now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Held {
+    /// The Subscriber was deleted, or its spec is another one by now.
+    Changed,
+    /// The webhook answered 410.
+    Gone,
+    /// The webhook asked for a pause.
+    Paused,
+    /// The latest reconcile closed the way.
+    Closed,
+}
+
+/// How a look at a Subscriber begins.
+pub struct Begun {
+    /// The status as this process knows it.
+    pub status: SubscriberStatus,
+    /// The spec is another than that of the look before.
+    pub changed: bool,
+    /// The spec changed, or somebody asked for a new look: what may be opened is opened.
+    pub requested: bool,
+}
+
+/// See the module.
+pub(super) struct Standing {
+    uid: Arc<str>,
+    /// The newest generation that the watch showed.
+    generation: i64,
+    /// Its `delivery.expireAfterSeconds`: no pause that is read is believed beyond it.
+    expire_after: Duration,
+    /// Whether the latest reconcile opened the way.
+    open: bool,
+    /// The end of the pause, as the engine was given it, and the time in the status that it comes from.
+    paused_until: Option<Instant>,
+    pause_known: Option<Timestamp>,
+    /// The generation, and the request for a new look, that the latest look began with.
+    begun: Option<i64>,
+    request: Option<String>,
+    /// What may be opened is to be opened with the next answer of a reconcile.
+    reset: bool,
+    references: HashSet<Reference>,
+    /// The generation whose webhook answered 410.
+    gone: Option<i64>,
+    /// Held also while the Subscriber is in trouble, so that a failure is remembered until it is time to ask again.
+    tokens: Option<Arc<TokenSource>>,
+    /// The webhook's consent was asked for without an answer.
+    unanswered: Option<Unanswered>,
+    /// Which step the look that is under way is at (None: there is none).
+    step: Option<Step>,
+    page: Page,
+}
+
+impl Standing {
+    /// What is known of a Subscriber that is new.
+    pub(super) fn new(Seen { spec: SpecVersion { uid, generation }, expire_after, status, version }: Seen) -> Self {
+        Self {
+            uid,
+            generation,
+            expire_after,
+            open: false,
+            paused_until: None,
+            pause_known: None,
+            begun: None,
+            request: None,
+            reset: false,
+            references: HashSet::new(),
+            gone: None,
+            tokens: None,
+            unanswered: None,
+            step: None,
+            page: Page::new(status, version),
+        }
+    }
+
+    /// The Subscriber's uid.
+    pub(super) fn uid(&self) -> &Arc<str> {
+        &self.uid
+    }
+
+    /// The Subscriber's status.
+    pub(super) fn page(&self) -> &Page {
+        &self.page
+    }
+
+    /// The Subscriber's status, to change it.
+    pub(super) fn page_mut(&mut self) -> &mut Page {
+        &mut self.page
+    }
+
+    /// The version of the spec that the latest look began with (None: there was no look yet).
+    fn in_force(&self) -> Option<SpecVersion> {
+        self.begun.map(|generation| SpecVersion::new(self.uid.clone(), generation))
+    }
+
+    /// The watch shows this generation. True if it is a new one, which is not open before its reconcile has ended.
+    pub(super) fn is_renewed(&mut self, generation: i64, expire_after: Duration) -> bool {
+        let is_new = generation > self.generation;
+        if is_new {
+            (self.generation, self.expire_after, self.open) = (generation, expire_after, false);
+        }
+        is_new
+    }
+
+    /// A look at this spec begins; `request` is what somebody asked for it by. What a new spec or request ends (a pause, a
+    /// 410, the wait for the webhook's consent) ends now, once, however often the look has to begin again.
+    pub(super) fn begin(&mut self, spec: &SpecVersion, request: Option<String>) -> Begun {
+        let status = self.page.wanted();
+        let before = self.begun.or(status.observed_generation).filter(|generation| *generation >= 0);
+        let changed = before.is_some_and(|generation| generation != spec.generation);
+        let handled = self.request.as_ref().or(status.last_handled_request.as_ref());
+        let asked = request.is_some() && request.as_ref() != handled;
+        self.begun = Some(spec.generation);
+        if asked {
+            self.request = request;
+        }
+        if changed || asked {
+            (self.gone, self.unanswered, self.reset, self.paused_until) = (None, None, true, None);
+            self.page.amend(|status| status.paused_until_time = None);
+        }
+        Begun { status: self.page.wanted().clone(), changed, requested: self.reset }
+    }
+
+    /// What a reconcile of this spec found counts, as far as it still may: the way, or the gate that closes it.
+    pub(super) fn decide(
+        &mut self,
+        spec: &SpecVersion,
+        way: Result<Arc<Route>, Gate>,
+        expire_after: Duration,
+    ) -> Result<Arc<Route>, Gate> {
+        let way = match way {
+            Ok(_) if self.is_gone(spec) => Err(Gate::EndpointGone),
+            // The watch showed a newer spec meanwhile: its own reconcile follows.
+            Ok(_) if self.generation > spec.generation => Err(Gate::SubscriberNotReady),
+            way => way,
+        };
+        (self.open, self.expire_after) = (way.is_ok(), expire_after);
+        way
+    }
+
+    /// Whether pause, open circuit and 410 end with the answer of this reconcile: once.
+    pub(super) fn take_reset(&mut self) -> bool {
+        std::mem::take(&mut self.reset)
+    }
+
+    /// Nothing is sent until the look that begins is over.
+    pub(super) fn close(&mut self) {
+        self.open = false;
+    }
+
+    /// The webhook of this spec answered 410.
+    pub(super) fn note_gone(&mut self, spec: &SpecVersion) {
+        if spec.concerns(self.in_force().as_ref()) {
+            self.gone = self.gone.max(Some(spec.generation));
+        }
+    }
+
+    /// Whether the webhook of this spec answered 410.
+    pub(super) fn is_gone(&self, spec: &SpecVersion) -> bool {
+        self.gone == Some(spec.generation)
+    }
+
+    /// The webhook of this spec asked to be left alone until `until`, that is for `wait`. The end of the pause; None: what
+    /// another spec was asked for ended with it.
+    pub(super) fn pause(
+        &mut self,
+        spec: &SpecVersion,
+        until: Timestamp,
+        wait: Duration,
+        now: Instant,
+    ) -> Option<Instant> {
+        if !spec.concerns(self.in_force().as_ref()) {
+            return None;
+        }
+        self.page.pause(until);
+        let until = now + wait;
+        self.paused_until = self.paused_until.max(Some(until));
+        self.pause_known = self.page.wanted().paused_until_time.as_ref().map(|until| until.0);
+        Some(until)
+    }
+
+    /// The end of the pause that the status holds. A time is believed up to the Subscriber's expiry from when it is first
+    /// read: the engine and every POST go by this one end, whatever the wall clock does meanwhile.
+    pub(super) fn pause_end(&mut self, now: Instant, clock: Timestamp) -> Option<Instant> {
+        let known = self.page.wanted().paused_until_time.as_ref().map(|until| until.0);
+        if known != self.pause_known {
+            let silence = self.page.silence(self.expire_after, clock);
+            self.paused_until = self.paused_until.max((!silence.is_zero()).then(|| now + silence));
+            self.pause_known = known;
+        }
+        self.paused_until.filter(|until| now < *until)
+    }
+
+    /// What forbids a request to the webhook of this spec now, whatever a reconcile found before.
+    pub(super) fn held(&self, spec: &SpecVersion, now: Instant) -> Option<Held> {
+        if self.generation > spec.generation {
+            Some(Held::Changed)
+        } else if self.is_gone(spec) {
+            Some(Held::Gone)
+        } else if self.paused_until.is_some_and(|until| now < until) {
+            Some(Held::Paused)
+        } else if !self.open {
+            Some(Held::Closed)
+        } else {
+            None
+        }
+    }
+
+    /// What the Subscriber refers to.
+    pub(super) fn references(&self) -> &HashSet<Reference> {
+        &self.references
+    }
+
+    /// The Subscriber refers to these from now on. What it referred to before.
+    pub(super) fn set_references(&mut self, references: HashSet<Reference>) -> HashSet<Reference> {
+        std::mem::replace(&mut self.references, references)
+    }
+
+    /// Holds the Subscriber's source of tokens.
+    pub(super) fn set_tokens(&mut self, tokens: Arc<TokenSource>) {
+        self.tokens = Some(tokens);
+    }
+
+    /// Whether, and when, the webhook's consent was asked for without an answer.
+    pub(super) fn unanswered(&self) -> Option<Unanswered> {
+        self.unanswered
+    }
+
+    /// The webhook's consent was asked for, without an answer or (None) with one.
+    pub(super) fn set_unanswered(&mut self, unanswered: Option<Unanswered>) {
+        self.unanswered = unanswered;
+    }
+
+    /// Which step the look is at (None: none is under way).
+    pub(super) fn step(&self) -> Option<Step> {
+        self.step
+    }
+
+    /// The look is at this step; None: it is over.
+    pub(super) fn set_step(&mut self, step: Option<Step>) {
+        self.step = step;
+    }
+}
