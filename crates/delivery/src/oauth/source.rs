@@ -13,7 +13,7 @@ use tokio::{
 };
 
 use super::{
-    NoToken, TokenError, TokenRequest,
+    NoToken, TokenError, TokenRequest, client,
     policy::{Decision, Standing},
 };
 
@@ -109,7 +109,7 @@ impl TokenSource {
 
     async fn ask_once(self: &Arc<Self>) -> Result<HeaderValue, NoToken> {
         let asked = Instant::now();
-        let answer = AssertUnwindSafe(self.request.send()).catch_unwind().await;
+        let answer = AssertUnwindSafe(client::send(&self.request)).catch_unwind().await;
         let mut state = self.state.lock().await;
         state.flight = None;
         let result = match answer.unwrap_or(Err(TokenError::Internal)) {

@@ -1,0 +1,84 @@
+//! What one token request needs.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use secrecy::{ExposeSecret, SecretString};
+use url::Url;
+
+use crate::egress::Client;
+
+/// How the client authenticates at the token endpoint (RFC 6749, section 2.3.1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ClientAuthentication {
+    /// `client_secret_basic`.
+    Basic,
+    /// `client_secret_post`.
+    Post,
+}
+
+/// Client id and secret.
+pub struct Credentials {
+    /// The client identifier; not a secret.
+    pub client_id: String,
+    /// The client secret.
+    pub client_secret: SecretString,
+}
+
+/// Everything that one token request needs.
+pub struct TokenRequest {
+    /// The token endpoint.
+    pub url: Url,
+    /// Client id and secret.
+    pub credentials: Credentials,
+    /// How they are sent.
+    pub authentication: ClientAuthentication,
+    /// The scopes to ask for.
+    pub scopes: Vec<String>,
+    /// The audience to ask for.
+    pub audience: Option<String>,
+    /// Further parameters, whose names are none that OAuth gives a meaning of its own in this request.
+    pub parameters: BTreeMap<String, String>,
+    /// What the whole exchange may take.
+    pub timeout: Duration,
+    /// The way out.
+    pub http: Arc<Client>,
+}
+
+/// What a source takes in memory beside the texts of its request.
+const OVERHEAD: usize = 1024;
+
+impl TokenRequest {
+    /// What it takes in memory, about.
+    pub(super) fn bytes(&self) -> usize {
+        let Credentials { client_id, client_secret } = &self.credentials;
+        let texts = self.scopes.iter().chain(&self.audience).chain(self.parameters.iter().flat_map(<[_; 2]>::from));
+        let texts: usize = texts.map(|text| text.len() + size_of::<String>()).sum();
+        OVERHEAD + self.url.as_str().len() + client_id.len() + client_secret.expose_secret().len() + texts
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fmt::Debug;
+
+    use super::*;
+
+    /// Two ways to this for a type that can be shown, and the compiler refuses to choose; one for any other.
+    trait Hidden<Way> {
+        fn is_hidden() {}
+    }
+    impl<T> Hidden<()> for T {}
+    impl<T: Debug> Hidden<u8> for T {}
+    struct Written;
+    impl<T: serde::Serialize> Hidden<Written> for T {}
+
+    #[test]
+    fn s10_types_that_hold_a_secret_can_be_neither_shown_nor_written() {
+        // Each line compiles only while its type has neither Debug nor Serialize.
+        <Credentials as Hidden<_>>::is_hidden();
+        <TokenRequest as Hidden<_>>::is_hidden();
+        <crate::oauth::Token as Hidden<_>>::is_hidden();
+        <crate::egress::Answer as Hidden<_>>::is_hidden();
+        <crate::oauth::TokenSource as Hidden<_>>::is_hidden();
+    }
+}
