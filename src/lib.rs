@@ -4,11 +4,11 @@
 
 mod admin;
 pub mod cli;
-pub mod cluster;
+mod cluster;
 mod contract;
 mod engine;
-pub mod metrics;
-pub mod notifications;
+mod metrics;
+mod notifications;
 pub mod operator;
 mod ownership;
 mod subscribers;

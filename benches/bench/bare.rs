@@ -4,10 +4,10 @@ use std::time::{Duration, Instant};
 
 use futures::{StreamExt, TryStreamExt, stream};
 use kube::Client;
-use tidings::notifications::{record::outcome_request, wire::Unfinished};
 use tidings_api::NotificationStatus;
 
 use crate::{
+    api_server::{Pending, notifications, outcome},
     objects::{create, manifest, send},
     say::say,
     stage::Stage,
@@ -15,9 +15,10 @@ use crate::{
 
 /// So many requests at once are tried; the best of them counts.
 pub const AT_ONCE: [usize; 3] = [16, 32, 64];
+
 /// Finishes these with the status `status`, by the requests that the operator makes; returns how many a second.
-pub async fn patch(client: &Client, created: &[Unfinished], status: &NotificationStatus, at_once: usize) -> f64 {
-    let outcomes: Vec<_> = created.iter().map(|created| outcome_request(created, status).unwrap()).collect();
+pub async fn patch(client: &Client, created: &[Pending], status: &NotificationStatus, at_once: usize) -> f64 {
+    let outcomes: Vec<_> = created.iter().map(|created| outcome(created, status)).collect();
     let begun = Instant::now();
     stream::iter(outcomes).map(|outcome| send(client, outcome)).buffer_unordered(at_once).for_each(async |_| ()).await;
     created.len() as f64 / begun.elapsed().as_secs_f64()
@@ -60,7 +61,7 @@ pub async fn run(stage: &Stage, namespace: &str, count: usize, status: &Notifica
 
 /// Tells, for each object that appears in the namespace, its name and when it was seen.
 pub async fn watch(client: Client, namespace: String, seen: impl Fn(String, Duration)) {
-    let api = kube::Api::<Unfinished>::namespaced(client, &namespace);
+    let api = notifications(client, &namespace);
     let list = api.list(&kube::api::ListParams::default().limit(1)).await.unwrap();
     let params = kube::api::WatchParams::default().timeout(290);
     let events = api.watch(&params, &list.metadata.resource_version.unwrap()).await.unwrap();

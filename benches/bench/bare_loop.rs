@@ -10,16 +10,10 @@ use futures::{TryStreamExt, stream};
 use kube::{Api, api::ListParams};
 use reqwest::{Certificate, Client};
 use serde_json::Value;
-use tidings::{
-    cluster::pager::PAGE,
-    notifications::{
-        record::outcome_request,
-        wire::{SELECTOR, Unfinished},
-    },
-};
 use tidings_api::NotificationStatus;
 
 use crate::{
+    api_server::{Pending, SELECTOR, notifications, outcome},
     objects::{self, CREATORS},
     receiver::CLIENT,
     stage::{Stage, Tenant},
@@ -27,6 +21,8 @@ use crate::{
 
 /// Deliveries under way at once.
 const AT_ONCE: usize = 32;
+/// Notifications of one page of a list.
+const PAGE: u32 = 64;
 
 /// Creates a backlog, then delivers it; deliveries a second from the first POST to the last outcome written.
 pub async fn drain(stage: &Stage, tenant: &Tenant, count: usize, status: &NotificationStatus) -> f64 {
@@ -37,16 +33,16 @@ pub async fn drain(stage: &Stage, tenant: &Tenant, count: usize, status: &Notifi
     let http = Client::builder().tls_certs_only([ca]).http1_only().timeout(Duration::from_secs(15)).build().unwrap();
     let token = token(&http, stage.receiver.token_url()).await;
     let (webhook, first) = (stage.receiver.webhook(&tenant.namespace), OnceLock::new());
-    let deliver = async |object: Unfinished| {
+    let deliver = async |object: Pending| {
         first.get_or_init(Instant::now);
         let event = object.spec.event.get().to_owned();
         let post = http.post(&webhook).bearer_auth(&token).header("content-type", "application/cloudevents+json");
         let answer = post.body(event).send().await.unwrap();
         assert!(answer.status().is_success(), "{}", answer.status());
-        objects::send(&tenant.client, outcome_request(&object, status).unwrap()).await;
+        objects::send(&tenant.client, outcome(&object, status)).await;
         Ok(())
     };
-    pages(Api::namespaced(tenant.client.clone(), &tenant.namespace))
+    pages(notifications(tenant.client.clone(), &tenant.namespace))
         .map_ok(&deliver)
         .try_buffer_unordered(AT_ONCE)
         .try_for_each(async |()| Ok(()))
@@ -64,7 +60,7 @@ async fn token(http: &Client, url: &str) -> String {
 }
 
 /// All that is unfinished, page by page.
-fn pages(api: Api<Unfinished>) -> impl stream::Stream<Item = kube::Result<Unfinished>> {
+fn pages(api: Api<Pending>) -> impl stream::Stream<Item = kube::Result<Pending>> {
     stream::try_unfold(Some(ListParams::default().fields(SELECTOR).limit(PAGE)), move |params| {
         let api = api.clone();
         async move {

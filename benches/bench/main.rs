@@ -7,6 +7,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stderr, clippy::print_stdout)]
 
 mod amounts;
+mod api_server;
 mod bare;
 mod bare_loop;
 mod latency;

@@ -8,7 +8,9 @@ use http::Request;
 use http_body_util::BodyExt;
 use kube::{Client, client::Body};
 use serde_json::{Value, json};
-use tidings::notifications::wire::Unfinished;
+
+use crate::api_server::Pending;
+pub use crate::api_server::path;
 
 /// Subscribers of each tenant that share the load, each with the default limits.
 pub const SUBSCRIBERS: usize = 4;
@@ -16,11 +18,6 @@ pub const SUBSCRIBERS: usize = 4;
 pub const CREATORS: usize = 32;
 /// Bytes of data in each event.
 pub const EVENT_BYTES: usize = 1024;
-
-/// The path of a namespace's Notifications.
-pub fn path(namespace: &str) -> String {
-    format!("/apis/tidings.dev/v1alpha1/namespaces/{namespace}/notifications")
-}
 
 /// The manifest of Notification number `number`, whose event has its name as id, for one of the Subscribers.
 pub fn manifest(number: usize) -> Value {
@@ -59,7 +56,7 @@ pub async fn create_one(client: &Client, path: &str, body: Vec<u8>) -> Bytes {
 }
 
 /// Creates these, so many at once, and returns how many a second that were.
-pub async fn create(client: &Client, namespace: &str, manifests: Vec<Value>, at_once: usize) -> (f64, Vec<Unfinished>) {
+pub async fn create(client: &Client, namespace: &str, manifests: Vec<Value>, at_once: usize) -> (f64, Vec<Pending>) {
     let (rate, answers) = create_at(client, &path(namespace), manifests, at_once).await;
     (rate, answers.iter().map(|answer| serde_json::from_slice(answer).unwrap()).collect())
 }

@@ -8,9 +8,9 @@ use kube::{
 };
 use serde_json::{Value, json};
 use testkit::{ControlPlane, Operator, stage::Elsewhere};
-use tidings::cluster as api_server;
 
 use crate::{
+    api_server,
     objects::{CREATORS, SUBSCRIBERS, create_at},
     receiver::{Receiver, oauth_client},
     usage,
@@ -25,7 +25,7 @@ pub struct Stage {
     pub receiver: Receiver,
     /// Creates Notifications, as another controller would.
     pub creator: Client,
-    /// Watches them, through the operator's own HTTP client for that.
+    /// Watches them, over HTTP/1.1 as the operator does.
     pub watcher: Client,
 }
 
@@ -33,7 +33,7 @@ pub struct Stage {
 pub struct Tenant {
     pub namespace: String,
     scene: Scene,
-    /// The operator's own rights, through the operator's own HTTP client.
+    /// The operator's own rights, over HTTP/2 as the operator writes.
     pub client: Client,
 }
 
@@ -42,7 +42,7 @@ impl Stage {
         let receiver = Receiver::start().await;
         let scene = testkit::Stage::builder().endpoints_elsewhere(receiver.ca_pem()).set().await.unwrap();
         let creator = client(scene.plane().admin_kubeconfig()).await;
-        let watcher = api_server::reader(&config(scene.plane().admin_kubeconfig()).await).unwrap();
+        let watcher = Client::try_from(config(scene.plane().admin_kubeconfig()).await).unwrap();
         Self { scene, receiver, creator, watcher }
     }
 
@@ -129,5 +129,5 @@ async fn config(kubeconfig: &Path) -> Config {
 
 /// A client that makes many requests at once.
 pub async fn client(kubeconfig: &Path) -> Client {
-    api_server::writer(&config(kubeconfig).await).await.unwrap()
+    api_server::http2(&config(kubeconfig).await)
 }

@@ -124,3 +124,66 @@ fn http2(config: &Config) -> kube::Result<Client> {
         .service(http);
     Ok(ClientBuilder::new(service, config.default_namespace.clone()).build())
 }
+
+#[cfg(test)]
+mod tests {
+    use http::Version;
+    use kube::config::{KubeConfigOptions, Kubeconfig};
+    use testkit::{
+        Authority, ControlPlane,
+        endpoints::{Answer, Endpoint, HttpsServer, Reply, Request as Arrived},
+    };
+
+    use super::*;
+
+    async fn config(kubeconfig: Kubeconfig) -> Config {
+        Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn outcomes_are_written_in_http_2() {
+        let plane = ControlPlane::shared().await.unwrap();
+        let config = config(Kubeconfig::read_from(plane.admin_kubeconfig()).unwrap()).await;
+        let version = async |client: Client| client.send(version_request()).await.unwrap().version();
+        assert_eq!(version(writer(&config).await.unwrap()).await, Version::HTTP_2);
+        // Each watch has a connection of its own.
+        assert_eq!(version(reader(&config).unwrap()).await, Version::HTTP_11);
+    }
+
+    /// A server before which an API server may stand: it offers HTTP/1.1 alone.
+    struct Old;
+
+    impl Endpoint for Old {
+        async fn answer(&self, request: Arrived) -> Answer {
+            let authorized = request.headers.get("authorization").is_some_and(|value| value == "Bearer t0ken");
+            Answer::Reply(Reply::status(if authorized { 204 } else { 401 }))
+        }
+    }
+
+    #[tokio::test]
+    async fn a_proxy_that_speaks_http_1_1_alone_is_spoken_to_in_that() {
+        let authority = Authority::new();
+        let server = HttpsServer::start(Arc::new(Old), authority.server_config(&[])).await.unwrap();
+        let kubeconfig = serde_json::from_value(serde_json::json!({
+            "clusters": [{"name": "c", "cluster": {
+                "server": format!("https://{}", server.address()),
+                "certificate-authority-data": base64(authority.ca_pem()),
+            }}],
+            "users": [{"name": "u", "user": {"token": "t0ken"}}],
+            "contexts": [{"name": "x", "context": {"cluster": "c", "user": "u"}}],
+            "current-context": "x",
+        }));
+        let config = config(kubeconfig.unwrap()).await;
+        let answer = writer(&config).await.unwrap().send(version_request()).await.unwrap();
+        assert_eq!((answer.status().as_u16(), answer.version()), (204, Version::HTTP_11));
+    }
+
+    fn version_request() -> Request<Body> {
+        Request::get("/version").body(Body::empty()).unwrap()
+    }
+
+    fn base64(text: &str) -> String {
+        use ::base64::{Engine, engine::general_purpose::STANDARD};
+        STANDARD.encode(text)
+    }
+}

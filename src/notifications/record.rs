@@ -182,12 +182,6 @@ impl StatusWriter {
     }
 }
 
-/// The request that puts `status` in the place of what `read` holds, as [`StatusWriter::record`] makes it: for measuring what
-/// it costs.
-pub fn outcome_request(read: &Unfinished, status: &NotificationStatus) -> Result<http::Request<Vec<u8>>, kube::Error> {
-    over(read, &Expected::of(read), status)
-}
-
 /// The request that writes `status` over what is expected, and only over that.
 fn over(
     read: &Unfinished,
@@ -232,8 +226,14 @@ fn is_ours(current: &Unfinished, status: &NotificationStatus) -> bool {
 #[cfg(test)]
 mod tests {
     use http::header::ACCEPT;
+    use kube::{
+        Config,
+        config::{KubeConfigOptions, Kubeconfig},
+    };
+    use testkit::{ControlPlane, chart};
 
     use super::*;
+    use crate::cluster;
 
     #[test]
     fn an_outcome_tests_all_that_it_was_decided_from_and_wants_little_in_return() {
@@ -243,7 +243,8 @@ mod tests {
             "status": {"phase": "Pending", "attempts": 2, "lastHandledReplay": "1"},
         }));
         let status = NotificationStatus { phase: Phase::Delivered, attempts: 3, ..NotificationStatus::default() };
-        let request = outcome_request(&read.unwrap(), &status).unwrap();
+        let read = read.unwrap();
+        let request = over(&read, &Expected::of(&read), &status).unwrap();
         let path = "/apis/tidings.dev/v1alpha1/namespaces/a/notifications/n/status";
         assert_eq!((request.method().as_str(), request.uri().path()), ("PATCH", path));
         assert!(request.uri().query().unwrap().contains("fieldManager=tidings"));
@@ -258,5 +259,40 @@ mod tests {
             {"op": "add", "path": "/status", "value": status},
         ]);
         assert_eq!(patch, expected);
+    }
+
+    /// The outcome of a former leader, or of a try that timed out, may reach the API server when the Notification was
+    /// replayed.
+    #[tokio::test]
+    async fn an_outcome_of_the_life_before_a_replay_changes_nothing() {
+        let plane = ControlPlane::shared().await.unwrap();
+        chart::install_crds_once(plane).await.unwrap();
+        let namespace = "replay-late";
+        plane.kubectl(&["create", "namespace", namespace]).await.unwrap().ok().unwrap();
+        let notification = json!({
+            "apiVersion": "tidings.dev/v1alpha1", "kind": "Notification", "metadata": {"name": "n"},
+            "spec": {"subscriberRef": {"name": "shop"}, "event": {"id": "n", "source": "/shop", "type": "order.paid"}},
+        });
+        plane.admin().apply(&notification.to_string(), &["-n", namespace]).await.unwrap();
+        let kubeconfig = Kubeconfig::read_from(plane.admin_kubeconfig()).unwrap();
+        let config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await.unwrap();
+        let writer = StatusWriter { client: cluster::writer(&config).await.unwrap(), metrics: Metrics::default() };
+        let api = Api::<Unfinished>::namespaced(writer.client.clone(), namespace);
+        let stored = async || {
+            let get = ["-n", namespace, "get", "notification", "n", "-o", "json"];
+            let stored = plane.kubectl(&get).await.unwrap().ok().unwrap();
+            serde_json::from_str::<serde_json::Value>(&stored).unwrap()
+        };
+        let read = api.get("n").await.unwrap();
+        let outcome = json!({"phase": "Delivered", "reason": "Acknowledged", "attempts": 1});
+        let outcome = serde_json::from_value(outcome).unwrap();
+        let replayed = json!({"status": {"phase": "Pending", "attempts": 0, "lastHandledReplay": "1"}}).to_string();
+        let patch = ["-n", namespace, "patch", "ntf", "n", "--subresource=status", "--type=merge", "-p", &replayed];
+        plane.kubectl(&patch).await.unwrap().ok().unwrap();
+        let before = stored().await;
+        writer.record(&read, &outcome).await;
+        assert_eq!(stored().await, before);
+        writer.record(&api.get("n").await.unwrap(), &outcome).await;
+        assert_eq!(stored().await["status"]["phase"], "Delivered", "that of this life is written");
     }
 }

@@ -8,21 +8,11 @@ use std::{
     time::Duration,
 };
 
-use kube::Api;
 use serde_json::{Value, json};
 use testkit::{ApiProxy, Behaviour, Part, proxies::Treatment};
 use tokio::time::sleep;
 
-use tidings::{
-    cluster as api_server,
-    metrics::Metrics,
-    notifications::{record::StatusWriter, wire::Unfinished},
-};
-
-use crate::{
-    cluster::config,
-    world::{CLIENT, PATIENCE, World, condition, path},
-};
+use crate::world::{CLIENT, PATIENCE, World, condition, path};
 
 /// A world with its Secret and a Subscriber `shop`.
 async fn shop(name: &str) -> World {
@@ -296,27 +286,6 @@ async fn a_replay_that_cannot_be_written_is_tried_again_by_itself_and_nothing_is
     world.until_phase("stuck", "Delivered").await;
     assert!(refused.load(Ordering::Relaxed) > 12, "{refused:?}");
     assert_eq!(lists.load(Ordering::Relaxed), 0);
-}
-
-/// The outcome of a former leader, or of a try that timed out, may reach the API server when the Notification was replayed.
-#[tokio::test]
-async fn an_outcome_of_the_life_before_a_replay_changes_nothing() {
-    let world = shop("replay-late").await;
-    world.notification("n", "shop", event("n")).await;
-    let config = config(world.plane.admin_kubeconfig()).await;
-    let writer = StatusWriter { client: api_server::writer(&config).await.unwrap(), metrics: Metrics::default() };
-    let api = Api::<Unfinished>::namespaced(writer.client.clone(), &world.namespace);
-    let read = api.get("n").await.unwrap();
-    let outcome = json!({"phase": "Delivered", "reason": "Acknowledged", "attempts": 1});
-    let outcome = serde_json::from_value(outcome).unwrap();
-    let replayed = json!({"status": {"phase": "Pending", "attempts": 0, "lastHandledReplay": "1"}}).to_string();
-    let patch = ["patch", "ntf", "n", "--subresource=status", "--type=merge", "-p", &replayed];
-    world.kubectl(&patch).await.ok().unwrap();
-    let before = world.get("notification", "n").await;
-    writer.record(&read, &outcome).await;
-    assert_eq!(world.get("notification", "n").await, before);
-    writer.record(&api.get("n").await.unwrap(), &outcome).await;
-    assert_eq!(world.get("notification", "n").await["status"]["phase"], "Delivered", "that of this life is written");
 }
 
 #[tokio::test]
