@@ -167,7 +167,7 @@ pub async fn run(settings: Settings) -> Result<(), Error> {
         () = either(&mut terminated, &mut interrupted) => return Ok(()),
     };
     info!(version = env!("CARGO_PKG_VERSION"), admin = %settings.admin_addr, namespaces = %shown(&namespaces), "tidings starts");
-    let candidate = settings.lease.map(|(namespace, name)| Candidate::new(of_lease, &namespace, &name, identity()));
+    let candidate = settings.lease.map(|(namespace, name)| Candidate::new(&of_lease, &namespace, &name, identity()));
     let candidate = candidate.map(Arc::new);
     let leadership = candidate.as_ref().map_or_else(Leadership::alone, |candidate| candidate.leadership());
     // In a task of its own: what is in flight at the end, too, ends under the Lease.
@@ -228,7 +228,7 @@ pub async fn run(settings: Settings) -> Result<(), Error> {
     let stock = retention.stock();
     let replays = Arc::new(HandledReplays::default());
     let attempts = Attempts {
-        writer: StatusWriter { client: writer.clone(), metrics: metrics.clone() },
+        writer: StatusWriter::new(writer.clone(), metrics.clone()),
         reports: reports_to,
         signals: signals_to,
         stopping,
@@ -243,9 +243,8 @@ pub async fn run(settings: Settings) -> Result<(), Error> {
     parts.spawn(subscribers.clone().report(reports));
     parts.spawn(retention.run(namespaces.clone(), stopped()));
     for namespace in namespaces.clone() {
-        let handled = replays.clone();
         let (writer, metrics, stock) = (writer.clone(), metrics.clone(), stock.clone());
-        let replays = Replays { client: client.clone(), writer, metrics, stock, handled };
+        let replays = Replays::new(client.clone(), writer, metrics, stock, replays.clone());
         parts.spawn(replays.run(namespace, stopped()));
     }
     let ready = readiness.clone();

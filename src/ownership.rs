@@ -15,13 +15,16 @@ use k8s_openapi::{
     jiff::Timestamp,
 };
 use kube::{
-    Api, Client,
+    Api,
     api::{ObjectMeta, PostParams},
 };
 use tokio::sync::watch;
 use tracing::{debug, info, warn};
 
-use crate::cluster::call::{plain, within};
+use crate::cluster::{
+    SingleTry,
+    call::{plain, within},
+};
 
 /// A Lease that was not renewed for this long may be taken.
 const LIFE: Duration = Duration::from_secs(15);
@@ -180,10 +183,10 @@ pub struct Candidate {
 }
 
 impl Candidate {
-    /// A candidate for the Lease of this name. Its client should not retry by itself. No two have one `identity`.
-    pub fn new(client: Client, namespace: &str, name: &str, identity: String) -> Self {
+    /// A candidate for the Lease of this name. No two have one `identity`.
+    pub fn new(client: &SingleTry, namespace: &str, name: &str, identity: String) -> Self {
         let (held, _) = watch::channel(false);
-        let api = Api::namespaced(client, namespace);
+        let api = client.namespaced(namespace);
         let (namespace, name) = (namespace.to_owned(), name.to_owned());
         Self { api, namespace, name, identity, until: Arc::default(), held, contest: Arc::default() }
     }

@@ -21,6 +21,8 @@ use tokio::sync::Semaphore;
 use tower::{BoxError, ServiceBuilder, service_fn};
 use tracing::info;
 
+use super::SingleTry;
+
 /// No connection within this: the try has failed.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// A watch ends after 45 s at the latest: a connection that is silent for longer is dead.
@@ -43,12 +45,12 @@ pub fn reader(config: &Config) -> kube::Result<Client> {
     http1(config, true)
 }
 
-/// A client that tries each request once: for whoever knows better when to repeat, and when not to.
+/// A client that tries each request once.
 ///
 /// # Errors
 /// As [`reader`].
-pub fn single_try(config: &Config) -> kube::Result<Client> {
-    http1(config, false)
+pub fn single_try(config: &Config) -> kube::Result<SingleTry> {
+    http1(config, false).map(SingleTry::new)
 }
 
 /// A client for many requests at once, which tries each once. It speaks HTTP/2 if the API server does when asked now, and
@@ -56,13 +58,13 @@ pub fn single_try(config: &Config) -> kube::Result<Client> {
 ///
 /// # Errors
 /// As [`reader`].
-pub async fn writer(config: &Config) -> kube::Result<Client> {
+pub async fn writer(config: &Config) -> kube::Result<SingleTry> {
     let old = single_try(config)?;
     let new = http2(config)?;
     for _ in 0..PROBES {
         let probe = new.send(Request::get("/version").body(Body::empty()).map_err(kube::Error::HttpError)?);
         if let Ok(Ok(_)) = tokio::time::timeout(PROBE_TIMEOUT, probe).await {
-            return Ok(new);
+            return Ok(SingleTry::new(new));
         }
         tokio::time::sleep(PROBE_AGAIN).await;
     }
@@ -145,7 +147,7 @@ mod tests {
         let plane = ControlPlane::shared().await.unwrap();
         let config = config(Kubeconfig::read_from(plane.admin_kubeconfig()).unwrap()).await;
         let version = async |client: Client| client.send(version_request()).await.unwrap().version();
-        assert_eq!(version(writer(&config).await.unwrap()).await, Version::HTTP_2);
+        assert_eq!(version(writer(&config).await.unwrap().into()).await, Version::HTTP_2);
         // Each watch has a connection of its own.
         assert_eq!(version(reader(&config).unwrap()).await, Version::HTTP_11);
     }
@@ -174,7 +176,8 @@ mod tests {
             "current-context": "x",
         }));
         let config = config(kubeconfig.unwrap()).await;
-        let answer = writer(&config).await.unwrap().send(version_request()).await.unwrap();
+        let client = Client::from(writer(&config).await.unwrap());
+        let answer = client.send(version_request()).await.unwrap();
         assert_eq!((answer.status().as_u16(), answer.version()), (204, Version::HTTP_11));
     }
 

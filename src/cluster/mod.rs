@@ -4,5 +4,7 @@ pub mod call;
 mod client;
 pub mod pager;
 pub mod patch;
+mod single_try;
 
 pub use client::{bounded, reader, single_try, writer};
+pub use single_try::SingleTry;

@@ -31,7 +31,6 @@ pub struct Pager<K> {
     kind: PhantomData<K>,
 }
 
-/// One page.
 pub struct Page<K> {
     /// Its objects, without those that cannot be read.
     pub items: Vec<K>,

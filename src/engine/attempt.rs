@@ -8,7 +8,6 @@ use std::{
 
 use futures::FutureExt;
 use k8s_openapi::jiff::Timestamp;
-use kube::Api;
 use serde_json::value::RawValue;
 use tidings_api::AttemptReason;
 use tidings_delivery::{
@@ -21,7 +20,6 @@ use tracing::{debug, error, info, warn};
 
 use super::clearance::{Cleared, Permit};
 use crate::{
-    cluster::call::in_time,
     contract::{NotSent, Report, Route, pause},
     notifications::{
         record::{StatusWriter, Written},
@@ -143,7 +141,7 @@ impl Attempts {
     pub async fn run(&self, mut job: Job) -> Ended {
         let mut object = match job.object.take() {
             Some(object) => object,
-            None => match self.read(&job.lane, &job.name, &job.uid).await {
+            None => match self.writer.load(&job.lane.namespace, &job.name, &job.uid).await {
                 Ok(Some(object)) => object,
                 Ok(None) => return Ended::Gone,
                 Err(error) => {
@@ -289,7 +287,7 @@ impl Attempts {
         let Expiry { lane, name, began, object } = expiry;
         let read = match object {
             Some(object) => Ok(Some(object)),
-            None => self.read(&lane, &name, uid).await,
+            None => self.writer.load(&lane.namespace, &name, uid).await,
         };
         let object = match read {
             // A replay that the watch has not shown yet begins its expiry anew.
@@ -312,12 +310,6 @@ impl Attempts {
             Written::Gone => Ended::Gone,
             Written::Superseded(current) => Ended::Superseded(current),
         }
-    }
-
-    async fn read(&self, lane: &SubscriberKey, name: &str, uid: &str) -> Result<Option<Box<Unfinished>>, kube::Error> {
-        let api = Api::<Unfinished>::namespaced(self.writer.client.clone(), &lane.namespace);
-        let object = in_time(api.get_opt(name)).await?;
-        Ok(object.filter(|object| object.metadata.uid.as_deref() == Some(uid)).map(Box::new))
     }
 }
 

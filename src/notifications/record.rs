@@ -3,7 +3,6 @@
 use std::{sync::Arc, time::Duration};
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
-use kube::{Api, Client};
 use serde::Deserialize;
 use serde_json::json;
 use tidings_api::{NotificationReason, NotificationStatus, Phase};
@@ -13,6 +12,7 @@ use tracing::warn;
 use super::wire::{Status, Unfinished, replay_label, slim};
 use crate::{
     cluster::{
+        SingleTry,
         call::{in_time, version},
         patch::{self, add, test},
     },
@@ -21,11 +21,8 @@ use crate::{
 
 const BACKOFF: Backoff = Backoff { initial: Duration::from_millis(100), max: Duration::from_secs(5) };
 
-/// Writes outcomes. Its client should not retry by itself.
 pub struct StatusWriter {
-    /// The way to the API server.
-    pub client: Client,
-    /// Counts the writes.
+    client: SingleTry,
     pub metrics: Metrics,
 }
 
@@ -38,13 +35,9 @@ struct Answer {
 
 /// A Notification that waits behind a gate.
 pub struct Waiting {
-    /// Its namespace.
     pub namespace: Arc<str>,
-    /// Its name.
     pub name: Box<str>,
-    /// Its uid.
     pub uid: Arc<str>,
-    /// The attempts recorded.
     pub attempts: u32,
 }
 
@@ -52,7 +45,6 @@ pub struct Waiting {
 pub enum Written {
     /// It stands, as of this resourceVersion.
     Recorded {
-        /// The resourceVersion.
         version: u64,
         /// Whether it replaced a final status of another.
         over_final: bool,
@@ -86,6 +78,17 @@ impl Expected {
 }
 
 impl StatusWriter {
+    /// Writes by `client`, and counts that in `metrics`.
+    pub fn new(client: SingleTry, metrics: Metrics) -> Self {
+        Self { client, metrics }
+    }
+
+    /// The Notification of this name as it is stored now, if it is still the one with this uid.
+    pub async fn load(&self, namespace: &str, name: &str, uid: &str) -> Result<Option<Box<Unfinished>>, kube::Error> {
+        let stored = in_time(self.client.namespaced::<Unfinished>(namespace).get_opt(name)).await?;
+        Ok(stored.filter(|stored| stored.metadata.uid.as_deref() == Some(uid)).map(Box::new))
+    }
+
     /// Writes `status` over what `read` holds, and only over that: the patch tests uid, phase, attempts, and which replay
     /// was handled last. So a write that reaches the API server late, from this process or a former leader, changes
     /// nothing: attempts only grow, and a replay begins another life.
@@ -102,7 +105,7 @@ impl StatusWriter {
                     return recorded(&metadata, status, &expected);
                 }
                 Err(kube::Error::Api(answer)) if answer.code == 404 => return Written::Gone,
-                Err(kube::Error::Api(answer)) if answer.code == 422 => match self.read(read).await {
+                Err(kube::Error::Api(answer)) if answer.code == 422 => match self.load_again(read).await {
                     Ok(None) => return Written::Gone,
                     Ok(Some(current)) => {
                         self.metrics.status_write("conflict");
@@ -122,7 +125,7 @@ impl StatusWriter {
                             || current.status.phase == Phase::Delivered.as_str()
                             || (moved && status.phase != Phase::Delivered)
                         {
-                            return Written::Superseded(Box::new(current));
+                            return Written::Superseded(current);
                         } else {
                             expected = found;
                             continue;
@@ -166,19 +169,13 @@ impl StatusWriter {
         Ok(written.metadata)
     }
 
-    /// The object as it is now, if it is still the same one.
-    async fn read(&self, read: &Unfinished) -> Result<Option<Unfinished>, kube::Error> {
-        let current = in_time(self.api(read).get_opt(name(read))).await?;
-        Ok(current.filter(|current| current.metadata.uid == read.metadata.uid))
+    async fn load_again(&self, read: &Unfinished) -> Result<Option<Box<Unfinished>>, kube::Error> {
+        self.load(namespace(read), name(read), read.metadata.uid.as_deref().unwrap_or_default()).await
     }
 
     fn failed(&self, read: &Unfinished, error: &kube::Error) {
         self.metrics.status_write("error");
         warn!(notification = %format_args!("{}/{}", namespace(read), name(read)), %error, "the outcome could not be written yet; it is kept and written again");
-    }
-
-    fn api(&self, read: &Unfinished) -> Api<Unfinished> {
-        Api::namespaced(self.client.clone(), namespace(read))
     }
 }
 
@@ -276,8 +273,8 @@ mod tests {
         plane.admin().apply(&notification.to_string(), &["-n", namespace]).await.unwrap();
         let kubeconfig = Kubeconfig::read_from(plane.admin_kubeconfig()).unwrap();
         let config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await.unwrap();
-        let writer = StatusWriter { client: cluster::writer(&config).await.unwrap(), metrics: Metrics::default() };
-        let api = Api::<Unfinished>::namespaced(writer.client.clone(), namespace);
+        let writer = StatusWriter::new(cluster::writer(&config).await.unwrap(), Metrics::default());
+        let api = writer.client.namespaced::<Unfinished>(namespace);
         let stored = async || {
             let get = ["-n", namespace, "get", "notification", "n", "-o", "json"];
             let stored = plane.kubectl(&get).await.unwrap().ok().unwrap();

@@ -28,6 +28,7 @@ use tracing::{info, warn};
 use super::{replayed::HandledReplays, retention::Stock, status::conditions, stored::Stored};
 use crate::{
     cluster::{
+        SingleTry,
         call::{WATCH_SECONDS, in_namespace, in_time},
         patch::{self, add, test},
     },
@@ -47,16 +48,13 @@ const LATER: Backoff = Backoff { initial: Duration::from_secs(5), max: Duration:
 
 /// Watches for Notifications to replay.
 pub struct Replays {
-    /// Lists and watches.
-    pub client: Client,
-    /// Reads and writes; should not retry by itself.
-    pub writer: Client,
-    /// Counts the writes.
-    pub metrics: Metrics,
+    client: Client,
+    writer: SingleTry,
+    metrics: Metrics,
     /// Where a finished Notification that is replayed is taken off.
-    pub stock: Stock,
+    stock: Stock,
     /// Where it is noted what was replayed.
-    pub handled: Arc<HandledReplays>,
+    handled: Arc<HandledReplays>,
 }
 
 /// One to look at.
@@ -76,6 +74,18 @@ struct Left {
 }
 
 impl Replays {
+    /// Lists and watches by `client`, reads and writes by `writer`. What is replayed is taken off the `stock` of finished
+    /// Notifications, and noted in `handled`.
+    pub fn new(
+        client: Client,
+        writer: SingleTry,
+        metrics: Metrics,
+        stock: Stock,
+        handled: Arc<HandledReplays>,
+    ) -> Self {
+        Self { client, writer, metrics, stock, handled }
+    }
+
     /// Replays what is asked for in one namespace (None: in all) until `shutdown`.
     pub async fn run(self, namespace: Option<String>, shutdown: impl Future<Output = ()>) {
         future::select(pin!(self.watch(namespace.as_deref())), pin!(shutdown)).await;
@@ -130,7 +140,7 @@ impl Replays {
         let (read, failures) = match task {
             Task::Read(read) => (*read, 0),
             Task::Again(left) => {
-                let api: Api<Stored> = Api::namespaced(self.writer.clone(), &left.namespace);
+                let api: Api<Stored> = self.writer.namespaced(&left.namespace);
                 match in_time(api.get_opt(&left.name)).await {
                     Ok(read) => (read.filter(|read| read.metadata.uid.as_ref() == Some(&left.uid))?, left.failures),
                     Err(_) => return Some(Left { failures: left.failures.saturating_add(1), ..left }),
@@ -201,7 +211,7 @@ impl Replays {
     }
 
     fn api(&self, read: &Stored) -> Api<Stored> {
-        Api::namespaced(self.writer.clone(), read.namespace())
+        self.writer.namespaced(read.namespace())
     }
 }
 

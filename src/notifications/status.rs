@@ -15,11 +15,9 @@ const MOST: u32 = i32::MAX as u32;
 
 /// One attempt that ended.
 pub struct Attempt<'a> {
-    /// How it ended.
     pub outcome: &'a Outcome,
     /// The id that the event was, or would have been, sent with.
     pub event_id: &'a str,
-    /// How long it took.
     pub duration: Duration,
     /// How long to wait before the next one, should there be one.
     pub retry_after: Duration,

@@ -14,7 +14,6 @@ pub struct Stored {
     /// The little that is read of it.
     #[serde(default)]
     pub spec: StoredSpec,
-    /// What happened so far.
     #[serde(default)]
     pub status: Status,
 }

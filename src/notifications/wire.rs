@@ -13,7 +13,6 @@ use crate::cluster::call::version;
 /// Selects the Notifications that are not finished; finished ones leave the watch and cost nothing.
 pub const SELECTOR: &str = "status.phase!=Delivered,status.phase!=Failed";
 
-/// An unfinished Notification.
 #[derive(Clone, Debug, Deserialize)]
 pub struct Unfinished {
     /// Name, generateName, namespace, uid, resourceVersion, generation, the two timestamps and the label that asks for
@@ -22,7 +21,6 @@ pub struct Unfinished {
     pub metadata: ObjectMeta,
     /// What to send, and to whom.
     pub spec: Spec,
-    /// What happened so far.
     #[serde(default)]
     pub status: Status,
 }
@@ -31,7 +29,6 @@ pub struct Unfinished {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Spec {
-    /// The receiver.
     pub subscriber_ref: SubscriberRef,
     /// The event, as it was written.
     pub event: Box<RawValue>,
@@ -51,7 +48,6 @@ pub struct Status {
     pub phase: String,
     /// Any text: why it is in that phase.
     pub reason: String,
-    /// Attempts recorded.
     #[serde(deserialize_with = "if_readable")]
     pub attempts: u32,
     /// Those of them that do not count toward maxAttempts.
@@ -60,7 +56,6 @@ pub struct Status {
     /// When the next one is due.
     #[serde(deserialize_with = "if_readable")]
     pub next_attempt_time: Option<Time>,
-    /// The last attempt recorded.
     #[serde(deserialize_with = "if_readable")]
     pub last_attempt: Option<LastAttempt>,
     /// For their transition times.

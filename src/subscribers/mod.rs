@@ -61,7 +61,10 @@ use self::{
     resolve::{Resolver, Unresolved},
 };
 use crate::{
-    cluster::call::{WATCH_SECONDS, in_namespace},
+    cluster::{
+        SingleTry,
+        call::{WATCH_SECONDS, in_namespace},
+    },
     metrics::Metrics,
     ownership::Leadership,
 };
@@ -70,8 +73,8 @@ use crate::{
 pub struct Subscribers {
     /// Watches.
     pub client: Client,
-    /// Writes; should not retry by itself.
-    pub writer: Client,
+    /// Writes.
+    pub writer: SingleTry,
     /// Makes targets.
     pub resolver: Resolver,
     /// Where answers go.

@@ -100,7 +100,7 @@ impl Subscribers {
     }
 
     fn api(&self, key: &SubscriberKey) -> Api<StoredSubscriber> {
-        Api::namespaced(self.writer.clone(), &key.namespace)
+        self.writer.namespaced(&key.namespace)
     }
 
     /// The webhook of this spec answered 410: says so in the status, which is not written yet.

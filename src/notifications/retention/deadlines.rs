@@ -34,13 +34,10 @@ impl Rules {
 /// One Notification and when it is to be deleted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Due {
-    /// When.
     pub at: Timestamp,
     /// Its uid: another one may get its name.
     pub uid: Box<str>,
-    /// Its namespace.
     pub namespace: Box<str>,
-    /// Its name.
     pub name: Box<str>,
     /// The resourceVersion at which this was decided; None: it is to be read first.
     pub version: Option<u64>,

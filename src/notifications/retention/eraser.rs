@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use k8s_openapi::jiff::Timestamp;
 use kube::{
-    Api, Client,
+    Api,
     api::{DeleteParams, Preconditions},
 };
 use tracing::debug;
@@ -13,7 +13,10 @@ use super::{
     deadlines::{Decision, Due, Rules, decide},
     stock::Stock,
 };
-use crate::{cluster::call::in_time, notifications::stored::Stored};
+use crate::{
+    cluster::{SingleTry, call::in_time},
+    notifications::stored::Stored,
+};
 
 /// One that was changed between the read and the delete is looked at again after this.
 const AFTER_CONFLICT: Duration = Duration::from_secs(1);
@@ -36,15 +39,19 @@ enum Deleted {
 
 /// Deletes those that are due.
 pub struct Eraser {
-    /// Should not retry by itself.
-    pub client: Client,
+    client: SingleTry,
     /// Hears of each delete.
-    pub stock: Stock,
+    stock: Stock,
     /// Decide again where one was changed.
-    pub rules: Rules,
+    rules: Rules,
 }
 
 impl Eraser {
+    /// Reads and deletes by `client`.
+    pub fn new(client: SingleTry, stock: Stock, rules: Rules) -> Self {
+        Self { client, stock, rules }
+    }
+
     /// Deletes `due`, as of `now`, if it is still as it was; otherwise reads it and decides again.
     pub async fn look(&self, due: Due, now: Timestamp) -> (Due, Result<Looked, kube::Error>) {
         let looked = self.erase(&due, now).await;
@@ -88,6 +95,6 @@ impl Eraser {
     }
 
     fn api(&self, due: &Due) -> Api<Stored> {
-        Api::namespaced(self.client.clone(), &due.namespace)
+        self.client.namespaced(&due.namespace)
     }
 }

@@ -44,16 +44,14 @@ pub type Scope = Option<String>;
 
 /// Lists one scope again and again. Each scope has its own lister, so that one which cannot be listed delays no other.
 pub struct Lister {
-    /// Reads.
-    pub client: Client,
-    /// Where.
-    pub scope: Scope,
+    client: Client,
+    scope: Scope,
     /// Which of them are to be deleted.
-    pub rules: Rules,
+    rules: Rules,
     /// How many pages are read at once, over all listers: it bounds their memory.
-    pub pages: Arc<Semaphore>,
+    pages: Arc<Semaphore>,
     /// Receives the news. The next page is read once this one was taken.
-    pub news: mpsc::Sender<(Scope, Listed)>,
+    news: mpsc::Sender<(Scope, Listed)>,
 }
 
 /// Why a listing broke off.
@@ -65,6 +63,18 @@ enum BrokenOff {
 }
 
 impl Lister {
+    /// Lists `scope` by `client`, with as many pages at once, over all listers, as `pages` has room for. `news` receives what
+    /// it finds; the next page is read once the one before was taken.
+    pub fn new(
+        client: Client,
+        scope: Scope,
+        rules: Rules,
+        pages: Arc<Semaphore>,
+        news: mpsc::Sender<(Scope, Listed)>,
+    ) -> Self {
+        Self { client, scope, rules, pages, news }
+    }
+
     /// Lists at once, again after ten minutes, and then every day, until nothing receives the news.
     pub async fn run(self) {
         let (mut failures, mut wait) = (0, SOON);

@@ -20,7 +20,6 @@ use std::{
 
 use futures::{StreamExt, stream::FuturesUnordered};
 use k8s_openapi::jiff::Timestamp;
-use kube::Client;
 use tidings_api::NotificationStatus;
 use tidings_queue::Backoff;
 use tokio::{
@@ -37,7 +36,10 @@ use self::{
     listing::{Listed, Lister, Scope},
 };
 use super::wire::Unfinished;
-use crate::{cluster::call::plain, metrics::Metrics};
+use crate::{
+    cluster::{SingleTry, call::plain},
+    metrics::Metrics,
+};
 
 /// Pages of listings that are read at once.
 const PAGES_AT_ONCE: usize = 4;
@@ -48,9 +50,8 @@ const OF_NAMESPACE: Backoff = Backoff { initial: Duration::from_millis(200), max
 /// The clock is looked at this often at least: it may be set meanwhile.
 const LOOK: Duration = Duration::from_secs(60);
 
-/// Deletes finished Notifications.
 pub struct Retention {
-    client: Client,
+    client: SingleTry,
     rules: Rules,
     deadlines: Deadlines,
     /// Those under way.
@@ -67,7 +68,6 @@ pub struct RetentionHandle {
     news: mpsc::UnboundedSender<Due>,
 }
 
-/// A listing under way.
 struct Listing {
     number: u64,
     /// The count of the scope when it began.
@@ -96,9 +96,9 @@ impl RetentionHandle {
 }
 
 impl Retention {
-    /// Deletes by `client`, which should not retry by itself. Those made with generateName and without a time of their
+    /// Deletes by `client`. Those made with generateName and without a time of their
     /// own are kept for `generated_ttl` seconds; 0 keeps them for good.
-    pub fn new(client: Client, metrics: Metrics, generated_ttl: u32) -> Self {
+    pub fn new(client: SingleTry, metrics: Metrics, generated_ttl: u32) -> Self {
         let rules = Rules { generated_ttl: (generated_ttl > 0).then_some(generated_ttl) };
         let (sender, news) = mpsc::unbounded_channel();
         let handle = RetentionHandle { rules, stock: Stock::new(metrics), news: sender };
@@ -120,8 +120,8 @@ impl Retention {
         let (news, listed) = mpsc::channel(1);
         let pages = Arc::new(Semaphore::new(PAGES_AT_ONCE));
         let lister = |scope| {
-            let (client, pages, news) = (self.client.clone(), pages.clone(), news.clone());
-            Lister { client, scope, rules: self.rules, pages, news }.run()
+            let (client, pages, news) = (self.client.clone().into(), pages.clone(), news.clone());
+            Lister::new(client, scope, self.rules, pages, news).run()
         };
         let mut listers: FuturesUnordered<_> = namespaces.into_iter().map(lister).collect();
         tokio::select! {
@@ -132,7 +132,7 @@ impl Retention {
     }
 
     async fn work(&mut self, mut listed: mpsc::Receiver<(Scope, Listed)>) {
-        let eraser = Eraser { client: self.client.clone(), stock: self.handle.stock.clone(), rules: self.rules };
+        let eraser = Eraser::new(self.client.clone(), self.handle.stock.clone(), self.rules);
         let mut clock = SteadyClock::new(Timestamp::now(), Instant::now());
         let mut looking = FuturesUnordered::new();
         loop {
