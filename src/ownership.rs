@@ -1,13 +1,10 @@
-//! Who leads: of several operators one works, the one that holds a Lease (coordination.k8s.io/v1).
+//! Which process may act for Subscribers: of several operators, the one that holds a Lease (coordination.k8s.io/v1).
 //!
-//! The rules: whoever holds the Lease renews it; whoever sees it unchanged for its whole life, by a clock of its own that
-//! never jumps, may take it; each write names the resourceVersion that was read, so of two that try one fails. A leader
-//! that could not renew starts nothing more, well before anybody may take over.
+//! The leader renews the Lease. A candidate takes the Lease when it is free, or when the candidate has seen it unchanged for
+//! the whole life of the Lease, by a clock of its own that never jumps. Each write names the resourceVersion that was read, so
+//! that of two candidates one fails. A leader that cannot renew starts nothing more, well before another may take over.
 
-use std::{
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use k8s_openapi::{
     api::coordination::v1::{Lease, LeaseSpec},
@@ -18,6 +15,7 @@ use kube::{
     Api,
     api::{ObjectMeta, PostParams},
 };
+use tidings_queue::{SubscriberKey, Term};
 use tokio::sync::watch;
 use tracing::{debug, info, warn};
 
@@ -44,12 +42,48 @@ const CONTESTED: Duration = Duration::from_secs(60);
 /// On a Lease that is given back within that time: the seconds that are left of it, for the next leader.
 const CONTESTED_ANNOTATION: &str = "tidings.dev/contested-seconds";
 
-/// Whether this process may start anything now; clones share it.
+/// Whether this process may act for a Subscriber now. Today one Lease is for all Subscribers; clones share what is known of it.
 #[derive(Clone, Debug)]
 pub struct Leadership {
-    until: Arc<Mutex<Option<Instant>>>,
-    held: watch::Receiver<bool>,
-    contest: Arc<Mutex<Contest>>,
+    standing: watch::Sender<Standing>,
+    /// Is notified when the Lease is gained or lapses, and not of each renewal.
+    changes: watch::Receiver<Standing>,
+}
+
+/// How this process stands with the Lease. Nothing waits while it is borrowed.
+#[derive(Clone, Copy, Debug, Default)]
+struct Standing {
+    /// Nothing may be started after this, whatever else is known (None: the Lease is not held).
+    until: Option<Instant>,
+    /// Whether the Lease was held when that was last announced.
+    is_announced: bool,
+    /// How often the Lease was gained.
+    epoch: u64,
+    contest: Contest,
+}
+
+impl Standing {
+    /// The clock has the last word: a leader that cannot renew, and notices nothing, holds nothing all the same.
+    fn holds(&self, now: Instant) -> bool {
+        self.until.is_some_and(|until| now < until)
+    }
+
+    fn is_contested(&self, now: Instant) -> bool {
+        self.contest.until.is_some_and(|until| now < until)
+    }
+
+    /// The Lease is held until then. Returns whether it was gained by that, rather than renewed.
+    fn renewed(&mut self, until: Instant) -> bool {
+        self.until = Some(until);
+        let gained = !std::mem::replace(&mut self.is_announced, true);
+        self.epoch += u64::from(gained);
+        gained
+    }
+
+    /// Returns whether the Lease lapsed since that was last announced.
+    fn lapsed(&mut self, now: Instant) -> bool {
+        !self.holds(now) && std::mem::replace(&mut self.is_announced, false)
+    }
 }
 
 /// What a leader before may still be writing.
@@ -74,42 +108,57 @@ impl Contest {
 }
 
 impl Leadership {
-    /// Of an operator that is alone: it always may.
+    /// Of an operator without a Lease, which is alone: it always may act.
     pub fn alone() -> Self {
-        let (_, held) = watch::channel(true);
-        let until = Arc::new(Mutex::new(Some(Instant::now() + Duration::from_secs(u32::MAX.into()))));
-        Self { until, held, contest: Arc::default() }
+        let mut standing = Standing::default();
+        standing.renewed(Instant::now() + Duration::from_secs(u32::MAX.into()));
+        Self::new(&watch::Sender::new(standing))
     }
 
-    /// Whether it may, now.
-    pub fn holds(&self) -> bool {
-        lock(&self.until).is_some_and(|until| Instant::now() < until)
+    fn new(standing: &watch::Sender<Standing>) -> Self {
+        Self { standing: standing.clone(), changes: standing.subscribe() }
+    }
+
+    /// The term in which this process acts for a Subscriber now (None: it does not). While one Lease is for all, it is
+    /// [`Leadership::term_of_all`].
+    pub fn term(&self, _of: &SubscriberKey) -> Option<Term> {
+        self.term_of_all()
+    }
+
+    /// The term in which this process acts for all Subscribers now (None: it does not).
+    pub fn term_of_all(&self) -> Option<Term> {
+        let (standing, now) = (*self.standing.borrow(), Instant::now());
+        standing.holds(now).then(|| Term { epoch: standing.epoch, contested: standing.is_contested(now) })
+    }
+
+    /// Whether this process may act for a Subscriber now.
+    pub fn holds(&self, of: &SubscriberKey) -> bool {
+        self.term(of).is_some()
     }
 
     /// Whether another operator led until a moment ago and did not give the Lease back: what it sent last, it may be
     /// writing only now.
     pub fn is_contested(&self) -> bool {
-        lock(&self.contest).until.is_some_and(|until| Instant::now() < until)
+        self.standing.borrow().is_contested(Instant::now())
     }
 
     /// All Notifications were listed since this operator leads.
     pub fn all_are_listed(&self) {
-        lock(&self.contest).is_listed = true;
+        self.standing.send_if_modified(|standing| {
+            standing.contest.is_listed = true;
+            false
+        });
     }
 
     /// Returns when the Lease was taken, or taken up again after a time in which it could not be renewed.
     pub async fn regained(&mut self) {
-        while self.held.changed().await.is_ok() {
-            if *self.held.borrow_and_update() {
+        while self.changes.changed().await.is_ok() {
+            if self.changes.borrow_and_update().is_announced {
                 return;
             }
         }
         std::future::pending().await
     }
-}
-
-fn lock<T>(value: &Mutex<T>) -> MutexGuard<'_, T> {
-    value.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// What a candidate does about the Lease as it read it.
@@ -177,23 +226,20 @@ pub struct Candidate {
     namespace: String,
     name: String,
     identity: String,
-    until: Arc<Mutex<Option<Instant>>>,
-    held: watch::Sender<bool>,
-    contest: Arc<Mutex<Contest>>,
+    standing: watch::Sender<Standing>,
 }
 
 impl Candidate {
     /// A candidate for the Lease of this name. No two have one `identity`.
     pub fn new(client: &SingleTry, namespace: &str, name: &str, identity: String) -> Self {
-        let (held, _) = watch::channel(false);
-        let api = client.namespaced(namespace);
+        let (api, standing) = (client.namespaced(namespace), watch::Sender::default());
         let (namespace, name) = (namespace.to_owned(), name.to_owned());
-        Self { api, namespace, name, identity, until: Arc::default(), held, contest: Arc::default() }
+        Self { api, namespace, name, identity, standing }
     }
 
     /// Whether it leads.
     pub fn leadership(&self) -> Leadership {
-        Leadership { until: self.until.clone(), held: self.held.subscribe(), contest: self.contest.clone() }
+        Leadership::new(&self.standing)
     }
 
     /// Stands by until it leads, and leads until it finds the Lease anything but its own: returns who leads then. Others may
@@ -213,8 +259,7 @@ impl Candidate {
                         info!(lease = self.name, identity = self.identity, "this operator leads");
                     }
                     led = true;
-                    *lock(&self.until) = Some(began + RENEW_DEADLINE);
-                    self.tell(true);
+                    self.standing.send_if_modified(|standing| standing.renewed(began + RENEW_DEADLINE));
                     RENEW_EVERY
                 }
                 // Somebody else was faster; who leads is read again.
@@ -226,9 +271,7 @@ impl Candidate {
                     LOOK_EVERY
                 }
             };
-            if !self.leadership().holds() {
-                self.tell(false);
-            }
+            self.standing.send_if_modified(|standing| standing.lapsed(Instant::now()));
             tokio::time::sleep(wait).await;
         }
     }
@@ -244,7 +287,10 @@ impl Candidate {
 
     /// Gives the Lease back, if it is ours, so that another operator takes over at once.
     pub async fn release(&self) {
-        *lock(&self.until) = None;
+        self.standing.send_if_modified(|standing| {
+            standing.until = None;
+            false
+        });
         let released = match self.give_back().await {
             // A renewal that was still on its way.
             Err(kube::Error::Api(status)) if status.code == 409 => self.give_back().await,
@@ -262,7 +308,7 @@ impl Candidate {
         if holder != Some(self.identity.as_str()) {
             return Ok(());
         }
-        let left = lock(&self.contest).left(Instant::now());
+        let left = self.standing.borrow().contest.left(Instant::now());
         self.replace(&lease, "", left).await
     }
 
@@ -280,7 +326,10 @@ impl Candidate {
         };
         if !contested.is_zero() {
             // Before the write: its answer may be lost.
-            *lock(&self.contest) = Contest { until: Some(Instant::now() + contested), is_listed: false };
+            self.standing.send_if_modified(|standing| {
+                standing.contest = Contest { until: Some(Instant::now() + contested), is_listed: false };
+                false
+            });
         }
         match (next, &lease) {
             (Move::Create, _) => {
@@ -332,10 +381,6 @@ impl Candidate {
         let holder = lease.and_then(|lease| lease.spec?.holder_identity).filter(|holder| !holder.is_empty());
         holder.unwrap_or_else(|| "another operator".into())
     }
-
-    fn tell(&self, holds: bool) {
-        self.held.send_if_modified(|held| std::mem::replace(held, holds) != holds);
-    }
 }
 
 /// What the leader before hands on with a Lease that it gave back.
@@ -346,6 +391,8 @@ fn handed_on(lease: &Lease) -> Duration {
 
 #[cfg(test)]
 mod tests {
+    use futures::FutureExt;
+
     use super::*;
 
     const SECOND: Duration = Duration::from_secs(1);
@@ -406,11 +453,35 @@ mod tests {
     #[test]
     fn a_leader_stops_starting_before_anybody_may_take_over() {
         assert!(RENEW_DEADLINE + CALL < LIFE);
-        let (_, held) = watch::channel(true);
-        let leadership =
-            |until| Leadership { until: Arc::new(Mutex::new(until)), held: held.clone(), contest: Arc::default() };
-        assert!(leadership(Some(Instant::now() + SECOND)).holds());
-        assert!(!leadership(Some(Instant::now())).holds() && !leadership(None).holds());
-        assert!(Leadership::alone().holds());
+        let term = |until| {
+            let standing = Standing { until, is_announced: true, ..Standing::default() };
+            Leadership::new(&watch::Sender::new(standing)).term_of_all()
+        };
+        assert!(term(Some(Instant::now() + SECOND)).is_some());
+        assert_eq!((term(Some(Instant::now())), term(None)), (None, None), "though nothing has announced that");
+        assert_eq!(Leadership::alone().term_of_all(), Some(Term { epoch: 1, contested: false }));
+    }
+
+    #[test]
+    fn a_lease_that_is_gained_again_begins_another_term_and_a_renewal_does_not() {
+        let (mut standing, now) = (Standing::default(), Instant::now());
+        assert!(!standing.lapsed(now) && standing.renewed(now + 10 * SECOND));
+        assert!(!standing.renewed(now + 12 * SECOND) && !standing.lapsed(now + 11 * SECOND));
+        assert_eq!(standing.epoch, 1);
+        assert!(standing.lapsed(now + 12 * SECOND) && !standing.lapsed(now + 13 * SECOND), "that is announced once");
+        assert!(standing.renewed(now + 23 * SECOND));
+        assert_eq!(standing.epoch, 2);
+    }
+
+    #[tokio::test]
+    async fn who_waits_for_the_lease_hears_of_its_gain_and_not_of_its_renewals() {
+        let standing = watch::Sender::<Standing>::default();
+        let mut leadership = Leadership::new(&standing);
+        let renew = || standing.send_if_modified(|standing| standing.renewed(Instant::now() + SECOND));
+        assert!(renew() && !renew());
+        leadership.regained().await;
+        renew();
+        leadership.all_are_listed();
+        assert!(leadership.regained().now_or_never().is_none());
     }
 }

@@ -83,7 +83,7 @@ impl Clearance for Cleared<'_> {
     /// This operator leads and does not stop, and the queue has not revoked the permit.
     fn may_send(&self) -> bool {
         let Self { attempts, job } = self;
-        attempts.leadership.holds() && !*attempts.stopping.borrow() && job.permit.holds(Timestamp::now())
+        attempts.leadership.holds(&job.lane) && !*attempts.stopping.borrow() && job.permit.holds(Timestamp::now())
     }
 
     async fn stopping(&self) {

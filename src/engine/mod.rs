@@ -123,7 +123,7 @@ impl Notifications {
         counts.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut leadership = self.attempts.leadership.clone();
         loop {
-            let leads = leadership.holds();
+            let leads = leadership.term_of_all().is_some();
             if leads {
                 self.start_due();
                 self.write_due();

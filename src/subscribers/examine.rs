@@ -129,7 +129,7 @@ impl Subscribers {
             Duty::Keep(known, again) => Finding::kept(known, again),
             Duty::Wait(unanswered, again) => Finding::pending(unanswered.error, policy, again),
             Duty::Hush(again) => Finding::pending("it asked to be left alone before it answered", policy, again),
-            Duty::Ask(_) if !self.leadership.holds() => return Err(Unresolved::NotLeading),
+            Duty::Ask(_) if !self.leadership.holds(&visit.key) => return Err(Unresolved::NotLeading),
             Duty::Ask(known) => {
                 self.at_step(visit, Step::Handshake);
                 let asked = ask_consent(&route.target, settings.request_rate_per_minute);

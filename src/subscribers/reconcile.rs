@@ -24,7 +24,7 @@ use crate::contract::Route;
 /// Looks at a Subscriber and acts on what it finds: its gate opens or closes, its status says why. Returns when to look at
 /// it again.
 pub(super) async fn reconcile(subscriber: &StoredSubscriber, context: &Subscribers) -> Result<Option<Duration>, Error> {
-    if !context.leadership.holds() {
+    if !context.leadership.holds(&subscriber.key()) {
         return Err(Unresolved::NotLeading.into());
     }
     let registry = &context.registry;

@@ -73,7 +73,7 @@ impl Subscribers {
 
     /// Why the test event was not sent.
     fn forbidden(&self, visit: &Visit<'_>) -> Result<String, Unresolved> {
-        if !self.leadership.holds() {
+        if !self.leadership.holds(&visit.key) {
             return Err(Unresolved::NotLeading);
         }
         if self.is_stopping() {
@@ -103,7 +103,9 @@ impl Clearance for Cleared<'_> {
     fn may_send(&self) -> bool {
         let Self { subscribers, visit } = self;
         let held = subscribers.registry.held(&visit.key, &visit.spec);
-        subscribers.leadership.holds() && !subscribers.is_stopping() && held.is_none_or(|held| held == Held::Closed)
+        subscribers.leadership.holds(&visit.key)
+            && !subscribers.is_stopping()
+            && held.is_none_or(|held| held == Held::Closed)
     }
 
     async fn stopping(&self) {

@@ -43,7 +43,7 @@ impl Subscribers {
         let Some(turn) = self.registry.page(key, uid, |page| page.turn()) else { return Ok(()) };
         let _turn = turn.lock().await;
         // A page that is old by now must not cover what the present leader wrote.
-        if !self.leadership.holds() {
+        if !self.leadership.holds(key) {
             return Err(kube::Error::Service(Box::new(Unresolved::NotLeading)));
         }
         let mut tries = 0;
@@ -120,7 +120,7 @@ impl Subscribers {
         for failures in 1.. {
             match self.write(key, uid).await {
                 Ok(()) => return,
-                Err(_) if !self.leadership.holds() => return,
+                Err(_) if !self.leadership.holds(key) => return,
                 // Where another Subscriber has the name now, the watch will say so soon.
                 Err(error) => {
                     warn!(subscriber = %key, %error, "the status could not be written yet; it is kept and written again");
