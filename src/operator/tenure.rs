@@ -1,0 +1,82 @@
+//! This process and the Lease: it stands by, it leads, it gives the Lease back.
+
+use std::sync::Arc;
+
+use tokio::task::{JoinError, JoinHandle};
+
+use super::Error;
+use crate::{
+    cluster::SingleTry,
+    ownership::{Candidate, Leadership},
+};
+
+/// How this process comes to lead, and how that ends.
+pub(super) struct Tenure {
+    leadership: Leadership,
+    /// None: there is no Lease, and the operator is alone.
+    candidate: Option<Arc<Candidate>>,
+    /// Ends with the name of the operator that leads now.
+    lost: JoinHandle<String>,
+}
+
+impl Tenure {
+    /// Begins to stand by for the Lease of this namespace and name, by `client`; without a Lease the operator leads at once.
+    pub(super) fn begin(lease: Option<&(String, String)>, client: &SingleTry) -> Self {
+        let candidate = lease.map(|(namespace, name)| Candidate::new(client, namespace, name, identity()));
+        let candidate = candidate.map(Arc::new);
+        let leadership = candidate.as_ref().map_or_else(Leadership::alone, |candidate| candidate.leadership());
+        // In a task of its own: what is in flight at the end, too, ends under the Lease.
+        let standing = candidate.clone();
+        let lost = tokio::spawn(async move {
+            match standing {
+                Some(candidate) => candidate.run().await,
+                None => std::future::pending().await,
+            }
+        });
+        Self { leadership, candidate, lost }
+    }
+
+    pub(super) fn leadership(&self) -> Leadership {
+        self.leadership.clone()
+    }
+
+    pub(super) fn has_lease(&self) -> bool {
+        self.candidate.is_some()
+    }
+
+    /// Stands by until this operator leads (true), or is to end before that (false).
+    pub(super) async fn gained(&mut self, ends: impl Future<Output = ()>) -> Result<bool, Error> {
+        let mut leadership = self.leadership();
+        tokio::select! {
+            () = leadership.regained() => Ok(true),
+            // It returns only after it led.
+            error = self.lost() => Err(error),
+            () = ends => Ok(false),
+        }
+    }
+
+    /// Returns when another operator leads.
+    pub(super) async fn lost(&mut self) -> Error {
+        lost_to((&mut self.lost).await)
+    }
+
+    /// Gives the Lease back, after the last renewal.
+    pub(super) async fn resign(self) {
+        let Some(candidate) = self.candidate else { return };
+        if !self.lost.is_finished() {
+            self.lost.abort();
+            drop(self.lost.await);
+        }
+        candidate.release().await;
+    }
+}
+
+fn lost_to(holder: Result<String, JoinError>) -> Error {
+    holder.map_or(Error::PartEnded, |holder| Error::LeaseLost { holder })
+}
+
+/// Names this process among all that want the Lease, those before it in the same Pod included.
+fn identity() -> String {
+    let host = std::env::var("HOSTNAME").unwrap_or_else(|_| "tidings".into());
+    format!("{host:.200}_{:016x}", rand::random::<u64>())
+}
