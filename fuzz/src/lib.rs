@@ -1,5 +1,5 @@
 //! What several targets hold the egress policy against: the rule once more, as tables of ranges and written apart from
-//! `src/egress/policy.rs`, so that a mistake in one of the two shows.
+//! `crates/delivery/src/egress/policy.rs`, so that a mistake in one of the two shows.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
