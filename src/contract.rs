@@ -6,7 +6,7 @@ use std::{sync::Arc, time::Duration};
 use k8s_openapi::jiff::Timestamp;
 use tidings_api::AttemptReason;
 use tidings_delivery::webhook::Target;
-use tidings_queue::{Backoff, LaneSnapshot, Limits, SpecVersion, SubscriberKey};
+use tidings_queue::{Backoff, LaneSnapshot, Limits, NotSent, SpecVersion, SubscriberKey};
 use tokio::sync::oneshot;
 
 /// News of Subscribers for the engine. Those of one Subscriber come in order: first a reset, then whether it is open, then its
@@ -51,17 +51,6 @@ pub fn open(of: SubscriberKey, route: Arc<Route>) -> Update {
         longest_wait: route.backoff.longest(),
         route,
     }
-}
-
-/// Why nothing was sent, and no attempt was spent.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum NotSent {
-    /// The Subscriber has no token to send.
-    NoToken,
-    /// The egress policy denies the webhook's address.
-    EgressDenied,
-    /// The lane, the Notification or the operator itself forbids it by now.
-    Held,
 }
 
 /// What the engine found out about a Subscriber.

@@ -29,9 +29,11 @@ use crate::{
     admin::{self, Answers, Readiness},
     cluster::{self, SingleTry},
     contract::{Report, Update},
-    engine::{Notifications, attempt::Attempts},
+    engine::{Engine, Surroundings},
     metrics::Metrics,
-    notifications::{record::StatusWriter, replay::Replays, replayed::HandledReplays, retention::Retention},
+    notifications::{
+        record::StatusWriter, replay::Replays, replayed::HandledReplays, retention::Retention, source::Notifications,
+    },
     subscribers::{Announcer, Subscribers, registry::Registry, resolve::Resolver},
 };
 
@@ -181,35 +183,37 @@ impl Parts {
     async fn run(&mut self, inbox: Inbox, signals: &mut Signals) -> Result<(), Error> {
         self.ground.metrics.leads();
         self.ground.tasks.spawn(self.subscribers.clone().report(inbox.reports));
-        let queue = self.start_notifications();
+        let engine = self.start_notifications();
         let (reader, namespaces) = (self.ground.reader.clone(), self.ground.namespaces.clone());
-        let (of_queue, of_looks) = (self.ground.readiness.clone(), self.ground.readiness.clone());
+        let (of_engine, of_looks) = (self.ground.readiness.clone(), self.ground.readiness.clone());
         let mut looks = JoinSet::new();
         let synced = move || of_looks.part_is_ready();
         looks.spawn(self.subscribers.clone().run(namespaces.clone(), synced, self.stopped()));
-        let queue = queue.run(&reader, &namespaces, inbox.updates, || of_queue.part_is_ready(), self.stopped());
+        let ownership = self.tenure.leadership();
+        let listed = || {
+            ownership.all_are_listed();
+            of_engine.part_is_ready();
+        };
+        let engine = engine.run(Notifications::watch(&reader, &namespaces), inbox.updates, listed);
         // Not in a task of its own: see `in_workers`.
-        let ((), result) = tokio::join!(queue, self.until_end(looks, signals));
+        let ((), result) = tokio::join!(engine, self.until_end(looks, signals));
         result
     }
 
-    /// Starts what replays and deletes Notifications, and makes the queue that sends them.
-    fn start_notifications(&mut self) -> Notifications {
+    /// Starts what replays and deletes Notifications, and makes the engine that sends them.
+    fn start_notifications(&mut self) -> Engine<Notifications> {
         let Ground { namespaces, reader, writer, metrics, .. } = &self.ground;
         let retention = Retention::new(writer.clone(), metrics.clone(), self.settings.generated_ttl);
         let (stock, handled) = (retention.stock(), Arc::new(HandledReplays::default()));
-        let (signals_to, signals) = mpsc::unbounded_channel();
-        let attempts = Attempts {
-            writer: StatusWriter::new(writer.clone(), metrics.clone()),
+        let outcomes = StatusWriter::new(writer.clone(), metrics.clone());
+        let source = Notifications::new(outcomes, retention.handle(), handled.clone());
+        let surroundings = Surroundings {
+            ownership: self.tenure.leadership(),
             reports: self.reports.clone(),
-            signals: signals_to,
             stopping: self.stopping.subscribe(),
-            leadership: self.tenure.leadership(),
-            retention: retention.handle(),
-            replays: handled.clone(),
+            metrics: metrics.clone(),
         };
-        let (in_flight, bytes) = (self.settings.max_in_flight, self.settings.event_bytes);
-        let queue = Notifications::new(attempts, signals, metrics.clone(), namespaces, in_flight, bytes);
+        let engine = Engine::new(source, &self.settings.bounds(), namespaces, surroundings);
         let replays = || Replays::new(reader.clone(), writer.clone(), metrics.clone(), stock.clone(), handled.clone());
         let replays: Vec<_> = namespaces.iter().map(|of| replays().run(of.clone(), self.stopped())).collect();
         let retention = retention.run(namespaces.clone(), self.stopped());
@@ -217,7 +221,7 @@ impl Parts {
         for replays in replays {
             self.ground.tasks.spawn(replays);
         }
-        queue
+        engine
     }
 
     /// Waits for the end, and then for the `looks` at Subscribers that are under way.

@@ -136,12 +136,6 @@ impl Leadership {
         self.term(of).is_some()
     }
 
-    /// Whether another operator led until a moment ago and did not give the Lease back: what it sent last, it may be
-    /// writing only now.
-    pub fn is_contested(&self) -> bool {
-        self.standing.borrow().is_contested(Instant::now())
-    }
-
     /// All Notifications were listed since this operator leads.
     pub fn all_are_listed(&self) {
         self.standing.send_if_modified(|standing| {

@@ -1,215 +1,270 @@
-//! The queue: watch events, updates and signals go in, attempts come out, what they wrote goes back into the queue.
+//! Sends what is due. Inputs go into the queue, actions come out; the engine alone hands on what came of each.
 //!
-//! [`observe`] takes in what the watches show, [`settle`] what attempts report; [`timers`] writes what time alone brings:
-//! expiries, and the courtesy of saying why a Notification waits.
+//! An outcome leaves an [`attempt`] by one door: [`Engine::ended`] hands it to the queue, reports to the Subscribers what it says of
+//! them, and starts the task that writes it to its [`source`].
 
-pub mod attempt;
-mod census;
-pub mod clearance;
-mod event_memory;
-mod expiry;
-pub mod index;
-mod lane;
-mod observe;
-mod scopes;
-mod settle;
-mod timers;
+mod attempt;
+pub mod source;
 
 use std::{
-    collections::{HashMap, HashSet},
     pin::pin,
     sync::Arc,
-    time::Instant,
+    time::{Duration, Instant, SystemTime},
 };
 
-use futures::{StreamExt, stream};
+use futures::{Stream, StreamExt};
 use k8s_openapi::jiff::Timestamp;
-use kube::Client;
-use tidings_queue::{LaneSnapshot, Scheduler, SubscriberKey};
-use tokio::{sync::mpsc, task::JoinSet, time::MissedTickBehavior};
+use tidings_api::AttemptReason;
+use tidings_delivery::webhook::{Clearance, Verdict};
+use tidings_queue::{
+    Action, Answered, Bounds, Content, Done, Flight, NotSent, Now, Permit, Queue, Seen, Signal, SpecVersion,
+    SubscriberKey, Term, Ticket, Update as QueueUpdate,
+};
+use tokio::{
+    sync::{mpsc, oneshot, watch},
+    task::{JoinError, JoinSet},
+    time::MissedTickBehavior,
+};
 use tracing::info;
 
 use self::{
-    attempt::{Attempts, Job, Signalled},
-    clearance::{Permit, Permits},
-    expiry::Expiries,
-    index::{Index, Uid},
-    lane::Lane,
-    scopes::Scopes,
-    settle::Done,
+    attempt::{Attempted, attempt, signal},
+    source::{Answer, Source},
 };
 use crate::{
-    contract::{LANES_EVERY, Report, Update},
+    contract::{LANES_EVERY, Report, Route, Update, pause},
     metrics::Metrics,
-    notifications::watch,
+    ownership::Leadership,
 };
 
-/// Owns the queue of unfinished Notifications.
-pub struct Notifications {
-    attempts: Arc<Attempts>,
-    signals: mpsc::UnboundedReceiver<Signalled>,
-    reports: mpsc::UnboundedSender<Report>,
-    metrics: Metrics,
-    index: Index,
-    scheduler: Scheduler<Uid>,
-    lanes: HashMap<SubscriberKey, Lane>,
-    expiries: Expiries,
-    /// Those whose expiry is being written.
-    expiring: HashSet<Uid>,
-    /// When Subscribers that are missing were deleted, for the first hour after it.
-    missing: HashMap<SubscriberKey, Timestamp>,
-    /// What the queue has to say to attempts under way.
-    permits: Permits,
-    scopes: Scopes,
-    running: JoinSet<(Uid, Done)>,
-    /// How each lane stood when that was reported last.
-    counted: HashMap<SubscriberKey, LaneSnapshot>,
-    /// Lanes that changed before they could be counted.
-    uncounted: HashSet<SubscriberKey>,
+/// What all engines share with the rest of the operator.
+pub struct Surroundings {
+    /// Whether this process may act.
+    pub ownership: Leadership,
+    /// Where reports on Subscribers go.
+    pub reports: mpsc::UnboundedSender<Report>,
+    /// Whether the operator is to end.
+    pub stopping: watch::Receiver<bool>,
+    /// Counts attempts.
+    pub metrics: Metrics,
 }
 
-impl Notifications {
-    /// An empty queue for these namespaces (None: all); `signals` are those of the attempts. At most `max_in_flight` attempts are under way at once. Of
-    /// `event_bytes`, half is for the events that are being sent, and half for untried ones that are kept in memory; the
-    /// others are read again when their turn comes.
-    pub fn new(
-        attempts: Attempts,
-        signals: mpsc::UnboundedReceiver<Signalled>,
-        metrics: Metrics,
-        namespaces: &[Option<String>],
-        max_in_flight: usize,
-        event_bytes: usize,
-    ) -> Self {
-        let by_namespace = namespaces.iter().any(Option::is_some);
-        // What is left of an outcome of a leader before is asked about when the queue begins.
-        let scopes = Scopes::new(namespaces, attempts.leadership.is_contested());
-        Self {
-            reports: attempts.reports.clone(),
-            attempts: Arc::new(attempts),
-            signals,
-            metrics,
-            index: Index::new(event_bytes / 2, by_namespace),
-            scheduler: Scheduler::new(max_in_flight, event_bytes / 2),
-            lanes: HashMap::new(),
-            expiries: Expiries::default(),
-            expiring: HashSet::new(),
-            missing: HashMap::new(),
-            permits: Permits::default(),
-            scopes,
-            running: JoinSet::new(),
-            counted: HashMap::new(),
-            uncounted: HashSet::new(),
-        }
+/// Owns the queue of one source.
+pub struct Engine<S: Source> {
+    queue: Queue<S>,
+    source: Arc<S>,
+    with: Surroundings,
+    tasks: JoinSet<Ended<S>>,
+    term: Option<Term>,
+}
+
+/// What a task of the engine did.
+enum Ended<S: Source> {
+    /// It attempted an event of a Subscriber, by this version of its spec.
+    Attempt(Ticket<S>, Arc<Route>, Attempted<S::Item>),
+    /// It loaded, wrote or pulled.
+    Done(Done<S>),
+}
+
+impl<S: Source> Engine<S> {
+    /// An engine for these namespaces (None: all).
+    pub fn new(source: S, bounds: &Bounds, namespaces: &[Option<String>], with: Surroundings) -> Self {
+        let namespaces = namespaces.iter().map(|namespace| namespace.as_deref().map(Into::into)).collect();
+        let queue = Queue::new(bounds, namespaces, now());
+        Self { queue, source: Arc::new(source), with, tasks: JoinSet::new(), term: None }
     }
 
-    /// Works until `shutdown`, then lets what is in flight end and be written. `synced` is called once every
-    /// unfinished Notification is known.
+    /// Works until the operator is to end, then lets what is in flight end and be written. `listed` is called once every
+    /// unfinished entry is known.
     pub async fn run(
         mut self,
-        client: &Client,
-        namespaces: &[Option<String>],
+        seen: impl Stream<Item = Seen<S>>,
         mut updates: mpsc::UnboundedReceiver<Update>,
-        synced: impl FnOnce(),
-        shutdown: impl Future<Output = ()>,
+        listed: impl FnOnce(),
     ) {
-        let pages = watch::pages();
-        let watches = namespaces.iter().enumerate().map(|(number, namespace)| {
-            watch::watch(client, namespace.as_deref(), pages.clone()).map(move |event| (number, event)).boxed()
-        });
-        let mut events = stream::select_all(watches);
-        let mut synced = Some(synced);
-        let mut shutdown = pin!(shutdown);
-        let mut counts = tokio::time::interval(LANES_EVERY);
-        counts.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut leadership = self.attempts.leadership.clone();
+        let mut seen = pin!(seen);
+        let mut listed = Some(listed);
+        let mut snapshots = tokio::time::interval(LANES_EVERY);
+        snapshots.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let (mut ownership, mut stopping) = (self.with.ownership.clone(), self.with.stopping.clone());
         loop {
-            let leads = leadership.term_of_all().is_some();
-            if leads {
-                self.start_due();
-                self.write_due();
-            }
-            self.metrics.queue(self.index.len(), self.scheduler.in_flight());
-            let wake = if leads { self.wake_at() } else { None };
+            self.own();
+            self.act();
+            let wake = self.queue.wake_at();
             tokio::select! {
-                Some((scope, event)) = events.next() => {
-                    self.observe(scope, event);
-                    if synced.is_some() && self.scopes.are_synced() && let Some(synced) = synced.take() {
-                        info!(unfinished = self.index.len(), "every unfinished Notification is known");
-                        self.attempts.leadership.all_are_listed();
-                        synced();
+                Some(seen) = seen.next() => {
+                    self.queue.observe(seen, now());
+                    if listed.is_some() && self.queue.is_listed() && let Some(listed) = listed.take() {
+                        info!(unfinished = self.queue.len(), "every unfinished Notification is known");
+                        listed();
                     }
                 }
-                Some(update) = updates.recv() => {
-                    self.signals();
-                    self.update(update);
-                }
-                Some(signalled) = self.signals.recv() => self.signal(signalled),
-                Some(done) = self.running.join_next() => {
-                    // What an attempt signalled comes before its end.
-                    self.signals();
-                    while let Ok(update) = updates.try_recv() {
-                        self.update(update);
-                    }
-                    self.settle(done);
-                }
-                _ = counts.tick() => {
-                    let changed = self.census();
-                    if !changed.is_empty() {
-                        let _ = self.reports.send(Report::Lanes(changed));
-                    }
-                }
-                () = leadership.regained() => {}
+                Some(update) = updates.recv() => self.queue.apply(update, now()),
+                Some(ended) = self.tasks.join_next() => self.ended(ended),
+                _ = snapshots.tick() => self.report_lanes(),
+                () = ownership.regained() => {}
                 () = until(wake) => {}
-                () = &mut shutdown => break,
+                _ = stopping.wait_for(|stopping| *stopping) => break,
             }
         }
-        info!(in_flight = self.running.len(), "shutting down: nothing new starts, what is in flight ends");
-        while let Some(done) = self.running.join_next().await {
-            self.settle(done);
+        info!(in_flight = self.tasks.len(), "shutting down: nothing new starts, what is in flight ends");
+        self.queue.drain();
+        self.act();
+        while let Some(ended) = self.tasks.join_next().await {
+            self.ended(ended);
+            self.act();
         }
     }
 
-    /// What attempts signalled comes before what the Subscribers' side makes of their reports.
-    fn signals(&mut self) {
-        while let Ok(signalled) = self.signals.try_recv() {
-            self.signal(signalled);
+    /// Takes note of whether this process may act.
+    fn own(&mut self) {
+        let term = self.with.ownership.term_of_all();
+        if term != self.term {
+            self.term = term;
+            self.queue.apply(QueueUpdate::Owned(term), now());
         }
     }
 
-    fn start_due(&mut self) {
-        while let Some(uid) = self.scheduler.next(Instant::now()) {
-            let Some(job) = self.job(&uid) else {
-                self.scheduler.withdraw(&uid);
-                continue;
+    /// Starts a task for each action of the queue.
+    fn act(&mut self) {
+        while let Some(action) = self.queue.next(now()) {
+            let source = self.source.clone();
+            match action {
+                Action::Load(ticket) => self.tasks.spawn(async move {
+                    let loaded = source.load(&ticket).await;
+                    Ended::Done(Done::Loaded { ticket, loaded })
+                }),
+                Action::Send(flight) => self.send(flight),
+                Action::Write { ticket, item, content } => self.tasks.spawn(async move {
+                    let content = when_stored(content).await;
+                    let written = source.write(ticket.clone(), item, content).await;
+                    Ended::Done(Done::Written { ticket, written })
+                }),
+                Action::Pull { source: from, of, want } => self.tasks.spawn(async move {
+                    let (entries, more) = source.pull(from, &of, want).await;
+                    Ended::Done(Done::Pulled { source: from, of, entries, more })
+                }),
             };
-            let (attempts, lane) = (self.attempts.clone(), job.lane.clone());
-            self.running.spawn(async move { (uid, Done::Attempt(lane, attempts.run(job).await)) });
+        }
+        self.with.metrics.queue(self.queue.len(), self.queue.in_flight());
+    }
+
+    fn send(&mut self, flight: Flight<S>) -> tokio::task::AbortHandle {
+        let Flight { ticket, item, route, permit, term } = flight;
+        let Surroundings { ownership, stopping, .. } = &self.with;
+        let of = ticket.of.clone();
+        let cleared = Cleared { of, ownership: ownership.clone(), stopping: stopping.clone(), permit, term };
+        self.tasks.spawn(async move {
+            let attempted = attempt(item, ticket.event, &route, &cleared, rand::random()).await;
+            Ended::Attempt(ticket, route, attempted)
+        })
+    }
+
+    /// Hands on what a task did: to the queue and, what it says of a Subscriber, to the Subscribers.
+    fn ended(&mut self, ended: Result<Ended<S>, JoinError>) {
+        let done = match ended {
+            Ok(Ended::Done(done)) => done,
+            Ok(Ended::Attempt(ticket, route, attempted)) => {
+                let answered = self.answer(&ticket.of, &route, attempted);
+                Done::Answered { ticket, answered }
+            }
+            // An attempt catches its own panics; one outside of them must not be survived with a lost slot.
+            Err(error) => std::panic::resume_unwind(error.into_panic()),
+        };
+        self.queue.finish(done, now());
+    }
+
+    /// Reports what an attempt says of its Subscriber. Returns what it says to the queue.
+    fn answer(&self, of: &SubscriberKey, route: &Route, attempted: Attempted<S::Item>) -> Answered<S> {
+        let (of, version) = (of.clone(), route.version.clone());
+        match attempted {
+            Attempted::NotSent(item, why) => {
+                if why != NotSent::Held {
+                    self.publish(Report::Reconcile { of, why });
+                }
+                Answered::NotSent { item, why }
+            }
+            Attempted::Sent(item, mut answer) => {
+                let outcome = &answer.outcome;
+                self.with.metrics.attempt(outcome.reason.as_str(), answer.duration);
+                if outcome.reason != AttemptReason::InvalidEvent {
+                    let failed = outcome.verdict != Verdict::Delivered;
+                    let failure = failed.then(|| (outcome.reason, outcome.status.map(|status| status.as_u16())));
+                    self.publish(Report::Attempted { of: of.clone(), version: version.clone(), failure });
+                }
+                let mut signal = signal(outcome, answer.retry_after);
+                let again = matches!(outcome.verdict, Verdict::Retry | Verdict::Pause(_) | Verdict::Gone);
+                if let Some(Signal::Pause(requested)) = &mut signal {
+                    *requested = self.paused(of, version, (*requested).min(route.expire_after), &mut answer);
+                } else if signal == Some(Signal::Gone) {
+                    let (stored, is_stored) = oneshot::channel();
+                    answer.stored = Some(is_stored);
+                    self.publish(Report::Gone { of, version, stored });
+                }
+                let again = again.then_some(answer.retry_after);
+                Answered::Sent { item, answer, again, signal }
+            }
         }
     }
 
-    fn job(&mut self, uid: &Uid) -> Option<Job> {
-        let expires = self.ends(uid);
-        if expires.is_some_and(|at| at <= Timestamp::now()) {
-            // It is not sent any more; that it expired is written when its turn comes.
-            self.arm(uid);
-            return None;
-        }
-        let entry = self.index.get(uid)?;
-        let route = self.lanes.get(&entry.lane)?.route()?.clone();
-        let (lane, name, attempts) = (entry.lane.clone(), entry.name.clone(), entry.attempts);
-        let scope = self.scopes.of(&lane.namespace);
-        let may_be_old =
-            self.attempts.leadership.is_contested() || scope.is_some_and(|scope| scope.may_be_old(Instant::now()));
-        let object = self.index.take_object(uid).filter(|_| !may_be_old);
-        let permit = Arc::new(Permit::until(expires));
-        self.permits.insert(&lane, uid.clone(), permit.clone());
-        Some(Job { lane, name, uid: uid.clone(), attempts, object, route, permit })
+    /// Reports a pause; the outcome is written after the pause is stored. Returns how long the pause is: it ends at a full second.
+    fn paused(&self, of: SubscriberKey, version: SpecVersion, requested: Duration, answer: &mut Answer) -> Duration {
+        let (until, wait) = pause(requested, Timestamp::now());
+        let (stored, is_stored) = oneshot::channel();
+        (answer.stored, answer.retry_after) = (Some(is_stored), wait);
+        self.publish(Report::Paused { of, version, until, wait, stored });
+        wait
     }
 
-    fn wake_at(&self) -> Option<Instant> {
-        let timers = [self.next_expiry(), self.scheduler.courtesy_at()];
-        self.scheduler.wake_at().into_iter().chain(timers.into_iter().flatten()).min()
+    fn report_lanes(&mut self) {
+        let lanes = self.queue.changed(now());
+        if !lanes.is_empty() {
+            self.publish(Report::Lanes(lanes));
+        }
     }
+
+    fn publish(&self, report: Report) {
+        // The Subscribers end first only when a part of the operator failed.
+        let _ = self.with.reports.send(report);
+    }
+}
+
+/// What allows one attempt to go on.
+struct Cleared {
+    of: SubscriberKey,
+    ownership: Leadership,
+    stopping: watch::Receiver<bool>,
+    permit: Permit,
+    term: Term,
+}
+
+impl Clearance for Cleared {
+    /// The term is the one in which the attempt began, the operator does not stop, and the queue has not revoked the permit.
+    fn may_send(&self) -> bool {
+        self.ownership.term(&self.of).is_some_and(|term| term.epoch == self.term.epoch)
+            && !*self.stopping.borrow()
+            && self.permit.holds(SystemTime::now())
+    }
+
+    async fn stopping(&self) {
+        drop(self.stopping.clone().wait_for(|stopping| *stopping).await);
+    }
+}
+
+/// The content, once what it depends on is stored.
+async fn when_stored(mut content: Content<Answer>) -> Content<Answer> {
+    if let Content::Outcome(answers) = &mut content {
+        for (_, answer) in answers {
+            if let Some(stored) = answer.stored.take() {
+                drop(stored.await);
+            }
+        }
+    }
+    content
+}
+
+fn now() -> Now {
+    Now { instant: Instant::now(), wall: SystemTime::now() }
 }
 
 async fn until(wake: Option<Instant>) {

@@ -23,7 +23,7 @@ const BACKOFF: Backoff = Backoff { initial: Duration::from_millis(100), max: Dur
 
 pub struct StatusWriter {
     client: SingleTry,
-    pub metrics: Metrics,
+    metrics: Metrics,
 }
 
 /// What is read of the answer to a write.
@@ -37,7 +37,7 @@ struct Answer {
 pub struct Waiting {
     pub namespace: Arc<str>,
     pub name: Box<str>,
-    pub uid: Arc<str>,
+    pub uid: String,
     pub attempts: u32,
 }
 
@@ -87,6 +87,11 @@ impl StatusWriter {
     pub async fn load(&self, namespace: &str, name: &str, uid: &str) -> Result<Option<Box<Unfinished>>, kube::Error> {
         let stored = in_time(self.client.namespaced::<Unfinished>(namespace).get_opt(name)).await?;
         Ok(stored.filter(|stored| stored.metadata.uid.as_deref() == Some(uid)).map(Box::new))
+    }
+
+    /// A Notification is finished in this phase.
+    pub fn finished(&self, phase: Phase) {
+        self.metrics.finished(phase.as_str());
     }
 
     /// Writes `status` over what `read` holds, and only over that: the patch tests uid, phase, attempts, and which replay
@@ -142,10 +147,10 @@ impl StatusWriter {
 
     /// Says why a Notification waits, over what `read` holds alone and with a single try: a courtesy.
     /// The watch shows what was written.
-    pub async fn tell(&self, at: &Waiting, reason: NotificationReason) -> Result<(), kube::Error> {
+    pub async fn explain(&self, at: &Waiting, reason: NotificationReason) -> Result<(), kube::Error> {
         let message: String = reason.meaning().trim().trim_start_matches("Pending: ").chars().take(256).collect();
         let operations = vec![
-            test(["metadata", "uid"], json!(&*at.uid)),
+            test(["metadata", "uid"], json!(at.uid)),
             test(["status", "phase"], json!(Phase::Pending.as_str())),
             test(["status", "attempts"], json!(at.attempts)),
             add(["status", "reason"], json!(reason)),

@@ -7,6 +7,7 @@ use tidings_api::{
     AttemptReason, Condition, ConditionType, Conditions, LastAttempt, NotificationReason, NotificationStatus, Phase,
 };
 use tidings_delivery::webhook::{Outcome, Verdict};
+use tidings_queue::Gate;
 
 use super::wire::{Status, Unfinished};
 
@@ -23,6 +24,8 @@ pub struct Attempt<'a> {
     pub retry_after: Duration,
     /// How many may be tried, pauses aside.
     pub max_attempts: Option<u32>,
+    /// The attempt began before the replay label was there, and so is not what the label requests.
+    pub began_before_label: bool,
 }
 
 /// The status to write after an attempt: what was read, with the attempt put in.
@@ -61,16 +64,36 @@ pub fn after(read: &Unfinished, attempt: &Attempt<'_>, now: Timestamp) -> Notifi
         deferred_attempts: deferred,
         last_attempt: if tried == 0 { read.status.last_attempt.clone() } else { Some(last_attempt) },
         next_attempt_time: (phase == Phase::Pending).then(|| Time(now + attempt.retry_after)),
-        last_handled_replay: handled_replay(read),
+        last_handled_replay: handled_replay(read, attempt.began_before_label),
         ..in_phase(read, phase, reason, &message, now)
     }
 }
 
 /// A first attempt that began with the label in sight is what the label asks for: one that Git or a template created
 /// with it is sent once, not twice. What was tried before is left to replay, which also begins attempts and expiry anew.
-fn handled_replay(read: &Unfinished) -> Option<String> {
-    let in_sight = read.replay_label().filter(|_| read.status.attempts == 0);
+fn handled_replay(read: &Unfinished, began_before_label: bool) -> Option<String> {
+    let in_sight = read.replay_label().filter(|_| read.status.attempts == 0 && !began_before_label);
     in_sight.map(str::to_owned).or_else(|| read.status.last_handled_replay.clone())
+}
+
+/// Each gate and the reason that names it.
+const GATES: [(Gate, NotificationReason); 6] = [
+    (Gate::SubscriberNotFound, NotificationReason::SubscriberNotFound),
+    (Gate::SubscriberNotReady, NotificationReason::SubscriberNotReady),
+    (Gate::Suspended, NotificationReason::Suspended),
+    (Gate::EndpointGone, NotificationReason::EndpointGone),
+    (Gate::Paused, NotificationReason::Paused),
+    (Gate::CircuitOpen, NotificationReason::CircuitOpen),
+];
+
+/// The gate that a Notification's reason names already.
+pub fn gate_of(reason: &str) -> Option<Gate> {
+    GATES.iter().find(|(_, named)| named.as_str() == reason).map(|(gate, _)| *gate)
+}
+
+/// The reason that names a gate, if one does.
+pub fn reason_of(gate: Gate) -> Option<NotificationReason> {
+    GATES.iter().find(|(known, _)| *known == gate).map(|(_, reason)| *reason)
 }
 
 /// The status of one that was not delivered in time.
@@ -153,7 +176,14 @@ mod tests {
         read.status.deferred_attempts = MOST;
         let outcome = Outcome::of_answer(StatusCode::TOO_MANY_REQUESTS, None, "a test");
         let (duration, retry_after) = (Duration::ZERO, Duration::ZERO);
-        let attempt = Attempt { outcome: &outcome, event_id: "id", duration, retry_after, max_attempts: None };
+        let attempt = Attempt {
+            outcome: &outcome,
+            event_id: "id",
+            duration,
+            retry_after,
+            max_attempts: None,
+            began_before_label: false,
+        };
         let status = after(&read, &attempt, Timestamp::UNIX_EPOCH);
         assert_eq!((status.attempts, status.deferred_attempts), (MOST, MOST));
     }
@@ -179,6 +209,7 @@ mod tests {
             duration: Duration::from_millis(7),
             retry_after: Duration::from_secs(5),
             max_attempts,
+            began_before_label: false,
         };
         after(&unfinished(2), &attempt, Timestamp::UNIX_EPOCH)
     }
@@ -234,15 +265,22 @@ mod tests {
             read.status.last_handled_replay = Some("old".into());
             read
         };
-        let handled = |read: Unfinished| {
+        let handled = |read: Unfinished, began_before_label| {
             let (duration, retry_after) = (Duration::ZERO, Duration::ZERO);
-            let attempt = Attempt { outcome: &outcome, event_id: "id", duration, retry_after, max_attempts: None };
+            let attempt = Attempt {
+                outcome: &outcome,
+                event_id: "id",
+                duration,
+                retry_after,
+                max_attempts: None,
+                began_before_label,
+            };
             after(&read, &attempt, Timestamp::UNIX_EPOCH).last_handled_replay.unwrap()
         };
-        assert_eq!(handled(labelled(0, Some("new"))), "new");
-        assert_eq!(handled(labelled(0, None)), "old");
-        assert_eq!(handled(labelled(2, Some("new"))), "old");
-        assert_eq!(handled(labelled(0, Some("new")).without_label()), "old");
+        assert_eq!(handled(labelled(0, Some("new")), false), "new");
+        assert_eq!(handled(labelled(0, None), false), "old");
+        assert_eq!(handled(labelled(2, Some("new")), false), "old");
+        assert_eq!(handled(labelled(0, Some("new")), true), "old");
     }
 
     #[test]

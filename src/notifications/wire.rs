@@ -98,12 +98,6 @@ impl Unfinished {
         replay_label(&self.metadata)
     }
 
-    /// The same for an attempt that began before the label was there, and so is not what it asks for.
-    pub fn without_label(mut self) -> Self {
-        self.metadata.labels = None;
-        self
-    }
-
     /// Whether the phase is final after all.
     pub fn is_finished(&self) -> bool {
         self.status.is_finished()

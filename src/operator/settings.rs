@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 
 use http::HeaderValue;
 use tidings_delivery::egress::{Cidr, ClusterDomain, Dns, Egress, HostPattern, Nat64Prefix, Policy};
+use tidings_queue::Bounds;
 
 /// What an administrator decides: the flags of `tidings run`.
 #[derive(Debug)]
@@ -43,6 +44,12 @@ pub struct Settings {
 }
 
 impl Settings {
+    /// The bounds of the queue: half of the memory is for events that are sent, half for untried ones that are kept.
+    pub(super) fn bounds(&self) -> Bounds {
+        let bytes = self.event_bytes / 2;
+        Bounds { in_flight: self.max_in_flight, bytes_in_flight: bytes, bytes_kept: bytes }
+    }
+
     /// What to watch: each of the namespaces once, or all (None).
     pub(super) fn namespaces(&self) -> Vec<Option<String>> {
         let mut namespaces = self.watch_namespaces.clone();

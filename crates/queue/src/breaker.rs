@@ -19,7 +19,7 @@ pub enum Health {
 
 /// One Subscriber's circuit.
 #[derive(Debug, Default)]
-pub(super) struct Breaker {
+pub(crate) struct Breaker {
     failures: u32,
     era: Era,
     open: Option<Open>,
@@ -28,7 +28,7 @@ pub(super) struct Breaker {
 /// The time from one opening or reset of the circuit to the next. A failure of an attempt that began in an earlier era
 /// is old news.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Era(u32);
+pub(crate) struct Era(u32);
 
 #[derive(Debug)]
 struct Open {
@@ -39,7 +39,7 @@ struct Open {
 
 /// What a circuit lets start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Passage {
+pub(crate) enum Passage {
     /// Whatever comes.
     All,
     /// One probe, at this time.
@@ -49,15 +49,15 @@ pub(super) enum Passage {
 }
 
 impl Breaker {
-    pub(super) fn is_open(&self) -> bool {
+    pub(crate) fn is_open(&self) -> bool {
         self.open.is_some()
     }
 
-    pub(super) fn era(&self) -> Era {
+    pub(crate) fn era(&self) -> Era {
         self.era
     }
 
-    pub(super) fn passage(&self) -> Passage {
+    pub(crate) fn passage(&self) -> Passage {
         match &self.open {
             None => Passage::All,
             Some(open) if open.probing => Passage::Nothing,
@@ -66,7 +66,7 @@ impl Breaker {
     }
 
     /// An attempt starts. Returns whether it is a probe.
-    pub(super) fn start(&mut self) -> bool {
+    pub(crate) fn start(&mut self) -> bool {
         if let Some(open) = &mut self.open {
             open.probing = true;
         }
@@ -74,7 +74,7 @@ impl Breaker {
     }
 
     /// The probe that began in `era` is no longer under way.
-    pub(super) fn probe_ended(&mut self, era: Era) {
+    pub(crate) fn probe_ended(&mut self, era: Era) {
         if era == self.era
             && let Some(open) = &mut self.open
         {
@@ -83,7 +83,7 @@ impl Breaker {
     }
 
     /// What an attempt that began in `era` found.
-    pub(super) fn report(&mut self, health: Health, era: Era, now: Instant) {
+    pub(crate) fn report(&mut self, health: Health, era: Era, now: Instant) {
         match (health, &mut self.open) {
             (Health::Success | Health::Answered, _) => {
                 self.failures = 0;
@@ -106,7 +106,7 @@ impl Breaker {
     }
 
     /// Closes the circuit; what is under way cannot open it again.
-    pub(super) fn reset(&mut self) {
+    pub(crate) fn reset(&mut self) {
         self.open = None;
         self.begin_era();
     }

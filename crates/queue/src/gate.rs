@@ -1,6 +1,6 @@
-//! Why nothing of a lane may start.
+//! Why nothing of a Subscriber is sent.
 
-/// Why nothing of a lane may start, as the Notification will tell.
+/// Why nothing of a Subscriber is sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Gate {
     /// The Subscriber does not exist, or is not known yet.
@@ -15,23 +15,30 @@ pub enum Gate {
     Paused,
     /// The webhook failed too often in a row; only a probe starts from time to time.
     CircuitOpen,
+    /// Another process acts for the Subscriber. No Notification names this gate: the other process writes.
+    NotOwned,
 }
 
 impl Gate {
     /// How many gates there are.
-    pub(super) const COUNT: usize = 6;
+    pub(crate) const COUNT: usize = 7;
 }
 
-/// The gates that a Notification was told since its last attempt.
+/// The gates that an entry was written to wait behind since its last attempt.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Told(u8);
+pub(crate) struct Explained(u8);
 
-impl Told {
-    pub(super) fn insert(&mut self, gate: Gate) {
+impl Explained {
+    /// Of an event that was not tried since: an entry names its gate once, not with each of its events.
+    pub(crate) fn none_of(event: u16) -> Self {
+        if event == 0 { Self::default() } else { Self(u8::MAX) }
+    }
+
+    pub(crate) fn insert(&mut self, gate: Gate) {
         self.0 |= 1 << gate as u8;
     }
 
-    pub(super) fn contains(self, gate: Gate) -> bool {
+    pub(crate) fn contains(self, gate: Gate) -> bool {
         self.0 & (1 << gate as u8) != 0
     }
 }
@@ -41,14 +48,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_gate_is_told_on_its_own() {
+    fn each_gate_is_explained_on_its_own() {
         use Gate::*;
-        let all = [SubscriberNotFound, SubscriberNotReady, Suspended, EndpointGone, Paused, CircuitOpen];
+        let all = [SubscriberNotFound, SubscriberNotReady, Suspended, EndpointGone, Paused, CircuitOpen, NotOwned];
         assert_eq!(all.len(), Gate::COUNT);
         for gate in all {
-            let mut told = Told::default();
-            told.insert(gate);
-            assert!(all.iter().all(|other| told.contains(*other) == (*other == gate)));
+            let mut explained = Explained::default();
+            explained.insert(gate);
+            assert!(all.iter().all(|other| explained.contains(*other) == (*other == gate)));
         }
     }
 }

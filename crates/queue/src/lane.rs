@@ -1,62 +1,88 @@
-//! One Subscriber's Notifications and what may hold them.
+//! One Subscriber's events, and all that decides when the next one may start.
 
-use std::{collections::BTreeSet, time::Instant};
+use std::{
+    collections::BTreeSet,
+    time::{Duration, Instant},
+};
 
-use super::{
-    breaker::{Breaker, Passage},
+use crate::{
+    LaneSnapshot, LaneState, Limits, SourceId, SpecVersion, SubscriberKey,
+    breaker::{Breaker, Era, Passage},
+    clock::{NEVER, Seconds, Tick},
+    expiry::{Ages, Lifetime},
     gate::Gate,
-    names::SubscriberKey,
-    queue::{Queue, Turn},
+    line::Line,
+    numbers::{FIRST, No, Turn},
     rate::Rate,
 };
 
-/// What one Subscriber allows.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Limits {
-    /// How many attempts may be under way at once; 0 is taken for 1, and the scheduler may allow less.
-    pub max_in_flight: usize,
-    /// How many attempts may start in any 60 seconds, evenly spaced (None: any number); 0 is taken for 1.
-    pub rate_per_minute: Option<u32>,
+/// Whether the events of a lane may go, and where.
+#[derive(Clone, Debug)]
+pub(crate) enum Way<R> {
+    Open(R),
+    Closed(Gate),
 }
 
-/// The Notifications of one Subscriber and all that decides when the next one may start.
+/// The events of one Subscriber.
 #[derive(Debug)]
-pub(super) struct Lane<Id> {
-    pub(super) key: SubscriberKey,
+pub(crate) struct Lane<R> {
+    pub(crate) key: SubscriberKey,
+    pub(crate) way: Way<R>,
+    /// The version of the Subscriber's spec that was reconciled last (None: none yet).
+    pub(crate) version: Option<SpecVersion>,
+    /// The version whose webhook answered 410.
+    pub(crate) gone: Option<SpecVersion>,
+    pub(crate) lifetime: Lifetime,
+    /// No wait is longer; of the last route.
+    pub(crate) longest_wait: Option<Duration>,
     /// By when they are due.
-    pub(super) waiting: BTreeSet<(Instant, Id)>,
+    pub(crate) waiting: BTreeSet<(Tick, No)>,
     /// Those that are due.
-    pub(super) queue: Queue<Id>,
-    pub(super) in_flight: usize,
+    pub(crate) line: Line,
+    pub(crate) ages: Ages,
+    /// How many records name this lane, wherever their events are.
+    pub(crate) records: usize,
+    pub(crate) in_flight: usize,
     /// What the events in flight are charged.
-    pub(super) bytes: usize,
-    /// The scheduler's cap for one lane.
+    pub(crate) bytes: usize,
+    /// The queue's cap for one lane.
     room: usize,
-    max_in_flight: usize,
-    pub(super) closed: Option<Gate>,
-    pub(super) paused_until: Option<Instant>,
-    pub(super) breaker: Breaker,
-    pub(super) rate: Rate,
+    pub(crate) max_in_flight: usize,
+    pub(crate) paused_until: Option<Instant>,
+    pub(crate) breaker: Breaker,
+    pub(crate) rate: Rate,
     /// The gate that holds it, and since when it was seen to; forgotten when it may have been open in between.
-    pub(super) behind: Option<(Gate, Instant)>,
-    /// For each gate: those that were told it all stand before this, and those that were put back stand apart.
-    pub(super) told_before: [Turn; Gate::COUNT],
-    pub(super) marks: Marks,
+    pub(crate) behind: Option<(Gate, Instant)>,
+    /// For each gate: those that were explained it all stand before this, and those that were put back stand apart.
+    pub(crate) explained_before: [Turn; Gate::COUNT],
+    pub(crate) supplies: Vec<Supply>,
+    pub(crate) marks: Marks,
 }
 
-/// In which of the scheduler's lists the lane stands.
+/// Where events of the lane can be pulled from.
+#[derive(Debug)]
+pub(crate) struct Supply {
+    pub(crate) source: SourceId,
+    /// There are some.
+    pub(crate) any: bool,
+    /// A pull is under way.
+    pub(crate) is_open: bool,
+}
+
+/// In which of the queue's lists the lane stands.
 #[derive(Debug, Default)]
-pub(super) struct Marks {
-    pub(super) changed: bool,
-    pub(super) in_round: bool,
-    pub(super) timer: Option<Instant>,
-    pub(super) in_courtesy_round: bool,
-    pub(super) courtesy_timer: Option<Instant>,
+pub(crate) struct Marks {
+    pub(crate) changed: bool,
+    pub(crate) in_round: bool,
+    pub(crate) timer: Option<Instant>,
+    pub(crate) expiry: Option<Seconds>,
+    pub(crate) in_explanation_round: bool,
+    pub(crate) explanation_timer: Option<Instant>,
 }
 
 /// Whether a lane can start an attempt, its namespace and the other lanes aside.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Readiness {
+pub(crate) enum Readiness {
     Ready,
     /// Look again at this time.
     At(Instant),
@@ -64,85 +90,101 @@ pub(super) enum Readiness {
     Blocked,
 }
 
-impl<Id: Clone> Lane<Id> {
+impl<R> Lane<R> {
     /// A lane of a Subscriber that is not known yet; at most `room` under way at once.
-    pub(super) fn new(key: SubscriberKey, room: usize) -> Self {
+    pub(crate) fn new(key: SubscriberKey, room: usize) -> Self {
         Self {
             key,
+            way: Way::Closed(Gate::SubscriberNotFound),
+            version: None,
+            gone: None,
+            lifetime: Lifetime::Unknown,
+            longest_wait: None,
             waiting: BTreeSet::new(),
-            queue: Queue::default(),
+            line: Line::default(),
+            ages: Ages::default(),
+            records: 0,
             in_flight: 0,
             bytes: 0,
             room,
             max_in_flight: room,
-            closed: Some(Gate::SubscriberNotFound),
             paused_until: None,
             breaker: Breaker::default(),
             rate: Rate::default(),
             behind: None,
-            told_before: [0; Gate::COUNT],
+            explained_before: [FIRST; Gate::COUNT],
+            supplies: Vec::new(),
             marks: Marks::default(),
         }
     }
 
-    pub(super) fn open(&mut self, limits: Limits) {
+    pub(crate) fn open(&mut self, route: R, limits: Limits) {
         self.max_in_flight = limits.max_in_flight.clamp(1, self.room);
         self.rate.limit(limits.rate_per_minute);
-        self.closed = None;
+        self.way = Way::Open(route);
     }
 
-    pub(super) fn close(&mut self, gate: Gate) {
-        if self.closed.replace(gate) != Some(gate) {
+    pub(crate) fn close(&mut self, gate: Gate) {
+        if self.closed() != Some(gate) {
             self.behind = None;
+        }
+        self.way = Way::Closed(gate);
+    }
+
+    /// The gate that only an opening ends.
+    pub(crate) fn closed(&self) -> Option<Gate> {
+        match self.way {
+            Way::Open(_) => None,
+            Way::Closed(gate) => Some(gate),
         }
     }
 
-    /// The latest end wins. A pause counts as a gate anew: whether the one before was over meanwhile is not known here.
-    pub(super) fn pause(&mut self, until: Instant) {
+    /// The latest end wins. A pause counts as a new gate: whether the one before was over meanwhile is not known here.
+    pub(crate) fn pause(&mut self, until: Instant) {
         if self.paused_until.is_some_and(|latest| latest >= until) {
             return;
         }
         self.paused_until = Some(until);
-        if self.closed.is_none() {
+        if self.closed().is_none() {
             self.behind = None;
         }
     }
 
-    pub(super) fn reset(&mut self) {
-        self.paused_until = None;
+    pub(crate) fn reset(&mut self) {
+        (self.paused_until, self.gone) = (None, None);
         self.breaker.reset();
     }
 
-    pub(super) fn gate(&self, now: Instant) -> Option<Gate> {
+    pub(crate) fn gate(&self, now: Instant) -> Option<Gate> {
         let paused = self.pause_end(now).map(|_| Gate::Paused);
         let circuit = self.breaker.is_open().then_some(Gate::CircuitOpen);
-        self.closed.or(paused).or(circuit)
+        self.closed().or(paused).or(circuit)
     }
 
     /// When its pause ends, if it is paused.
-    pub(super) fn pause_end(&self, now: Instant) -> Option<Instant> {
+    pub(crate) fn pause_end(&self, now: Instant) -> Option<Instant> {
         self.paused_until.filter(|until| *until > now)
     }
 
     /// Sees which gate holds it at `now`.
-    pub(super) fn notice_gate(&mut self, now: Instant) {
+    pub(crate) fn notice_gate(&mut self, now: Instant) {
         let gate = self.gate(now);
         if self.behind.map(|(behind, _)| behind) != gate {
             self.behind = gate.map(|gate| (gate, now));
         }
     }
 
-    pub(super) fn readiness(&self, now: Instant) -> Readiness {
-        if self.closed.is_some() {
+    pub(crate) fn readiness(&self, now: Instant) -> Readiness {
+        if self.closed().is_some() {
             return Readiness::Blocked;
         }
         // Looked at before the rest: one that waits behind a pause hears when another gate follows it.
         if let Some(until) = self.pause_end(now)
-            && self.queue.len() > 0
+            && self.line.len() > 0
         {
             return Readiness::At(until);
         }
-        if self.queue.len() == 0 || self.in_flight >= self.max_in_flight {
+        if self.line.len() == 0 || self.in_flight >= self.max_in_flight {
             return Readiness::Blocked;
         }
         let probe = match self.breaker.passage() {
@@ -156,20 +198,93 @@ impl<Id: Clone> Lane<Id> {
         }
     }
 
-    /// The one to start next: the first, or the probe of an open circuit.
-    pub(super) fn candidate(&self) -> Option<&Id> {
-        if self.breaker.is_open() { self.queue.longest_untried() } else { self.queue.first() }
+    /// An event of `bytes` starts. Returns whether it is a probe, and of which era of the circuit.
+    pub(crate) fn take_off(&mut self, now: Instant, bytes: usize) -> (bool, Era) {
+        self.in_flight += 1;
+        self.bytes += bytes;
+        self.rate.start(now);
+        (self.breaker.start(), self.breaker.era())
     }
 
-    /// Whether no Notification names it and no Subscriber is known to be it: it may be forgotten once
-    /// [`Self::rests_until`] has passed.
-    pub(super) fn is_idle(&self) -> bool {
-        let empty = self.queue.len() == 0 && self.waiting.is_empty() && self.in_flight == 0;
-        empty && self.closed == Some(Gate::SubscriberNotFound)
+    /// An event of `bytes` that began then, as the probe of this era if it was one, is no longer in flight. It counts for the rate
+    /// if it `counts`.
+    pub(crate) fn land(&mut self, began: Instant, probe: Option<Era>, bytes: usize, counts: bool) {
+        self.in_flight -= 1;
+        self.bytes -= bytes;
+        if counts {
+            self.rate.ended(began);
+        } else {
+            self.rate.give_back(began);
+        }
+        probe.into_iter().for_each(|era| self.breaker.probe_ended(era));
+    }
+
+    /// How many more events it has room for: its free slots, or one where an open circuit waits for a probe.
+    pub(crate) fn wants(&self, now: Instant) -> usize {
+        match self.gate(now) {
+            None => self.max_in_flight.saturating_sub(self.pending()),
+            Some(Gate::CircuitOpen) if self.pending() == 0 => 1,
+            Some(_) => 0,
+        }
+    }
+
+    /// How its events stand (None: no version of its Subscriber is known).
+    pub(crate) fn snapshot(&self, now: Instant) -> Option<LaneSnapshot> {
+        let gate = self.gate(now);
+        let state = if gate == Some(Gate::EndpointGone) {
+            LaneState::EndpointGone
+        } else if self.pause_end(now).is_some() {
+            LaneState::Paused
+        } else if self.breaker.is_open() {
+            LaneState::CircuitOpen
+        } else if gate.is_some() || self.pending() == 0 {
+            LaneState::Idle
+        } else if self.is_rate_limited(now) {
+            LaneState::RateLimited
+        } else {
+            LaneState::Delivering
+        };
+        Some(LaneSnapshot { uid: self.version.as_ref()?.uid.clone(), pending: self.pending(), state })
+    }
+
+    /// Whether something is due that only the rate holds.
+    pub(crate) fn is_rate_limited(&self, now: Instant) -> bool {
+        let waits = |at| self.rate.next() == Some(at);
+        self.gate(now).is_none() && matches!(self.readiness(now), Readiness::At(at) if waits(at))
+    }
+
+    /// The one to start next: the first, or the probe of an open circuit.
+    pub(crate) fn candidate(&self) -> Option<No> {
+        if self.breaker.is_open() { self.line.longest_untried() } else { self.line.first() }
+    }
+
+    /// How many events it holds: waiting, due and in flight.
+    pub(crate) fn pending(&self) -> usize {
+        self.line.len() + self.waiting.len() + self.in_flight
+    }
+
+    /// When its first event expires by the Subscriber's lifetime, and which it is.
+    pub(crate) fn first_expiry(&self) -> Option<(Seconds, No)> {
+        self.ages.first(self.lifetime, self.ends_all())
+    }
+
+    /// When the Subscriber's lifetime ends an entry whose life began then.
+    pub(crate) fn ends(&self, began: Seconds, is_tried: bool) -> Seconds {
+        if is_tried || self.ends_all() { self.lifetime.ends(began) } else { NEVER }
+    }
+
+    /// Whether the Subscriber's lifetime ends also what was never tried.
+    fn ends_all(&self) -> bool {
+        matches!(self.closed(), Some(Gate::EndpointGone | Gate::SubscriberNotFound))
+    }
+
+    /// Whether no entry names it and no Subscriber is known to be it: it may be forgotten once [`Self::rests_until`] has passed.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.records == 0 && self.closed() == Some(Gate::SubscriberNotFound)
     }
 
     /// What it must remember even when idle ends here.
-    pub(super) fn rests_until(&self) -> Option<Instant> {
+    pub(crate) fn rests_until(&self) -> Option<Instant> {
         self.paused_until.max(self.rate.next())
     }
 }

@@ -1,29 +1,43 @@
-//! Who is sent next. Pure: time and chance are passed in, nothing here waits, reads a clock or does I/O.
+//! Which event is sent next. Pure: time and chance are passed in, nothing here waits, reads a clock or does I/O.
 //!
-//! [`Scheduler`] holds one `lane` for each Subscriber and hands out what may start now. A lane has its `queue`, its `rate`,
-//! its circuit `breaker` and its `gate`; lanes and their namespaces take `turns`; what waits long is told why by a
-//! `courtesy`; [`Backoff`] says how long a failed attempt waits.
+//! [`Queue`] takes in what sources, Subscribers and finished actions say, and hands out what to do now. Its `schedule` holds one small
+//! record for each unfinished entry and a `lane` for each Subscriber. A lane has its `line`, its `rate`, its circuit `breaker` and its `gate`; lanes and
+//! their namespaces take `turns`; `expiry` says when an entry's time is over; `explain` which entry is to name the gate that holds
+//! it; [`Backoff`] says how long a failed attempt waits.
 
 mod backoff;
+mod batch;
 mod breaker;
-mod clockwork;
-mod courtesy;
+mod clock;
+mod entries;
+mod expiry;
+mod explain;
+mod flights;
 mod gate;
 mod lane;
+mod lanes;
+mod line;
+mod memory;
 mod names;
-#[cfg(test)]
-mod properties;
+mod numbers;
 mod queue;
 mod rate;
-mod scheduler;
-mod subscriber;
+mod schedule;
+mod scopes;
+mod snapshots;
+mod tombstones;
 mod turns;
 mod update;
+mod work;
 
 pub use backoff::Backoff;
 pub use breaker::Health;
+pub use clock::Now;
 pub use gate::Gate;
-pub use lane::Limits;
 pub use names::{SpecVersion, SubscriberKey};
-pub use scheduler::Scheduler;
-pub use update::{LaneSnapshot, LaneState, Term, Update};
+pub use queue::{Bounds, Queue};
+pub use update::{LaneSnapshot, LaneState, Limits, Term, Update};
+pub use work::{
+    Action, Answered, Content, Current, Done, Entry, Flight, Loaded, NotSent, Permit, ScopeId, Seen, Signal, SourceId,
+    Ticket, Want, Work, Written,
+};

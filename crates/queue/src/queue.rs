@@ -1,133 +1,820 @@
-//! One lane's Notifications that are due, in order.
+//! The queue: all unfinished entries, and what to do next.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
-    time::Instant,
+    collections::{HashMap, HashSet, VecDeque},
+    sync::Arc,
+    time::{Duration, Instant, SystemTime},
 };
 
-/// A place in a queue. Those that were put back first have negative ones.
-pub(super) type Turn = i64;
+use crate::{
+    Gate, LaneSnapshot, Limits, SourceId, SpecVersion, SubscriberKey, Term, Update,
+    batch::Batch,
+    clock::{NEVER, Now, seconds, span},
+    entries::{Place, Record},
+    expiry::{Lifetime, Missing},
+    gate::Explained,
+    lane::{Lane, Supply},
+    memory::Kept,
+    numbers::{FIRST, LaneNo, No},
+    schedule::Schedule,
+    scopes::Scopes,
+    snapshots::Snapshots,
+    tombstones::Tombstones,
+    work::{
+        Action, Answered, Content, Current, Done, Entry, Loaded, NotSent, ScopeId, Seen, Signal, Ticket, Want, Work,
+        Written,
+    },
+};
 
-/// First in, first out; and, for a probe, the one that was tried longest ago. All in logarithmic time.
-#[derive(Debug)]
-pub(super) struct Queue<Id> {
-    /// Never tried since this process knows them.
-    fresh: BTreeMap<Turn, Id>,
-    tried: BTreeMap<Turn, Id>,
-    by_last_try: BTreeSet<(Instant, Turn)>,
-    front: Turn,
-    back: Turn,
+/// At most this many expiries are written at once.
+const EXPIRIES: usize = 8;
+/// No recorded wait is believed beyond this while its Subscriber is not known: 1.2 times the most that `maxSeconds` may be.
+const LONGEST_WAIT: Duration = Duration::from_secs(86_400 * 12 / 10);
+/// An event whose webhook may not be dialled is tried again after this.
+const AFTER_DENIED: Duration = Duration::from_secs(30);
+/// An entry that another writer changed is tried again after this. Never at once: a writer against us must not make a storm.
+const AFTER_SUPERSEDED: Duration = Duration::from_secs(5);
+/// An event that was held at the last moment is tried again after this: what holds it may not have reached the queue yet.
+const AFTER_HELD: Duration = Duration::from_secs(1);
+/// An entry that has expired when its turn comes, and whose expiry is not written yet, is looked at again after this: its
+/// Subscriber may give it more time meanwhile.
+const AFTER_EXPIRED: Duration = Duration::from_secs(60);
+/// An entry that could not be read is tried again after this.
+const AFTER_UNREAD: Duration = Duration::from_secs(5);
+/// What a source shows of an entry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum News {
+    /// It is older than what is known.
+    Old,
+    /// Nothing that decides when it is sent.
+    Unmoved,
+    /// It is new, or another writer changed it.
+    Moved,
+    /// It was replayed.
+    Replayed,
 }
 
-impl<Id> Default for Queue<Id> {
-    fn default() -> Self {
-        let (fresh, tried, by_last_try) = (BTreeMap::new(), BTreeMap::new(), BTreeSet::new());
-        Self { fresh, tried, by_last_try, front: 0, back: 0 }
-    }
+/// The bounds of a queue.
+#[derive(Clone, Debug)]
+pub struct Bounds {
+    /// The most attempts under way at once.
+    pub in_flight: usize,
+    /// The most bytes that their events have together.
+    pub bytes_in_flight: usize,
+    /// The most bytes of untried events that are kept in memory; the others are loaded when their turn comes.
+    pub bytes_kept: usize,
 }
 
-impl<Id: Clone> Queue<Id> {
-    /// Lets `id` stand last; `tried` is when it was last tried. Both say later which one to [`Self::remove`].
-    pub(super) fn push_back(&mut self, id: Id, tried: Option<Instant>) -> Turn {
-        self.back += 1;
-        self.insert(self.back - 1, id, tried)
+/// All unfinished entries, and what to do next. Pure: time and chance are passed in; nothing here waits or does I/O.
+///
+/// The owner hands in what it hears by [`Self::observe`], [`Self::apply`] and [`Self::finish`], calls [`Self::next`] until it returns
+/// None, does what comes out, and sleeps until [`Self::wake_at`].
+///
+/// Namespaces take turns, so do the lanes of each, and a lane's line is first in, first out: whatever holds one of them delays no
+/// other. Of attempts and bytes a namespace has at most a quarter and a Subscriber an eighth, but one event at least; a quarter is
+/// a reserve for namespaces that hold less than their fair share. A lane that is held costs nothing meanwhile.
+pub struct Queue<W: Work> {
+    schedule: Schedule<W>,
+    /// Untried entries that are kept in memory.
+    kept: Kept<W::Item>,
+    /// Of entries with several events.
+    batches: HashMap<No, Batch<W>>,
+    /// The version at which a source showed an entry absent while it was busy.
+    leaving: HashMap<No, u64>,
+    /// Entries whose expiry is being written.
+    expiring: HashSet<W::Id>,
+    tombstones: Tombstones<W::Id>,
+    scopes: Scopes,
+    listing: u32,
+    missing: Missing,
+    term: Option<Term>,
+    /// Actions that wait for nothing.
+    ready: VecDeque<Action<W>>,
+    is_draining: bool,
+    snapshots: Snapshots,
+}
+
+impl<W: Work> Queue<W> {
+    /// An empty queue for these namespaces (None: all), each listed and watched by itself. Nothing is sent before the process
+    /// owns it: [`Update::Owned`].
+    pub fn new(bounds: &Bounds, namespaces: Vec<Option<Arc<str>>>, now: Now) -> Self {
+        Self {
+            schedule: Schedule::new(bounds.in_flight, bounds.bytes_in_flight, now),
+            kept: Kept::new(bounds.bytes_kept),
+            batches: HashMap::new(),
+            leaving: HashMap::new(),
+            expiring: HashSet::new(),
+            tombstones: Tombstones::new(),
+            scopes: Scopes::new(namespaces),
+            listing: 0,
+            missing: Missing::default(),
+            term: None,
+            ready: VecDeque::new(),
+            is_draining: false,
+            snapshots: Snapshots::default(),
+        }
     }
 
-    /// Lets `id` stand first.
-    pub(super) fn push_front(&mut self, id: Id, tried: Option<Instant>) -> Turn {
-        self.front -= 1;
-        self.insert(self.front, id, tried)
+    /// Takes in what a source shows.
+    pub fn observe(&mut self, seen: Seen<W>, now: Now) {
+        self.schedule.clock.set(now);
+        match seen {
+            Seen::Present(entry) => self.present(entry),
+            Seen::Absent { id, version } => self.absent(&id, version),
+            Seen::ListBegins(scope) => {
+                self.listing = self.listing.wrapping_add(1);
+                self.scopes.begin(scope, self.listing, self.schedule.now());
+            }
+            Seen::ListEnds(scope) => self.list_ends(scope),
+            Seen::Failed(scope) => self.scopes.failed(scope, false, self.schedule.now()),
+            Seen::Refused(scope) => self.scopes.failed(scope, true, self.schedule.now()),
+            Seen::Supply { source, of, any } => self.supply(source, &of, any, false),
+        }
     }
 
-    pub(super) fn remove(&mut self, turn: Turn, tried: Option<Instant>) {
-        match tried {
-            None => drop(self.fresh.remove(&turn)),
-            Some(tried) => {
-                self.by_last_try.remove(&(tried, turn));
-                self.tried.remove(&turn);
+    /// Takes in news of Subscribers and of the Lease.
+    pub fn apply(&mut self, update: Update<W::Route>, now: Now) {
+        self.schedule.clock.set(now);
+        match update {
+            Update::Open { of, version, route, limits, lifetime, longest_wait } => {
+                let no = self.lane_no(&of);
+                self.missing.remove(&of);
+                self.keep_to_version(no, Some(version), Lifetime::Known(span(lifetime)));
+                self.open(no, route, limits, longest_wait);
+            }
+            Update::Closed { of, gate: Gate::SubscriberNotFound, .. } => {
+                let (no, today) = (self.lane_no(&of), self.schedule.clock.today());
+                self.missing.insert(of, today);
+                self.keep_to_version(no, None, Lifetime::Missing(today));
+                self.close(no, Gate::SubscriberNotFound);
+            }
+            Update::Closed { of, version, gate, lifetime } => {
+                let no = self.lane_no(&of);
+                self.missing.remove(&of);
+                let lifetime = lifetime.map_or(Lifetime::Unknown, |lifetime| Lifetime::Known(span(lifetime)));
+                self.keep_to_version(no, version, lifetime);
+                self.close(no, gate);
+            }
+            Update::Paused { of, until } => {
+                let no = self.lane_no(&of);
+                self.pause(no, until);
+            }
+            Update::Reset { of } => {
+                if let Some(no) = self.schedule.lanes.find(&of) {
+                    self.schedule.lanes.get_mut(no).into_iter().for_each(|lane| lane.reset());
+                    self.schedule.lanes.touch(no);
+                }
+            }
+            Update::Listed(namespace) => self.subscribers_are_known(namespace.as_deref()),
+            Update::Owned(term) => {
+                if term.is_some_and(|term| term.contested && self.term.is_none_or(|old| old.epoch != term.epoch)) {
+                    self.scopes.contest();
+                }
+                self.term = term;
             }
         }
     }
 
-    /// The one that stands first.
-    pub(super) fn first(&self) -> Option<&Id> {
-        self.from(Turn::MIN).map(|(_, id)| id)
-    }
-
-    /// The one that was never tried, else the one that was tried longest ago; of equals the first.
-    pub(super) fn longest_untried(&self) -> Option<&Id> {
-        let tried = || self.tried.get(&self.by_last_try.first()?.1);
-        self.fresh.first_key_value().map(|(_, id)| id).or_else(tried)
-    }
-
-    /// The first one that stands at `turn` or behind it.
-    pub(super) fn from(&self, turn: Turn) -> Option<(Turn, &Id)> {
-        let firsts = [&self.fresh, &self.tried].map(|part| part.range(turn..).next());
-        firsts.into_iter().flatten().min_by_key(|(turn, _)| **turn).map(|(turn, id)| (*turn, id))
-    }
-
-    /// Those that were put back, in no order. Never more than were under way at once.
-    pub(super) fn put_back(&self) -> impl Iterator<Item = &Id> {
-        [&self.fresh, &self.tried].into_iter().flat_map(|part| part.range(..0).map(|(_, id)| id))
-    }
-
-    /// All of them, in order.
-    pub(super) fn ids(&self) -> Vec<Id> {
-        let mut ids: Vec<_> = self.fresh.iter().chain(&self.tried).collect();
-        ids.sort_unstable_by_key(|(turn, _)| **turn);
-        ids.into_iter().map(|(_, id)| id.clone()).collect()
-    }
-
-    pub(super) fn len(&self) -> usize {
-        self.fresh.len() + self.tried.len()
-    }
-
-    fn insert(&mut self, turn: Turn, id: Id, tried: Option<Instant>) -> Turn {
-        match tried {
-            None => drop(self.fresh.insert(turn, id)),
-            Some(tried) => {
-                self.by_last_try.insert((tried, turn));
-                self.tried.insert(turn, id);
+    /// Takes in what came of an action. What is not known any more is ignored, so a late report does no harm.
+    pub fn finish(&mut self, done: Done<W>, now: Now) {
+        self.schedule.clock.set(now);
+        match done {
+            Done::Loaded { ticket, loaded } => self.loaded(&ticket, loaded),
+            Done::Answered { ticket, answered } => self.answered(&ticket, answered),
+            Done::Written { ticket, written } => {
+                if let Some(no) = self.schedule.entries.find(&ticket.id) {
+                    self.written(no, written);
+                } else if !matches!(written, Written::Noted) {
+                    self.expiring.remove(&ticket.id);
+                }
+            }
+            Done::Pulled { source, of, entries, more } => {
+                entries.into_iter().for_each(|entry| self.present(entry));
+                self.supply(source, &of, more, true);
             }
         }
-        turn
+    }
+
+    /// What to do now. An event that is loaded or sent is in flight until its outcome is written.
+    pub fn next(&mut self, now: Now) -> Option<Action<W>> {
+        self.schedule.clock.set(now);
+        if let Some(action) = self.ready().or_else(|| self.progress()) {
+            return Some(action);
+        }
+        if self.is_draining || self.term.is_none() {
+            return None;
+        }
+        let action = self.pull().or_else(|| self.start()).or_else(|| self.expire()).or_else(|| self.explain());
+        // What was given back meanwhile.
+        action.or_else(|| self.ready())
+    }
+
+    /// From now on nothing is sent: what is in flight ends and is written, what was pulled is given back.
+    pub fn drain(&mut self) {
+        self.is_draining = true;
+        self.schedule.flights.revoke_all();
+        let pulled: Vec<_> = self
+            .schedule
+            .entries
+            .iter()
+            .filter(|(_, record)| record.pulled && record.event == 0)
+            .map(|(no, _)| no)
+            .collect();
+        pulled.into_iter().for_each(|no| self.give_back(no));
+    }
+
+    /// When to call [`Self::next`] again, after it returned None, if nothing is handed in before.
+    pub fn wake_at(&self) -> Option<Instant> {
+        let progress = self.batches.values().filter_map(Batch::progress_at).min();
+        if self.is_draining || self.term.is_none() {
+            return progress;
+        }
+        let expire = self.schedule.expires_at().filter(|_| self.expiring.len() < EXPIRIES);
+        [self.schedule.wake_at(), expire, progress].into_iter().flatten().min()
+    }
+
+    /// How the events stand of those Subscribers where that changed since the last call.
+    pub fn changed(&mut self, now: Now) -> Vec<(SubscriberKey, LaneSnapshot)> {
+        self.schedule.clock.set(now);
+        let (changed, schedule, scopes) = (self.schedule.take_changed(), &self.schedule, &self.scopes);
+        // Before the first listing it is not known how many there are.
+        let is_known = |key: &SubscriberKey| scopes.of(&key.namespace).is_some_and(|scope| scope.synced);
+        let snapshot = |key: &SubscriberKey| schedule.lanes.by_key(key).and_then(|lane| lane.snapshot(schedule.now()));
+        self.snapshots.news(changed, is_known, snapshot)
+    }
+
+    /// How many entries are unfinished.
+    pub fn len(&self) -> usize {
+        self.schedule.entries.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Whether every unfinished entry is known, as far as the sources let it be.
+    pub fn is_listed(&self) -> bool {
+        self.scopes.are_synced()
+    }
+
+    /// How many events are in flight.
+    pub fn in_flight(&self) -> usize {
+        self.schedule.in_flight().0
+    }
+
+    /// What the events in flight are charged, in bytes.
+    pub fn bytes_in_flight(&self) -> usize {
+        self.schedule.in_flight().1
+    }
+
+    /// What holds all events of a Subscriber now (None: at most caps and rate).
+    pub fn gate(&self, of: &SubscriberKey) -> Option<Gate> {
+        if self.term.is_none() {
+            return Some(Gate::NotOwned);
+        }
+        self.schedule.lanes.by_key(of).map_or(Some(Gate::SubscriberNotFound), |lane| lane.gate(self.schedule.now()))
+    }
+}
+
+// What sources show.
+impl<W: Work> Queue<W> {
+    /// New, moved by another writer, or old news.
+    fn present(&mut self, mut seen: Entry<W>) {
+        if self.tombstones.holds_back(&seen.id, seen.version, self.listing) {
+            return;
+        }
+        let item = seen.item.take();
+        let (no, news) = match self.schedule.entries.find(&seen.id) {
+            Some(no) => (no, self.news_of(no, &seen)),
+            None => (self.insert(&seen), News::Moved),
+        };
+        if news == News::Old {
+            return;
+        }
+        // The next outcome is written over this one's status, so an older item will not do.
+        self.take_item(no);
+        if seen.cancelled {
+            return self.cancel(no, &seen);
+        }
+        self.keep_item(no, item, seen.bytes);
+        if news == News::Unmoved {
+            return;
+        }
+        if self.expiring.contains(&seen.id) {
+            return self.schedule.set_aside(no);
+        }
+        if news == News::Replayed {
+            // The replay took its reason away: it is explained once more.
+            self.schedule.set_aside(no);
+        }
+        let due = self.due(&seen);
+        for event in self.schedule.events(no) {
+            self.schedule.add(event, due, seen.explained);
+        }
+        self.schedule.file(no);
+    }
+
+    /// What `seen` says of an entry that is known; from now on it counts.
+    fn news_of(&mut self, no: No, seen: &Entry<W>) -> News {
+        let Some(record) = self.schedule.entries.get_mut(no) else { return News::Old };
+        record.listing = self.listing;
+        // It came back after it had left, whatever this process has read or written meanwhile.
+        if self.leaving.get(&no).is_some_and(|left| *left == u64::MAX || *left <= seen.version) {
+            self.leaving.remove(&no);
+        }
+        if seen.version <= record.version {
+            return News::Old;
+        }
+        let is_replayed = record.began != seconds(seen.began);
+        match self.take_over(no, seen) {
+            _ if is_replayed => News::Replayed,
+            true => News::Moved,
+            // A label, an annotation, or why it waits.
+            false => News::Unmoved,
+        }
+    }
+
+    /// Takes in an entry that is not known.
+    fn insert(&mut self, seen: &Entry<W>) -> No {
+        let lane = self.lane_no(&seen.of);
+        let began = seconds(seen.began);
+        let record = |event| Record {
+            id: seen.id,
+            name: seen.name.clone(),
+            version: seen.version,
+            tried: 0,
+            at: 0,
+            turn: FIRST,
+            lane,
+            began,
+            expires: seen.lifetime.map_or(NEVER, |lifetime| began.saturating_add(span(lifetime))),
+            next: seen.next.map_or(0, seconds),
+            attempts: seen.attempts,
+            bytes: u32::try_from(seen.bytes).unwrap_or(u32::MAX),
+            listing: self.listing,
+            event,
+            place: Place::Aside,
+            explained: Explained::none_of(event),
+            filed: false,
+            pulled: seen.pulled,
+        };
+        let no = self.schedule.insert(seen.events, record);
+        if seen.events > 1 {
+            self.batches.insert(no, Batch::new(seen.events));
+        }
+        no
+    }
+
+    /// What `seen` says counts from now on. Returns whether that moves the entry.
+    fn take_over(&mut self, no: No, seen: &Entry<W>) -> bool {
+        self.schedule.record(no, seen.version, seen.attempts, seconds(seen.began), seen.next.map_or(0, seconds))
+    }
+
+    /// It is being deleted. What is under way is its last: when that has ended, the entry is forgotten.
+    fn cancel(&mut self, no: No, seen: &Entry<W>) {
+        self.revoke(no);
+        self.schedule.set_aside(no);
+        if self.schedule.is_busy(no) || self.expiring.contains(&seen.id) {
+            self.leaving.insert(no, seen.version);
+        }
+    }
+
+    /// Finished, or deleted.
+    fn absent(&mut self, id: &W::Id, version: u64) {
+        self.tombstones.seen_absent(id, version);
+        let Some(no) = self.schedule.entries.find(id) else { return };
+        if self.schedule.is_busy(no) {
+            self.revoke(no);
+            self.schedule.set_aside(no);
+            self.leaving.insert(no, version);
+        } else if self.schedule.entries.get(no).is_some_and(|record| record.version <= version) {
+            self.forget(no);
+        }
+    }
+
+    /// What the listing did not show is gone.
+    fn list_ends(&mut self, scope: ScopeId) {
+        let now = self.schedule.now();
+        let Some(scope) = self.scopes.get_mut(scope) else { return };
+        scope.is_listed(now);
+        let (begun, namespace) = (scope.listing, scope.namespace.clone());
+        self.tombstones.end_listing(begun, namespace.as_deref());
+        for no in self.schedule.unseen_since(begun, namespace.as_deref()) {
+            if self.schedule.is_busy(no) {
+                self.leaving.insert(no, u64::MAX);
+            } else {
+                self.forget(no);
+            }
+        }
+    }
+
+    /// When the next attempt is due (None: now). A time written by a wrong clock is not trusted past the longest wait.
+    fn due(&self, seen: &Entry<W>) -> Option<Instant> {
+        let wait = seen.next?.duration_since(self.schedule.clock.wall()).ok()?;
+        let open = self.schedule.lanes.by_key(&seen.of).filter(|lane| lane.closed().is_none());
+        let longest = open.and_then(|lane| lane.longest_wait).unwrap_or(LONGEST_WAIT);
+        (!wait.is_zero()).then(|| self.schedule.now() + wait.min(longest))
+    }
+
+    /// A source has, or has not, more entries for a Subscriber; `is_answer`: a pull ended.
+    fn supply(&mut self, source: SourceId, of: &SubscriberKey, any: bool, is_answer: bool) {
+        let no = self.lane_no(of);
+        let Some(lane) = self.schedule.lanes.get_mut(no) else { return };
+        match lane.supplies.iter_mut().find(|supply| supply.source == source) {
+            Some(supply) => (supply.any, supply.is_open) = (any, supply.is_open && !is_answer),
+            None => lane.supplies.push(Supply { source, any, is_open: false }),
+        }
+        self.schedule.lanes.touch(no);
+    }
+}
+
+// What Subscribers say.
+impl<W: Work> Queue<W> {
+    /// The lane of a Subscriber; a new one if it is not known.
+    fn lane_no(&mut self, key: &SubscriberKey) -> LaneNo {
+        if let Some(no) = self.schedule.lanes.find(key) {
+            return no;
+        }
+        let no = self.schedule.lanes.insert(key.clone());
+        let known = self.scopes.of(&key.namespace).and_then(|scope| scope.subscribers_since);
+        let missing = self.missing.since(key).or(known);
+        if let Some(lane) = self.schedule.lanes.get_mut(no) {
+            match missing {
+                Some(since) => lane.lifetime = Lifetime::Missing(since),
+                // Whether there is such a Subscriber is not known yet.
+                None => lane.close(Gate::SubscriberNotReady),
+            }
+        }
+        no
+    }
+
+    /// The lane is that of this version from now on: flights by another one do not send any more.
+    fn keep_to_version(&mut self, no: LaneNo, version: Option<SpecVersion>, lifetime: Lifetime) {
+        let Some(lane) = self.schedule.lanes.get_mut(no) else { return };
+        lane.gone.take_if(|gone| version.as_ref() != Some(gone));
+        self.schedule.flights.revoke_lane(no, version.as_ref());
+        (lane.version, lane.lifetime) = (version, lifetime);
+        self.schedule.lanes.touch(no);
+    }
+
+    /// The lane opens, unless its webhook answered 410 to this version.
+    fn open(&mut self, no: LaneNo, route: W::Route, limits: Limits, longest_wait: Duration) {
+        let Some(lane) = self.schedule.lanes.get_mut(no) else { return };
+        if lane.gone.is_some() {
+            return self.close(no, Gate::EndpointGone);
+        }
+        lane.open(route, limits);
+        let before = lane.longest_wait.replace(longest_wait);
+        if before.is_none_or(|before| longest_wait < before) {
+            self.schedule.shorten_waits(no, longest_wait);
+        }
+        self.schedule.lanes.touch(no);
+    }
+
+    /// Nothing of the lane is sent until it is opened.
+    fn close(&mut self, no: LaneNo, gate: Gate) {
+        self.schedule.lanes.get_mut(no).into_iter().for_each(|lane| lane.close(gate));
+        self.schedule.flights.revoke_lane(no, None);
+        self.schedule.lanes.touch(no);
+    }
+
+    fn pause(&mut self, no: LaneNo, until: Instant) {
+        self.schedule.lanes.get_mut(no).into_iter().for_each(|lane| lane.pause(until));
+        if until > self.schedule.now() {
+            self.schedule.flights.revoke_lane(no, None);
+        }
+        self.schedule.lanes.touch(no);
+    }
+
+    /// An entry that names a Subscriber of this namespace (None: of any) that was not listed names a missing Subscriber.
+    fn subscribers_are_known(&mut self, namespace: Option<&str>) {
+        let today = self.schedule.clock.today();
+        self.scopes.subscribers_are_known(namespace, today);
+        let lanes: Vec<_> = self.schedule.lanes.of_namespace(namespace).collect();
+        for no in lanes {
+            let Some(lane) = self.schedule.lanes.get_mut(no) else { continue };
+            if lane.version.is_none() && lane.lifetime == Lifetime::Unknown {
+                lane.lifetime = Lifetime::Missing(today);
+                self.close(no, Gate::SubscriberNotFound);
+            }
+        }
+    }
+}
+
+// What starts.
+impl<W: Work> Queue<W> {
+    /// The next action that waits for nothing. What was loaded before the drain is not sent after it.
+    fn ready(&mut self) -> Option<Action<W>> {
+        while let Some(action) = self.ready.pop_front() {
+            match action {
+                Action::Send(flight) if self.is_draining => {
+                    let event = self.schedule.flying(&flight.ticket);
+                    event.into_iter().for_each(|event| self.not_sent(event, None, NotSent::Held));
+                }
+                action => return Some(action),
+            }
+        }
+        None
+    }
+
+    /// The next attempt to start now.
+    fn start(&mut self) -> Option<Action<W>> {
+        while let Some((event, entry)) = self.schedule.start(self.term?) {
+            if self.schedule.ends(entry) <= self.schedule.clock.today() {
+                // It is not sent any more; that it expired is written when its turn comes, if that is still so.
+                self.schedule.put_off(event, self.schedule.now() + AFTER_EXPIRED);
+                self.schedule.file(entry);
+                continue;
+            }
+            let item = self.take_item(entry).filter(|_| !self.may_be_old(event) && !self.batches.contains_key(&entry));
+            let ticket = self.schedule.ticket(event)?;
+            return match item {
+                Some(item) => self.schedule.flights.sent(event, ticket, item).map(Action::Send),
+                None => Some(Action::Load(ticket)),
+            };
+        }
+        None
+    }
+
+    /// Whether what is known of an event may be old, so that it is loaded immediately before it is sent.
+    fn may_be_old(&self, event: No) -> bool {
+        let scope = self.schedule.lane_of(event).and_then(|lane| self.scopes.of(&lane.key.namespace));
+        self.term.is_some_and(|term| term.contested) || scope.is_some_and(|scope| scope.may_be_old(self.schedule.now()))
+    }
+
+    /// The next entry whose expiry is to be written.
+    fn expire(&mut self) -> Option<Action<W>> {
+        if self.expiring.len() >= EXPIRIES {
+            return None;
+        }
+        let no = self.schedule.expire()?;
+        let (item, ticket) = (self.take_item(no), self.schedule.ticket(no)?);
+        self.expiring.insert(ticket.id);
+        Some(Action::Write { ticket, item, content: Content::Expired })
+    }
+
+    /// The next entry that is to name the gate that holds it.
+    fn explain(&mut self) -> Option<Action<W>> {
+        let (event, gate) = self.schedule.explain()?;
+        Some(Action::Write { ticket: self.schedule.ticket(event)?, item: None, content: Content::Waiting(gate) })
+    }
+
+    /// The next pull: at most one at a time for each lane and source, while the gates are open.
+    fn pull(&mut self) -> Option<Action<W>> {
+        let most = self.schedule.bytes_of_lane();
+        while let Some(no) = self.schedule.take_thirsty() {
+            let now = self.schedule.now();
+            let lane = self.schedule.lanes.get_mut(no)?;
+            if lane.closed().is_some() || lane.pause_end(now).is_some() {
+                // What is in hand goes back to where it came from.
+                let idle: Vec<_> = lane.ages.iter().collect();
+                idle.into_iter().for_each(|entry| self.give_back(entry));
+                continue;
+            }
+            let want = Want { events: lane.wants(now), bytes: most.saturating_sub(lane.bytes) };
+            if want.events > 0
+                && let Some(supply) = lane.supplies.iter_mut().find(|supply| supply.any && !supply.is_open)
+            {
+                supply.is_open = true;
+                let (source, of) = (supply.source, lane.key.clone());
+                // Another source may have more.
+                self.schedule.lanes.touch(no);
+                return Some(Action::Pull { source, of, want });
+            }
+        }
+        None
+    }
+
+    /// Gives an entry back to its source, if it was pulled and is not busy.
+    fn give_back(&mut self, no: No) {
+        if self.schedule.is_busy(no) || !self.schedule.entries.get(no).is_some_and(|record| record.pulled) {
+            return;
+        }
+        let (ticket, item) = (self.schedule.ticket(no), self.take_item(no));
+        self.forget(no);
+        self.ready.extend(ticket.map(|ticket| Action::Write { ticket, item, content: Content::Returned }));
+    }
+}
+
+// What became of it.
+impl<W: Work> Queue<W> {
+    fn loaded(&mut self, ticket: &Ticket<W>, loaded: Loaded<W>) {
+        let Some(event) = self.schedule.flying(ticket) else { return };
+        match loaded {
+            Loaded::Item(item) if self.is_draining => self.not_sent(event, Some(item), NotSent::Held),
+            Loaded::Item(item) => {
+                let flight = self.schedule.flights.sent(event, ticket.clone(), item);
+                self.ready.extend(flight.map(Action::Send));
+            }
+            Loaded::Superseded(current) => self.ended(event, Written::Superseded(current)),
+            Loaded::Gone => self.ended(event, Written::Gone),
+            Loaded::Unread => self.ended(event, Written::Unread),
+        }
+    }
+
+    fn answered(&mut self, ticket: &Ticket<W>, answered: Answered<W>) {
+        let Some(event) = self.schedule.flying(ticket) else { return };
+        let (item, answer, again, signal) = match answered {
+            Answered::NotSent { item, why } => return self.not_sent(event, item, why),
+            Answered::Sent { item, answer, again, signal } => (item, answer, again, signal),
+        };
+        if let Some(signal) = signal {
+            self.signal(event, signal);
+        }
+        let Some(entry) = self.schedule.entry_of(event) else { return };
+        let Some(batch) = self.batches.get_mut(&entry) else {
+            let (ticket, content) = (ticket.clone(), Content::Outcome(vec![(0, answer)]));
+            return self.ready.push_back(Action::Write { ticket, item: Some(item), content });
+        };
+        // It is written with what comes of the other events.
+        let now = self.schedule.now();
+        batch.answer(ticket.event, answer, item, again.is_none(), now);
+        match again {
+            Some(wait) => self.schedule.retry(event, now + wait),
+            None => drop(self.schedule.leave_flight(event, true)),
+        }
+        if self.leaving.contains_key(&entry) && !self.schedule.is_busy(entry) {
+            self.forget(entry);
+        }
+        self.schedule.file(entry);
+    }
+
+    /// The next entry with several events whose outcomes are to be written.
+    fn progress(&mut self) -> Option<Action<W>> {
+        let is_due = |(no, batch): (&No, &Batch<W>)| {
+            let most = self.schedule.lane_of(*no).map_or(1, |lane| lane.max_in_flight);
+            let is_last = self.is_draining && !batch.is_empty();
+            (!self.schedule.is_written(*no) && (is_last || batch.is_due(most, self.schedule.now()))).then_some(*no)
+        };
+        let no = self.batches.iter().find_map(is_due)?;
+        let ticket = self.schedule.ticket(no)?;
+        self.schedule.set_writing(no, true);
+        let (answers, item) = self.batches.get_mut(&no)?.take();
+        Some(Action::Write { ticket, item, content: Content::Outcome(answers) })
+    }
+
+    /// What the answer to an event in flight says of its webhook. Of another version than the present one it says nothing.
+    fn signal(&mut self, event: No, signal: Signal) {
+        let Some(flight) = self.schedule.flights.get(event) else { return };
+        let (no, spec, now) = (flight.lane, flight.spec.clone(), self.schedule.now());
+        let era = flight.era;
+        let lane = self.schedule.lanes.get_mut(no).filter(|lane| spec.concerns(lane.version.as_ref()));
+        let Some(lane) = lane else { return };
+        match signal {
+            Signal::Health(health) => {
+                lane.breaker.report(health, era, now);
+                self.schedule.refresh(no);
+            }
+            Signal::Pause(wait) => self.pause(no, now + wait),
+            Signal::Gone => {
+                lane.gone = Some(spec);
+                self.close(no, Gate::EndpointGone);
+            }
+        }
+    }
+
+    /// Nothing was sent. Where that is the Subscriber's trouble, its lane closes until it was reconciled.
+    fn not_sent(&mut self, event: No, item: Option<Box<W::Item>>, why: NotSent) {
+        let (Some(entry), Some(flight)) = (self.schedule.entry_of(event), self.schedule.flights.get(event)) else {
+            return;
+        };
+        let (no, spec, version, now) = (flight.lane, flight.spec.clone(), flight.version, self.schedule.now());
+        if self.leaving.contains_key(&entry) {
+            return self.ended(event, Written::Gone);
+        }
+        match why {
+            NotSent::Held => self.schedule.put_off(event, now + AFTER_HELD),
+            NotSent::NoToken => self.schedule.put_back(event),
+            NotSent::EgressDenied => self.schedule.retry(event, now + AFTER_DENIED),
+        }
+        if let Some(record) = self.schedule.entries.get(entry).filter(|record| record.version == version) {
+            let bytes = record.bytes as usize;
+            self.keep_item(entry, item, bytes);
+        }
+        self.schedule.file(entry);
+        let is_open = |lane: &Lane<W::Route>| lane.closed().is_none() && spec.concerns(lane.version.as_ref());
+        if why != NotSent::Held && self.schedule.lanes.get(no).is_some_and(is_open) {
+            self.close(no, Gate::SubscriberNotReady);
+        }
+    }
+
+    fn written(&mut self, no: No, written: Written<W>) {
+        if matches!(written, Written::Noted) {
+            return;
+        }
+        if let Some(record) = self.schedule.entries.get(no) {
+            self.expiring.remove(&record.id);
+        }
+        self.schedule.set_writing(no, false);
+        self.ended(no, written);
+    }
+
+    /// An attempt, or the write of an expiry, is over.
+    fn ended(&mut self, event: No, written: Written<W>) {
+        let Some(no) = self.schedule.entry_of(event) else { return };
+        let has_left = self.leaving.contains_key(&no);
+        let is_newer =
+            |version| !has_left && self.schedule.entries.get(no).is_some_and(|record| record.version > version);
+        match written {
+            // The source showed a replay before this attempt reported that it finished.
+            Written::Finished { version, .. } if is_newer(version) => self.again(event, self.schedule.now()),
+            Written::Finished { version, out_of_sight } => self.finished(no, version, out_of_sight),
+            Written::Superseded(Current { entry, finished: true }) if !has_left && !is_newer(entry.version) => {
+                self.finished(no, entry.version, false);
+            }
+            Written::Gone => drop(self.forget(no)),
+            _ if has_left => drop(self.forget(no)),
+            Written::Retry { version, attempts, began, next, wait } => {
+                let is_newest = self.recorded(no, version, attempts, began, next);
+                self.again(event, self.schedule.now() + if is_newest { wait } else { Duration::ZERO });
+            }
+            Written::Unread => self.again_later(event, None, AFTER_UNREAD),
+            Written::Superseded(Current { entry, .. }) if entry.cancelled => drop(self.forget(no)),
+            Written::Superseded(Current { entry, .. }) => {
+                if self.schedule.entries.get(no).is_some_and(|record| record.version <= entry.version) {
+                    self.take_over(no, &entry);
+                    self.take_item(no);
+                }
+                self.again_later(event, self.due(&entry), AFTER_SUPERSEDED);
+            }
+            Written::Noted => {}
+        }
+    }
+
+    /// This process recorded an attempt: what the source shows up to it is old. False if the source has shown a replay since,
+    /// which began a new life.
+    fn recorded(&mut self, no: No, version: u64, attempts: u32, began: SystemTime, next: Option<SystemTime>) -> bool {
+        let Some(record) = self.schedule.entries.get(no) else { return true };
+        if record.version > version {
+            return record.attempts >= attempts;
+        }
+        self.schedule.record(no, version, attempts, seconds(began), next.map_or(0, seconds));
+        self.take_item(no);
+        true
+    }
+
+    /// Tries an event again at `due`; an entry with several events has them all in hand.
+    fn again(&mut self, event: No, due: Instant) {
+        if !self.batches.contains_key(&event) {
+            self.schedule.again(event, due);
+        }
+        if let Some(no) = self.schedule.entry_of(event) {
+            self.schedule.file(no);
+        }
+    }
+
+    /// The same after `wait` at the earliest, or at `due`. An entry that has expired by then is not looked at before.
+    fn again_later(&mut self, event: No, due: Option<Instant>, wait: Duration) {
+        let later = self.schedule.now() + wait;
+        let Some(no) = self.schedule.entry_of(event) else { return };
+        if self.schedule.ends(no) > self.schedule.clock.today().saturating_add(span(wait)) {
+            return self.again(event, due.unwrap_or(later));
+        }
+        self.schedule.again(event, later);
+        // It is filed when it is due.
+        self.schedule.hide(no);
+    }
+
+    /// This process finished the entry by writing `version`; `out_of_sight`: the source has nothing more to show of it.
+    fn finished(&mut self, no: No, version: u64, out_of_sight: bool) {
+        let has_shown = self.leaving.get(&no).is_some_and(|left| *left >= version);
+        let Some((record, namespace)) = self.forget(no) else { return };
+        if !out_of_sight && !has_shown {
+            self.tombstones.insert(record.id, namespace, version, self.listing);
+        }
+    }
+
+    /// Drops all that is known of an entry.
+    fn forget(&mut self, no: No) -> Option<(Record<W>, Arc<str>)> {
+        self.take_item(no);
+        self.leaving.remove(&no);
+        self.batches.remove(&no);
+        self.schedule.remove(no)
+    }
+
+    /// Keeps the item of an untried entry with one event, if there is room.
+    fn keep_item(&mut self, no: No, item: Option<Box<W::Item>>, bytes: usize) {
+        let is_untried = self.schedule.entries.get(no).is_some_and(|record| record.attempts == 0);
+        if let (Some(item), Some(lane)) = (item, self.schedule.lane_of(no).filter(|_| is_untried)) {
+            self.kept.keep(no, &lane.key, item, bytes);
+        }
+    }
+
+    fn take_item(&mut self, no: No) -> Option<Box<W::Item>> {
+        self.kept.take(no, &self.schedule.lane_of(no)?.key)
+    }
+
+    /// What is in flight of an entry and was not sent yet is not sent.
+    fn revoke(&self, no: No) {
+        let flights = self.schedule.events(no).into_iter().filter_map(|event| self.schedule.flights.get(event));
+        flights.for_each(|flight| flight.permit.revoke());
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use std::time::Duration;
-
-    use super::*;
-
-    #[test]
-    fn it_is_first_in_first_out_but_what_is_put_back_stands_first() {
-        let (mut queue, now) = (Queue::default(), Some(Instant::now()));
-        queue.push_back('a', None);
-        let removed = queue.push_back('b', now);
-        queue.push_back('c', now);
-        queue.push_front('d', now);
-        queue.push_front('e', None);
-        queue.remove(removed, now);
-        assert_eq!(queue.ids(), ['e', 'd', 'a', 'c']);
-        assert_eq!(queue.first(), Some(&'e'));
-        assert_eq!(queue.put_back().collect::<Vec<_>>(), [&'e', &'d']);
-        assert_eq!(queue.from(0), Some((0, &'a')));
-        assert_eq!(queue.len(), 4);
-    }
-
-    #[test]
-    fn a_probe_takes_the_never_tried_first_then_the_one_tried_longest_ago_then_the_one_that_stands_first() {
-        let (mut queue, now) = (Queue::default(), Instant::now());
-        let earlier = now - Duration::from_secs(1);
-        let ids = [('a', Some(now)), ('b', Some(earlier)), ('c', Some(earlier)), ('d', None), ('e', None)];
-        let mut turns: Vec<_> = ids.map(|(id, tried)| (id, queue.push_back(id, tried), tried)).into();
-        let mut probes = Vec::new();
-        while let Some(&probe) = queue.longest_untried() {
-            let (_, turn, tried) = turns.remove(turns.iter().position(|(id, ..)| *id == probe).unwrap());
-            queue.remove(turn, tried);
-            probes.push(probe);
-        }
-        assert_eq!(probes, ['d', 'e', 'b', 'c', 'a']);
-    }
-}
+mod harness;
+#[cfg(test)]
+mod properties;
+#[cfg(test)]
+mod tests;

@@ -8,7 +8,7 @@ const MINUTE: Duration = Duration::from_secs(60);
 ///
 /// What started is remembered without a limit too, so that one that is set later counts from the latest start.
 #[derive(Debug, Default)]
-pub(super) struct Rate {
+pub(crate) struct Rate {
     spacing: Option<Duration>,
     /// The latest start that is certain.
     latest: Option<Instant>,
@@ -18,31 +18,31 @@ pub(super) struct Rate {
 
 impl Rate {
     /// At most `per_minute` from now on; 0 is taken for 1.
-    pub(super) fn limit(&mut self, per_minute: Option<u32>) {
+    pub(crate) fn limit(&mut self, per_minute: Option<u32>) {
         // Rounded up: rounded down, the last start of a minute would fall into it once too often.
         let spacing = |rate: u32| Duration::from_nanos((MINUTE.as_nanos() as u64).div_ceil(rate.max(1).into()));
         self.spacing = per_minute.map(spacing);
     }
 
     /// The next start is not before this (None: at once).
-    pub(super) fn next(&self) -> Option<Instant> {
+    pub(crate) fn next(&self) -> Option<Instant> {
         let latest = self.latest.max(self.under_way.last().copied());
         Some(latest? + self.spacing?)
     }
 
     /// One starts.
-    pub(super) fn start(&mut self, now: Instant) {
+    pub(crate) fn start(&mut self, now: Instant) {
         self.under_way.push(now);
     }
 
     /// The one that started at `began` ended: it counts.
-    pub(super) fn ended(&mut self, began: Instant) {
+    pub(crate) fn ended(&mut self, began: Instant) {
         self.give_back(began);
         self.latest = self.latest.max(Some(began));
     }
 
     /// The one that started at `began` did not start after all.
-    pub(super) fn give_back(&mut self, began: Instant) {
+    pub(crate) fn give_back(&mut self, began: Instant) {
         if let Some(found) = self.under_way.iter().rposition(|start| *start == began) {
             self.under_way.remove(found);
         }

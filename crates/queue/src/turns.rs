@@ -5,12 +5,11 @@ use std::{
     sync::Arc,
 };
 
-/// A lane, by a number that is never used again.
-pub(super) type LaneNo = u64;
+use crate::numbers::LaneNo;
 
 /// What all attempts under way share: slots, or bytes.
 #[derive(Debug)]
-pub(super) struct Pool {
+pub(crate) struct Pool {
     capacity: usize,
     used: usize,
 }
@@ -58,7 +57,7 @@ impl Pool {
 ///
 /// A lane is entered when it may have something to start; whether it really has is looked at when its turn comes.
 #[derive(Debug)]
-pub(super) struct Turns {
+pub(crate) struct Turns {
     namespaces: HashMap<Arc<str>, Namespace>,
     /// Namespaces with a lane in their round that may have room for an attempt.
     order: VecDeque<Arc<str>>,
@@ -79,39 +78,39 @@ struct Namespace {
 
 impl Turns {
     /// At most `slots` attempts at once, of events of `bytes` together.
-    pub(super) fn new(slots: usize, bytes: usize) -> Self {
+    pub(crate) fn new(slots: usize, bytes: usize) -> Self {
         let (namespaces, order, held) = Default::default();
         Self { namespaces, order, held, slots: Pool::new(slots), bytes: Pool::new(bytes) }
     }
 
     /// How many attempts are under way.
-    pub(super) fn in_flight(&self) -> usize {
+    pub(crate) fn in_flight(&self) -> usize {
         self.slots.used
     }
 
     /// The bytes of the events under way, as far as they are charged.
-    pub(super) fn bytes_in_flight(&self) -> usize {
+    pub(crate) fn bytes_in_flight(&self) -> usize {
         self.bytes.used
     }
 
     /// The most slots of one lane.
-    pub(super) fn slots_of_lane(&self) -> usize {
+    pub(crate) fn slots_of_lane(&self) -> usize {
         self.slots.share_of_lane()
     }
 
     /// The most bytes of one lane. An event that is larger is charged this much: it goes alone.
-    pub(super) fn bytes_of_lane(&self) -> usize {
+    pub(crate) fn bytes_of_lane(&self) -> usize {
         self.bytes.share_of_lane()
     }
 
     /// The lane waits for its turn. It must not wait already.
-    pub(super) fn enter(&mut self, name: &Arc<str>, lane: LaneNo) {
+    pub(crate) fn enter(&mut self, name: &Arc<str>, lane: LaneNo) {
         self.namespaces.entry(name.clone()).or_default().round.push_back(lane);
         self.line_up(name);
     }
 
     /// The lane whose turn it is; it leaves the round. The turn remains its namespace's until [`Self::started`].
-    pub(super) fn take(&mut self) -> Option<LaneNo> {
+    pub(crate) fn take(&mut self) -> Option<LaneNo> {
         loop {
             let active = self.namespaces.len();
             let namespace = self.namespaces.get_mut(self.order.front()?);
@@ -133,7 +132,7 @@ impl Turns {
 
     /// Whether the lane just taken may start an event of this size now. If not, it stands first in its namespace's round
     /// again, and its namespace waits: what is large does not wait for ever behind what is small.
-    pub(super) fn admit(&mut self, lane: LaneNo, bytes: usize) -> bool {
+    pub(crate) fn admit(&mut self, lane: LaneNo, bytes: usize) -> bool {
         let active = self.namespaces.len();
         let Some(namespace) = self.order.front().and_then(|name| self.namespaces.get_mut(name)) else { return false };
         let admitted = self.bytes.admits(namespace.bytes, bytes, active) == Admission::Admitted;
@@ -145,7 +144,7 @@ impl Turns {
     }
 
     /// The lane just taken starts an attempt at an event of this size: the next namespace has the turn.
-    pub(super) fn started(&mut self, bytes: usize) {
+    pub(crate) fn started(&mut self, bytes: usize) {
         self.slots.used += 1;
         self.bytes.used += bytes;
         if let Some(name) = self.leave() {
@@ -157,7 +156,7 @@ impl Turns {
     }
 
     /// An attempt of this namespace, at an event of this size, is no longer under way.
-    pub(super) fn ended(&mut self, name: &Arc<str>, bytes: usize) {
+    pub(crate) fn ended(&mut self, name: &Arc<str>, bytes: usize) {
         self.slots.used = self.slots.used.saturating_sub(1);
         self.bytes.used = self.bytes.used.saturating_sub(bytes);
         if let Some(namespace) = self.namespaces.get_mut(name) {
@@ -169,7 +168,7 @@ impl Turns {
     }
 
     /// Lanes or shares changed: namespaces that were held have their turn first.
-    pub(super) fn look_again(&mut self) {
+    pub(crate) fn look_again(&mut self) {
         while let Some(name) = self.held.pop_back() {
             self.order.push_front(name);
         }

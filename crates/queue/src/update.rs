@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::{Gate, Limits, SpecVersion, SubscriberKey};
+use crate::{Gate, SpecVersion, SubscriberKey};
 
 /// News of one Subscriber, or of all. `R` is a route: where the events of a Subscriber go.
 #[derive(Clone, Debug)]
@@ -53,6 +53,15 @@ pub enum Update<R> {
     Listed(Option<Arc<str>>),
     /// This process may, or (None) may not, act for the Subscribers.
     Owned(Option<Term>),
+}
+
+/// What one Subscriber allows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// How many attempts may be under way at once; 0 is taken for 1, and the queue may allow less.
+    pub max_in_flight: usize,
+    /// How many attempts may start in any 60 seconds, evenly spaced (None: any number); 0 is taken for 1.
+    pub rate_per_minute: Option<u32>,
 }
 
 /// A time in which this process acts for Subscribers.

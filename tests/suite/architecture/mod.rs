@@ -18,18 +18,7 @@ pub use self::graph::files;
 use self::graph::{Crate, Module, circles};
 
 /// What still goes against the rules below while the move to them is under way. The list is exact: it only gets shorter.
-const UNDER_WAY: &[&str] = &[
-    "a circle in engine",
-    "a circle in queue",
-    "a circle in subscribers",
-    "engine names kube",
-    "engine → cluster",
-    "engine → notifications",
-    "Lane has methods in several files of queue",
-    "Notifications has methods in several files of engine",
-    "Scheduler has methods in several files of queue",
-    "Subscribers has methods in several files of subscribers",
-];
+const UNDER_WAY: &[&str] = &["a circle in subscribers", "Subscribers has methods in several files of subscribers"];
 
 /// Each room of `src/`, and the rooms, or files, that it may import.
 const ROOMS: &[(&str, &[&str])] = &[
@@ -86,7 +75,13 @@ const WAYS_OUT: (&[&str], &[&str]) = (
 const NOT_IN_THE_QUEUE: [&str; 4] = ["async", "await", "Instant::now", "SystemTime::now"];
 
 /// 400 lines before the tests are a smell, not a law. Each of these files is longer for a reason.
-const LONG_FILES: &[(&str, &str)] = &[];
+const LONG_FILES: &[(&str, &str)] = &[
+    (
+        "crates/queue/src/queue.rs",
+        "one type: what a source, a Subscriber or an action says changes entries, lanes and expiries together",
+    ),
+    ("crates/queue/src/schedule.rs", "one type: each move of an event is between orders that only it may touch"),
+];
 const LINES_OF_A_FILE: usize = 400;
 
 /// The assembly of the operator is read from top to bottom, so its functions stay short.

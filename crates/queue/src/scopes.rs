@@ -2,10 +2,11 @@
 
 use std::{
     collections::HashMap,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
-use k8s_openapi::jiff::Timestamp;
+use crate::{clock::Seconds, work::ScopeId};
 
 /// A list that takes longer than this may show what is gone or finished by now.
 const LONG_LIST: Duration = Duration::from_secs(30);
@@ -14,53 +15,55 @@ const LONG_LIST: Duration = Duration::from_secs(30);
 const CATCH_UP: Duration = Duration::from_secs(60);
 
 /// One watch: of a namespace, or of all.
-pub(super) struct Scope {
-    pub(super) namespace: Option<String>,
+#[derive(Debug)]
+pub(crate) struct Scope {
+    pub(crate) namespace: Option<Arc<str>>,
     /// The number of its listing under way, and since when it is.
-    pub(super) listing: u64,
-    pub(super) listing_since: Option<Instant>,
+    pub(crate) listing: u32,
+    listing_since: Option<Instant>,
     /// Its first listing is complete.
-    pub(super) synced: bool,
+    pub(crate) synced: bool,
     /// The API server does not let this operator list it, or there is no such namespace.
-    pub(super) is_refused: bool,
+    pub(crate) is_refused: bool,
     /// Since when all of its Subscribers are known (None: they are not yet).
-    pub(super) subscribers_since: Option<Timestamp>,
+    pub(crate) subscribers_since: Option<Seconds>,
     /// Until when the watch may not have shown yet what changed during the listing.
-    pub(super) catches_up_until: Option<Instant>,
+    pub(crate) catches_up_until: Option<Instant>,
     /// A leader before may still write outcomes that its first listing does not show.
     is_contested: bool,
 }
 
 impl Scope {
     /// Whether what was listed may be old, so that each Notification is read again immediately before it is sent.
-    pub(super) fn may_be_old(&self, now: Instant) -> bool {
+    pub(crate) fn may_be_old(&self, now: Instant) -> bool {
         (self.is_contested && !self.synced)
             || self.listing_since.is_some_and(|since| now.saturating_duration_since(since) > LONG_LIST)
             || self.catches_up_until.is_some_and(|until| now < until)
     }
 
     /// The listing is complete. Where it may be old, the watch has yet to show what changed meanwhile.
-    pub(super) fn is_listed(&mut self, now: Instant) {
+    pub(crate) fn is_listed(&mut self, now: Instant) {
         self.catches_up_until = self.may_be_old(now).then(|| now + CATCH_UP);
         (self.synced, self.is_refused, self.listing_since) = (true, false, None);
     }
 
     /// The watch failed: it has not caught up.
-    pub(super) fn failed(&mut self, now: Instant) {
+    pub(crate) fn failed(&mut self, now: Instant) {
         self.catches_up_until = self.catches_up_until.filter(|until| now < *until).map(|_| now + CATCH_UP);
     }
 }
 
 /// All scopes.
-pub(super) struct Scopes {
+#[derive(Debug)]
+pub(crate) struct Scopes {
     list: Vec<Scope>,
-    by_namespace: HashMap<Box<str>, usize>,
+    by_namespace: HashMap<Arc<str>, usize>,
 }
 
 impl Scopes {
     /// One for each namespace (None: of all).
-    pub(super) fn new(namespaces: &[Option<String>], is_contested: bool) -> Self {
-        let scope = |namespace: &Option<String>| Scope {
+    pub(crate) fn new(namespaces: Vec<Option<Arc<str>>>) -> Self {
+        let scope = |namespace: &Option<Arc<str>>| Scope {
             namespace: namespace.clone(),
             listing: 0,
             listing_since: None,
@@ -68,33 +71,52 @@ impl Scopes {
             is_refused: false,
             subscribers_since: None,
             catches_up_until: None,
-            is_contested,
+            is_contested: false,
         };
         let numbered = namespaces.iter().enumerate();
-        let by_namespace = numbered.filter_map(|(n, namespace)| Some((namespace.as_deref()?.into(), n))).collect();
+        let by_namespace = numbered.filter_map(|(n, namespace)| Some((namespace.clone()?, n))).collect();
         Self { list: namespaces.iter().map(scope).collect(), by_namespace }
     }
 
-    /// The scope of this number.
-    pub(super) fn numbered(&mut self, number: usize) -> Option<&mut Scope> {
-        self.list.get_mut(number)
+    pub(crate) fn get_mut(&mut self, scope: ScopeId) -> Option<&mut Scope> {
+        self.list.get_mut(scope.0)
     }
 
     /// The scope in which a namespace is watched.
-    pub(super) fn of(&self, namespace: &str) -> Option<&Scope> {
+    pub(crate) fn of(&self, namespace: &str) -> Option<&Scope> {
         self.list.get(self.by_namespace.get(namespace).copied().unwrap_or_default())
     }
 
     /// The Subscribers of this scope (None: of all namespaces) are known.
-    pub(super) fn subscribers_are_known(&mut self, namespace: Option<&str>, now: Timestamp) {
+    pub(crate) fn subscribers_are_known(&mut self, namespace: Option<&str>, now: Seconds) {
         let number = namespace.map_or(Some(0), |namespace| self.by_namespace.get(namespace).copied());
         if let Some(scope) = number.and_then(|number| self.list.get_mut(number)) {
             scope.subscribers_since.get_or_insert(now);
         }
     }
 
+    /// A listing of this number begins.
+    pub(crate) fn begin(&mut self, scope: ScopeId, listing: u32, now: Instant) {
+        if let Some(scope) = self.list.get_mut(scope.0) {
+            (scope.listing, scope.listing_since) = (listing, Some(now));
+        }
+    }
+
+    /// A listing, or the watch that follows it, broke off; perhaps it was refused.
+    pub(crate) fn failed(&mut self, scope: ScopeId, is_refused: bool, now: Instant) {
+        if let Some(scope) = self.list.get_mut(scope.0) {
+            scope.failed(now);
+            scope.is_refused |= is_refused;
+        }
+    }
+
+    /// Another process acted until a moment ago: what is listed first may be old.
+    pub(crate) fn contest(&mut self) {
+        self.list.iter_mut().filter(|scope| !scope.synced).for_each(|scope| scope.is_contested = true);
+    }
+
     /// Whether every Notification is known, as far as the API server lets it be.
-    pub(super) fn are_synced(&self) -> bool {
+    pub(crate) fn are_synced(&self) -> bool {
         self.list.iter().all(|scope| scope.synced || scope.is_refused)
     }
 }
@@ -105,24 +127,25 @@ mod tests {
 
     #[test]
     fn a_refused_namespace_keeps_no_other_waiting_and_each_is_found_by_its_name() {
-        let mut scopes = Scopes::new(&[Some("a".into()), Some("b".into())], false);
+        let mut scopes = Scopes::new(vec![Some("a".into()), Some("b".into())]);
         scopes.list[1].synced = true;
         assert!(!scopes.are_synced());
         scopes.list[0].is_refused = true;
         assert!(scopes.are_synced());
-        scopes.subscribers_are_known(Some("b"), Timestamp::UNIX_EPOCH);
+        scopes.subscribers_are_known(Some("b"), 1);
         assert!(
             scopes.of("b").unwrap().subscribers_since.is_some() && scopes.of("a").unwrap().subscribers_since.is_none()
         );
-        let mut all = Scopes::new(&[None], false);
-        all.subscribers_are_known(None, Timestamp::UNIX_EPOCH);
+        let mut all = Scopes::new(vec![None]);
+        all.subscribers_are_known(None, 1);
         assert!(all.of("any").unwrap().subscribers_since.is_some());
     }
 
     #[test]
     fn what_a_long_listing_or_one_under_a_contested_lease_showed_is_read_again() {
         let now = Instant::now();
-        let mut scopes = Scopes::new(&[None], true);
+        let mut scopes = Scopes::new(vec![None]);
+        scopes.contest();
         assert!(scopes.of("a").unwrap().may_be_old(now));
         scopes.list[0].is_listed(now);
         assert!(scopes.of("a").unwrap().may_be_old(now), "the watch has not shown what came meanwhile");

@@ -7,7 +7,8 @@ use std::{
 
 use proptest::{collection::vec, prelude::*};
 
-use super::super::{Gate, Limits, Scheduler, SubscriberKey};
+use super::super::harness::Harness;
+use crate::{Gate, Limits, SubscriberKey};
 
 const LANES: usize = 3;
 /// No recorded time is believed beyond these.
@@ -28,7 +29,7 @@ struct World {
     now: Instant,
     /// What the wall clock is off by.
     skew: i64,
-    scheduler: Scheduler<u32>,
+    queue: Harness,
     in_flight: Vec<u32>,
     /// Nothing of these may start before; as this process has read or set it.
     not_before: BTreeMap<u32, Instant>,
@@ -50,24 +51,24 @@ impl World {
     }
 
     fn start_process(&mut self) {
-        self.scheduler = Scheduler::new(8, 1000);
+        self.queue = Harness::new(8, 1000, self.now);
         (self.in_flight, self.not_before) = (Vec::new(), BTreeMap::new());
         for lane in 0..LANES {
-            self.scheduler.open(&key(lane), Limits { max_in_flight: 2, rate_per_minute: None });
+            self.queue.open(&key(lane), Limits { max_in_flight: 2, rate_per_minute: None });
             let pause = self.now + self.left(self.pauses[lane], LONGEST_PAUSE);
             self.paused_until[lane] = Some(pause);
-            self.scheduler.pause(&key(lane), pause);
+            self.queue.pause(&key(lane), pause);
         }
         for (id, record) in self.records.iter().filter(|(_, record)| !record.delivered) {
             let due = record.next.map(|next| self.now + self.left(next, LONGEST_WAIT));
             self.not_before.extend(due.map(|due| (*id, due)));
-            self.scheduler.add(*id, key(record.lane), due, None, 0, self.now);
+            self.queue.add(*id, key(record.lane), due, None, 0, self.now);
         }
     }
 
     /// Starts what may start, else ends what was started first, else lets time pass. False if there is nothing left.
     fn step(&mut self, outcome: u8) -> bool {
-        if let Some(id) = self.scheduler.next(self.now) {
+        if let Some(id) = self.queue.next(self.now) {
             let record = &self.records[&id];
             assert!(!record.delivered, "{id} was recorded as delivered");
             assert!(self.not_before.get(&id).is_none_or(|due| *due <= self.now), "{id} before its time");
@@ -76,7 +77,7 @@ impl World {
         } else if !self.in_flight.is_empty() {
             let id = self.in_flight.remove(0);
             self.end(id, outcome);
-        } else if let Some(wake) = self.scheduler.wake_at() {
+        } else if let Some(wake) = self.queue.wake_at() {
             assert!(wake > self.now);
             self.now = wake;
         } else {
@@ -90,20 +91,20 @@ impl World {
         let wait = match outcome {
             0 => {
                 self.records.get_mut(&id).unwrap().delivered = true;
-                return self.scheduler.end(&id);
+                return self.queue.end(&id);
             }
             1 => Duration::from_secs(5),
             _ => {
                 let wait = Duration::from_secs(30);
                 self.pauses[lane] = self.pauses[lane].max(self.wall() + 30);
                 self.paused_until[lane] = self.paused_until[lane].max(Some(self.now + wait));
-                self.scheduler.pause(&key(lane), self.now + wait);
+                self.queue.pause(&key(lane), self.now + wait);
                 wait
             }
         };
         self.records.get_mut(&id).unwrap().next = Some(self.wall() + wait.as_secs() as i64);
         self.not_before.insert(id, self.now + wait);
-        self.scheduler.retry(&id, self.now + wait);
+        self.queue.retry(&id, self.now + wait);
     }
 }
 
@@ -117,7 +118,7 @@ proptest! {
         let now = Instant::now();
         let records = (0..).zip(&lanes).map(|(id, lane)| (id, Record { lane: *lane, next: None, delivered: false }));
         let mut world = World {
-            records: records.collect(), pauses: [0; LANES], begun: now, now, skew: 0, scheduler: Scheduler::new(8, 1000),
+            records: records.collect(), pauses: [0; LANES], begun: now, now, skew: 0, queue: Harness::new(8, 1000, now),
             in_flight: Vec::new(), not_before: BTreeMap::new(), paused_until: [None; LANES],
         };
         world.start_process();
@@ -135,6 +136,6 @@ proptest! {
         // Whatever the clocks said, no time was believed beyond its bound.
         let bound = (LONGEST_WAIT + LONGEST_PAUSE) as u64 * (outcomes.len() + crashes.len() + 1) as u64;
         prop_assert!(world.now.duration_since(now).as_secs() <= bound);
-        prop_assert_eq!(world.scheduler.gate(&key(LANES), world.now), Some(Gate::SubscriberNotFound));
+        prop_assert_eq!(world.queue.gate(&key(LANES), world.now), Some(Gate::SubscriberNotFound));
     }
 }

@@ -1,12 +1,51 @@
-//! How many bytes of untried events are kept in memory, and whose they are. Pure.
+//! Untried entries that are kept in memory, within a budget of bytes.
 
 use std::{collections::HashMap, sync::Arc};
 
-use tidings_queue::SubscriberKey;
+use crate::SubscriberKey;
+use crate::numbers::No;
+
+/// What the small texts of an entry take, about: id, names, versions.
+const NAMES: usize = 256;
+
+/// The entries that are kept, by number.
+#[derive(Debug)]
+pub(crate) struct Kept<I> {
+    /// With the bytes that each is charged.
+    items: HashMap<No, (Box<I>, usize)>,
+    memory: EventMemory,
+}
+
+impl<I> Kept<I> {
+    /// Keeps at most `budget` bytes.
+    pub(crate) fn new(budget: usize) -> Self {
+        Self { items: HashMap::new(), memory: EventMemory::new(budget) }
+    }
+
+    /// Keeps an entry of a Subscriber, whose event has `bytes`, if there is room.
+    pub(crate) fn keep(&mut self, no: No, of: &SubscriberKey, item: Box<I>, bytes: usize) {
+        let bytes = bytes + NAMES;
+        if self.memory.keep(of, bytes) {
+            self.items.insert(no, (item, bytes));
+        }
+    }
+
+    pub(crate) fn take(&mut self, no: No, of: &SubscriberKey) -> Option<Box<I>> {
+        let (item, bytes) = self.items.remove(&no)?;
+        self.memory.release(of, bytes);
+        Some(item)
+    }
+
+    /// The bytes kept.
+    #[cfg(test)]
+    pub(crate) fn used(&self) -> usize {
+        self.memory.used()
+    }
+}
 
 /// A budget of bytes. While it is tight, one Subscriber keeps at most an eighth of it and one namespace a quarter.
 #[derive(Debug)]
-pub struct EventMemory {
+struct EventMemory {
     budget: usize,
     used: usize,
     namespaces: HashMap<Arc<str>, usize>,
@@ -15,12 +54,12 @@ pub struct EventMemory {
 
 impl EventMemory {
     /// Keeps at most `budget` bytes.
-    pub fn new(budget: usize) -> Self {
+    fn new(budget: usize) -> Self {
         Self { budget, used: 0, namespaces: HashMap::new(), lanes: HashMap::new() }
     }
 
     /// Takes in `bytes` for a Subscriber, if they fit.
-    pub fn keep(&mut self, lane: &SubscriberKey, bytes: usize) -> bool {
+    fn keep(&mut self, lane: &SubscriberKey, bytes: usize) -> bool {
         let after = self.used + bytes;
         let is_tight = after > self.budget - self.budget / 4;
         let of_lane = self.lanes.get(lane).copied().unwrap_or_default() + bytes;
@@ -35,7 +74,7 @@ impl EventMemory {
     }
 
     /// Gives back `bytes` that were kept for a Subscriber.
-    pub fn release(&mut self, lane: &SubscriberKey, bytes: usize) {
+    fn release(&mut self, lane: &SubscriberKey, bytes: usize) {
         self.used -= bytes;
         if let Some(kept) = self.lanes.get_mut(lane) {
             *kept -= bytes;
@@ -53,7 +92,7 @@ impl EventMemory {
 
     /// The bytes kept.
     #[cfg(test)]
-    pub fn used(&self) -> usize {
+    fn used(&self) -> usize {
         self.used
     }
 }

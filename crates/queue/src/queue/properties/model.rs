@@ -53,7 +53,7 @@ pub struct Subscriber {
     limit_no: u32,
     /// The gate that holds it, and since when.
     gate: Option<(Gate, Instant)>,
-    /// The same, as far as the scheduler could have noticed.
+    /// The same, as far as the queue could have noticed.
     noticed: Option<(Gate, Instant)>,
 }
 
@@ -81,6 +81,8 @@ pub struct Model {
     pub cap: usize,
     pub max_bytes: usize,
     pub items: BTreeMap<u32, Item>,
+    /// The numbers that the queue gives ids: of those that are due at the same moment, the lowest is first.
+    pub numbers: BTreeMap<u32, u32>,
     pub lanes: Vec<Subscriber>,
     /// How often the second lane (or namespace) started while the first could have.
     passed: HashMap<(usize, usize), u32>,
@@ -101,8 +103,8 @@ struct View {
 impl Model {
     pub fn new(cap: usize, max_bytes: usize, now: Instant) -> Self {
         let lanes = vec![Subscriber::default(); LANES];
-        let (items, passed, passed_namespaces, courtesies, view) = Default::default();
-        Self { now, cap, max_bytes, items, lanes, passed, passed_namespaces, courtesies, view }
+        let (items, numbers, passed, passed_namespaces, courtesies, view) = Default::default();
+        Self { now, cap, max_bytes, items, numbers, lanes, passed, passed_namespaces, courtesies, view }
     }
 
     pub fn in_flight(&self) -> Vec<u32> {
@@ -121,7 +123,7 @@ impl Model {
             _ => None,
         };
         let mut waiting: Vec<_> = self.items.iter().filter_map(waiting).collect();
-        waiting.sort();
+        waiting.sort_by_key(|(due, id, _)| (*due, self.numbers[id]));
         waiting
     }
 
@@ -131,7 +133,7 @@ impl Model {
         lane.closed.or(paused).or(lane.circuit.map(|_| Gate::CircuitOpen))
     }
 
-    // What is done to the scheduler.
+    // What is done to the queue.
 
     pub fn add(&mut self, id: u32, lane: usize, due: Option<Instant>, told: Option<Gate>) {
         self.wake(|of| of == lane);
@@ -234,9 +236,9 @@ impl Model {
         self.items.insert(id, Item { place: Place::Due(self.now), ..item });
     }
 
-    // What the scheduler does.
+    // What the queue does.
 
-    /// All that happens by time, as far as the scheduler is told the time.
+    /// All that happens by time, as far as the queue is told the time.
     pub fn settle(&mut self) {
         self.wake(|_| true);
         for no in 0..LANES {
@@ -289,7 +291,7 @@ impl Model {
         }
     }
 
-    /// The scheduler started `id`: may it?
+    /// The queue started `id`: may it?
     pub fn started(&mut self, id: u32) {
         let item = self.items.get(&id).unwrap_or_else(|| panic!("{id} is not held"));
         let no = item.lane;
@@ -328,7 +330,7 @@ impl Model {
         self.items.entry(id).and_modify(|item| item.place = place);
     }
 
-    /// The scheduler has nothing more to start now and wakes at `wake_at`: is that all?
+    /// The queue has nothing more to start now and wakes at `wake_at`: is that all?
     pub fn rested(&self, wake_at: Option<Instant>) {
         for no in (0..LANES).filter(|no| self.namespace_has_room(*no % NAMESPACES)) {
             assert!(!self.could_start(no), "lane {no} could start: {:?}", self.lanes[no]);
@@ -339,7 +341,7 @@ impl Model {
         assert!(wake_at.is_none_or(|wake| wake > self.now), "woken again and again without effect");
     }
 
-    /// The scheduler told `id` of `gate`: should it?
+    /// The queue told `id` of `gate`: should it?
     pub fn told(&mut self, id: u32, gate: Gate) {
         let item = self.items.get_mut(&id).unwrap();
         let held = self.lanes[item.lane].gate.filter(|(held, _)| *held == gate);
@@ -353,7 +355,7 @@ impl Model {
         }
     }
 
-    /// The scheduler has nobody to tell now, and says when to ask again: is that all?
+    /// The queue has nobody to tell now, and says when to ask again: is that all?
     pub fn silent(&self, ask_at: Option<Instant>) {
         let pace = self.courtesies.last().map(|last| *last + SECOND / 5);
         let due = |item: &Item| {

@@ -1,4 +1,4 @@
-//! Whatever is done to a scheduler in whatever order, the rules hold: it is compared with a [`model`] after each step.
+//! Whatever is done to a queue in whatever order, the rules hold: it is compared with a [`model`] after each step.
 
 mod crashes;
 mod model;
@@ -11,7 +11,8 @@ use std::{
 use proptest::{collection::vec, option, prelude::*, sample::select};
 
 use self::model::{LANES, Model, Place, bytes, key};
-use super::{Gate, Health, Limits, Scheduler};
+use super::harness::Harness;
+use crate::{Gate, Health, Limits};
 
 const IDS: u32 = 50;
 
@@ -38,7 +39,7 @@ enum Step {
     /// All in flight report the same and come again.
     Storm(Health, u64),
     Courtesy,
-    /// Two seconds of them, as the scheduler's owner would.
+    /// Two seconds of them, as the queue's owner would.
     Courtesies,
     Pass(u64),
     PassUntilWoken,
@@ -80,15 +81,16 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// A scheduler and what it should be.
+/// A queue and what it should be.
 struct World {
-    scheduler: Scheduler<u32>,
+    queue: Harness,
     model: Model,
 }
 
 impl World {
     fn new(cap: usize, bytes: usize) -> Self {
-        Self { scheduler: Scheduler::new(cap, bytes), model: Model::new(cap, bytes, Instant::now()) }
+        let now = Instant::now();
+        Self { queue: Harness::new(cap, bytes, now), model: Model::new(cap, bytes, now) }
     }
 
     fn take(&mut self, step: Step) {
@@ -97,27 +99,30 @@ impl World {
         match step {
             Step::Add { id, elsewhere, due, told } => {
                 let lane = elsewhere.unwrap_or(id as usize % LANES);
-                self.scheduler.add(id, key(lane), due.map(after), told, bytes(id), now);
+                // An entry stays with its Subscriber.
+                let lane = self.model.items.get(&id).map_or(lane, |item| item.lane);
+                self.queue.add(id, key(lane), due.map(after), told, bytes(id), now);
                 self.model.add(id, lane, due.map(after), told);
+                self.model.numbers.insert(id, self.queue.no(id).unwrap());
             }
             Step::Remove(id) => {
-                self.scheduler.remove(&id);
+                self.queue.remove(&id, now);
                 self.model.remove(id);
             }
             Step::Open(lane, limits) => {
-                self.scheduler.open(&key(lane), limits);
+                self.queue.open(&key(lane), limits);
                 self.model.open(lane, limits);
             }
             Step::Close(lane, gate) => {
-                self.scheduler.close(&key(lane), gate);
+                self.queue.close(&key(lane), gate);
                 self.model.lanes[lane].closed = Some(gate);
             }
             Step::Pause(lane, millis) => {
-                self.scheduler.pause(&key(lane), after(millis));
+                self.queue.pause(&key(lane), after(millis));
                 self.model.pause(lane, after(millis));
             }
             Step::Reset(lane) => {
-                self.scheduler.reset(&key(lane));
+                self.queue.reset(&key(lane));
                 self.model.reset(lane);
             }
             Step::Next => drop(self.next()),
@@ -127,7 +132,7 @@ impl World {
             Step::Retry(n, millis) => self.pick(n).into_iter().for_each(|id| self.retry(id, after(millis))),
             Step::PutBack(n) => {
                 if let Some(id) = self.pick(n) {
-                    self.scheduler.put_back(&id, now);
+                    self.queue.put_back(&id, now);
                     self.model.put_back(id);
                 }
             }
@@ -142,14 +147,14 @@ impl World {
             Step::Courtesies => {
                 while self.model.now < after(2000) {
                     while self.next().is_some() || self.courtesy().is_some() {}
-                    let (wake_at, ask_at) = (self.scheduler.wake_at(), self.scheduler.courtesy_at());
+                    let (wake_at, ask_at) = (self.queue.wake_at(), self.queue.explain_at());
                     self.model.now = wake_at.into_iter().chain(ask_at).min().unwrap_or(after(2000));
                     self.model.look();
                 }
             }
             Step::Pass(millis) => self.model.now = after(millis),
-            Step::PassUntilWoken => self.model.now = now.max(self.scheduler.wake_at().unwrap_or(now)),
-            Step::PassUntilCourtesy => self.model.now = now.max(self.scheduler.courtesy_at().unwrap_or(now)),
+            Step::PassUntilWoken => self.model.now = now.max(self.queue.wake_at().unwrap_or(now)),
+            Step::PassUntilCourtesy => self.model.now = now.max(self.queue.explain_at().unwrap_or(now)),
         }
         self.model.look();
         self.compare();
@@ -157,10 +162,10 @@ impl World {
 
     fn next(&mut self) -> Option<u32> {
         self.model.settle();
-        let id = self.scheduler.next(self.model.now);
+        let id = self.queue.next(self.model.now);
         match id {
             Some(id) => self.model.started(id),
-            None => self.model.rested(self.scheduler.wake_at()),
+            None => self.model.rested(self.queue.wake_at()),
         }
         self.model.look();
         id
@@ -168,10 +173,10 @@ impl World {
 
     fn courtesy(&mut self) -> Option<u32> {
         self.model.settle();
-        let told = self.scheduler.courtesy(self.model.now);
+        let told = self.queue.explain(self.model.now);
         match told {
             Some((id, gate)) => self.model.told(id, gate),
-            None => self.model.silent(self.scheduler.courtesy_at()),
+            None => self.model.silent(self.queue.explain_at()),
         }
         told.map(|(id, _)| id)
     }
@@ -183,41 +188,41 @@ impl World {
 
     fn report(&mut self, id: u32, health: Health) {
         if matches!(self.model.items[&id].place, Place::InFlight { reported: false, .. }) {
-            self.scheduler.report(&id, health, self.model.now);
+            self.queue.report(&id, health, self.model.now);
             self.model.report(id, health);
         }
     }
 
     fn end(&mut self, id: u32) {
-        self.scheduler.end(&id);
+        self.queue.end(&id);
         self.model.end(id);
     }
 
     fn retry(&mut self, id: u32, due: Instant) {
-        self.scheduler.retry(&id, due);
+        self.queue.retry(&id, due);
         self.model.retry(id, due);
     }
 
     /// Every id is where it should be, and every gate is as it should be.
     fn compare(&self) {
-        let (scheduler, model) = (&self.scheduler, &self.model);
+        let (queue, model) = (&self.queue, &self.model);
         let in_flight = model.in_flight();
-        assert_eq!(scheduler.in_flight(), in_flight.len());
-        assert_eq!(scheduler.bytes_in_flight(), model.bytes_in_flight());
+        assert_eq!(queue.in_flight(), in_flight.len());
+        assert_eq!(queue.bytes_in_flight(), model.bytes_in_flight());
         let mut pending = 0;
         let waiting = model.waiting();
         for (no, lane) in model.lanes.iter().enumerate() {
             let (key, waiting) = (key(no), waiting.iter().filter(|(.., of)| *of == no).map(|(_, id, _)| *id));
             let ids: Vec<_> = lane.queue.iter().copied().chain(waiting).collect();
-            assert_eq!(scheduler.ids_of(&key), ids, "lane {no}");
-            pending += scheduler.pending(&key);
-            assert_eq!(scheduler.queued(&key), lane.queue.len());
-            assert_eq!(scheduler.gate(&key, model.now), model.gate(no));
-            assert_eq!(scheduler.is_open_circuit(&key), lane.circuit.is_some());
+            assert_eq!(queue.ids_of(&key), ids, "lane {no}");
+            pending += queue.pending(&key);
+            assert_eq!(queue.queued(&key), lane.queue.len());
+            assert_eq!(queue.gate(&key, model.now), model.gate(no));
+            assert_eq!(queue.is_open_circuit(&key), lane.circuit.is_some());
         }
         assert_eq!(pending, model.items.len());
         for id in 0..IDS {
-            assert_eq!(scheduler.is_in_flight(&id), in_flight.contains(&id), "{id}");
+            assert_eq!(queue.is_in_flight(&id), in_flight.contains(&id), "{id}");
         }
     }
 
@@ -236,7 +241,7 @@ impl World {
             let in_flight = self.model.in_flight();
             in_flight.iter().for_each(|id| self.end(*id));
             if in_flight.is_empty() {
-                match self.scheduler.wake_at() {
+                match self.queue.wake_at() {
                     Some(at) => self.model.now = at,
                     None => return started,
                 }

@@ -1,0 +1,188 @@
+//! When an unfinished entry expires.
+
+use std::collections::{BTreeSet, HashMap};
+
+use crate::{
+    SubscriberKey,
+    clock::{NEVER, Seconds},
+    numbers::{LaneNo, No},
+};
+
+/// What names a missing Subscriber expires after this: the default of `delivery.expireAfterSeconds`.
+const MISSING_EXPIRY: Seconds = 24 * 3600;
+/// But not before the Subscriber has been missing for this long: one that is deleted and created again costs nothing.
+const MISSING_FOR: Seconds = 3600;
+
+/// The age at which the entries of a Subscriber expire, those that its lifetime ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Lifetime {
+    /// By its spec.
+    Known(Seconds),
+    /// Whether there is a Subscriber, or what it says, is not known yet: it ends nothing.
+    Unknown,
+    /// There is no such Subscriber, as far as is known since then.
+    Missing(Seconds),
+}
+
+impl Lifetime {
+    /// When it ends a life that began at `began`. What lies beyond the calendar is never.
+    pub(crate) fn ends(self, began: Seconds) -> Seconds {
+        match self {
+            Self::Known(age) => began.saturating_add(age),
+            Self::Missing(since) => began.saturating_add(MISSING_EXPIRY).max(since.saturating_add(MISSING_FOR)),
+            Self::Unknown => NEVER,
+        }
+    }
+}
+
+/// The entries of one lane by when their lives began: the order in which the Subscriber's lifetime ends them, whatever it is.
+///
+/// The lifetime ends only what was tried, what is behind a webhook that is gone, or what names a Subscriber that does not exist:
+/// neither a suspension nor an absence of the operator ends the rest.
+#[derive(Debug, Default)]
+pub(crate) struct Ages {
+    tried: BTreeSet<(Seconds, No)>,
+    untried: BTreeSet<(Seconds, No)>,
+}
+
+impl Ages {
+    pub(crate) fn insert(&mut self, began: Seconds, no: No, is_tried: bool) {
+        self.of(is_tried).insert((began, no));
+    }
+
+    pub(crate) fn remove(&mut self, began: Seconds, no: No, is_tried: bool) {
+        self.of(is_tried).remove(&(began, no));
+    }
+
+    /// The first one that the lifetime ends, and when; `all`: also what was never tried.
+    pub(crate) fn first(&self, lifetime: Lifetime, all: bool) -> Option<(Seconds, No)> {
+        let untried = self.untried.first().filter(|_| all);
+        let (began, no) = *self.tried.first().into_iter().chain(untried).min()?;
+        let ends = lifetime.ends(began);
+        (ends != NEVER).then_some((ends, no))
+    }
+
+    /// All of them.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = No> {
+        self.tried.iter().chain(&self.untried).map(|(_, no)| *no)
+    }
+
+    fn of(&mut self, is_tried: bool) -> &mut BTreeSet<(Seconds, No)> {
+        if is_tried { &mut self.tried } else { &mut self.untried }
+    }
+}
+
+/// When Subscribers that are missing were deleted, for the first hour after it.
+#[derive(Debug, Default)]
+pub(crate) struct Missing(HashMap<SubscriberKey, Seconds>);
+
+impl Missing {
+    /// The Subscriber is missing from `today` on.
+    pub(crate) fn insert(&mut self, key: SubscriberKey, today: Seconds) {
+        // Swept when it has doubled, not with each deletion.
+        if self.0.len().is_power_of_two() {
+            self.0.retain(|_, since| today.saturating_sub(*since) < MISSING_FOR);
+        }
+        self.0.insert(key, today);
+    }
+
+    pub(crate) fn remove(&mut self, key: &SubscriberKey) {
+        self.0.remove(key);
+    }
+
+    pub(crate) fn since(&self, key: &SubscriberKey) -> Option<Seconds> {
+        self.0.get(key).copied()
+    }
+}
+
+/// What expires next: entries by lifetimes of their own, lanes by their first entry.
+#[derive(Debug, Default)]
+pub(crate) struct Expiries {
+    own: BTreeSet<(Seconds, No)>,
+    lanes: BTreeSet<(Seconds, LaneNo)>,
+}
+
+/// Whose time comes first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Next {
+    Entry(No),
+    /// The first entry of this lane.
+    OfLane(LaneNo),
+}
+
+impl Expiries {
+    pub(crate) fn insert(&mut self, expires: Seconds, no: No) {
+        if expires != NEVER {
+            self.own.insert((expires, no));
+        }
+    }
+
+    pub(crate) fn remove(&mut self, expires: Seconds, no: No) {
+        self.own.remove(&(expires, no));
+    }
+
+    /// Moves a lane from one time to another; None: it had, or has, none.
+    pub(crate) fn move_lane(&mut self, lane: LaneNo, old: Option<Seconds>, new: Option<Seconds>) {
+        if old != new {
+            old.map(|old| self.lanes.remove(&(old, lane)));
+            self.lanes.extend(new.map(|new| (new, lane)));
+        }
+    }
+
+    pub(crate) fn first(&self) -> Option<(Seconds, Next)> {
+        let own = self.own.first().map(|(at, no)| (*at, Next::Entry(*no)));
+        let of_lane = self.lanes.first().map(|(at, lane)| (*at, Next::OfLane(*lane)));
+        own.into_iter().chain(of_lane).min_by_key(|(at, _)| *at)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DAY: Seconds = 24 * 3600;
+
+    #[test]
+    fn a_subscriber_that_is_not_known_yet_ends_nothing_and_one_that_is_missing_nothing_for_an_hour() {
+        assert_eq!(Lifetime::Unknown.ends(0), NEVER);
+        assert_eq!(Lifetime::Known(60).ends(5), 65);
+        assert_eq!(Lifetime::Missing(10).ends(0), DAY);
+        assert_eq!(Lifetime::Missing(7 * DAY).ends(0), 7 * DAY + 3600);
+        assert_eq!(Lifetime::Known(NEVER - 1).ends(5), NEVER, "beyond the calendar is never");
+    }
+
+    #[test]
+    fn the_lifetime_ends_the_eldest_of_those_that_were_tried_or_of_all() {
+        let (mut ages, lifetime) = (Ages::default(), Lifetime::Known(DAY));
+        assert_eq!(ages.first(lifetime, true), None);
+        ages.insert(5, 1, true);
+        ages.insert(3, 2, false);
+        ages.insert(4, 3, true);
+        assert_eq!(ages.first(lifetime, false), Some((DAY + 4, 3)));
+        assert_eq!(ages.first(lifetime, true), Some((DAY + 3, 2)));
+        assert_eq!(ages.first(Lifetime::Unknown, true), None);
+        assert_eq!(ages.iter().collect::<BTreeSet<_>>(), [1, 2, 3].into());
+        ages.remove(4, 3, true);
+        ages.remove(3, 2, false);
+        assert_eq!(ages.first(lifetime, true), Some((DAY + 5, 1)));
+    }
+
+    #[test]
+    fn each_comes_up_at_its_time_and_can_be_moved() {
+        let mut expiries = Expiries::default();
+        assert_eq!(expiries.first(), None);
+        expiries.insert(DAY, 1);
+        expiries.insert(DAY / 2, 2);
+        expiries.insert(NEVER, 3);
+        expiries.move_lane(7, None, Some(DAY / 4));
+        assert_eq!(expiries.first(), Some((DAY / 4, Next::OfLane(7))));
+        expiries.move_lane(7, Some(DAY / 4), Some(2 * DAY));
+        assert_eq!(expiries.first(), Some((DAY / 2, Next::Entry(2))));
+        expiries.remove(DAY / 2, 2);
+        assert_eq!(expiries.first(), Some((DAY, Next::Entry(1))));
+        expiries.remove(DAY, 1);
+        assert_eq!(expiries.first(), Some((2 * DAY, Next::OfLane(7))));
+        expiries.move_lane(7, Some(2 * DAY), None);
+        assert_eq!(expiries.first(), None, "what never comes does not come up");
+    }
+}

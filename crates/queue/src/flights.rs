@@ -1,0 +1,77 @@
+//! What is in flight: loaded, sent, or its outcome being written.
+
+use std::{collections::HashMap, time::Instant};
+
+use crate::{
+    SpecVersion, Term,
+    breaker::Era,
+    numbers::{LaneNo, No},
+    work::{Flight, Permit, Ticket, Work},
+};
+
+/// An event in flight.
+pub(crate) struct Airborne<R> {
+    pub(crate) lane: LaneNo,
+    pub(crate) began: Instant,
+    pub(crate) era: Era,
+    pub(crate) is_probe: bool,
+    pub(crate) permit: Permit,
+    /// Where it goes, and by which version of its Subscriber's spec.
+    pub(crate) route: R,
+    pub(crate) spec: SpecVersion,
+    /// The version of the entry.
+    pub(crate) version: u64,
+    pub(crate) term: Term,
+}
+
+/// All that is in flight, by the numbers of the events.
+pub(crate) struct Flights<R>(HashMap<No, Airborne<R>>);
+
+impl<R: Clone> Flights<R> {
+    pub(crate) fn new() -> Self {
+        Self(HashMap::new())
+    }
+
+    pub(crate) fn insert(&mut self, event: No, flight: Airborne<R>) {
+        self.0.insert(event, flight);
+    }
+
+    pub(crate) fn get(&self, event: No) -> Option<&Airborne<R>> {
+        self.0.get(&event)
+    }
+
+    pub(crate) fn remove(&mut self, event: No) -> Option<Airborne<R>> {
+        self.0.remove(&event)
+    }
+
+    pub(crate) fn contains(&self, event: No) -> bool {
+        self.0.contains_key(&event)
+    }
+
+    /// The events in flight.
+    pub(crate) fn events(&self) -> impl Iterator<Item = No> {
+        self.0.keys().copied()
+    }
+
+    /// The flight, as it is sent; the entry of its event expires at the end of `permit`.
+    pub(crate) fn sent<W: Work<Route = R>>(
+        &self,
+        event: No,
+        ticket: Ticket<W>,
+        item: Box<W::Item>,
+    ) -> Option<Flight<W>> {
+        let Airborne { permit, route, term, .. } = self.get(event)?;
+        Some(Flight { ticket, item, route: route.clone(), permit: permit.clone(), term: *term })
+    }
+
+    /// What of the lane was not sent yet is not sent; but for what goes by the version `kept`.
+    pub(crate) fn revoke_lane(&self, lane: LaneNo, kept: Option<&SpecVersion>) {
+        let flights = self.0.values().filter(|flight| flight.lane == lane && Some(&flight.spec) != kept);
+        flights.for_each(|flight| flight.permit.revoke());
+    }
+
+    /// What was not sent yet is not sent.
+    pub(crate) fn revoke_all(&self) {
+        self.0.values().for_each(|flight| flight.permit.revoke());
+    }
+}

@@ -1,0 +1,158 @@
+//! One lane's events that are due, in order.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::clock::Tick;
+use crate::numbers::{FIRST, No, Turn};
+
+/// First in, first out; and, for a probe, the one that was tried longest ago. All in logarithmic time.
+#[derive(Debug)]
+pub(crate) struct Line {
+    /// Not tried by this process.
+    fresh: BTreeMap<Turn, No>,
+    tried: BTreeMap<Turn, No>,
+    by_last_try: BTreeSet<(Tick, Turn)>,
+    front: Turn,
+    back: Turn,
+}
+
+impl Default for Line {
+    fn default() -> Self {
+        let (fresh, tried, by_last_try) = (BTreeMap::new(), BTreeMap::new(), BTreeSet::new());
+        Self { fresh, tried, by_last_try, front: FIRST, back: FIRST }
+    }
+}
+
+impl Line {
+    /// Lets `no` stand last; `tried` is when it was last tried (0: never). Both say later which one to [`Self::remove`].
+    pub(crate) fn push_back(&mut self, no: No, tried: Tick) -> Turn {
+        self.back += 1;
+        self.insert(self.back - 1, no, tried)
+    }
+
+    /// Lets `no` stand first.
+    pub(crate) fn push_front(&mut self, no: No, tried: Tick) -> Turn {
+        self.front -= 1;
+        self.insert(self.front, no, tried)
+    }
+
+    /// Whether there is no place left before or after: the line is to be formed again, from [`Self::drain`].
+    pub(crate) fn is_worn(&self) -> bool {
+        self.front == 0 || self.back == Turn::MAX
+    }
+
+    /// Empties the line.
+    pub(crate) fn drain(&mut self) -> Vec<No> {
+        let all = std::mem::take(self);
+        let mut all: Vec<_> = all.fresh.into_iter().chain(all.tried).collect();
+        all.sort_unstable();
+        all.into_iter().map(|(_, no)| no).collect()
+    }
+
+    pub(crate) fn remove(&mut self, turn: Turn, tried: Tick) {
+        if tried == 0 {
+            self.fresh.remove(&turn);
+        } else {
+            self.by_last_try.remove(&(tried, turn));
+            self.tried.remove(&turn);
+        }
+    }
+
+    /// The one that stands first.
+    pub(crate) fn first(&self) -> Option<No> {
+        self.from(0).map(|(_, no)| no)
+    }
+
+    /// The one that was never tried, else the one that was tried longest ago; of equals the first.
+    pub(crate) fn longest_untried(&self) -> Option<No> {
+        let tried = || self.tried.get(&self.by_last_try.first()?.1);
+        self.fresh.first_key_value().map(|(_, no)| no).or_else(tried).copied()
+    }
+
+    /// Those that were put back, in order.
+    pub(crate) fn put_back(&self) -> impl Iterator<Item = No> {
+        let of = |line: &BTreeMap<Turn, No>| line.range(..FIRST).map(|(turn, no)| (*turn, *no)).collect::<Vec<_>>();
+        let mut all = [of(&self.fresh), of(&self.tried)].concat();
+        all.sort_unstable();
+        all.into_iter().map(|(_, no)| no)
+    }
+
+    /// The first one that does not stand before `turn`, and its place.
+    pub(crate) fn from(&self, turn: Turn) -> Option<(Turn, No)> {
+        let first = |line: &BTreeMap<Turn, No>| line.range(turn..).next().map(|(turn, no)| (*turn, *no));
+        first(&self.fresh).into_iter().chain(first(&self.tried)).min()
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.fresh.len() + self.tried.len()
+    }
+
+    fn insert(&mut self, turn: Turn, no: No, tried: Tick) -> Turn {
+        if tried == 0 {
+            self.fresh.insert(turn, no);
+        } else {
+            self.tried.insert(turn, no);
+            self.by_last_try.insert((tried, turn));
+        }
+        turn
+    }
+
+    /// All, in order.
+    #[cfg(test)]
+    pub(crate) fn numbers(&self) -> Vec<No> {
+        let mut all: Vec<_> = self.fresh.iter().chain(&self.tried).collect();
+        all.sort_unstable();
+        all.into_iter().map(|(_, no)| *no).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_is_first_in_first_out_but_what_is_put_back_stands_first() {
+        let mut line = Line::default();
+        line.push_back(1, 0);
+        let removed = line.push_back(2, 7);
+        line.push_back(3, 7);
+        line.push_front(4, 7);
+        line.push_front(5, 0);
+        line.remove(removed, 7);
+        assert_eq!(line.numbers(), [5, 4, 1, 3]);
+        assert_eq!(line.first(), Some(5));
+        assert_eq!(line.put_back().collect::<Vec<_>>(), [5, 4]);
+        assert_eq!(line.from(FIRST), Some((FIRST, 1)));
+        assert_eq!(line.len(), 4);
+    }
+
+    #[test]
+    fn a_probe_takes_the_never_tried_first_then_the_one_tried_longest_ago_then_the_one_that_stands_first() {
+        let mut line = Line::default();
+        let all = [('a', 9), ('b', 8), ('c', 8), ('d', 0), ('e', 0)];
+        let mut turns: Vec<_> =
+            (0..).zip(all).map(|(no, (name, tried))| (name, line.push_back(no, tried), tried)).collect();
+        let mut probes = Vec::new();
+        while let Some(no) = line.longest_untried() {
+            let (name, turn, tried) =
+                turns.remove(turns.iter().position(|(name, ..)| *name == all[no as usize].0).unwrap());
+            line.remove(turn, tried);
+            probes.push(name);
+        }
+        assert_eq!(probes, ['d', 'e', 'b', 'c', 'a']);
+    }
+
+    #[test]
+    fn a_line_without_places_is_formed_again_in_the_same_order() {
+        for front in [1, FIRST] {
+            let mut line = Line { front, back: Turn::MAX - 2, ..Line::default() };
+            line.push_back(1, 3);
+            line.push_back(2, 0);
+            line.push_front(3, 0);
+            assert!(line.is_worn());
+            assert_eq!(line.drain(), [3, 1, 2]);
+            assert!(line.len() == 0 && !line.is_worn() && line.longest_untried().is_none());
+            assert_eq!(line.push_back(4, 0), FIRST);
+        }
+    }
+}

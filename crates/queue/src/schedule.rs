@@ -1,0 +1,553 @@
+//! Where each event is, and which may start.
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+    time::{Duration, Instant, UNIX_EPOCH},
+};
+
+use crate::{
+    Gate, SpecVersion, SubscriberKey, Term,
+    clock::{Clock, NEVER, Now, Seconds},
+    entries::{Entries, Place, Record},
+    expiry::{Expiries, Next},
+    explain::{Explanations, unexplained},
+    flights::{Airborne, Flights},
+    gate::Explained,
+    lane::{Lane, Readiness, Way},
+    lanes::Lanes,
+    numbers::{FIRST, LaneNo, No},
+    turns::Turns,
+    work::{Permit, Ticket, Work},
+};
+
+/// All records, each of which waits for its time, stands in its lane's line, is in flight, or is set aside. Every method moves an
+/// event from one to another. Events that are not known are ignored.
+///
+/// An entry is besides either busy, or filed by when it expires, or set aside.
+pub(crate) struct Schedule<W: Work> {
+    pub(crate) clock: Clock,
+    pub(crate) entries: Entries<W>,
+    pub(crate) lanes: Lanes<W::Route>,
+    pub(crate) flights: Flights<W::Route>,
+    turns: Turns,
+    /// Of entries with several events, the records of those after the first.
+    parts: HashMap<No, Parts>,
+    /// Entries that are neither busy nor filed.
+    aside: HashSet<No>,
+    expiries: Expiries,
+    explanations: Explanations,
+    /// Subscribers whose lanes changed.
+    changed: HashSet<SubscriberKey>,
+    /// Lanes that may pull.
+    thirsty: HashSet<LaneNo>,
+}
+
+#[derive(Default)]
+struct Parts {
+    events: Vec<No>,
+    in_flight: usize,
+    is_writing: bool,
+}
+
+impl<W: Work> Schedule<W> {
+    /// At most `in_flight` events of `bytes` together are in flight at once.
+    pub(crate) fn new(in_flight: usize, bytes: usize, now: Now) -> Self {
+        let turns = Turns::new(in_flight, bytes);
+        Self {
+            clock: Clock::new(now),
+            entries: Entries::new(),
+            lanes: Lanes::new(turns.slots_of_lane()),
+            flights: Flights::new(),
+            turns,
+            parts: HashMap::new(),
+            aside: HashSet::new(),
+            expiries: Expiries::default(),
+            explanations: Explanations::default(),
+            changed: HashSet::new(),
+            thirsty: HashSet::new(),
+        }
+    }
+
+    pub(crate) fn now(&self) -> Instant {
+        self.clock.now()
+    }
+
+    /// How many events are in flight, and what they are charged, in bytes.
+    pub(crate) fn in_flight(&self) -> (usize, usize) {
+        (self.turns.in_flight(), self.turns.bytes_in_flight())
+    }
+
+    /// The most bytes that a lane has in flight. A larger event is charged this much, and goes alone.
+    pub(crate) fn bytes_of_lane(&self) -> usize {
+        self.turns.bytes_of_lane()
+    }
+
+    /// The Subscribers whose lanes may have changed since the last call, what time alone changes apart.
+    pub(crate) fn take_changed(&mut self) -> HashSet<SubscriberKey> {
+        std::mem::take(&mut self.changed)
+    }
+
+    /// The lane of an event.
+    pub(crate) fn lane_of(&self, event: No) -> Option<&Lane<W::Route>> {
+        self.lanes.get(self.entries.get(event)?.lane)
+    }
+
+    /// The records of an entry's events.
+    pub(crate) fn events(&self, no: No) -> Vec<No> {
+        let parts = self.parts.get(&no).map(|parts| parts.events.as_slice()).unwrap_or_default();
+        [&[no], parts].concat()
+    }
+
+    /// The entry of an event.
+    pub(crate) fn entry_of(&self, event: No) -> Option<No> {
+        let record = self.entries.get(event)?;
+        if record.event == 0 { Some(event) } else { self.entries.find(&record.id) }
+    }
+
+    /// The event in flight that a ticket names.
+    pub(crate) fn flying(&self, ticket: &Ticket<W>) -> Option<No> {
+        let no = self.entries.find(&ticket.id)?;
+        let event = match ticket.event {
+            0 => no,
+            event => *self.parts.get(&no)?.events.get(usize::from(event) - 1)?,
+        };
+        self.flights.contains(event).then_some(event)
+    }
+
+    /// Whether anything of an entry is in flight or written.
+    pub(crate) fn is_busy(&self, no: No) -> bool {
+        let of_parts = |parts: &Parts| parts.in_flight > 0 || parts.is_writing;
+        self.flights.contains(no) || self.parts.get(&no).is_some_and(of_parts)
+    }
+
+    /// Whether the outcomes of an entry with several events are being written.
+    pub(crate) fn is_written(&self, no: No) -> bool {
+        self.parts.get(&no).is_some_and(|parts| parts.is_writing)
+    }
+
+    /// The outcomes of an entry with several events are, or are no more, being written.
+    pub(crate) fn set_writing(&mut self, no: No, is_writing: bool) {
+        if let Some(parts) = self.parts.get_mut(&no) {
+            parts.is_writing = is_writing;
+        }
+        if is_writing {
+            self.unfile(no);
+        }
+    }
+
+    pub(crate) fn ticket(&self, event: No) -> Option<Ticket<W>> {
+        let record = self.entries.get(event)?;
+        let of = self.lanes.get(record.lane)?.key.clone();
+        let began = UNIX_EPOCH + Duration::from_secs(record.began.into());
+        let (id, name) = (record.id, record.name.clone());
+        Some(Ticket { id, name, of, attempts: record.attempts, began, event: record.event })
+    }
+
+    /// Takes in the record of an entry, and a copy of it for each further event. They are set aside.
+    pub(crate) fn insert(&mut self, events: u16, record: impl Fn(u16) -> Record<W>) -> No {
+        let no = self.entries.insert(record(0));
+        self.aside.insert(no);
+        let parts: Vec<_> = (1..events).map(|event| self.entries.insert_part(record(event))).collect();
+        if let Some(lane) = self.entries.get(no).map(|record| record.lane).and_then(|lane| self.lanes.get_mut(lane)) {
+            lane.records += 1 + parts.len();
+        }
+        if !parts.is_empty() {
+            self.parts.insert(no, Parts { events: parts, ..Parts::default() });
+        }
+        no
+    }
+
+    /// Takes note of what is recorded of an entry. Returns whether anything but its version is new.
+    pub(crate) fn record(&mut self, no: No, version: u64, attempts: u32, began: Seconds, next: Seconds) -> bool {
+        let was_filed = self.unfile(no);
+        let Some(record) = self.entries.get_mut(no) else { return false };
+        let is_new = (record.attempts, record.began, record.next) != (attempts, began, next);
+        if record.expires != NEVER {
+            record.expires = began.saturating_add(record.expires.saturating_sub(record.began));
+        }
+        (record.version, record.attempts, record.began, record.next) = (version, attempts, began, next);
+        if was_filed {
+            self.file(no);
+        }
+        is_new
+    }
+
+    /// Forgets an entry, in flight or not: what was in flight counts as tried.
+    pub(crate) fn remove(&mut self, no: No) -> Option<(Record<W>, Arc<str>)> {
+        for event in self.events(no) {
+            self.leave_flight(event, true);
+        }
+        self.set_writing(no, false);
+        self.set_aside(no);
+        self.aside.remove(&no);
+        let parts = self.parts.remove(&no).map(|parts| parts.events).unwrap_or_default();
+        let of = self.entries.get(no)?.lane;
+        let lane = self.lanes.get_mut(of)?;
+        lane.records -= 1 + parts.len();
+        let namespace = lane.key.namespace.clone();
+        self.lanes.touch(of);
+        parts.into_iter().for_each(|part| drop(self.entries.remove(part)));
+        Some((self.entries.remove(no)?, namespace))
+    }
+
+    /// Puts an event, unless it is in flight, into its lane: due now or at `due`. One that is due and stays so keeps its place.
+    /// `explained` is the gate that it names already.
+    pub(crate) fn add(&mut self, event: No, due: Option<Instant>, explained: Option<Gate>) {
+        let Some(lane) = self.entries.get(event).map(|record| record.lane) else { return };
+        // What became due meanwhile stands before it.
+        self.wake(lane);
+        let Some(record) = self.entries.get_mut(event) else { return };
+        if record.place == Place::InFlight {
+            return;
+        }
+        explained.into_iter().for_each(|gate| record.explained.insert(gate));
+        let due = due.filter(|due| *due > self.clock.now());
+        if record.place == Place::Queued && due.is_none() {
+            return;
+        }
+        self.take_out(event);
+        match due {
+            Some(due) => self.wait(event, due),
+            None => self.line_up(event, false),
+        }
+    }
+
+    /// The attempt at an event ended, or it was set aside: it is tried again at `due`.
+    pub(crate) fn again(&mut self, event: No, due: Instant) {
+        if self.flights.contains(event) {
+            self.retry(event, due);
+        } else {
+            self.add(event, Some(due), None);
+        }
+    }
+
+    /// The attempt at an event ended; the next one is due at `due`.
+    pub(crate) fn retry(&mut self, event: No, due: Instant) {
+        if let Some(began) = self.leave_flight(event, true) {
+            let tried = self.clock.tick(began);
+            if let Some(record) = self.entries.get_mut(event) {
+                (record.tried, record.explained) = (tried, Explained::none_of(record.event));
+            }
+            self.wait(event, due);
+        }
+    }
+
+    /// The attempt did not start after all: the event is first in its lane again, and counts neither for the rate nor as a probe.
+    pub(crate) fn put_back(&mut self, event: No) {
+        if self.leave_flight(event, false).is_some() {
+            self.line_up(event, true);
+        }
+    }
+
+    /// As [`Self::put_back`], but it is due at `due`.
+    pub(crate) fn put_off(&mut self, event: No, due: Instant) {
+        if self.leave_flight(event, false).is_some() {
+            self.wait(event, due);
+        }
+    }
+
+    /// Takes an event out of flight. Returns when its attempt began, which counts for the rate if it `counts`.
+    pub(crate) fn leave_flight(&mut self, event: No, counts: bool) -> Option<Instant> {
+        let flight = self.flights.remove(event)?;
+        let entry = self.entry_of(event)?;
+        self.parts.get_mut(&entry).into_iter().for_each(|parts| parts.in_flight -= 1);
+        let bytes = self.charge(self.entries.get(event)?);
+        self.entries.get_mut(event)?.place = Place::Aside;
+        let lane = self.lanes.get_mut(flight.lane)?;
+        lane.land(flight.began, flight.is_probe.then_some(flight.era), bytes, counts);
+        let namespace = lane.key.namespace.clone();
+        self.turns.ended(&namespace, bytes);
+        self.lanes.touch(flight.lane);
+        Some(flight.began)
+    }
+
+    /// The entry waits for nothing: when it was tried, and what it was explained, is forgotten.
+    pub(crate) fn set_aside(&mut self, no: No) {
+        for event in self.events(no) {
+            self.take_out(event);
+            if let Some(record) = self.entries.get_mut(event).filter(|record| record.place == Place::Aside) {
+                (record.tried, record.explained) = (0, Explained::none_of(record.event));
+            }
+        }
+        self.hide(no);
+    }
+
+    /// The entry does not expire before it is filed.
+    pub(crate) fn hide(&mut self, no: No) {
+        self.unfile(no);
+        if !self.is_busy(no) {
+            self.aside.insert(no);
+        }
+    }
+
+    /// Lets the entry expire when its time comes, unless it is busy.
+    pub(crate) fn file(&mut self, no: No) {
+        if self.is_busy(no) {
+            return;
+        }
+        let Some(record) = self.entries.get_mut(no).filter(|record| !record.filed) else { return };
+        record.filed = true;
+        self.expiries.insert(record.expires, no);
+        if let Some(lane) = self.lanes.get_mut(record.lane) {
+            lane.ages.insert(record.began, no, record.attempts > 0);
+        }
+        self.lanes.touch(record.lane);
+        self.aside.remove(&no);
+    }
+
+    /// The entry does not expire for now. Returns whether it could.
+    fn unfile(&mut self, no: No) -> bool {
+        let Some(record) = self.entries.get_mut(no).filter(|record| record.filed) else { return false };
+        record.filed = false;
+        self.expiries.remove(record.expires, no);
+        if let Some(lane) = self.lanes.get_mut(record.lane) {
+            lane.ages.remove(record.began, no, record.attempts > 0);
+        }
+        self.lanes.touch(record.lane);
+        true
+    }
+
+    /// When the entry expires, by all that is known now.
+    pub(crate) fn ends(&self, no: No) -> Seconds {
+        let Some(record) = self.entries.get(no) else { return NEVER };
+        self.lanes
+            .get(record.lane)
+            .map_or(record.expires, |lane| lane.ends(record.began, record.attempts > 0).min(record.expires))
+    }
+
+    /// The next entry whose time is over. It is set aside.
+    pub(crate) fn expire(&mut self) -> Option<No> {
+        self.settle();
+        let (_, next) = self.expiries.first().filter(|(at, _)| *at <= self.clock.today())?;
+        let no = match next {
+            Next::Entry(no) => no,
+            Next::OfLane(lane) => self.lanes.get(lane)?.first_expiry()?.1,
+        };
+        self.set_aside(no);
+        Some(no)
+    }
+
+    /// When the next entry expires.
+    pub(crate) fn expires_at(&self) -> Option<Instant> {
+        self.expiries.first().map(|(at, _)| self.clock.instant_of(at))
+    }
+
+    /// The entries of a namespace (None: of all) that no listing has shown since `begun`. Costs nothing for other namespaces.
+    pub(crate) fn unseen_since(&self, begun: u32, namespace: Option<&str>) -> Vec<No> {
+        let is_unseen =
+            |no: &No| self.entries.get(*no).is_some_and(|record| record.event == 0 && record.listing < begun);
+        let Some(of) = namespace else {
+            return self.entries.iter().map(|(no, _)| no).filter(is_unseen).collect();
+        };
+        let lanes = self.lanes.of_namespace(Some(of)).filter_map(|lane| self.lanes.get(lane));
+        let filed = lanes.flat_map(|lane| lane.ages.iter());
+        let is_of = |no: &No| self.lane_of(*no).is_some_and(|lane| *lane.key.namespace == *of);
+        let others = self.flights.events().chain(self.parts.keys().copied()).chain(self.aside.iter().copied());
+        let unseen: HashSet<_> = filed.chain(others.filter(is_of)).filter(is_unseen).collect();
+        unseen.into_iter().collect()
+    }
+
+    /// Now that the longest wait is known, no wait is longer, whatever clock wrote it. Costs as much as there are longer ones.
+    pub(crate) fn shorten_waits(&mut self, no: LaneNo, longest: Duration) {
+        let latest = self.clock.tick(self.clock.now() + longest);
+        let Some(lane) = self.lanes.get_mut(no) else { return };
+        for (_, event) in lane.waiting.split_off(&(latest.saturating_add(1), 0)) {
+            lane.waiting.insert((latest, event));
+            self.entries.get_mut(event).into_iter().for_each(|record| record.at = latest);
+        }
+    }
+
+    /// The next event to start now, and its entry. It is in flight until it is taken out of it.
+    pub(crate) fn start(&mut self, term: Term) -> Option<(No, No)> {
+        self.settle();
+        while let Some(no) = self.turns.take() {
+            let Some(lane) = self.lanes.get_mut(no) else { continue };
+            lane.marks.in_round = false;
+            let Some((event, bytes)) = self.could_start(no) else { continue };
+            if !self.turns.admit(no, bytes) {
+                self.lanes.get_mut(no).into_iter().for_each(|lane| lane.marks.in_round = true);
+            } else if let Some(entry) = self.take_off(no, event, bytes, term) {
+                self.turns.started(bytes);
+                self.refresh(no);
+                return Some((event, entry));
+            }
+        }
+        None
+    }
+
+    /// The lane's next event and what it is charged, if the lane can start it.
+    fn could_start(&self, no: LaneNo) -> Option<(No, usize)> {
+        let lane = self.lanes.get(no).filter(|lane| lane.readiness(self.clock.now()) == Readiness::Ready)?;
+        let event = lane.candidate()?;
+        let bytes = self.charge(self.entries.get(event)?);
+        (lane.bytes + bytes <= self.turns.bytes_of_lane()).then_some((event, bytes))
+    }
+
+    /// What an event is charged while it is in flight: one that is larger than all that a lane may have goes alone.
+    fn charge(&self, record: &Record<W>) -> usize {
+        (record.bytes as usize).min(self.turns.bytes_of_lane())
+    }
+
+    /// Takes an event of an open lane into flight. Returns its entry.
+    fn take_off(&mut self, no: LaneNo, event: No, bytes: usize, term: Term) -> Option<No> {
+        let (entry, began) = (self.entry_of(event)?, self.clock.now());
+        let ends = Some(self.ends(entry)).filter(|ends| *ends != NEVER);
+        let permit = Permit::until(ends.map(|ends| UNIX_EPOCH + Duration::from_secs(ends.into())));
+        let (lane, record) = (self.lanes.get_mut(no)?, self.entries.get_mut(event)?);
+        let Way::Open(route) = &lane.way else { return None };
+        let (route, version) = (route.clone(), record.version);
+        let spec = lane.version.clone().unwrap_or_else(|| SpecVersion::new("", 0));
+        lane.line.remove(record.turn, record.tried);
+        record.place = Place::InFlight;
+        let (is_probe, era) = lane.take_off(began, bytes);
+        let flight = Airborne { lane: no, began, era, is_probe, permit, route, spec, version, term };
+        self.unfile(entry);
+        self.aside.remove(&entry);
+        self.flights.insert(event, flight);
+        self.parts.get_mut(&entry).into_iter().for_each(|parts| parts.in_flight += 1);
+        Some(entry)
+    }
+
+    /// The next event that is to name the gate that holds it, as [`Explanations::next`] says.
+    pub(crate) fn explain(&mut self) -> Option<(No, Gate)> {
+        self.settle();
+        self.explanations.next(&mut self.lanes, &mut self.entries, &self.clock)
+    }
+
+    /// The next lane that may pull: it has a supply, and changed since it was last taken.
+    pub(crate) fn take_thirsty(&mut self) -> Option<LaneNo> {
+        self.settle();
+        let no = self.thirsty.iter().next().copied()?;
+        self.thirsty.remove(&no);
+        Some(no)
+    }
+
+    /// Whether nothing is left of any entry.
+    #[cfg(test)]
+    pub(crate) fn is_bare(&self) -> bool {
+        let orders = self.expiries.first().is_none() && self.lanes.wake_at().is_none();
+        self.flights.events().next().is_none() && self.parts.is_empty() && self.aside.is_empty() && orders
+    }
+
+    /// When an event is to be explained next.
+    #[cfg(test)]
+    pub(crate) fn explain_at(&self) -> Option<Instant> {
+        self.explanations.wake_at(!self.lanes.are_changed(), self.clock.now())
+    }
+
+    /// The earliest moment at which time alone may let something start, or be explained.
+    pub(crate) fn wake_at(&self) -> Option<Instant> {
+        let (now, is_settled) = (self.clock.now(), !self.lanes.are_changed());
+        let start = if is_settled { self.lanes.wake_at() } else { Some(now) };
+        start.into_iter().chain(self.explanations.wake_at(is_settled, now)).min()
+    }
+
+    /// Looks at every lane that changed, or may have by time.
+    fn settle(&mut self) {
+        if self.lanes.are_due(self.clock.now()) {
+            self.turns.look_again();
+        }
+        while let Some(no) = self.lanes.pop_due(self.clock.now()) {
+            self.refresh(no);
+        }
+        while self.lanes.are_changed() {
+            self.lanes.take_changed().into_iter().for_each(|no| self.refresh(no));
+        }
+    }
+
+    /// Puts the lane on every list that it belongs on now.
+    pub(crate) fn refresh(&mut self, no: LaneNo) {
+        let now = self.clock.now();
+        self.wake(no);
+        let Some(lane) = self.lanes.get_mut(no) else { return };
+        lane.marks.changed = false;
+        if !self.changed.contains(&lane.key) {
+            self.changed.insert(lane.key.clone());
+        }
+        lane.notice_gate(now);
+        let look_again = match lane.readiness(now) {
+            _ if lane.is_idle() => lane.rests_until().filter(|until| *until > now),
+            Readiness::Ready => {
+                if !lane.marks.in_round {
+                    lane.marks.in_round = true;
+                    self.turns.enter(&lane.key.namespace, no);
+                }
+                None
+            }
+            Readiness::At(at) => Some(at),
+            Readiness::Blocked => None,
+        };
+        let is_over = lane.is_idle() && look_again.is_none();
+        let first_due = lane.waiting.first().map(|(at, _)| self.clock.instant(*at));
+        let expiry = lane.first_expiry().map(|(at, _)| at);
+        self.expiries.move_lane(no, lane.marks.expiry, expiry);
+        lane.marks.expiry = expiry;
+        let explain_at = unexplained(lane, &self.entries, &self.clock).map(|(at, ..)| at);
+        self.explanations.schedule(no, &mut lane.marks, explain_at);
+        if !lane.supplies.is_empty() {
+            self.thirsty.insert(no);
+        }
+        self.lanes.set_timer(no, look_again.into_iter().chain(first_due).min());
+        if is_over {
+            self.lanes.set_timer(no, None);
+            self.lanes.remove(no);
+        }
+    }
+
+    /// Moves what has become due into the lane's line.
+    fn wake(&mut self, no: LaneNo) {
+        let now = self.clock.tick(self.clock.now());
+        while let Some(lane) = self.lanes.get_mut(no)
+            && lane.waiting.first().is_some_and(|(at, _)| *at <= now)
+            && let Some((_, event)) = lane.waiting.pop_first()
+        {
+            self.line_up(event, false);
+            if let Some(entry) = self.entry_of(event) {
+                self.file(entry);
+            }
+        }
+    }
+
+    /// Takes an event out of its lane's orders, wherever it waits.
+    fn take_out(&mut self, event: No) {
+        let Some(record) = self.entries.get_mut(event) else { return };
+        let Some(lane) = self.lanes.get_mut(record.lane) else { return };
+        match record.place {
+            Place::Waiting => drop(lane.waiting.remove(&(record.at, event))),
+            Place::Queued => lane.line.remove(record.turn, record.tried),
+            Place::InFlight | Place::Aside => return,
+        }
+        record.place = Place::Aside;
+        self.lanes.touch(record.lane);
+    }
+
+    /// The event, which stands nowhere, waits until `due`.
+    fn wait(&mut self, event: No, due: Instant) {
+        let at = self.clock.tick(due);
+        let Some(record) = self.entries.get_mut(event) else { return };
+        (record.place, record.at) = (Place::Waiting, at);
+        if let Some(lane) = self.lanes.get_mut(record.lane) {
+            lane.waiting.insert((at, event));
+        }
+        self.lanes.touch(record.lane);
+    }
+
+    /// The event, which stands nowhere, is due: it stands last in its lane's line, or first.
+    fn line_up(&mut self, event: No, is_first: bool) {
+        let at = self.clock.tick(self.clock.now());
+        let Some(record) = self.entries.get_mut(event) else { return };
+        let Some(lane) = self.lanes.get_mut(record.lane) else { return };
+        (record.place, record.at) = (Place::Queued, at);
+        let (no, tried) = (record.lane, record.tried);
+        record.turn = if is_first { lane.line.push_front(event, tried) } else { lane.line.push_back(event, tried) };
+        if lane.line.is_worn() {
+            lane.explained_before = [FIRST; Gate::COUNT];
+            for event in lane.line.drain() {
+                let Some(record) = self.entries.get_mut(event) else { continue };
+                record.turn = lane.line.push_back(event, record.tried);
+            }
+        }
+        self.lanes.touch(no);
+    }
+}

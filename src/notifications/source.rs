@@ -1,0 +1,309 @@
+//! Notifications as a source of the engine: how they are shown, loaded and written.
+
+use std::{sync::Arc, time::SystemTime};
+
+use futures::{Stream, StreamExt, stream};
+use k8s_openapi::jiff::Timestamp;
+use kube::{Client, runtime::watcher::Event as Watched};
+use serde_json::value::RawValue;
+use tidings_api::AttemptReason;
+use tidings_delivery::{
+    event::{Defaults, Event, InvalidEvent},
+    webhook::Verdict,
+};
+use tidings_queue::{
+    Content, Current, Entry, Gate, Loaded, ScopeId, Seen, SourceId, SubscriberKey, Ticket, Want, Work, Written,
+};
+use tracing::{debug, info, warn};
+
+use super::{
+    names::{Name, Uid},
+    record::{self, StatusWriter},
+    replayed::HandledReplays,
+    retention::RetentionHandle,
+    status::{Attempt, after, expired, gate_of, reason_of},
+    watch,
+    wire::Unfinished,
+};
+use crate::{
+    cluster::call::plain,
+    engine::source::{Answer, Payload, Route, Source},
+};
+
+/// The Notifications of the API server.
+pub struct Notifications {
+    writer: StatusWriter,
+    retention: RetentionHandle,
+    replays: Arc<HandledReplays>,
+}
+
+impl Notifications {
+    /// Reads and writes by `writer`; hands what is finished to `retention`, and asks `replays` what was replayed a short time ago.
+    pub fn new(writer: StatusWriter, retention: RetentionHandle, replays: Arc<HandledReplays>) -> Self {
+        Self { writer, retention, replays }
+    }
+
+    /// What the watches of these namespaces (None: of all) show.
+    pub fn watch(client: &Client, namespaces: &[Option<String>]) -> impl Stream<Item = Seen<Self>> + use<> {
+        let pages = watch::pages();
+        let watches = namespaces.iter().cloned().enumerate().map(|(number, namespace)| {
+            let events = watch::watch(client, namespace.as_deref(), pages.clone());
+            let shown = move |event| seen(ScopeId(number), namespace.as_deref().unwrap_or("(all)"), event);
+            events.filter_map(move |event| std::future::ready(shown(event))).boxed()
+        });
+        stream::select_all(watches)
+    }
+
+    async fn read(&self, of: &Ticket<Self>) -> Result<Option<Box<Unfinished>>, kube::Error> {
+        self.writer.load(&of.of.namespace, of.name.name(), &of.name.uid(&of.id)).await
+    }
+
+    /// Writes what came of an attempt.
+    async fn record(&self, of: &Ticket<Self>, mut object: Box<Unfinished>, answer: &Answer) -> Written<Self> {
+        let outcome = &answer.outcome;
+        let mut attempt = Attempt {
+            outcome,
+            event_id: &answer.event_id,
+            duration: answer.duration,
+            retry_after: answer.retry_after,
+            max_attempts: answer.max_attempts,
+            began_before_label: false,
+        };
+        let (status, written) = loop {
+            let status = after(&object, &attempt, Timestamp::now());
+            match self.writer.record(&object, &status).await {
+                // It began after a replay that its object did not show: it is what that replay requested. A label that came into
+                // sight only now requests another.
+                record::Written::Superseded(current)
+                    if !current.is_finished() && self.replays.came_before(answer.began, &object, &current) =>
+                {
+                    (object, attempt.began_before_label) = (current, true);
+                }
+                written => break (status, written),
+            }
+        };
+        if outcome.verdict == Verdict::Delivered {
+            debug!(notification = %shown(of), subscriber = %of.of.name, attempts = status.attempts, "delivered");
+        } else {
+            let (reason, status_code): (AttemptReason, _) = (outcome.reason, outcome.status.map(|code| code.as_u16()));
+            info!(notification = %shown(of), subscriber = %of.of.name, %reason, status_code, attempts = status.attempts, why = outcome.message, "not delivered");
+        }
+        match written {
+            record::Written::Recorded { version, .. } if status.completion_time.is_none() => Written::Retry {
+                version,
+                attempts: status.attempts,
+                began: calendar(object.began()),
+                next: status.next_attempt_time.as_ref().map(|time| calendar(time.0)),
+                wait: answer.retry_after,
+            },
+            written => self.finished(&object, &status, written),
+        }
+    }
+
+    /// Writes that a Notification was not delivered in time.
+    async fn expire(&self, of: &Ticket<Self>, object: Option<Box<Unfinished>>) -> Written<Self> {
+        let object = match object {
+            Some(object) => object,
+            None => match self.read(of).await {
+                Ok(Some(object)) => object,
+                Ok(None) => return Written::Gone,
+                Err(error) => {
+                    unread(of, &error);
+                    return Written::Unread;
+                }
+            },
+        };
+        // A replay that the watch has not shown yet begins another life.
+        if object.is_finished() || object.began().as_second() != seconds(of.began) {
+            return superseded(&object).map_or(Written::Gone, Written::Superseded);
+        }
+        let status = expired(&object, Timestamp::now());
+        let written = self.writer.record(&object, &status).await;
+        if matches!(written, record::Written::Recorded { .. }) {
+            info!(notification = %shown(of), attempts = status.attempts, "expired");
+        }
+        self.finished(&object, &status, written)
+    }
+
+    fn finished(
+        &self,
+        object: &Unfinished,
+        status: &tidings_api::NotificationStatus,
+        written: record::Written,
+    ) -> Written<Self> {
+        match written {
+            record::Written::Recorded { version, over_final, replay_asked } => {
+                self.writer.finished(status.phase);
+                self.retention.finished(object, status, (!replay_asked).then_some(version));
+                Written::Finished { version, out_of_sight: over_final }
+            }
+            record::Written::Gone => Written::Gone,
+            record::Written::Superseded(current) => superseded(&current).map_or(Written::Gone, Written::Superseded),
+        }
+    }
+
+    /// Writes which gate a Notification waits behind.
+    async fn explain(&self, of: &Ticket<Self>, gate: Gate) {
+        let Some(reason) = reason_of(gate) else { return };
+        let waiting = record::Waiting {
+            namespace: of.of.namespace.clone(),
+            name: of.name.name().into(),
+            uid: of.name.uid(&of.id),
+            attempts: of.attempts,
+        };
+        if let Err(error) = self.writer.explain(&waiting, reason).await {
+            debug!(%error, "an explanation was not written");
+        }
+    }
+}
+
+impl Work for Notifications {
+    type Id = Uid;
+    type Name = Name;
+    type Item = Unfinished;
+    type Route = Route;
+    type Answer = Answer;
+}
+
+impl Source for Notifications {
+    async fn load(&self, of: &Ticket<Self>) -> Loaded<Self> {
+        match self.read(of).await {
+            // More attempts than are known: another operator's outcome, which came after its term.
+            Ok(Some(object))
+                if object.is_finished() || object.is_being_deleted() || object.status.attempts > of.attempts =>
+            {
+                superseded(&object).map_or(Loaded::Gone, Loaded::Superseded)
+            }
+            Ok(Some(object)) => Loaded::Item(object),
+            Ok(None) => Loaded::Gone,
+            Err(error) => {
+                unread(of, &error);
+                Loaded::Unread
+            }
+        }
+    }
+
+    async fn write(&self, of: Ticket<Self>, item: Option<Box<Unfinished>>, content: Content<Answer>) -> Written<Self> {
+        match (content, item) {
+            (Content::Outcome(answers), Some(object)) => match answers.first() {
+                Some((_, answer)) => self.record(&of, object, answer).await,
+                None => Written::Unread,
+            },
+            (Content::Outcome(_), None) => Written::Unread,
+            (Content::Expired, object) => self.expire(&of, object).await,
+            (Content::Waiting(gate), _) => {
+                self.explain(&of, gate).await;
+                Written::Noted
+            }
+            (Content::Returned, _) => Written::Noted,
+        }
+    }
+
+    /// Nothing: the watch shows all Notifications.
+    async fn pull(&self, _: SourceId, _: &SubscriberKey, _: Want) -> (Vec<Entry<Self>>, bool) {
+        (Vec::new(), false)
+    }
+}
+
+impl Payload for Unfinished {
+    fn event(&self, _: u16) -> Result<Event, InvalidEvent> {
+        let created = self.metadata.creation_timestamp.as_ref().map(|time| time.0.to_string());
+        let defaults = Defaults {
+            id: self.metadata.uid.as_deref().unwrap_or_default(),
+            time: created.as_deref().unwrap_or_default(),
+        };
+        Event::parse(self.spec.event.get(), defaults)
+    }
+
+    fn event_id(&self, _: u16) -> String {
+        #[derive(serde::Deserialize)]
+        struct Id {
+            id: Option<String>,
+        }
+        let given = serde_json::from_str::<Id>(self.spec.event.get()).ok().and_then(|event| event.id);
+        given.or_else(|| self.metadata.uid.clone()).unwrap_or_default()
+    }
+
+    fn size(&self) -> usize {
+        if self.spec.event.get() == RawValue::NULL.get() { 0 } else { self.spec.event.get().len() }
+    }
+
+    fn drop_events(&mut self) {
+        self.spec.event = RawValue::NULL.to_owned();
+    }
+
+    fn failures(&self) -> u32 {
+        self.status.attempts.saturating_sub(self.status.deferred_attempts)
+    }
+}
+
+/// What an event of a watch says to the queue. `namespace` is for the log.
+fn seen(
+    scope: ScopeId,
+    namespace: &str,
+    event: Result<Watched<Unfinished>, kube::Error>,
+) -> Option<Seen<Notifications>> {
+    match event {
+        Ok(Watched::Init) => Some(Seen::ListBegins(scope)),
+        Ok(Watched::InitApply(object) | Watched::Apply(object)) => {
+            let mut entry = entry(&object)?;
+            entry.item = Some(Box::new(object));
+            Some(Seen::Present(entry))
+        }
+        Ok(Watched::InitDone) => Some(Seen::ListEnds(scope)),
+        Ok(Watched::Delete(object)) => {
+            let id = Uid::of(object.metadata.uid.as_deref()?);
+            Some(Seen::Absent { id, version: object.version() })
+        }
+        Err(error) if matches!(&error, kube::Error::Api(status) if matches!(status.code, 403 | 404)) => {
+            warn!(namespace, error = %plain(&error), "cannot list Notifications; grant the operator its Role there, or remove the namespace from --watch-namespace; retrying");
+            Some(Seen::Refused(scope))
+        }
+        Err(error) => {
+            warn!(namespace, error = %plain(&error), "watching Notifications failed; retrying");
+            Some(Seen::Failed(scope))
+        }
+    }
+}
+
+/// A Notification as the queue knows it, without the object itself.
+fn entry(object: &Unfinished) -> Option<Entry<Notifications>> {
+    let metadata = &object.metadata;
+    let (uid, namespace, name) = (metadata.uid.as_deref()?, metadata.namespace.as_deref()?, metadata.name.as_deref()?);
+    Some(Entry {
+        id: Uid::of(uid),
+        name: Name::new(name, uid),
+        of: SubscriberKey { namespace: namespace.into(), name: object.spec.subscriber_ref.name.as_str().into() },
+        version: object.version(),
+        events: 1,
+        attempts: object.status.attempts,
+        began: calendar(object.began()),
+        lifetime: object.spec.expire_after_seconds.map(|seconds| std::time::Duration::from_secs(seconds.into())),
+        next: object.status.next_attempt_time.as_ref().map(|time| calendar(time.0)),
+        bytes: object.spec.event.get().len(),
+        explained: gate_of(&object.status.reason),
+        cancelled: object.is_being_deleted(),
+        pulled: false,
+        item: None,
+    })
+}
+
+fn superseded(object: &Unfinished) -> Option<Current<Notifications>> {
+    Some(Current { entry: entry(object)?, finished: object.is_finished() })
+}
+
+fn unread(of: &Ticket<Notifications>, error: &kube::Error) {
+    warn!(notification = %shown(of), %error, "could not be read; it is tried again");
+}
+
+fn shown(of: &Ticket<Notifications>) -> impl std::fmt::Display {
+    format!("{}/{}", of.of.namespace, of.name.name())
+}
+
+fn calendar(time: Timestamp) -> SystemTime {
+    time.into()
+}
+
+fn seconds(time: SystemTime) -> i64 {
+    Timestamp::try_from(time).map_or(0, |time| time.as_second())
+}
