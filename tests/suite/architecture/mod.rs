@@ -11,6 +11,7 @@ mod graph;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    fs,
     path::Path,
 };
 
@@ -36,7 +37,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("telemetry", &[]),
 ];
 
-/// The same for the rooms of `crates/delivery`.
+/// Each room of `crates/delivery`, and the rooms that it may import.
 const DELIVERY: &[(&str, &[&str])] =
     &[("webhook", &["egress", "event", "oauth"]), ("oauth", &["egress"]), ("egress", &[]), ("event", &[])];
 
@@ -73,6 +74,10 @@ const WAYS_OUT: (&[&str], &[&str]) = (
 
 /// A queue that waits for nothing and reads no clock can be tested as a whole, with the time passed in.
 const NOT_IN_THE_QUEUE: [&str; 4] = ["async", "await", "Instant::now", "SystemTime::now"];
+
+/// The pages that say where things are, and the folders of what they name.
+const PAGES: [&str; 2] = ["docs/architecture.md", "CONTRIBUTING.md"];
+const SOURCES: [&str; 8] = ["src", "crates", "testkit", "campaign", "demo", "tests", "benches", "fuzz"];
 
 /// 400 lines before the tests are a smell, not a law. Each of these files is longer for a reason.
 const LONG_FILES: &[(&str, &str)] = &[
@@ -138,6 +143,7 @@ fn the_house_keeps_its_direction_closes_no_circle_and_keeps_each_type_in_one_fil
             }
         }
     }
+    found.extend(PAGES.iter().flat_map(|page| unknown_places(page)));
     let expected: BTreeSet<_> = UNDER_WAY.iter().map(|&what| what.to_owned()).collect();
     let new: Vec<_> = found.difference(&expected).collect();
     let gone: Vec<_> = expected.difference(&found).collect();
@@ -249,6 +255,23 @@ fn ways_out(code: &str) -> Vec<&'static str> {
         below.any(|path| path.segments.get(1).is_none_or(|next| next == part || next == "*"))
     });
     names.chain(paths).copied().collect()
+}
+
+/// The files and folders that a page names in backquotes and that are nowhere in the repository.
+fn unknown_places(page: &str) -> Vec<String> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let text = fs::read_to_string(root.join(page)).unwrap();
+    let known: Vec<_> = SOURCES.iter().flat_map(|folder| files(&root.join(folder))).collect();
+    let is_known = |place: &str| {
+        let place = Path::new(place);
+        root.join(place).exists()
+            || known.iter().any(|file| file.ancestors().any(|part| part.starts_with(root) && part.ends_with(place)))
+    };
+    let named = text.split('`').skip(1).step_by(2).filter(|name| name.ends_with(".rs") || name.ends_with('/'));
+    let unknown: BTreeSet<_> = named
+        .filter(|name| !name.contains(' ') && !name.starts_with("target/") && !name.starts_with(".") && !is_known(name))
+        .collect();
+    unknown.into_iter().map(|name| format!("{page} names {name}, which does not exist")).collect()
 }
 
 /// What shipped code of `room` names of [`NOT_IN_THE_QUEUE`], if it is the queue's.
