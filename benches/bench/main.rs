@@ -13,6 +13,7 @@ mod bare_loop;
 mod latency;
 mod memory;
 mod objects;
+mod queue;
 mod receiver;
 mod report;
 mod say;
@@ -62,6 +63,9 @@ async fn run(scale: &Scale, quick: bool, only: &str) {
     let begun = Instant::now();
     let mut report = Report::default();
     let wanted = |part: &str| only.is_empty() || only.split(',').any(|word| word == part);
+    if wanted("memory") {
+        queue::measure(&mut report);
+    }
     let idle = memory::idle(scale, &mut report).await;
     if wanted("throughput") {
         throughput::measure(scale, &mut report).await;
