@@ -29,6 +29,22 @@ impl<W: Work> Batch<W> {
         Self { unfinished: events.into(), answers: BTreeMap::new(), item: None, since: None }
     }
 
+    /// All events are to be sent again: the entry was replayed.
+    pub(crate) fn restart(&mut self, events: usize) {
+        self.answers.clear();
+        (self.unfinished, self.item, self.since) = (events, None, None);
+    }
+
+    /// Of events that seemed to be finished, this many are not.
+    pub(crate) fn reopen(&mut self, events: usize) {
+        self.unfinished += events;
+    }
+
+    /// Whether something came of an event that is not written yet.
+    pub(crate) fn has(&self, event: u16) -> bool {
+        self.answers.contains_key(&event)
+    }
+
     /// This came of an event; `is_final`: it is not tried again.
     pub(crate) fn answer(&mut self, event: u16, answer: W::Answer, item: Box<W::Item>, is_final: bool, now: Instant) {
         self.unfinished -= usize::from(is_final);

@@ -60,6 +60,8 @@ pub(crate) enum Place {
     Queued,
     /// It is loaded, sent, or its outcome is being written.
     InFlight,
+    /// It is one of several events, and there will be no other attempt at it.
+    Finished,
 }
 
 /// All records, by number and, those of entries, by id.

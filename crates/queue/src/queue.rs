@@ -46,6 +46,8 @@ const AFTER_UNREAD: Duration = Duration::from_secs(5);
 enum News {
     /// It is older than what is known.
     Old,
+    /// As old, but the entry seemed to have left meanwhile.
+    Back,
     /// Nothing that decides when it is sent.
     Unmoved,
     /// It is new, or another writer changed it.
@@ -225,7 +227,11 @@ impl<W: Work> Queue<W> {
 
     /// When to call [`Self::next`] again, after it returned None, if nothing is handed in before.
     pub fn wake_at(&self) -> Option<Instant> {
-        let progress = self.batches.values().filter_map(Batch::progress_at).min();
+        let due = |(no, batch): (&No, &Batch<W>)| {
+            let at = batch.progress_at().filter(|_| !self.schedule.is_written(*no))?;
+            Some(at.min(self.schedule.clock.instant_of(self.schedule.ends(*no))))
+        };
+        let progress = self.batches.iter().filter_map(due).min();
         if self.is_draining || self.term.is_none() {
             return progress;
         }
@@ -289,8 +295,10 @@ impl<W: Work> Queue<W> {
             Some(no) => (no, self.news_of(no, &seen)),
             None => (self.insert(&seen), News::Moved),
         };
-        if news == News::Old {
-            return;
+        match news {
+            News::Old => return,
+            News::Back => return self.come_back(no, &seen),
+            News::Unmoved | News::Moved | News::Replayed => {}
         }
         // The next outcome is written over this one's status, so an older item will not do.
         self.take_item(no);
@@ -307,6 +315,7 @@ impl<W: Work> Queue<W> {
         if news == News::Replayed {
             // The replay took its reason away: it is explained once more.
             self.schedule.set_aside(no);
+            self.restart(no);
         }
         let due = self.due(&seen);
         for event in self.schedule.events(no) {
@@ -320,18 +329,19 @@ impl<W: Work> Queue<W> {
         let Some(record) = self.schedule.entries.get_mut(no) else { return News::Old };
         record.listing = self.listing;
         // It came back after it had left, whatever this process has read or written meanwhile.
-        if self.leaving.get(&no).is_some_and(|left| *left == u64::MAX || *left <= seen.version) {
+        let is_back = self.leaving.get(&no).is_some_and(|left| *left == u64::MAX || *left <= seen.version);
+        if is_back {
             self.leaving.remove(&no);
         }
         if seen.version <= record.version {
-            return News::Old;
+            return if is_back { News::Back } else { News::Old };
         }
         let is_replayed = record.began != seconds(seen.began);
         match self.take_over(no, seen) {
             _ if is_replayed => News::Replayed,
-            true => News::Moved,
+            is_moved if is_moved || is_back => News::Moved,
             // A label, an annotation, or why it waits.
-            false => News::Unmoved,
+            _ => News::Unmoved,
         }
     }
 
@@ -369,6 +379,21 @@ impl<W: Work> Queue<W> {
     /// What `seen` says counts from now on. Returns whether that moves the entry.
     fn take_over(&mut self, no: No, seen: &Entry<W>) -> bool {
         self.schedule.record(no, seen.version, seen.attempts, seconds(seen.began), seen.next.map_or(0, seconds))
+    }
+
+    /// It is still what it was before it seemed to have left: what was set aside is due.
+    fn come_back(&mut self, no: No, seen: &Entry<W>) {
+        if seen.cancelled {
+            return self.cancel(no, seen);
+        }
+        self.schedule.resume(no, self.due(seen));
+        self.schedule.file(no);
+    }
+
+    /// It was replayed: its life begins again, and so do all of its events.
+    fn restart(&mut self, no: No) {
+        let events = self.schedule.restart(no);
+        self.batches.get_mut(&no).into_iter().for_each(|batch| batch.restart(events));
     }
 
     /// It is being deleted. What is under way is its last: when that has ended, the entry is forgotten.
@@ -607,9 +632,15 @@ impl<W: Work> Queue<W> {
                 let flight = self.schedule.flights.sent(event, ticket.clone(), item);
                 self.ready.extend(flight.map(Action::Send));
             }
-            Loaded::Superseded(current) => self.ended(event, Written::Superseded(current)),
-            Loaded::Gone => self.ended(event, Written::Gone),
-            Loaded::Unread => self.ended(event, Written::Unread),
+            Loaded::Superseded(current) => self.load_failed(event, Written::Superseded(current)),
+            Loaded::Gone => self.load_failed(event, Written::Gone),
+            Loaded::Unread => self.load_failed(event, Written::Unread),
+        }
+    }
+
+    fn load_failed(&mut self, event: No, why: Written<W>) {
+        if let Some(no) = self.schedule.entry_of(event) {
+            self.ended(no, Some(event), why);
         }
     }
 
@@ -629,10 +660,16 @@ impl<W: Work> Queue<W> {
         };
         // It is written with what comes of the other events.
         let now = self.schedule.now();
-        batch.answer(ticket.event, answer, item, again.is_none(), now);
-        match again {
-            Some(wait) => self.schedule.retry(event, now + wait),
-            None => drop(self.schedule.leave_flight(event, true)),
+        if self.schedule.entries.get(entry).is_some_and(|record| record.began == seconds(ticket.began)) {
+            batch.answer(ticket.event, answer, item, again.is_none(), now);
+            match again {
+                Some(wait) => self.schedule.retry(event, now + wait),
+                None => drop(self.schedule.leave_flight(event, true)),
+            }
+            self.schedule.set_answered(entry, event, again.is_none());
+        } else {
+            // What came of it before the last replay counts nothing.
+            self.schedule.retry(event, now);
         }
         if self.leaving.contains_key(&entry) && !self.schedule.is_busy(entry) {
             self.forget(entry);
@@ -644,13 +681,15 @@ impl<W: Work> Queue<W> {
     fn progress(&mut self) -> Option<Action<W>> {
         let is_due = |(no, batch): (&No, &Batch<W>)| {
             let most = self.schedule.lane_of(*no).map_or(1, |lane| lane.max_in_flight);
-            let is_last = self.is_draining && !batch.is_empty();
+            let is_over = self.is_draining || self.schedule.ends(*no) <= self.schedule.clock.today();
+            let is_last = is_over && !batch.is_empty();
             (!self.schedule.is_written(*no) && (is_last || batch.is_due(most, self.schedule.now()))).then_some(*no)
         };
         let no = self.batches.iter().find_map(is_due)?;
         let ticket = self.schedule.ticket(no)?;
-        self.schedule.set_writing(no, true);
-        let (answers, item) = self.batches.get_mut(&no)?.take();
+        let batch = self.batches.get_mut(&no)?;
+        self.schedule.begin_writing(no, |event| batch.has(event));
+        let (answers, item) = batch.take();
         Some(Action::Write { ticket, item, content: Content::Outcome(answers) })
     }
 
@@ -681,7 +720,7 @@ impl<W: Work> Queue<W> {
         };
         let (no, spec, version, now) = (flight.lane, flight.spec.clone(), flight.version, self.schedule.now());
         if self.leaving.contains_key(&entry) {
-            return self.ended(event, Written::Gone);
+            return self.ended(entry, Some(event), Written::Gone);
         }
         match why {
             NotSent::Held => self.schedule.put_off(event, now + AFTER_HELD),
@@ -706,19 +745,21 @@ impl<W: Work> Queue<W> {
         if let Some(record) = self.schedule.entries.get(no) {
             self.expiring.remove(&record.id);
         }
-        self.schedule.set_writing(no, false);
-        self.ended(no, written);
+        let is_recorded = !matches!(written, Written::Superseded(_) | Written::Unread);
+        let reopened = self.schedule.end_writing(no, is_recorded);
+        self.batches.get_mut(&no).into_iter().for_each(|batch| batch.reopen(reopened));
+        let flight = (!self.schedule.has_parts(no) && self.schedule.flights.contains(no)).then_some(no);
+        self.ended(no, flight, written);
     }
 
-    /// An attempt, or the write of an expiry, is over.
-    fn ended(&mut self, event: No, written: Written<W>) {
-        let Some(no) = self.schedule.entry_of(event) else { return };
+    /// An attempt, or a write, is over; `flight` is the event whose flight ends with it.
+    fn ended(&mut self, no: No, flight: Option<No>, written: Written<W>) {
         let has_left = self.leaving.contains_key(&no);
         let is_newer =
             |version| !has_left && self.schedule.entries.get(no).is_some_and(|record| record.version > version);
         match written {
             // The source showed a replay before this attempt reported that it finished.
-            Written::Finished { version, .. } if is_newer(version) => self.again(event, self.schedule.now()),
+            Written::Finished { version, .. } if is_newer(version) => self.again(no, flight, self.schedule.now()),
             Written::Finished { version, out_of_sight } => self.finished(no, version, out_of_sight),
             Written::Superseded(Current { entry, finished: true }) if !has_left && !is_newer(entry.version) => {
                 self.finished(no, entry.version, false);
@@ -727,16 +768,20 @@ impl<W: Work> Queue<W> {
             _ if has_left => drop(self.forget(no)),
             Written::Retry { version, attempts, began, next, wait } => {
                 let is_newest = self.recorded(no, version, attempts, began, next);
-                self.again(event, self.schedule.now() + if is_newest { wait } else { Duration::ZERO });
+                self.again(no, flight, self.schedule.now() + if is_newest { wait } else { Duration::ZERO });
             }
-            Written::Unread => self.again_later(event, None, AFTER_UNREAD),
+            Written::Unread => self.again_later(no, flight, None, AFTER_UNREAD),
             Written::Superseded(Current { entry, .. }) if entry.cancelled => drop(self.forget(no)),
             Written::Superseded(Current { entry, .. }) => {
-                if self.schedule.entries.get(no).is_some_and(|record| record.version <= entry.version) {
+                let known = self.schedule.entries.get(no).filter(|record| record.version <= entry.version);
+                if let Some(began) = known.map(|record| record.began) {
                     self.take_over(no, &entry);
                     self.take_item(no);
+                    if began != seconds(entry.began) {
+                        self.restart(no);
+                    }
                 }
-                self.again_later(event, self.due(&entry), AFTER_SUPERSEDED);
+                self.again_later(no, flight, self.due(&entry), AFTER_SUPERSEDED);
             }
             Written::Noted => {}
         }
@@ -754,24 +799,21 @@ impl<W: Work> Queue<W> {
         true
     }
 
-    /// Tries an event again at `due`; an entry with several events has them all in hand.
-    fn again(&mut self, event: No, due: Instant) {
-        if !self.batches.contains_key(&event) {
-            self.schedule.again(event, due);
-        }
-        if let Some(no) = self.schedule.entry_of(event) {
-            self.schedule.file(no);
-        }
+    /// Tries the event in flight, and those that stand nowhere, again at `due`.
+    fn again(&mut self, no: No, flight: Option<No>, due: Instant) {
+        flight.into_iter().for_each(|event| self.schedule.retry(event, due));
+        self.schedule.resume(no, Some(due));
+        self.schedule.file(no);
     }
 
     /// The same after `wait` at the earliest, or at `due`. An entry that has expired by then is not looked at before.
-    fn again_later(&mut self, event: No, due: Option<Instant>, wait: Duration) {
+    fn again_later(&mut self, no: No, flight: Option<No>, due: Option<Instant>, wait: Duration) {
         let later = self.schedule.now() + wait;
-        let Some(no) = self.schedule.entry_of(event) else { return };
         if self.schedule.ends(no) > self.schedule.clock.today().saturating_add(span(wait)) {
-            return self.again(event, due.unwrap_or(later));
+            return self.again(no, flight, due.unwrap_or(later));
         }
-        self.schedule.again(event, later);
+        flight.into_iter().for_each(|event| self.schedule.retry(event, later));
+        self.schedule.resume(no, Some(later));
         // It is filed when it is due.
         self.schedule.hide(no);
     }

@@ -47,7 +47,11 @@ pub(crate) struct Schedule<W: Work> {
 struct Parts {
     events: Vec<No>,
     in_flight: usize,
+    /// What came of some is to be written.
+    is_answered: bool,
     is_writing: bool,
+    /// Those that what is being written finishes.
+    written: Vec<No>,
 }
 
 impl<W: Work> Schedule<W> {
@@ -115,9 +119,9 @@ impl<W: Work> Schedule<W> {
         self.flights.contains(event).then_some(event)
     }
 
-    /// Whether anything of an entry is in flight or written.
+    /// Whether anything of an entry is in flight, written, or to be written.
     pub(crate) fn is_busy(&self, no: No) -> bool {
-        let of_parts = |parts: &Parts| parts.in_flight > 0 || parts.is_writing;
+        let of_parts = |parts: &Parts| parts.in_flight > 0 || parts.is_answered || parts.is_writing;
         self.flights.contains(no) || self.parts.get(&no).is_some_and(of_parts)
     }
 
@@ -126,22 +130,72 @@ impl<W: Work> Schedule<W> {
         self.parts.get(&no).is_some_and(|parts| parts.is_writing)
     }
 
-    /// The outcomes of an entry with several events are, or are no more, being written.
-    pub(crate) fn set_writing(&mut self, no: No, is_writing: bool) {
-        if let Some(parts) = self.parts.get_mut(&no) {
-            parts.is_writing = is_writing;
+    /// Whether an entry has several events.
+    pub(crate) fn has_parts(&self, no: No) -> bool {
+        self.parts.contains_key(&no)
+    }
+
+    /// Something came of one of several events; `is_finished`: there will be no other attempt at it.
+    pub(crate) fn set_answered(&mut self, no: No, event: No, is_finished: bool) {
+        self.parts.get_mut(&no).into_iter().for_each(|parts| parts.is_answered = true);
+        if let Some(record) = self.entries.get_mut(event).filter(|_| is_finished) {
+            record.place = Place::Finished;
         }
-        if is_writing {
-            self.unfile(no);
+        self.hide(no);
+    }
+
+    /// What came of events of an entry is being written; `is_answered` says of which.
+    pub(crate) fn begin_writing(&mut self, no: No, is_answered: impl Fn(u16) -> bool) {
+        let is_written = |event: &No| {
+            let record = self.entries.get(*event).filter(|record| record.place == Place::Finished);
+            record.is_some_and(|record| is_answered(record.event))
+        };
+        let written = self.events(no).into_iter().filter(is_written).collect();
+        if let Some(parts) = self.parts.get_mut(&no) {
+            (parts.is_answered, parts.is_writing, parts.written) = (false, true, written);
+        }
+        self.unfile(no);
+    }
+
+    /// That write is over. Returns how many events it does not finish after all, where it was not `recorded`.
+    pub(crate) fn end_writing(&mut self, no: No, recorded: bool) -> usize {
+        let Some(parts) = self.parts.get_mut(&no) else { return 0 };
+        parts.is_writing = false;
+        let written = std::mem::take(&mut parts.written);
+        written.into_iter().filter(|event| !recorded && self.reopen(*event)).count()
+    }
+
+    /// All events of an entry are to be sent again. Returns how many it has.
+    pub(crate) fn restart(&mut self, no: No) -> usize {
+        self.parts.get_mut(&no).into_iter().for_each(|parts| parts.is_answered = false);
+        let events = self.events(no);
+        for event in &events {
+            self.reopen(*event);
+        }
+        events.len()
+    }
+
+    /// A finished event is to be sent again. Returns whether it was finished.
+    fn reopen(&mut self, event: No) -> bool {
+        let finished = self.entries.get_mut(event).filter(|record| record.place == Place::Finished);
+        finished.map(|record| record.place = Place::Aside).is_some()
+    }
+
+    /// Puts those events of an entry into their lane that stand nowhere.
+    pub(crate) fn resume(&mut self, no: No, due: Option<Instant>) {
+        for event in self.events(no) {
+            if self.entries.get(event).is_some_and(|record| record.place == Place::Aside) {
+                self.add(event, due, None);
+            }
         }
     }
 
     pub(crate) fn ticket(&self, event: No) -> Option<Ticket<W>> {
-        let record = self.entries.get(event)?;
+        let (record, entry) = (self.entries.get(event)?, self.entries.get(self.entry_of(event)?)?);
         let of = self.lanes.get(record.lane)?.key.clone();
-        let began = UNIX_EPOCH + Duration::from_secs(record.began.into());
+        let began = UNIX_EPOCH + Duration::from_secs(entry.began.into());
         let (id, name) = (record.id, record.name.clone());
-        Some(Ticket { id, name, of, attempts: record.attempts, began, event: record.event })
+        Some(Ticket { id, name, of, attempts: entry.attempts, began, event: record.event })
     }
 
     /// Takes in the record of an entry, and a copy of it for each further event. They are set aside.
@@ -173,12 +227,12 @@ impl<W: Work> Schedule<W> {
         is_new
     }
 
-    /// Forgets an entry, in flight or not: what was in flight counts as tried.
+    /// Forgets an entry, in flight or not: what was in flight counts as tried, and is not sent if it was not sent yet.
     pub(crate) fn remove(&mut self, no: No) -> Option<(Record<W>, Arc<str>)> {
         for event in self.events(no) {
+            self.flights.get(event).into_iter().for_each(|flight| flight.permit.revoke());
             self.leave_flight(event, true);
         }
-        self.set_writing(no, false);
         self.set_aside(no);
         self.aside.remove(&no);
         let parts = self.parts.remove(&no).map(|parts| parts.events).unwrap_or_default();
@@ -198,7 +252,7 @@ impl<W: Work> Schedule<W> {
         // What became due meanwhile stands before it.
         self.wake(lane);
         let Some(record) = self.entries.get_mut(event) else { return };
-        if record.place == Place::InFlight {
+        if matches!(record.place, Place::InFlight | Place::Finished) {
             return;
         }
         explained.into_iter().for_each(|gate| record.explained.insert(gate));
@@ -210,15 +264,6 @@ impl<W: Work> Schedule<W> {
         match due {
             Some(due) => self.wait(event, due),
             None => self.line_up(event, false),
-        }
-    }
-
-    /// The attempt at an event ended, or it was set aside: it is tried again at `due`.
-    pub(crate) fn again(&mut self, event: No, due: Instant) {
-        if self.flights.contains(event) {
-            self.retry(event, due);
-        } else {
-            self.add(event, Some(due), None);
         }
     }
 
@@ -516,7 +561,7 @@ impl<W: Work> Schedule<W> {
         match record.place {
             Place::Waiting => drop(lane.waiting.remove(&(record.at, event))),
             Place::Queued => lane.line.remove(record.turn, record.tried),
-            Place::InFlight | Place::Aside => return,
+            Place::InFlight | Place::Finished | Place::Aside => return,
         }
         record.place = Place::Aside;
         self.lanes.touch(record.lane);
