@@ -65,8 +65,10 @@ pub(crate) struct Supply {
     pub(crate) source: SourceId,
     /// There are some.
     pub(crate) any: bool,
-    /// A pull is under way.
-    pub(crate) is_open: bool,
+    /// A pull of at most this many is under way.
+    pub(crate) pulling: Option<usize>,
+    /// There were some since that pull began.
+    pub(crate) any_since: bool,
 }
 
 /// In which of the queue's lists the lane stands.
@@ -129,6 +131,11 @@ impl<R> Lane<R> {
             self.behind = None;
         }
         self.way = Way::Closed(gate);
+    }
+
+    /// Whether what was pulled for it is given back: it cannot be sent for a while.
+    pub(crate) fn gives_back(&self, now: Instant) -> bool {
+        self.closed().is_some() || self.pause_end(now).is_some()
     }
 
     /// The gate that only an opening ends.
@@ -219,11 +226,13 @@ impl<R> Lane<R> {
         probe.into_iter().for_each(|era| self.breaker.probe_ended(era));
     }
 
-    /// How many more events it has room for: its free slots, or one where an open circuit waits for a probe.
+    /// How many more events it has room for: its free slots that no pull is for, or one where an open circuit waits for a probe.
     pub(crate) fn wants(&self, now: Instant) -> usize {
+        let pulling: usize = self.supplies.iter().filter_map(|supply| supply.pulling).sum();
+        let held = self.pending() + pulling;
         match self.gate(now) {
-            None => self.max_in_flight.saturating_sub(self.pending()),
-            Some(Gate::CircuitOpen) if self.pending() == 0 => 1,
+            None => self.max_in_flight.saturating_sub(held),
+            Some(Gate::CircuitOpen) if held == 0 => 1,
             Some(_) => 0,
         }
     }
@@ -278,9 +287,10 @@ impl<R> Lane<R> {
         matches!(self.closed(), Some(Gate::EndpointGone | Gate::SubscriberNotFound))
     }
 
-    /// Whether no entry names it and no Subscriber is known to be it: it may be forgotten once [`Self::rests_until`] has passed.
+    /// Whether no entry names it, none is to be pulled, and no Subscriber is known to be it: it may be forgotten once [`Self::rests_until`] has passed.
     pub(crate) fn is_idle(&self) -> bool {
-        self.records == 0 && self.closed() == Some(Gate::SubscriberNotFound)
+        let is_supplied = self.supplies.iter().any(|supply| supply.any || supply.pulling.is_some());
+        self.records == 0 && !is_supplied && self.closed() == Some(Gate::SubscriberNotFound)
     }
 
     /// What it must remember even when idle ends here.

@@ -321,7 +321,7 @@ impl<W: Work> Queue<W> {
         for event in self.schedule.events(no) {
             self.schedule.add(event, due, seen.explained);
         }
-        self.schedule.file(no);
+        self.rest(no);
     }
 
     /// What `seen` says of an entry that is known; from now on it counts.
@@ -387,7 +387,7 @@ impl<W: Work> Queue<W> {
             return self.cancel(no, seen);
         }
         self.schedule.resume(no, self.due(seen));
-        self.schedule.file(no);
+        self.rest(no);
     }
 
     /// It was replayed: its life begins again, and so do all of its events.
@@ -447,8 +447,12 @@ impl<W: Work> Queue<W> {
         let no = self.lane_no(of);
         let Some(lane) = self.schedule.lanes.get_mut(no) else { return };
         match lane.supplies.iter_mut().find(|supply| supply.source == source) {
-            Some(supply) => (supply.any, supply.is_open) = (any, supply.is_open && !is_answer),
-            None => lane.supplies.push(Supply { source, any, is_open: false }),
+            // What came while the pull was under way may not be in its answer.
+            Some(supply) if is_answer => {
+                *supply = Supply { source, any: any || supply.any_since, pulling: None, any_since: false };
+            }
+            Some(supply) => (supply.any, supply.any_since) = (any, any && supply.pulling.is_some()),
+            None => lane.supplies.push(Supply { source, any, pulling: None, any_since: false }),
         }
         self.schedule.lanes.touch(no);
     }
@@ -549,7 +553,7 @@ impl<W: Work> Queue<W> {
             if self.schedule.ends(entry) <= self.schedule.clock.today() {
                 // It is not sent any more; that it expired is written when its turn comes, if that is still so.
                 self.schedule.put_off(event, self.schedule.now() + AFTER_EXPIRED);
-                self.schedule.file(entry);
+                self.rest(entry);
                 continue;
             }
             let item = self.take_item(entry).filter(|_| !self.may_be_old(event) && !self.batches.contains_key(&entry));
@@ -590,8 +594,8 @@ impl<W: Work> Queue<W> {
         let most = self.schedule.bytes_of_lane();
         while let Some(no) = self.schedule.take_thirsty() {
             let now = self.schedule.now();
-            let lane = self.schedule.lanes.get_mut(no)?;
-            if lane.closed().is_some() || lane.pause_end(now).is_some() {
+            let Some(lane) = self.schedule.lanes.get_mut(no) else { continue };
+            if lane.gives_back(now) {
                 // What is in hand goes back to where it came from.
                 let idle: Vec<_> = lane.ages.iter().collect();
                 idle.into_iter().for_each(|entry| self.give_back(entry));
@@ -599,9 +603,9 @@ impl<W: Work> Queue<W> {
             }
             let want = Want { events: lane.wants(now), bytes: most.saturating_sub(lane.bytes) };
             if want.events > 0
-                && let Some(supply) = lane.supplies.iter_mut().find(|supply| supply.any && !supply.is_open)
+                && let Some(supply) = lane.supplies.iter_mut().find(|supply| supply.any && supply.pulling.is_none())
             {
-                supply.is_open = true;
+                (supply.pulling, supply.any_since) = (Some(want.events), false);
                 let (source, of) = (supply.source, lane.key.clone());
                 // Another source may have more.
                 self.schedule.lanes.touch(no);
@@ -609,6 +613,19 @@ impl<W: Work> Queue<W> {
             }
         }
         None
+    }
+
+    /// Lets an entry expire when its time comes, or gives it back if it was pulled and cannot be sent for a while; unless it is busy.
+    fn rest(&mut self, no: No) {
+        self.schedule.file(no);
+        self.give_back_if_held(no);
+    }
+
+    fn give_back_if_held(&mut self, no: No) {
+        let now = self.schedule.now();
+        if self.is_draining || self.schedule.lane_of(no).is_some_and(|lane| lane.gives_back(now)) {
+            self.give_back(no);
+        }
     }
 
     /// Gives an entry back to its source, if it was pulled and is not busy.
@@ -674,7 +691,7 @@ impl<W: Work> Queue<W> {
         if self.leaving.contains_key(&entry) && !self.schedule.is_busy(entry) {
             self.forget(entry);
         }
-        self.schedule.file(entry);
+        self.rest(entry);
     }
 
     /// The next entry with several events whose outcomes are to be written.
@@ -731,7 +748,7 @@ impl<W: Work> Queue<W> {
             let bytes = record.bytes as usize;
             self.keep_item(entry, item, bytes);
         }
-        self.schedule.file(entry);
+        self.rest(entry);
         let is_open = |lane: &Lane<W::Route>| lane.closed().is_none() && spec.concerns(lane.version.as_ref());
         if why != NotSent::Held && self.schedule.lanes.get(no).is_some_and(is_open) {
             self.close(no, Gate::SubscriberNotReady);
@@ -803,7 +820,7 @@ impl<W: Work> Queue<W> {
     fn again(&mut self, no: No, flight: Option<No>, due: Instant) {
         flight.into_iter().for_each(|event| self.schedule.retry(event, due));
         self.schedule.resume(no, Some(due));
-        self.schedule.file(no);
+        self.rest(no);
     }
 
     /// The same after `wait` at the earliest, or at `due`. An entry that has expired by then is not looked at before.
@@ -816,6 +833,7 @@ impl<W: Work> Queue<W> {
         self.schedule.resume(no, Some(later));
         // It is filed when it is due.
         self.schedule.hide(no);
+        self.give_back_if_held(no);
     }
 
     /// This process finished the entry by writing `version`; `out_of_sight`: the source has nothing more to show of it.

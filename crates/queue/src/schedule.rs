@@ -380,8 +380,9 @@ impl<W: Work> Schedule<W> {
 
     /// The entries of a namespace (None: of all) that no listing has shown since `begun`. Costs nothing for other namespaces.
     pub(crate) fn unseen_since(&self, begun: u32, namespace: Option<&str>) -> Vec<No> {
-        let is_unseen =
-            |no: &No| self.entries.get(*no).is_some_and(|record| record.event == 0 && record.listing < begun);
+        let is_unseen = |no: &No| {
+            self.entries.get(*no).is_some_and(|record| record.event == 0 && !record.pulled && record.listing < begun)
+        };
         let Some(of) = namespace else {
             return self.entries.iter().map(|(no, _)| no).filter(is_unseen).collect();
         };
@@ -533,7 +534,9 @@ impl<W: Work> Schedule<W> {
         if !lane.supplies.is_empty() {
             self.thirsty.insert(no);
         }
-        self.lanes.set_timer(no, look_again.into_iter().chain(first_due).min());
+        // What cannot be pulled before the pause ends is pulled then.
+        let pull_at = if lane.supplies.is_empty() { None } else { lane.pause_end(now) };
+        self.lanes.set_timer(no, look_again.into_iter().chain(first_due).chain(pull_at).min());
         if is_over {
             self.lanes.set_timer(no, None);
             self.lanes.remove(no);
