@@ -779,16 +779,20 @@ impl<W: Work> Queue<W> {
             Written::Finished { version, .. } if is_newer(version) => self.again(no, flight, self.schedule.now()),
             Written::Finished { version, out_of_sight } => self.finished(no, version, out_of_sight),
             Written::Superseded(Current { entry, finished: true }) if !has_left && !is_newer(entry.version) => {
-                self.finished(no, entry.version, false);
+                if self.leave(no, flight, entry.version) {
+                    self.finished(no, entry.version, false);
+                }
             }
-            Written::Gone => drop(self.forget(no)),
-            _ if has_left => drop(self.forget(no)),
+            Written::Gone => self.forget_later(no, flight, u64::MAX),
+            _ if has_left => self.forget_later(no, flight, u64::MAX),
             Written::Retry { version, attempts, began, next, wait } => {
                 let is_newest = self.recorded(no, version, attempts, began, next);
                 self.again(no, flight, self.schedule.now() + if is_newest { wait } else { Duration::ZERO });
             }
             Written::Unread => self.again_later(no, flight, None, AFTER_UNREAD),
-            Written::Superseded(Current { entry, .. }) if entry.cancelled => drop(self.forget(no)),
+            Written::Superseded(Current { entry, .. }) if entry.cancelled => {
+                self.forget_later(no, flight, entry.version);
+            }
             Written::Superseded(Current { entry, .. }) => {
                 let known = self.schedule.entries.get(no).filter(|record| record.version <= entry.version);
                 if let Some(began) = known.map(|record| record.began) {
@@ -845,6 +849,28 @@ impl<W: Work> Queue<W> {
         }
     }
 
+    /// The flight that ended is the last, or no more is sent of what others there are of the entry, which left at `version`.
+    /// Returns whether it was the last.
+    fn leave(&mut self, no: No, flight: Option<No>, version: u64) -> bool {
+        if let Some(event) = flight {
+            self.schedule.leave_flight(event, true);
+        }
+        if !self.schedule.is_busy(no) {
+            return true;
+        }
+        self.revoke(no);
+        self.schedule.set_aside(no);
+        self.leaving.entry(no).or_insert(version);
+        false
+    }
+
+    /// Drops all that is known of an entry, when its last flight has ended.
+    fn forget_later(&mut self, no: No, flight: Option<No>, version: u64) {
+        if self.leave(no, flight, version) {
+            self.forget(no);
+        }
+    }
+
     /// Drops all that is known of an entry.
     fn forget(&mut self, no: No) -> Option<(Record<W>, Arc<str>)> {
         self.take_item(no);
@@ -856,7 +882,8 @@ impl<W: Work> Queue<W> {
     /// Keeps the item of an untried entry with one event, if there is room.
     fn keep_item(&mut self, no: No, item: Option<Box<W::Item>>, bytes: usize) {
         let is_untried = self.schedule.entries.get(no).is_some_and(|record| record.attempts == 0);
-        if let (Some(item), Some(lane)) = (item, self.schedule.lane_of(no).filter(|_| is_untried)) {
+        let is_single = !self.batches.contains_key(&no);
+        if let (Some(item), Some(lane)) = (item, self.schedule.lane_of(no).filter(|_| is_untried && is_single)) {
             self.kept.keep(no, &lane.key, item, bytes);
         }
     }

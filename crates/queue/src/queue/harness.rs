@@ -247,6 +247,11 @@ impl Harness {
         self.no(*id).is_some_and(|no| self.queue.schedule.flights.contains(no))
     }
 
+    /// Whether the event that a ticket names is in flight.
+    pub fn is_flying(&self, ticket: &Ticket<Toy>) -> bool {
+        self.queue.schedule.flying(ticket).is_some()
+    }
+
     pub fn in_flight(&self) -> usize {
         self.queue.in_flight()
     }
@@ -344,6 +349,11 @@ impl Harness {
     pub fn apply(&mut self, update: Update<u32>) {
         let now = self.latest();
         self.queue.apply(update, now);
+    }
+
+    pub fn finish(&mut self, done: Done<Toy>) {
+        let now = self.latest();
+        self.queue.finish(done, now);
     }
 
     /// An event was answered.

@@ -10,7 +10,9 @@ use crate::{Health, Limits};
 
 mod courtesy;
 mod expiries;
+mod groups;
 mod news;
+mod pulls;
 
 const SECOND: Duration = Duration::from_secs(1);
 
