@@ -2,6 +2,7 @@
 
 mod crashes;
 mod model;
+mod whole;
 
 use std::{
     collections::BTreeSet,
