@@ -1,24 +1,72 @@
 //! One lane's events that are due, in order.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use crate::clock::Tick;
-use crate::numbers::{FIRST, No, Turn};
+use crate::{
+    clock::Tick,
+    numbers::{FIRST, No, Turn},
+};
 
 /// First in, first out; and, for a probe, the one that was tried longest ago. All in logarithmic time.
 #[derive(Debug)]
 pub(crate) struct Line {
-    /// Not tried by this process.
-    fresh: BTreeMap<Turn, No>,
+    /// Not tried by this process: a flood of new events, which has to be small.
+    fresh: Row,
     tried: BTreeMap<Turn, No>,
     by_last_try: BTreeSet<(Tick, Turn)>,
     front: Turn,
     back: Turn,
 }
 
+/// Numbers in the order of their turns. One that left leaves an empty place until it is first, or there are too many such.
+#[derive(Debug, Default)]
+struct Row {
+    places: VecDeque<(Turn, Option<Taken>)>,
+    taken: usize,
+}
+
+/// A number plus one, so that an empty place takes no more memory.
+type Taken = std::num::NonZeroU32;
+
+impl Row {
+    fn insert(&mut self, turn: Turn, no: No) {
+        let place = (turn, Taken::new(no.wrapping_add(1)));
+        self.taken += 1;
+        if self.places.back().is_none_or(|(last, _)| *last < turn) {
+            self.places.push_back(place);
+        } else {
+            self.places.push_front(place);
+        }
+    }
+
+    fn remove(&mut self, turn: Turn) {
+        let Ok(at) = self.places.binary_search_by_key(&turn, |(turn, _)| *turn) else { return };
+        if self.places[at].1.take().is_some() {
+            self.taken -= 1;
+        }
+        while self.places.front().is_some_and(|(_, place)| place.is_none()) {
+            self.places.pop_front();
+        }
+        if self.places.len() > 2 * self.taken + 64 {
+            self.places.retain(|(_, place)| place.is_some());
+            self.places.shrink_to(2 * self.taken);
+        }
+    }
+
+    /// The first one that does not stand before `turn`.
+    fn from(&self, turn: Turn) -> Option<(Turn, No)> {
+        self.iter_from(turn).next()
+    }
+
+    fn iter_from(&self, turn: Turn) -> impl Iterator<Item = (Turn, No)> {
+        let at = self.places.partition_point(|(of, _)| *of < turn);
+        self.places.range(at..).filter_map(|(turn, place)| Some((*turn, (*place)?.get() - 1)))
+    }
+}
+
 impl Default for Line {
     fn default() -> Self {
-        let (fresh, tried, by_last_try) = (BTreeMap::new(), BTreeMap::new(), BTreeSet::new());
+        let (fresh, tried, by_last_try) = (Row::default(), BTreeMap::new(), BTreeSet::new());
         Self { fresh, tried, by_last_try, front: FIRST, back: FIRST }
     }
 }
@@ -43,15 +91,14 @@ impl Line {
 
     /// Empties the line.
     pub(crate) fn drain(&mut self) -> Vec<No> {
-        let all = std::mem::take(self);
-        let mut all: Vec<_> = all.fresh.into_iter().chain(all.tried).collect();
-        all.sort_unstable();
-        all.into_iter().map(|(_, no)| no).collect()
+        let all = self.all_from(0);
+        *self = Self::default();
+        all
     }
 
     pub(crate) fn remove(&mut self, turn: Turn, tried: Tick) {
         if tried == 0 {
-            self.fresh.remove(&turn);
+            self.fresh.remove(turn);
         } else {
             self.by_last_try.remove(&(tried, turn));
             self.tried.remove(&turn);
@@ -65,26 +112,27 @@ impl Line {
 
     /// The one that was never tried, else the one that was tried longest ago; of equals the first.
     pub(crate) fn longest_untried(&self) -> Option<No> {
-        let tried = || self.tried.get(&self.by_last_try.first()?.1);
-        self.fresh.first_key_value().map(|(_, no)| no).or_else(tried).copied()
+        let tried = || self.tried.get(&self.by_last_try.first()?.1).copied();
+        self.fresh.from(0).map(|(_, no)| no).or_else(tried)
     }
 
-    /// Those that were put back, in order.
+    /// Those that were put back, in order. Never more than were in flight at once.
     pub(crate) fn put_back(&self) -> impl Iterator<Item = No> {
-        let of = |line: &BTreeMap<Turn, No>| line.range(..FIRST).map(|(turn, no)| (*turn, *no)).collect::<Vec<_>>();
-        let mut all = [of(&self.fresh), of(&self.tried)].concat();
+        let fresh = self.fresh.iter_from(0).take_while(|(turn, _)| *turn < FIRST);
+        let tried = self.tried.range(..FIRST).map(|(turn, no)| (*turn, *no));
+        let mut all: Vec<_> = fresh.chain(tried).collect();
         all.sort_unstable();
         all.into_iter().map(|(_, no)| no)
     }
 
     /// The first one that does not stand before `turn`, and its place.
     pub(crate) fn from(&self, turn: Turn) -> Option<(Turn, No)> {
-        let first = |line: &BTreeMap<Turn, No>| line.range(turn..).next().map(|(turn, no)| (*turn, *no));
-        first(&self.fresh).into_iter().chain(first(&self.tried)).min()
+        let tried = self.tried.range(turn..).next().map(|(turn, no)| (*turn, *no));
+        self.fresh.from(turn).into_iter().chain(tried).min()
     }
 
     pub(crate) fn len(&self) -> usize {
-        self.fresh.len() + self.tried.len()
+        self.fresh.taken + self.tried.len()
     }
 
     fn insert(&mut self, turn: Turn, no: No, tried: Tick) -> Turn {
@@ -97,12 +145,17 @@ impl Line {
         turn
     }
 
+    fn all_from(&self, turn: Turn) -> Vec<No> {
+        let tried = self.tried.range(turn..).map(|(turn, no)| (*turn, *no));
+        let mut all: Vec<_> = self.fresh.iter_from(turn).chain(tried).collect();
+        all.sort_unstable();
+        all.into_iter().map(|(_, no)| no).collect()
+    }
+
     /// All, in order.
     #[cfg(test)]
     pub(crate) fn numbers(&self) -> Vec<No> {
-        let mut all: Vec<_> = self.fresh.iter().chain(&self.tried).collect();
-        all.sort_unstable();
-        all.into_iter().map(|(_, no)| *no).collect()
+        self.all_from(0)
     }
 }
 
@@ -154,5 +207,20 @@ mod tests {
             assert!(line.len() == 0 && !line.is_worn() && line.longest_untried().is_none());
             assert_eq!(line.push_back(4, 0), FIRST);
         }
+    }
+
+    #[test]
+    fn those_that_left_a_line_take_no_room_for_long_and_the_order_stays() {
+        let mut line = Line::default();
+        let turns: Vec<_> = (0..1000).map(|no| line.push_back(no, 0)).collect();
+        // All but the first and each hundredth.
+        (1..1000).filter(|no| no % 100 != 0).for_each(|no| line.remove(turns[no], 0));
+        assert_eq!(line.numbers(), [0, 100, 200, 300, 400, 500, 600, 700, 800, 900]);
+        assert!(line.fresh.places.len() <= 2 * 10 + 65, "{}", line.fresh.places.len());
+        line.push_front(1000, 0);
+        line.push_back(1001, 0);
+        assert_eq!((line.first(), line.len()), (Some(1000), 12));
+        line.remove(turns[0], 0);
+        assert_eq!(line.from(turns[0]), Some((turns[100], 100)));
     }
 }
