@@ -6,15 +6,10 @@ mod process;
 mod settings;
 mod tenure;
 
-use std::{
-    io,
-    net::SocketAddr,
-    sync::{Arc, Mutex},
-    time::Duration,
-};
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 use kube::{Client, Config};
-use tidings_delivery::{egress::load_public_roots, oauth::TokenCache};
+use tidings_delivery::egress::load_public_roots;
 use tokio::{
     net::TcpListener,
     sync::{mpsc, watch},
@@ -34,7 +29,7 @@ use crate::{
     notifications::{
         record::StatusWriter, replay::Replays, replayed::HandledReplays, retention::Retention, source::Notifications,
     },
-    subscribers::{Announcer, Subscribers, registry::Registry, resolve::Resolver},
+    subscribers::{Mandate, Resolver, Subscribers},
 };
 
 /// At the end, looks at Subscribers that are under way have so long: the longest `timeoutSeconds` of a test that was sent, and
@@ -122,7 +117,7 @@ struct Parts {
     ground: Ground,
     settings: Settings,
     tenure: Tenure,
-    subscribers: Arc<Subscribers>,
+    subscribers: Subscribers,
     /// Where the engine reports to the Subscribers' side.
     reports: mpsc::UnboundedSender<Report>,
     /// Whether the operator is to end.
@@ -142,26 +137,14 @@ impl Parts {
         let stopping = watch::Sender::new(false);
         let (updates_to, updates) = mpsc::unbounded_channel();
         let (reports, reports_from) = mpsc::unbounded_channel();
-        let resolver = Resolver {
-            client: cluster::bounded(&ground.reader, LOOKS_READ_AT_ONCE),
-            egress: settings.egress(),
-            tokens: TokenCache::default(),
-            origin: settings.origin.clone(),
-            require_secret_consent: settings.require_secret_consent,
-        };
-        let subscribers = Arc::new(Subscribers {
-            client: ground.reader.clone(),
-            writer: ground.writer.clone(),
-            resolver,
-            registry: Arc::new(Registry::new(updates_to)),
-            announcer: Announcer::start(ground.reader.clone()),
-            vitals: Mutex::default(),
-            metrics: ground.metrics.clone(),
-            leadership: tenure.leadership(),
-            stopping: stopping.subscribe(),
-        });
+        let bounded = cluster::bounded(&ground.reader, LOOKS_READ_AT_ONCE);
+        let consent = settings.require_secret_consent;
+        let resolver = Resolver::new(bounded, settings.egress(), settings.origin.clone(), consent);
+        let mandate = Mandate::new(tenure.leadership(), stopping.subscribe());
+        let (reader, writer, metrics) = (ground.reader.clone(), ground.writer.clone(), ground.metrics.clone());
+        let subscribers = Subscribers::new(reader, writer, resolver, mandate, metrics, updates_to);
         for namespace in &ground.namespaces {
-            ground.tasks.spawn(subscribers.clone().watch_referents(namespace.clone()));
+            ground.tasks.spawn(subscribers.watch_referents(namespace.clone()));
         }
         let inbox = Inbox { updates, reports: reports_from };
         (Self { ground, settings, tenure, subscribers, reports, stopping }, inbox)
@@ -182,13 +165,13 @@ impl Parts {
     /// under way end.
     async fn run(&mut self, inbox: Inbox, signals: &mut Signals) -> Result<(), Error> {
         self.ground.metrics.leads();
-        self.ground.tasks.spawn(self.subscribers.clone().report(inbox.reports));
+        self.ground.tasks.spawn(self.subscribers.receive(inbox.reports));
         let engine = self.start_notifications();
         let (reader, namespaces) = (self.ground.reader.clone(), self.ground.namespaces.clone());
         let (of_engine, of_looks) = (self.ground.readiness.clone(), self.ground.readiness.clone());
         let mut looks = JoinSet::new();
         let synced = move || of_looks.part_is_ready();
-        looks.spawn(self.subscribers.clone().run(namespaces.clone(), synced, self.stopped()));
+        looks.spawn(self.subscribers.run(namespaces.clone(), synced, self.stopped()));
         let ownership = self.tenure.leadership();
         let listed = || {
             ownership.all_are_listed();

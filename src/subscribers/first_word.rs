@@ -1,45 +1,56 @@
 //! The first status of a Subscriber whose first look takes long: at which step it is.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use k8s_openapi::jiff::Timestamp;
 use tidings_api::{SubscriberReason as Reason, SubscriberStatus};
 use tracing::debug;
 
 use super::{
-    Subscribers,
-    examine::Step,
     handshake::describe,
-    reconcile::host,
+    roster::Roster,
     status::{Findings, Word},
+    status_store::StatusStore,
+    step::Step,
     stored_subscriber::StoredSubscriber,
     vitals::is_looked_at,
 };
 
-/// A status that is empty for so long is given a first word; most looks are over by then.
+/// A status that is empty for so long is given a first word; most passes are over by then.
 pub(super) const FIRST_WORD_AFTER: Duration = Duration::from_secs(3);
 
-impl Subscribers {
-    /// Whether the status of this Subscriber is empty.
-    pub(super) fn lacks_a_first_word(&self, subscriber: &StoredSubscriber) -> bool {
-        let is_empty = self.registry.page(&subscriber.key(), &subscriber.id().uid, |page| !is_looked_at(page.wanted()));
-        is_empty.unwrap_or(false)
+/// Writes first statuses.
+pub(super) struct FirstWords {
+    roster: Arc<Roster>,
+    statuses: Arc<StatusStore>,
+    origin: String,
+}
+
+impl FirstWords {
+    /// `origin` is what the operator calls itself to webhooks.
+    pub(super) fn new(roster: Arc<Roster>, statuses: Arc<StatusStore>, origin: String) -> Self {
+        Self { roster, statuses, origin }
     }
 
-    /// Writes at which step the look is, unless the look has ended.
-    pub(super) async fn say_first_word(&self, subscriber: &StoredSubscriber) {
+    /// Whether the status of this Subscriber is empty.
+    pub(super) fn are_missing_for(&self, subscriber: &StoredSubscriber) -> bool {
         let (key, uid) = (subscriber.key(), subscriber.id().uid);
-        let step = self.registry.step(&key, &uid);
-        let origin = self.resolver.origin.to_str().unwrap_or_default();
+        self.roster.page(&key, &uid, |page| !is_looked_at(page.wanted())).unwrap_or(false)
+    }
+
+    /// Writes at which step the pass is, unless the pass has ended.
+    pub(super) async fn write(&self, subscriber: &StoredSubscriber) {
+        let (key, uid) = (subscriber.key(), subscriber.id().uid);
+        let step = self.roster.step(&key, &uid);
         let say = |status: &mut SubscriberStatus| {
             if !is_looked_at(status) {
                 let findings = Findings { ready: first_word(step), token: None, validated: None, tested: None };
                 findings.put_into(status, subscriber.metadata.generation, Timestamp::now());
-                describe(status, &host(subscriber), origin, None);
+                describe(status, &subscriber.webhook_host(), &self.origin, None);
             }
         };
-        if let Err(error) = self.update(&key, &uid, say).await {
-            debug!(subscriber = %key, %error, "the first status could not be written; the end of the look brings another");
+        if let Err(error) = self.statuses.update(&key, &uid, say).await {
+            debug!(subscriber = %key, %error, "the first status could not be written; the end of the pass brings another");
         }
     }
 }

@@ -1,168 +1,106 @@
-//! Watches Subscribers and all that they name ([`watching`]) and reconciles each in its turn ([`looks`], [`reconcile`]): goes
-//! through the chain that its events depend on ([`examine`], [`handshake`]), sends a test event if an annotation asks for it
-//! ([`self_test`]), writes what was found into the status ([`status`], [`announce`]), opens or closes the gate.
+//! Watches Subscribers and all that they name ([`watching`], [`referents`]) and reconciles each in its turn ([`looks`],
+//! [`reconcile`]): checks what its events depend on ([`check`], [`handshake`]), sends a test event if an annotation requests
+//! one ([`test_event`]), opens or closes it for the engine ([`roster`]), and writes what was found into the status
+//! ([`status`], [`announce`]).
 //!
-//! [`writer`] is the one road into a Subscriber's status; [`report`] and [`vitals`] say how its deliveries go.
+//! [`status_store`] is the one road into a Subscriber's status; [`reports`] and [`vitals`] say how its deliveries go.
 
 mod announce;
+mod check;
 mod consent;
-mod examine;
 mod first_word;
 mod handshake;
-mod listings;
 mod looks;
+mod mandate;
 mod marks;
+mod member;
 mod page;
+mod pass;
+mod prerequisites;
 mod reconcile;
+mod referents;
 mod referrers;
-pub mod registry;
-mod report;
-pub mod resolve;
+mod reports;
+mod resolve;
+mod roster;
 mod secrets;
-mod self_test;
-mod standing;
+mod sightings;
 mod status;
+mod status_store;
+mod step;
 mod stored_subscriber;
+mod test_event;
+mod times;
+mod unresolved;
 mod vitals;
+mod watch_config;
 mod watching;
-mod writer;
 
-use std::{
-    collections::HashSet,
-    fmt::Debug,
-    pin::pin,
-    sync::{Arc, Mutex},
-};
+use std::sync::Arc;
 
-pub use announce::Announcer;
-pub use examine::Step;
-use futures::{Stream, StreamExt, TryStreamExt, stream};
-pub use handshake::Unanswered;
-use k8s_openapi::api::core::v1::{ConfigMap, Secret};
-use kube::{
-    Client, Resource,
-    core::{NamespaceResourceScope, PartialObjectMeta},
-    runtime::{
-        WatchStreamExt,
-        watcher::{self, watcher},
-    },
-};
-use serde::de::DeserializeOwned;
-use tidings_queue::SubscriberKey;
-use tokio::sync::watch;
-use tracing::warn;
-pub use vitals::{Vitals, Written};
+use kube::Client;
+use tokio::sync::mpsc;
 
 use self::{
-    listings::Referents,
-    marks::Cause,
-    referrers::Reference,
-    registry::Registry,
-    resolve::{Resolver, Unresolved},
+    announce::Announcer, check::Checker, first_word::FirstWords, reconcile::Reconciler, reports::Reports,
+    roster::Roster, status_store::StatusStore, watching::Watching,
 };
+pub use self::{mandate::Mandate, resolve::Resolver};
 use crate::{
-    cluster::{
-        SingleTry,
-        call::{WATCH_SECONDS, in_namespace},
-    },
+    cluster::SingleTry,
+    contract::{Report, Update},
     metrics::Metrics,
-    ownership::Leadership,
 };
 
-/// Watches Subscribers and all that they refer to.
+/// The parts that keep up with Subscribers. Each of its futures is a task of its own.
 pub struct Subscribers {
-    /// Watches.
-    pub client: Client,
-    /// Writes.
-    pub writer: SingleTry,
-    /// Makes targets.
-    pub resolver: Resolver,
-    /// Where answers go.
-    pub registry: Arc<Registry>,
-    /// Tells of what changed.
-    pub announcer: Announcer,
-    /// How deliveries go.
-    pub vitals: Mutex<Vitals>,
-    /// Counts the namespaces whose Subscribers cannot be listed.
-    pub metrics: Metrics,
-    /// Whether anything may be asked, sent and written.
-    pub leadership: Leadership,
-    /// Whether the operator is to end: nothing more is asked and sent then.
-    pub stopping: watch::Receiver<bool>,
-}
-
-/// Why a Subscriber could not be looked at; it is tried again.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// The API server did not do its part.
-    #[error(transparent)]
-    Unresolved(#[from] Unresolved),
-    /// The status could not be written.
-    #[error("writing the status: {0}")]
-    Write(#[source] kube::Error),
+    reader: Client,
+    metrics: Metrics,
+    roster: Arc<Roster>,
+    statuses: Arc<StatusStore>,
+    reconciler: Arc<Reconciler>,
+    first_words: Arc<FirstWords>,
 }
 
 impl Subscribers {
-    /// Watches the Secrets and ConfigMaps of one namespace (None: of all), and marks the Subscribers that refer to what comes,
-    /// changes or goes. A standby does so, too: while no Subscriber is known there is nothing to mark, and nothing is kept.
-    pub async fn watch_referents(self: Arc<Self>, namespace: Option<String>) {
-        let scope = namespace.as_deref();
-        let secrets = self.referrers::<Secret>(scope, Reference::Secret);
-        let config_maps = self.referrers::<ConfigMap>(scope, Reference::ConfigMap);
-        let mut referrers = pin!(stream::select(secrets, config_maps));
-        while let Some(referrer) = referrers.next().await {
-            self.registry.mark(&referrer, Cause::Change);
-        }
+    /// Watches and publishes Events by `reader`, and writes statuses by `writer`. Sends its updates to the engine.
+    pub fn new(
+        reader: Client,
+        writer: SingleTry,
+        resolver: Resolver,
+        mandate: Mandate,
+        metrics: Metrics,
+        updates: mpsc::UnboundedSender<Update>,
+    ) -> Self {
+        let roster = Arc::new(Roster::new(updates));
+        let announcer = Announcer::start(reader.clone());
+        let statuses = Arc::new(StatusStore::new(writer, roster.clone(), announcer, mandate.clone()));
+        let origin = resolver.origin();
+        let first_words = Arc::new(FirstWords::new(roster.clone(), statuses.clone(), origin.clone()));
+        let checker = Checker::new(resolver, mandate.clone());
+        let reconciler = Arc::new(Reconciler::new(roster.clone(), statuses.clone(), checker, mandate, origin));
+        Self { reader, metrics, roster, statuses, reconciler, first_words }
     }
 
-    /// Whether the operator is to end.
-    pub fn is_stopping(&self) -> bool {
-        *self.stopping.borrow()
+    /// Watches the Secrets and ConfigMaps of one namespace (None: of all), also while this operator stands by.
+    pub fn watch_referents(&self, namespace: Option<String>) -> impl Future<Output = ()> + Send + use<> {
+        referents::watch_referents(self.reader.clone(), self.roster.clone(), namespace)
     }
 
-    /// Returns when the operator is to end.
-    pub async fn stopped(&self) {
-        let mut stopping = self.stopping.clone();
-        drop(stopping.wait_for(|stopping| *stopping).await);
+    /// Takes in what the engine reports, until the engine ends.
+    pub fn receive(&self, reports: mpsc::UnboundedReceiver<Report>) -> impl Future<Output = ()> + Send + use<> {
+        Reports::new(self.roster.clone(), self.statuses.clone()).run(reports)
     }
 
-    /// What is asked of somebody, unless the operator is to end: then the answer is not waited for, and the next leader asks.
-    async fn unless_stopping<T>(&self, exchange: impl Future<Output = T>) -> Result<T, Unresolved> {
-        if self.is_stopping() {
-            return Err(Unresolved::Stopping);
-        }
-        let mut stopping = self.stopping.clone();
-        tokio::select! {
-            biased;
-            answer = exchange => Ok(answer),
-            _ = stopping.wait_for(|stopping| *stopping) => Err(Unresolved::Stopping),
-        }
-    }
-
-    /// The Subscribers to look at again whenever an object that they refer to comes, changes or goes.
-    fn referrers<K>(
+    /// Reconciles the Subscribers of these namespaces until `shutdown`: see [`Watching::run`].
+    pub fn run<S: Fn() + Send, E: Future<Output = ()> + Send>(
         &self,
-        namespace: Option<&str>,
-        reference: fn(String) -> Reference,
-    ) -> impl Stream<Item = SubscriberKey> + Send + use<K>
-    where
-        K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
-            + Clone
-            + DeserializeOwned
-            + Debug
-            + Send
-            + 'static,
-    {
-        let registry = self.registry.clone();
-        let mut referents = Referents { namespace: namespace.map(str::to_owned), reference, shown: HashSet::new() };
-        watcher(in_namespace::<PartialObjectMeta<K>>(&self.client, namespace), watch_config())
-            .default_backoff()
-            .inspect_err(|error| warn!(%error, kind = %K::kind(&()), "watching"))
-            .filter_map(|event| async { event.ok() })
-            .flat_map(move |event| stream::iter(referents.observe(&registry, &event)))
+        namespaces: Vec<Option<String>>,
+        synced: S,
+        shutdown: E,
+    ) -> impl Future<Output = ()> + Send + use<S, E> {
+        let (roster, reconciler) = (self.roster.clone(), self.reconciler.clone());
+        let watching = Watching::new(roster, reconciler, self.first_words.clone(), self.metrics.clone());
+        watching.run(self.reader.clone(), namespaces, synced, shutdown)
     }
-}
-
-fn watch_config() -> watcher::Config {
-    watcher::Config::default().timeout(WATCH_SECONDS)
 }

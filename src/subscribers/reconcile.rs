@@ -1,158 +1,200 @@
-//! One look at a Subscriber, from what is asked of it to its status and its gate.
+//! Reconciles a Subscriber: checks what its events depend on, opens or closes it, and says so in its status.
 
 use std::{sync::Arc, time::Duration};
 
-use http::HeaderValue;
 use k8s_openapi::jiff::Timestamp;
-use kube::ResourceExt;
-use tidings_api::{ConditionType, REQUEST_ANNOTATION, SubscriberReason as Reason, SubscriberStatus, TEST_ANNOTATION};
-use tidings_queue::{Gate, SpecVersion, SubscriberKey};
-use url::Url;
+use tidings_api::{SubscriberReason as Reason, SubscriberStatus};
+use tidings_queue::Gate;
 
 use super::{
-    Error, Subscribers,
-    examine::{Chain, Step},
+    check::Checker,
     handshake::{Finding, describe},
-    registry::Registry,
-    resolve::{Unresolved, references},
-    standing::Begun,
+    mandate::Mandate,
+    pass::Pass,
+    prerequisites::Prerequisites,
+    resolve::references,
+    roster::Roster,
     status::{Findings, Word},
+    status_store::{StatusStore, Stored},
+    step::Step,
     stored_subscriber::StoredSubscriber,
+    test_event::test,
+    unresolved::Unresolved,
 };
 use crate::contract::Route;
 
-/// Looks at a Subscriber and acts on what it finds: its gate opens or closes, its status says why. Returns when to look at
-/// it again.
-pub(super) async fn reconcile(subscriber: &StoredSubscriber, context: &Subscribers) -> Result<Option<Duration>, Error> {
-    if !context.leadership.holds(&subscriber.key()) {
-        return Err(Unresolved::NotLeading.into());
-    }
-    let registry = &context.registry;
-    let Some(visit) = Visit::begin(subscriber, registry) else { return Ok(None) };
-    let (key, uid) = (&visit.key, &visit.spec.uid);
-    registry.refers_to(key, uid, subscriber.spec.as_deref().map(references).unwrap_or_default());
-    if visit.changed {
-        // What the new spec does not permit must not go by the old one meanwhile.
-        registry.close(key, &visit.spec, visit.expire_after());
-    }
-    if !visit.requested && says_gone(subscriber, &visit.status) {
-        registry.mark_gone(key, &visit.spec);
-    }
-    let look = match context.look(&visit).await {
-        Ok(look) => look,
-        Err(error) => {
-            // What it has found so far may be that the webhook is to be left alone. Unwritten, it is the next look's to write.
-            drop(context.write(key, uid).await);
-            return Err(error.into());
-        }
-    };
-    registry.page(key, uid, |page| page.amend(|status| look.put_into(status, &visit, &context.resolver.origin)));
-    registry.publish(key, &visit.spec, look.way, visit.expire_after());
-    context.write(key, uid).await.map_err(Error::Write)?;
-    Ok(look.again)
+/// How a pass over a Subscriber ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Ended {
+    /// With what it found; the next pass is due after this.
+    Done(Option<Duration>),
+    /// Before its end: the operator does not lead, or is to end.
+    Interrupted,
 }
 
-impl Subscribers {
-    /// What there is to say about this Subscriber, and whether its Notifications may go.
-    async fn look(&self, visit: &Visit<'_>) -> Result<Look, Unresolved> {
-        let held = Word::yes(Reason::Suspended, "spec.suspend is true: Notifications are held");
-        let suspended = visit.subscriber.spec.as_ref().is_ok_and(|spec| spec.suspend);
-        let chain = if self.registry.is_gone(&visit.key, &visit.spec) {
-            Chain::stopped(Step::Delivery, Word::gone())
-        } else if suspended && visit.test.is_none() {
-            Chain::stopped(Step::Delivery, held.clone())
-        } else {
-            match &visit.subscriber.spec {
-                Ok(spec) => self.examine(visit, spec).await?,
-                Err(fault) => Chain::stopped(Step::Secret, Word::no(Reason::InvalidSpec, &fault.message)),
+/// Why a pass failed; it is repeated.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Error {
+    /// The API server did not do its part.
+    #[error(transparent)]
+    Unresolved(#[from] Unresolved),
+    /// The status could not be written.
+    #[error("writing the status: {0}")]
+    Write(#[source] kube::Error),
+}
+
+/// Reconciles Subscribers.
+pub(super) struct Reconciler {
+    roster: Arc<Roster>,
+    statuses: Arc<StatusStore>,
+    checker: Checker,
+    mandate: Mandate,
+    origin: String,
+}
+
+impl Reconciler {
+    /// `origin` is what the operator calls itself to webhooks.
+    pub(super) fn new(
+        roster: Arc<Roster>,
+        statuses: Arc<StatusStore>,
+        checker: Checker,
+        mandate: Mandate,
+        origin: String,
+    ) -> Self {
+        Self { roster, statuses, checker, mandate, origin }
+    }
+
+    /// 1. Begins: puts the spec in force (no client).
+    /// 2. Checks the prerequisites (clients: the API server, the token service, the webhook).
+    /// 3. Sends a test event, if an annotation requests one (client: the webhook).
+    /// 4. Concludes what all of that means for the status (no client).
+    /// 5. Publishes the way, or the gate that closes it, to the engine (no client).
+    /// 6. Writes the status (client: the API server).
+    pub(super) async fn reconcile(&self, subscriber: &StoredSubscriber) -> Result<Ended, Error> {
+        if !self.mandate.leads(&subscriber.key()) {
+            return Ok(Ended::Interrupted);
+        }
+        let Some(pass) = Pass::begin(subscriber, &self.roster) else { return Ok(Ended::Done(None)) };
+        pass.put_in_force(subscriber.spec.as_deref().map(references).unwrap_or_default());
+        let (prerequisites, tested) = match self.check_and_test(&pass).await {
+            Ok(Some(found)) => found,
+            unfinished => {
+                // What it has found so far may be a pause. If that cannot be written now, the next pass writes it.
+                drop(self.write(&pass).await);
+                return Ok(unfinished.map(|_| Ended::Interrupted)?);
             }
         };
-        let tested = match &visit.test {
-            Some(value) => Some(self.test(visit, &chain, value).await?),
-            None => None,
-        };
-        let Chain { token, consent, end, again } = chain;
-        let (ready, way) = match end {
-            _ if suspended => (held, Err(Gate::Suspended)),
-            _ if self.registry.is_gone(&visit.key, &visit.spec) => (Word::gone(), Err(Gate::EndpointGone)),
-            Ok(route) => (Word::yes(Reason::Operational, "Notifications are sent"), Ok(route)),
-            Err(stop) => (stop.ready, Err(Gate::SubscriberNotReady)),
-        };
-        let validated = consent.as_ref().and_then(|consent| consent.validated.clone());
-        let findings = Findings { ready, token, validated, tested };
-        Ok(Look { findings, consent, way, again })
+        let result = PassResult::of(&pass, prerequisites, tested);
+        pass.conclude(|status| result.put_into(status, &pass, &self.origin));
+        pass.publish(result.way);
+        Ok(match self.write(&pass).await.map_err(Error::Write)? {
+            Stored::Yes => Ended::Done(result.again),
+            Stored::NotLeading => Ended::Interrupted,
+        })
+    }
+
+    /// What the prerequisites are, and how the test went, if one is requested. None: the operator may not send requests any
+    /// more.
+    async fn check_and_test(&self, pass: &Pass<'_>) -> Result<Option<(Prerequisites, Option<Word>)>, Unresolved> {
+        let Some(prerequisites) = self.check(pass).await? else { return Ok(None) };
+        let Some(value) = pass.test() else { return Ok(Some((prerequisites, None))) };
+        let tested = test(&self.mandate, pass, &prerequisites, value).await;
+        Ok(tested.map(|tested| (prerequisites, Some(tested))))
+    }
+
+    /// Sends no request to an endpoint of a Subscriber that is gone, suspended or cannot be read.
+    async fn check(&self, pass: &Pass<'_>) -> Result<Option<Prerequisites>, Unresolved> {
+        if pass.is_gone() {
+            return Ok(Some(Prerequisites::blocked(Step::Delivery, Word::gone())));
+        }
+        if pass.is_suspended() && pass.test().is_none() {
+            return Ok(Some(Prerequisites::blocked(Step::Delivery, suspended())));
+        }
+        match &pass.subscriber().spec {
+            Ok(spec) => self.checker.check(pass, spec).await,
+            Err(fault) => Ok(Some(Prerequisites::blocked(Step::Secret, Word::no(Reason::InvalidSpec, &fault.message)))),
+        }
+    }
+
+    async fn write(&self, pass: &Pass<'_>) -> Result<Stored, kube::Error> {
+        self.statuses.write(pass.key(), &pass.version().uid).await
     }
 }
 
-/// One look at a Subscriber, as it began.
-pub(super) struct Visit<'a> {
-    pub(super) subscriber: &'a StoredSubscriber,
-    pub(super) key: SubscriberKey,
-    pub(super) spec: SpecVersion,
-    /// The status as this process knew it then.
-    pub(super) status: SubscriberStatus,
-    /// The spec is another than that of the look before.
-    pub(super) changed: bool,
-    /// The spec changed, or somebody asked for a new look: what may be opened is opened.
-    pub(super) requested: bool,
-    /// The test that somebody asked for.
-    pub(super) test: Option<String>,
-}
-
-impl<'a> Visit<'a> {
-    /// None: the Subscriber is not there any more.
-    fn begin(subscriber: &'a StoredSubscriber, registry: &Registry) -> Option<Self> {
-        let (key, spec) = (subscriber.key(), subscriber.id());
-        let request = annotation(subscriber, REQUEST_ANNOTATION);
-        let Begun { status, changed, requested } = registry.begin(&key, &spec, request)?;
-        let test =
-            annotation(subscriber, TEST_ANNOTATION).filter(|value| status.last_handled_test.as_ref() != Some(value));
-        Some(Self { subscriber, key, spec, status, changed, requested, test })
-    }
-
-    pub(super) fn generation(&self) -> Option<i64> {
-        self.subscriber.metadata.generation
-    }
-
-    pub(super) fn expire_after(&self) -> Duration {
-        self.subscriber.expire_after()
-    }
-}
-
-/// What a look at a Subscriber found.
-struct Look {
+/// What a pass comes to.
+struct PassResult {
     findings: Findings,
     consent: Option<Finding>,
     way: Result<Arc<Route>, Gate>,
     again: Option<Duration>,
 }
 
-impl Look {
-    fn put_into(&self, status: &mut SubscriberStatus, visit: &Visit<'_>, origin: &HeaderValue) {
-        self.findings.put_into(status, visit.generation(), Timestamp::now());
-        describe(status, &host(visit.subscriber), origin.to_str().unwrap_or_default(), self.consent.as_ref());
-        if visit.requested {
-            status.last_handled_request = annotation(visit.subscriber, REQUEST_ANNOTATION);
-        }
-        if visit.test.is_some() {
-            status.last_handled_test.clone_from(&visit.test);
-        }
+impl PassResult {
+    /// A suspension counts more than a 410, and both more than what the steps found.
+    fn of(pass: &Pass<'_>, prerequisites: Prerequisites, tested: Option<Word>) -> Self {
+        let Prerequisites { token, consent, way, again } = prerequisites;
+        let (ready, way) = match way {
+            _ if pass.is_suspended() => (suspended(), Err(Gate::Suspended)),
+            _ if pass.is_gone() => (Word::gone(), Err(Gate::EndpointGone)),
+            Ok(route) => (Word::yes(Reason::Operational, "Notifications are sent"), Ok(route)),
+            Err(blocked) => (blocked.ready, Err(Gate::SubscriberNotReady)),
+        };
+        let validated = consent.as_ref().and_then(|consent| consent.validated.clone());
+        Self { findings: Findings { ready, token, validated, tested }, consent, way, again }
+    }
+
+    fn put_into(&self, status: &mut SubscriberStatus, pass: &Pass<'_>, origin: &str) {
+        self.findings.put_into(status, pass.generation(), Timestamp::now());
+        describe(status, &pass.subscriber().webhook_host(), origin, self.consent.as_ref());
     }
 }
 
-/// The host of the webhook, if the spec names one.
-pub(super) fn host(subscriber: &StoredSubscriber) -> String {
-    let url = subscriber.spec.as_ref().ok().and_then(|spec| Url::parse(&spec.webhook.url.0).ok());
-    url.as_ref().and_then(Url::host_str).unwrap_or_default().to_owned()
+fn suspended() -> Word {
+    Word::yes(Reason::Suspended, "spec.suspend is true: Notifications are held")
 }
 
-/// The value of an annotation, cut to what the status may hold.
-fn annotation(subscriber: &StoredSubscriber, name: &str) -> Option<String> {
-    subscriber.annotations().get(name).map(|value| value.chars().take(256).collect())
-}
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+    use tokio::sync::mpsc;
 
-/// Whether the status tells that the webhook of this very spec is gone.
-fn says_gone(subscriber: &StoredSubscriber, status: &SubscriberStatus) -> bool {
-    status.observed_generation == subscriber.metadata.generation
-        && status.condition(ConditionType::Ready).is_some_and(|c| c.reason == Reason::EndpointGone.as_str())
+    use super::{super::member::Seen, *};
+    use crate::contract::testing::route;
+
+    fn subscriber(suspend: bool) -> StoredSubscriber {
+        let webhook = json!({"url": "https://hooks.example.com/"});
+        let service = json!({"url": "https://login.example.com/", "credentialsSecretRef": {"name": "oauth"}});
+        serde_json::from_value(json!({
+            "metadata": {"name": "s", "namespace": "a", "uid": "u", "resourceVersion": "1", "generation": 1},
+            "spec": {"webhook": webhook, "tokenService": service, "suspend": suspend},
+        }))
+        .unwrap()
+    }
+
+    /// What a pass comes to that found this way: the reason of Ready, and the gate.
+    fn result(suspend: bool, is_gone: bool, found: Prerequisites) -> (Reason, Option<Gate>) {
+        let subscriber = subscriber(suspend);
+        let (updates, _engine) = mpsc::unbounded_channel();
+        let roster = Roster::new(updates);
+        let (spec, expire_after) = (subscriber.id(), subscriber.expire_after());
+        roster.upsert(subscriber.key(), Seen { spec, expire_after, status: SubscriberStatus::default(), version: 1 });
+        let pass = Pass::begin(&subscriber, &roster).unwrap();
+        if is_gone {
+            pass.note_gone();
+        }
+        let result = PassResult::of(&pass, found, None);
+        (result.findings.ready.reason, result.way.err())
+    }
+
+    #[test]
+    fn a_suspension_counts_more_than_a_410_and_a_410_more_than_what_the_steps_found() {
+        let blocked = || Prerequisites::blocked(Step::Token, Word::no(Reason::TokenRejected, ""));
+        let open = || Prerequisites { way: Ok(route(subscriber(false).id())), ..blocked() };
+        assert_eq!(result(true, true, open()), (Reason::Suspended, Some(Gate::Suspended)));
+        assert_eq!(result(true, false, blocked()), (Reason::Suspended, Some(Gate::Suspended)));
+        assert_eq!(result(false, true, open()), (Reason::EndpointGone, Some(Gate::EndpointGone)));
+        assert_eq!(result(false, true, blocked()), (Reason::EndpointGone, Some(Gate::EndpointGone)));
+        assert_eq!(result(false, false, open()), (Reason::Operational, None));
+        assert_eq!(result(false, false, blocked()), (Reason::TokenRejected, Some(Gate::SubscriberNotReady)));
+    }
 }

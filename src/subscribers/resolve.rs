@@ -1,17 +1,17 @@
 //! A Subscriber's spec, with the Secret and the bundles it names, into a target: parsed once, checked once.
 
-use std::{collections::HashSet, sync::Arc, time::Duration};
+use std::{collections::HashSet, sync::Arc};
 
 use http::{HeaderMap, HeaderValue};
 use kube::Client;
 use tidings_api::{
     ClientAuthentication, ContentMode, ContentType, CredentialsSecretRef, Header, HttpsUrl, SecretKeyRef,
-    SubscriberReason, SubscriberSpec, Tls, token_parameter_fault,
+    SubscriberReason, SubscriberSpec, Tls, TokenService, token_parameter_fault,
 };
 use tidings_delivery::{
     egress::{self, Egress, Fingerprint, SendError, Trust, TrustError},
     event::Encoding,
-    oauth::{self, TokenCache, TokenKey, TokenRequest},
+    oauth::{self, Credentials, TokenCache, TokenKey, TokenRequest},
     webhook::{MAX_HEADERS, Target, extra_header},
 };
 use tidings_queue::{Backoff, Limits, SpecVersion};
@@ -21,65 +21,22 @@ use super::{
     consent::Purpose,
     referrers::Reference,
     secrets::{Endpoints, Lookup, ReadCredentials, Wanted, bundle_object, want, want_identity},
+    times::seconds,
+    unresolved::Unresolved,
 };
 use crate::contract::Route;
 
 /// Makes targets; holds what all Subscribers share.
 pub struct Resolver {
     /// Reads Secrets and ConfigMaps.
-    pub client: Client,
+    client: Client,
     /// The way out.
-    pub egress: Egress,
-    /// Tokens.
-    pub tokens: TokenCache,
+    egress: Egress,
+    tokens: TokenCache,
     /// Who we say we are.
-    pub origin: HeaderValue,
+    origin: HeaderValue,
     /// Whether a Secret's values are sent only to hosts that its annotation allows.
-    pub require_secret_consent: bool,
-}
-
-/// Why there is no target.
-#[derive(Debug, thiserror::Error)]
-pub enum Unresolved {
-    /// The Subscriber, or what it names, is not right: a reason and a message for its status.
-    #[error("{reason}: {message}")]
-    Subscriber {
-        /// For the condition.
-        reason: SubscriberReason,
-        /// What to do.
-        message: String,
-        /// Whether it is about the client credentials.
-        of_credentials: bool,
-    },
-    /// The API server did not answer in time.
-    #[error("the API server did not answer in time")]
-    ApiTimeout,
-    /// Another operator may lead by now.
-    #[error("this operator does not lead")]
-    NotLeading,
-    /// This operator is to end.
-    #[error("this operator ends")]
-    Stopping,
-    /// The API server refused, or could not be reached.
-    #[error("the API server: {0}")]
-    Api(#[from] kube::Error),
-}
-
-impl Unresolved {
-    /// A reason for the Subscriber's status.
-    pub fn permanent(reason: SubscriberReason, message: impl Into<String>) -> Self {
-        Self::Subscriber { reason, message: message.into(), of_credentials: false }
-    }
-}
-
-impl Unresolved {
-    /// The same, about the client credentials.
-    fn of_credentials(self) -> Self {
-        match self {
-            Self::Subscriber { reason, message, .. } => Self::Subscriber { reason, message, of_credentials: true },
-            other => other,
-        }
-    }
+    require_secret_consent: bool,
 }
 
 /// What a spec refers to, whether it exists or not.
@@ -107,8 +64,18 @@ fn wanted(spec: &SubscriberSpec) -> Wanted {
 }
 
 impl Resolver {
+    /// Reads Secrets and ConfigMaps by `client`; events go out by `egress`, from a sender that calls itself `origin`.
+    pub fn new(client: Client, egress: Egress, origin: HeaderValue, require_secret_consent: bool) -> Self {
+        Self { client, egress, tokens: TokenCache::default(), origin, require_secret_consent }
+    }
+
+    /// What the operator calls itself to webhooks.
+    pub(super) fn origin(&self) -> String {
+        self.origin.to_str().unwrap_or_default().to_owned()
+    }
+
     /// Reads what the spec names and makes the route. Nothing is sent yet.
-    pub async fn route(
+    pub(super) async fn route(
         &self,
         namespace: &str,
         version: SpecVersion,
@@ -167,10 +134,7 @@ impl Resolver {
         let (http, trust) =
             self.way_out(lookup, namespace, service.tls.as_ref(), "tokenService", Purpose::TokenService).await?;
         check(&http, url, "tokenService.url").await?;
-        let authentication = match service.client_authentication {
-            ClientAuthentication::Basic => oauth::ClientAuthentication::Basic,
-            ClientAuthentication::Post => oauth::ClientAuthentication::Post,
-        };
+        let authentication = authentication(service.client_authentication);
         let key = TokenKey {
             namespace: namespace.into(),
             secret_uid: uid,
@@ -188,16 +152,7 @@ impl Resolver {
             timeout: seconds(service.timeout_seconds),
             trust,
         };
-        Ok(self.tokens.source(key, || TokenRequest {
-            url: url.clone(),
-            credentials,
-            authentication,
-            scopes: service.scopes.clone(),
-            audience: service.audience.clone(),
-            parameters: service.parameters.clone(),
-            timeout: seconds(service.timeout_seconds),
-            http,
-        }))
+        Ok(self.tokens.source(key, || request(service, url, credentials, http)))
     }
 
     /// The client for one endpoint, and what distinguishes its trust.
@@ -227,6 +182,27 @@ impl Resolver {
             Unresolved::permanent(reason, format!("{of}: {error}"))
         })?;
         Ok((client, trust.fingerprint()))
+    }
+}
+
+/// The request for a token of this service.
+fn request(service: &TokenService, url: &Url, credentials: Credentials, http: Arc<egress::Client>) -> TokenRequest {
+    TokenRequest {
+        url: url.clone(),
+        credentials,
+        authentication: authentication(service.client_authentication),
+        scopes: service.scopes.clone(),
+        audience: service.audience.clone(),
+        parameters: service.parameters.clone(),
+        timeout: seconds(service.timeout_seconds),
+        http,
+    }
+}
+
+fn authentication(of: ClientAuthentication) -> oauth::ClientAuthentication {
+    match of {
+        ClientAuthentication::Basic => oauth::ClientAuthentication::Basic,
+        ClientAuthentication::Post => oauth::ClientAuthentication::Post,
     }
 }
 
@@ -295,11 +271,6 @@ fn encoding(spec: &SubscriberSpec) -> Encoding {
         (ContentMode::Structured, Some(ContentType::Json)) => Encoding::Structured("application/json"),
         (ContentMode::Structured, _) => Encoding::Structured(Encoding::CLOUDEVENTS_JSON),
     }
-}
-
-/// A duration of the API; never zero.
-pub fn seconds(seconds: u32) -> Duration {
-    Duration::from_secs(seconds.max(1).into())
 }
 
 #[cfg(test)]

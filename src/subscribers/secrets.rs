@@ -18,7 +18,7 @@ use url::Url;
 use super::{
     consent::{self, Purpose},
     referrers::Reference,
-    resolve::Unresolved,
+    unresolved::Unresolved,
 };
 use crate::cluster::call::API_TIMEOUT;
 

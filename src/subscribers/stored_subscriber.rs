@@ -9,8 +9,9 @@ use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 use tidings_api::{REQUEST_ANNOTATION, Subscriber, SubscriberSpec, SubscriberStatus, TEST_ANNOTATION, if_readable};
 use tidings_queue::{SpecVersion, SubscriberKey};
+use url::Url;
 
-use super::resolve::seconds;
+use super::times::seconds;
 
 /// The most that `expireAfterSeconds` may be.
 const LONGEST_EXPIRY: u32 = 365 * 24 * 3600;
@@ -57,6 +58,12 @@ impl StoredSubscriber {
             Ok(spec) => spec.delivery.expire_after_seconds,
             Err(fault) => fault.expire_after_seconds.unwrap_or(LONGEST_EXPIRY),
         })
+    }
+
+    /// The host of the webhook, if the spec names one.
+    pub fn webhook_host(&self) -> String {
+        let url = self.spec.as_ref().ok().and_then(|spec| Url::parse(&spec.webhook.url.0).ok());
+        url.as_ref().and_then(Url::host_str).unwrap_or_default().to_owned()
     }
 
     /// Whether a reconcile of `other`, an earlier sight of the Subscriber, does for this one.

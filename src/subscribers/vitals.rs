@@ -28,12 +28,12 @@ const NUMBERS_AFTER: Duration = Duration::from_secs(60);
 const HEALTH_AFTER: Duration = Duration::from_secs(5);
 
 /// A Subscriber's status, for [`Vitals::due`].
-pub struct Written {
+pub struct StoredStatus {
     /// The Subscriber.
     pub key: SubscriberKey,
     /// Its uid.
     pub uid: Arc<str>,
-    /// What is written.
+    /// What the API server has.
     pub status: SubscriberStatus,
     /// Whether anything is to be written that the vital signs do not know of.
     pub is_behind: bool,
@@ -58,6 +58,16 @@ pub struct Vital {
 enum Lack {
     Health,
     Numbers,
+}
+
+/// What to do about a status.
+enum Next {
+    /// It lacks this, and its time has come.
+    Write(Lack),
+    /// It lacks something, or will when a pause ends.
+    Wait,
+    /// It says all that is known.
+    Settled,
 }
 
 /// All of them. What is settled costs nothing.
@@ -109,38 +119,30 @@ impl Vitals {
         &mut self,
         now: Instant,
         clock: Timestamp,
-        written: impl IntoIterator<Item = Written>,
+        written: impl IntoIterator<Item = StoredStatus>,
         at_most: usize,
     ) -> Vec<(SubscriberKey, Vital)> {
         let mut due = Vec::new();
-        for Written { key, uid, status, is_behind } in written {
+        for StoredStatus { key, uid, status, is_behind } in written {
             let vital = self.known.get_mut(&key).filter(|vital| vital.uid == uid);
             // Its reconciler says the first word.
             let Some(vital) = vital.filter(|_| is_looked_at(&status)) else { continue };
-            let pause_ends = status
-                .paused_until_time
-                .as_ref()
-                .map(|until| now + Duration::try_from(until.0.duration_since(clock)).unwrap_or_default());
-            // What could not be written, or what somebody else wrote over it, is written again.
-            let Some(lack) = vital.lacks(&status, clock).or(is_behind.then_some(Lack::Numbers)) else {
-                // The end of a pause is news that nobody brings.
-                (vital.news, vital.rest) = (None, pause_ends);
-                if pause_ends.is_none() {
-                    self.unsettled.remove(&key);
-                }
-                continue;
-            };
-            let news = *vital.news.get_or_insert(now);
-            let earliest = match lack {
-                Lack::Health => vital.written.map_or(now, |written| written + HEALTH_AFTER),
-                Lack::Numbers => vital.written.map_or(now, |written| written + NUMBERS_AFTER).max(news + SETTLE),
-            };
-            if now >= earliest {
-                due.push((lack, vital.written, key));
-            } else {
-                vital.rest = Some(pause_ends.map_or(earliest, |ends| ends.min(earliest)));
+            match vital.compare(&status, is_behind, now, clock) {
+                Next::Write(lack) => due.push((lack, vital.written, key)),
+                Next::Wait => {}
+                Next::Settled => drop(self.unsettled.remove(&key)),
             }
         }
+        self.choose(due, now, at_most)
+    }
+
+    /// Of those that are due, the ones that are written now.
+    fn choose(
+        &mut self,
+        mut due: Vec<(Lack, Option<Instant>, SubscriberKey)>,
+        now: Instant,
+        at_most: usize,
+    ) -> Vec<(SubscriberKey, Vital)> {
         due.sort_unstable();
         let ill = due.iter().filter(|(lack, ..)| *lack == Lack::Health).count();
         let numbers = ((due.len() - ill) / 60).clamp(LEAST_NUMBERS_WRITES, MOST_NUMBERS_WRITES);
@@ -178,6 +180,30 @@ pub(super) fn is_looked_at(status: &SubscriberStatus) -> bool {
 impl Vital {
     fn new(uid: Arc<str>) -> Self {
         Self { uid, lane: None, last_success: None, last_failure: None, written: None, news: None, rest: None }
+    }
+
+    /// Compares what is known with the status; `is_behind`: something is to be written in any case.
+    fn compare(&mut self, status: &SubscriberStatus, is_behind: bool, now: Instant, clock: Timestamp) -> Next {
+        let pause_ends = status
+            .paused_until_time
+            .as_ref()
+            .map(|until| now + Duration::try_from(until.0.duration_since(clock)).unwrap_or_default());
+        // What could not be written, or what somebody else wrote over it, is written again.
+        let Some(lack) = self.lacks(status, clock).or(is_behind.then_some(Lack::Numbers)) else {
+            // The end of a pause is news that nobody brings.
+            (self.news, self.rest) = (None, pause_ends);
+            return if pause_ends.is_none() { Next::Settled } else { Next::Wait };
+        };
+        let news = *self.news.get_or_insert(now);
+        let earliest = match lack {
+            Lack::Health => self.written.map_or(now, |written| written + HEALTH_AFTER),
+            Lack::Numbers => self.written.map_or(now, |written| written + NUMBERS_AFTER).max(news + SETTLE),
+        };
+        if now >= earliest {
+            return Next::Write(lack);
+        }
+        self.rest = Some(pause_ends.map_or(earliest, |ends| ends.min(earliest)));
+        Next::Wait
     }
 
     fn lacks(&self, status: &SubscriberStatus, clock: Timestamp) -> Option<Lack> {
@@ -295,7 +321,7 @@ mod tests {
             let (now, clock) = (self.begin + second * SECOND, Timestamp::from_second(second.into()).unwrap());
             let written = self.vitals.unsettled(now).into_iter().map(|(key, uid)| {
                 let status = self.statuses[&key].clone();
-                Written { key, uid, status, is_behind: false }
+                StoredStatus { key, uid, status, is_behind: false }
             });
             let written: Vec<_> = written.collect();
             let due = self.vitals.due(now, clock, written, 1000);

@@ -1,4 +1,4 @@
-//! The loop that keeps up with the Subscribers: watch events, marks, looks that end, time.
+//! The loop that keeps up with the Subscribers: watch events, marks, passes that end, time.
 
 use std::{
     collections::VecDeque,
@@ -21,17 +21,16 @@ use tokio::task::{JoinError, JoinSet};
 use tracing::{debug, error, info, warn};
 
 use super::{
-    Error, Subscribers,
-    first_word::FIRST_WORD_AFTER,
-    listings::{News, Roster, Scope},
+    first_word::{FIRST_WORD_AFTER, FirstWords},
     looks::Looks,
     marks::Cause,
-    reconcile::reconcile,
-    resolve::Unresolved,
+    reconcile::{Ended, Error, Reconciler},
+    roster::Roster,
+    sightings::{News, Scope, Sightings},
     stored_subscriber::StoredSubscriber,
-    watch_config,
+    watch_config::watch_config,
 };
-use crate::cluster::call::in_namespace;
+use crate::{cluster::call::in_namespace, metrics::Metrics};
 
 /// After an error of the API server.
 const TRY_AGAIN: Duration = Duration::from_secs(5);
@@ -39,18 +38,21 @@ const TRY_AGAIN: Duration = Duration::from_secs(5);
 /// The most first statuses that are written at once.
 const FIRST_WORDS: usize = 4;
 
-/// A look that ended: whose, and how (None: it panicked).
-type Ended = (SubscriberKey, Option<Result<Option<Duration>, Error>>);
+/// A pass that ended: whose, and how (None: it panicked).
+type EndedPass = (SubscriberKey, Option<Result<Ended, Error>>);
 
-/// The state of the loop.
-struct Watching {
-    subscribers: Arc<Subscribers>,
-    roster: Roster,
+/// The loop and its state.
+pub(super) struct Watching {
+    roster: Arc<Roster>,
+    reconciler: Arc<Reconciler>,
+    first_words: Arc<FirstWords>,
+    metrics: Metrics,
+    sightings: Sightings,
     looks: Looks,
-    running: JoinSet<Ended>,
+    running: JoinSet<EndedPass>,
     /// Subscribers that were new a short time ago, and when to see whether their status is still empty.
     newcomers: VecDeque<(Instant, SubscriberKey)>,
-    first_words: JoinSet<()>,
+    writing: JoinSet<()>,
 }
 
 /// One watch, and what became of its listing.
@@ -61,90 +63,99 @@ struct Watched {
     refused: bool,
 }
 
-impl Subscribers {
-    /// Reconciles the Subscribers of these namespaces (None: of all) until `shutdown`, then waits for the looks under way. `synced` is called once for each namespace: when all Subscribers that exist there are known, or when the
-    /// API server refuses to list them.
-    pub async fn run(
-        self: Arc<Self>,
+impl Watching {
+    /// Nothing is known yet. `metrics` count the namespaces whose Subscribers cannot be listed.
+    pub(super) fn new(
+        roster: Arc<Roster>,
+        reconciler: Arc<Reconciler>,
+        first_words: Arc<FirstWords>,
+        metrics: Metrics,
+    ) -> Self {
+        Self {
+            sightings: Sightings::new(roster.clone()),
+            roster,
+            reconciler,
+            first_words,
+            metrics,
+            looks: Looks::default(),
+            running: JoinSet::new(),
+            newcomers: VecDeque::new(),
+            writing: JoinSet::new(),
+        }
+    }
+
+    /// Reconciles the Subscribers of these namespaces (None: of all) until `shutdown`, then waits for the passes under way.
+    /// `synced` is called once for each namespace: when all Subscribers that exist there are known, or when the API server
+    /// refuses to list them.
+    pub(super) async fn run(
+        mut self,
+        client: Client,
         namespaces: Vec<Option<String>>,
         synced: impl Fn() + Send,
         shutdown: impl Future<Output = ()> + Send,
     ) {
-        let mut events = stream::select_all(namespaces.iter().enumerate().map(|(n, of)| watch(&self.client, of, n)));
+        let mut events = stream::select_all(namespaces.iter().enumerate().map(|(n, of)| watch(&client, of, n)));
         let scoped = |namespace| Watched { scope: Scope::new(namespace), reported: false, refused: false };
         let mut watched: Vec<_> = namespaces.into_iter().map(scoped).collect();
-        let mut state = Watching::new(self.clone());
+        let roster = self.roster.clone();
         let mut shutdown = pin!(shutdown);
         loop {
-            state.begin();
-            let wake = state.wake_at();
+            self.begin();
+            let wake = self.wake_at();
             tokio::select! {
                 () = &mut shutdown => break,
-                Some(ended) = state.running.join_next() => state.ended(ended),
-                marked = self.registry.marked() => state.mark(marked),
+                Some(ended) = self.running.join_next() => self.ended(ended),
+                marked = roster.marked() => self.mark(marked),
                 Some((number, event)) = events.next() => {
                     let was_refused = watched[number].refused;
-                    if state.observe(&mut watched[number], event) {
+                    if self.observe(&mut watched[number], event) {
                         synced();
                     }
                     if watched[number].refused != was_refused {
                         self.metrics.namespaces_refused(watched.iter().filter(|of| of.refused).count());
                     }
                 }
-                Some(_) = state.first_words.join_next() => {}
+                Some(_) = self.writing.join_next() => {}
                 () = until(wake) => {}
             }
         }
-        while state.running.join_next().await.is_some() {}
-    }
-}
-
-impl Watching {
-    fn new(subscribers: Arc<Subscribers>) -> Self {
-        Self {
-            roster: Roster::new(subscribers.registry.clone()),
-            subscribers,
-            looks: Looks::default(),
-            running: JoinSet::new(),
-            newcomers: VecDeque::new(),
-            first_words: JoinSet::new(),
-        }
+        while self.running.join_next().await.is_some() {}
     }
 
     /// Begins the looks, and the first words, whose time has come.
     fn begin(&mut self) {
         let now = Instant::now();
         while let Some(key) = self.looks.next(now) {
-            let Some(subscriber) = self.roster.get(&key).cloned() else {
+            let Some(subscriber) = self.sightings.get(&key).cloned() else {
                 self.looks.ended(&key, None);
                 continue;
             };
-            let subscribers = self.subscribers.clone();
+            let (reconciler, roster) = (self.reconciler.clone(), self.roster.clone());
             self.running.spawn(async move {
                 let (key, uid) = (subscriber.key(), subscriber.id().uid);
-                let ended = guarded(reconcile(&subscriber, &subscribers)).await;
-                subscribers.registry.at_step(&key, &uid, None);
+                let ended = guarded(reconciler.reconcile(&subscriber)).await;
+                roster.set_step(&key, &uid, None);
                 (key, ended)
             });
         }
-        while self.first_words.len() < FIRST_WORDS && self.newcomers.front().is_some_and(|(at, _)| *at <= now) {
-            let newcomer = self.newcomers.pop_front().and_then(|(_, key)| self.roster.get(&key));
-            if let Some(subscriber) = newcomer.filter(|subscriber| self.subscribers.lacks_a_first_word(subscriber)) {
-                let (subscribers, subscriber) = (self.subscribers.clone(), subscriber.clone());
-                self.first_words.spawn(async move { subscribers.say_first_word(&subscriber).await });
+        while self.writing.len() < FIRST_WORDS && self.newcomers.front().is_some_and(|(at, _)| *at <= now) {
+            let newcomer = self.newcomers.pop_front().and_then(|(_, key)| self.sightings.get(&key));
+            if let Some(subscriber) = newcomer.filter(|subscriber| self.first_words.are_missing_for(subscriber)) {
+                let (first_words, subscriber) = (self.first_words.clone(), subscriber.clone());
+                self.writing.spawn(async move { first_words.write(&subscriber).await });
             }
         }
     }
 
     /// When time alone lets something begin.
     fn wake_at(&self) -> Option<Instant> {
-        let newcomer = self.newcomers.front().filter(|_| self.first_words.len() < FIRST_WORDS).map(|(at, _)| *at);
+        let newcomer = self.newcomers.front().filter(|_| self.writing.len() < FIRST_WORDS).map(|(at, _)| *at);
         self.looks.wake_at().into_iter().chain(newcomer).min()
     }
 
     fn mark(&mut self, marked: Vec<(SubscriberKey, Cause)>) {
         let now = Instant::now();
-        for (key, cause) in marked.into_iter().filter(|(key, _)| self.roster.get(key).is_some()) {
+        for (key, cause) in marked.into_iter().filter(|(key, _)| self.sightings.get(key).is_some()) {
             match cause {
                 Cause::Change => self.looks.mark(&key),
                 Cause::Trouble => self.looks.trouble(&key, now),
@@ -154,11 +165,11 @@ impl Watching {
 
     /// Takes in what a watch shows. True: for the first time, the Subscribers of its namespace are known or refused.
     fn observe(&mut self, of: &mut Watched, event: watcher::Result<Event<StoredSubscriber>>) -> bool {
-        let namespace = of.scope.namespace.clone().unwrap_or_else(|| "(all)".into());
+        let namespace = of.scope.name().to_owned();
         match event {
             Ok(event) => {
                 let listed = matches!(event, Event::InitDone);
-                for news in self.roster.observe(&mut of.scope, event) {
+                for news in self.sightings.observe(&mut of.scope, event) {
                     self.hear(news);
                 }
                 if !listed {
@@ -187,26 +198,22 @@ impl Watching {
                 self.newcomers.push_back((Instant::now() + FIRST_WORD_AFTER, key));
             }
             News::Changed(key) => self.looks.mark(&key),
-            News::Gone(key) => {
-                self.looks.forget(&key);
-                self.subscribers.vitals().forget(&key);
-            }
+            News::Gone(key) => self.looks.forget(&key),
         }
     }
 
-    fn ended(&mut self, ended: Result<Ended, JoinError>) {
-        // Looks are never aborted while this runs, and their panics are caught.
+    fn ended(&mut self, ended: Result<EndedPass, JoinError>) {
+        // Passes are never aborted while this runs, and their panics are caught.
         let Ok((key, ended)) = ended else { return };
         let now = Instant::now();
         let again = match ended {
-            Some(Ok(again)) => again,
+            Some(Ok(Ended::Done(again))) => again,
+            Some(Ok(Ended::Interrupted)) => {
+                debug!(subscriber = %key, "the reconcile was interrupted: the operator does not lead, or is to end");
+                Some(TRY_AGAIN)
+            }
             Some(Err(error)) => {
-                match error {
-                    Error::Unresolved(Unresolved::NotLeading | Unresolved::Stopping) => {
-                        debug!(subscriber = %key, %error)
-                    }
-                    _ => warn!(subscriber = %key, %error, "will look at the Subscriber again"),
-                }
+                warn!(subscriber = %key, %error, "will look at the Subscriber again");
                 Some(TRY_AGAIN)
             }
             None => {

@@ -12,7 +12,7 @@ use tidings_api::SubscriberStatus;
 use tidings_delivery::oauth::TokenSource;
 use tidings_queue::{Gate, SpecVersion};
 
-use super::{Step, Unanswered, page::Page, referrers::Reference};
+use super::{handshake::Unanswered, page::Page, referrers::Reference, step::Step};
 use crate::contract::Route;
 
 /// A Subscriber as the watch shows it.
@@ -34,24 +34,24 @@ pub enum Held {
     Changed,
     /// The webhook answered 410.
     Gone,
-    /// The webhook asked for a pause.
+    /// The webhook requested a pause.
     Paused,
     /// The latest reconcile closed the way.
     Closed,
 }
 
-/// How a look at a Subscriber begins.
+/// How a pass over a Subscriber begins.
 pub struct Begun {
     /// The status as this process knows it.
     pub status: SubscriberStatus,
-    /// The spec is another than that of the look before.
+    /// The spec is another than that of the pass before.
     pub changed: bool,
-    /// The spec changed, or somebody asked for a new look: what may be opened is opened.
+    /// The spec changed, or an annotation requests a reconcile: what may be opened is opened.
     pub requested: bool,
 }
 
 /// See the module.
-pub(super) struct Standing {
+pub(super) struct Member {
     uid: Arc<str>,
     /// The newest generation that the watch showed.
     generation: i64,
@@ -62,7 +62,7 @@ pub(super) struct Standing {
     /// The end of the pause, as the engine was given it, and the time in the status that it comes from.
     paused_until: Option<Instant>,
     pause_known: Option<Timestamp>,
-    /// The generation, and the request for a new look, that the latest look began with.
+    /// The generation, and the request, that the latest pass began with.
     begun: Option<i64>,
     request: Option<String>,
     /// What may be opened is to be opened with the next answer of a reconcile.
@@ -72,14 +72,14 @@ pub(super) struct Standing {
     gone: Option<i64>,
     /// Held also while the Subscriber is in trouble, so that a failure is remembered until it is time to ask again.
     tokens: Option<Arc<TokenSource>>,
-    /// The webhook's consent was asked for without an answer.
+    /// The last request for the webhook's consent, if there was no answer.
     unanswered: Option<Unanswered>,
-    /// Which step the look that is under way is at (None: there is none).
+    /// Which step the pass that is under way is at (None: there is none).
     step: Option<Step>,
     page: Page,
 }
 
-impl Standing {
+impl Member {
     /// What is known of a Subscriber that is new.
     pub(super) fn new(Seen { spec: SpecVersion { uid, generation }, expire_after, status, version }: Seen) -> Self {
         Self {
@@ -116,13 +116,13 @@ impl Standing {
         &mut self.page
     }
 
-    /// The version of the spec that the latest look began with (None: there was no look yet).
+    /// The version of the spec that the latest pass began with (None: there was no pass yet).
     fn in_force(&self) -> Option<SpecVersion> {
         self.begun.map(|generation| SpecVersion::new(self.uid.clone(), generation))
     }
 
     /// The watch shows this generation. True if it is a new one, which is not open before its reconcile has ended.
-    pub(super) fn is_renewed(&mut self, generation: i64, expire_after: Duration) -> bool {
+    pub(super) fn renew(&mut self, generation: i64, expire_after: Duration) -> bool {
         let is_new = generation > self.generation;
         if is_new {
             (self.generation, self.expire_after, self.open) = (generation, expire_after, false);
@@ -130,8 +130,8 @@ impl Standing {
         is_new
     }
 
-    /// A look at this spec begins; `request` is what somebody asked for it by. What a new spec or request ends (a pause, a
-    /// 410, the wait for the webhook's consent) ends now, once, however often the look has to begin again.
+    /// A pass over this spec begins; `request` is the value of the annotation that requests it. What a new spec or request ends (a pause, a
+    /// 410, the wait for the webhook's consent) ends now, once, however often the pass has to begin again.
     pub(super) fn begin(&mut self, spec: &SpecVersion, request: Option<String>) -> Begun {
         let status = self.page.wanted();
         let before = self.begun.or(status.observed_generation).filter(|generation| *generation >= 0);
@@ -171,7 +171,7 @@ impl Standing {
         std::mem::take(&mut self.reset)
     }
 
-    /// Nothing is sent until the look that begins is over.
+    /// Nothing is sent until the pass that begins is over.
     pub(super) fn close(&mut self) {
         self.open = false;
     }
@@ -188,8 +188,8 @@ impl Standing {
         self.gone == Some(spec.generation)
     }
 
-    /// The webhook of this spec asked to be left alone until `until`, that is for `wait`. The end of the pause; None: what
-    /// another spec was asked for ended with it.
+    /// The webhook of this spec requests a pause until `until`, that is for `wait`. The end of the pause; None: what the webhook
+    /// of another spec requested ended with that spec.
     pub(super) fn pause(
         &mut self,
         spec: &SpecVersion,
@@ -249,22 +249,22 @@ impl Standing {
         self.tokens = Some(tokens);
     }
 
-    /// Whether, and when, the webhook's consent was asked for without an answer.
+    /// The last request for the webhook's consent, if there was no answer.
     pub(super) fn unanswered(&self) -> Option<Unanswered> {
         self.unanswered
     }
 
-    /// The webhook's consent was asked for, without an answer or (None) with one.
+    /// A request for the webhook's consent had no answer, or (None) it had one.
     pub(super) fn set_unanswered(&mut self, unanswered: Option<Unanswered>) {
         self.unanswered = unanswered;
     }
 
-    /// Which step the look is at (None: none is under way).
+    /// Which step the pass is at (None: none is under way).
     pub(super) fn step(&self) -> Option<Step> {
         self.step
     }
 
-    /// The look is at this step; None: it is over.
+    /// The pass is at this step; None: it is over.
     pub(super) fn set_step(&mut self, step: Option<Step>) {
         self.step = step;
     }

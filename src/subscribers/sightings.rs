@@ -1,26 +1,26 @@
-//! What the watches show, and so what they do not show any more.
+//! The Subscribers that the watches show, and so those that they do not show any more.
 
 use std::{
     collections::{HashMap, HashSet},
     sync::Arc,
 };
 
-use kube::{core::PartialObjectMeta, runtime::watcher::Event};
+use kube::runtime::watcher::Event;
 use tidings_queue::SubscriberKey;
 
-use super::{referrers::Reference, registry::Registry, standing::Seen, stored_subscriber::StoredSubscriber};
+use super::{member::Seen, roster::Roster, stored_subscriber::StoredSubscriber};
 use crate::cluster::call::version;
 
-/// All Subscribers as the watches last showed them, pages of a listing under way included. Keeps the registry up to date.
-pub(super) struct Roster {
-    registry: Arc<Registry>,
+/// All Subscribers as the watches last showed them, pages of a listing under way included. Keeps the roster up to date.
+pub(super) struct Sightings {
+    roster: Arc<Roster>,
     /// By namespace and name.
     known: HashMap<Arc<str>, HashMap<Arc<str>, Arc<StoredSubscriber>>>,
 }
 
 /// The Subscribers of one watch: of one namespace, or (None) of all.
 pub(super) struct Scope {
-    pub(super) namespace: Option<String>,
+    namespace: Option<String>,
     /// What the listing under way has shown.
     shown: HashSet<SubscriberKey>,
 }
@@ -40,11 +40,16 @@ impl Scope {
     pub(super) fn new(namespace: Option<String>) -> Self {
         Self { namespace, shown: HashSet::new() }
     }
+
+    /// The namespace, for people.
+    pub(super) fn name(&self) -> &str {
+        self.namespace.as_deref().unwrap_or("(all)")
+    }
 }
 
-impl Roster {
-    pub(super) fn new(registry: Arc<Registry>) -> Self {
-        Self { registry, known: HashMap::new() }
+impl Sightings {
+    pub(super) fn new(roster: Arc<Roster>) -> Self {
+        Self { roster, known: HashMap::new() }
     }
 
     /// The Subscriber as it was last shown.
@@ -67,7 +72,7 @@ impl Roster {
                 let shown = std::mem::take(&mut scope.shown);
                 let missing = self.missing(scope.namespace.as_deref(), &shown);
                 let gone = missing.into_iter().filter_map(|key| self.hide(key)).collect();
-                self.registry.listed(scope.namespace.as_deref());
+                self.roster.note_listed(scope.namespace.as_deref());
                 gone
             }
             Event::Apply(subscriber) => self.show(subscriber).into_iter().collect(),
@@ -80,11 +85,11 @@ impl Roster {
         let seen = Seen {
             spec: subscriber.id(),
             expire_after: subscriber.expire_after(),
-            // The registry keeps it.
+            // The roster keeps it.
             status: std::mem::take(&mut subscriber.status),
             version: version(&subscriber.metadata),
         };
-        self.registry.exists(key.clone(), seen);
+        self.roster.upsert(key.clone(), seen);
         let of_namespace = self.known.entry(key.namespace.clone()).or_default();
         let subscriber = Arc::new(subscriber);
         match of_namespace.insert(key.name.clone(), subscriber.clone()) {
@@ -96,7 +101,7 @@ impl Roster {
     }
 
     fn hide(&mut self, key: SubscriberKey) -> Option<News> {
-        self.registry.deleted(&key);
+        self.roster.remove(&key);
         let of_namespace = self.known.get_mut(&key.namespace)?;
         of_namespace.remove(&key.name)?;
         if of_namespace.is_empty() {
@@ -114,54 +119,6 @@ impl Roster {
         match namespace {
             Some(namespace) => self.known.get_key_value(namespace).map(keys).unwrap_or_default(),
             None => self.known.iter().flat_map(keys).collect(),
-        }
-    }
-}
-
-/// The Secrets, or ConfigMaps, of one watch.
-pub(super) struct Referents {
-    pub(super) namespace: Option<String>,
-    pub(super) reference: fn(String) -> Reference,
-    /// What the listing under way has shown.
-    pub(super) shown: HashSet<(String, Reference)>,
-}
-
-impl Referents {
-    /// The Subscribers to look at again.
-    pub(super) fn observe<K>(
-        &mut self,
-        registry: &Registry,
-        event: &Event<PartialObjectMeta<K>>,
-    ) -> Vec<SubscriberKey> {
-        let of = |object: &PartialObjectMeta<K>| {
-            let namespace = object.metadata.namespace.clone().unwrap_or_default();
-            (namespace, (self.reference)(object.metadata.name.clone().unwrap_or_default()))
-        };
-        match event {
-            Event::Init => {
-                self.shown.clear();
-                Vec::new()
-            }
-            Event::InitApply(object) => {
-                let (namespace, reference) = of(object);
-                let referrers = registry.referrers(&namespace, &reference);
-                if !referrers.is_empty() {
-                    self.shown.insert((namespace, reference));
-                }
-                referrers
-            }
-            // What went while the watch was down is in no event.
-            Event::InitDone => {
-                let is_ours = |of: &Reference| {
-                    std::mem::discriminant(of) == std::mem::discriminant(&(self.reference)(String::new()))
-                };
-                let shown = std::mem::take(&mut self.shown);
-                registry.dangling(self.namespace.as_deref(), is_ours, &shown).into_iter().collect()
-            }
-            Event::Apply(object) | Event::Delete(object) => {
-                let (namespace, reference) = of(object);
-                registry.referrers(&namespace, &reference)
-            }
         }
     }
 }
@@ -187,35 +144,37 @@ mod tests {
 
     #[test]
     fn what_a_page_of_a_listing_shows_counts_before_the_listing_is_complete() {
-        let (changes, _queue) = mpsc::unbounded_channel();
-        let (mut roster, mut scope) = (Roster::new(Arc::new(Registry::new(changes))), Scope::new(None));
+        let (updates, _engine) = mpsc::unbounded_channel();
+        let (mut sightings, mut scope) = (Sightings::new(Arc::new(Roster::new(updates))), Scope::new(None));
         let events = [Event::Init, Event::InitApply(subscriber("old", 1)), Event::InitDone];
         for event in events {
-            roster.observe(&mut scope, event);
+            sightings.observe(&mut scope, event);
         }
         // A relist: its first page shows what changed and what is new, and its second page does not come for now.
-        assert!(roster.observe(&mut scope, Event::Init).is_empty());
+        assert!(sightings.observe(&mut scope, Event::Init).is_empty());
         let page = [subscriber("old", 2), subscriber("new", 1)];
-        let news: Vec<_> = page.into_iter().flat_map(|s| roster.observe(&mut scope, Event::InitApply(s))).collect();
+        let news: Vec<_> = page.into_iter().flat_map(|s| sightings.observe(&mut scope, Event::InitApply(s))).collect();
         assert_eq!(news, [News::Changed(key("old")), News::New(key("new"))]);
-        assert_eq!(roster.get(&key("old")).unwrap().metadata.generation, Some(2));
-        assert!(roster.get(&key("new")).is_some());
+        assert_eq!(sightings.get(&key("old")).unwrap().metadata.generation, Some(2));
+        assert!(sightings.get(&key("new")).is_some());
         // The same once more is no news.
-        assert!(roster.observe(&mut scope, Event::InitApply(subscriber("new", 1))).is_empty());
+        assert!(sightings.observe(&mut scope, Event::InitApply(subscriber("new", 1))).is_empty());
     }
 
     #[test]
     fn a_listing_hides_those_of_its_scope_that_it_does_not_show() {
-        let (changes, _queue) = mpsc::unbounded_channel();
-        let mut roster = Roster::new(Arc::new(Registry::new(changes)));
+        let (updates, _engine) = mpsc::unbounded_channel();
+        let mut sightings = Sightings::new(Arc::new(Roster::new(updates)));
         let (mut a, mut b) = (Scope::new(Some("a".into())), Scope::new(Some("b".into())));
         for name in ["stays", "goes"] {
-            roster.observe(&mut a, Event::Apply(subscriber(name, 1)));
+            sightings.observe(&mut a, Event::Apply(subscriber(name, 1)));
         }
-        assert!(roster.observe(&mut b, Event::Init).is_empty() && roster.observe(&mut b, Event::InitDone).is_empty());
-        roster.observe(&mut a, Event::Init);
-        roster.observe(&mut a, Event::InitApply(subscriber("stays", 1)));
-        assert_eq!(roster.observe(&mut a, Event::InitDone), [News::Gone(key("goes"))]);
-        assert!(roster.get(&key("goes")).is_none() && roster.get(&key("stays")).is_some());
+        assert!(
+            sightings.observe(&mut b, Event::Init).is_empty() && sightings.observe(&mut b, Event::InitDone).is_empty()
+        );
+        sightings.observe(&mut a, Event::Init);
+        sightings.observe(&mut a, Event::InitApply(subscriber("stays", 1)));
+        assert_eq!(sightings.observe(&mut a, Event::InitDone), [News::Gone(key("goes"))]);
+        assert!(sightings.get(&key("goes")).is_none() && sightings.get(&key("stays")).is_some());
     }
 }

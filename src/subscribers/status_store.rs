@@ -1,21 +1,16 @@
 //! The one road into a Subscriber's status: whoever has something to say changes its page, then has it written.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
-use k8s_openapi::jiff::Timestamp;
 use kube::{Api, core::PartialObjectMeta};
 use serde_json::json;
-use tidings_api::{Subscriber, SubscriberReason as Reason, SubscriberStatus};
-use tidings_queue::{Backoff, SpecVersion, SubscriberKey};
+use tidings_api::{Subscriber, SubscriberStatus};
+use tidings_queue::{Backoff, SubscriberKey};
 use tracing::warn;
 
-use super::{
-    Subscribers,
-    resolve::Unresolved,
-    status::{Findings, Word},
-    stored_subscriber::StoredSubscriber,
-};
+use super::{announce::Announcer, mandate::Mandate, roster::Roster, stored_subscriber::StoredSubscriber};
 use crate::cluster::{
+    SingleTry,
     call::{in_time, version},
     patch::{self, add, test},
 };
@@ -25,7 +20,31 @@ const BACKOFF: Backoff = Backoff { initial: Duration::from_millis(100), max: Dur
 /// A write that meets others' writes is begun anew so often at once.
 const TRIES: u32 = 8;
 
-impl Subscribers {
+/// What became of a write.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Stored {
+    /// The API server has the status, or the Subscriber is not there any more.
+    Yes,
+    /// The operator does not lead: what it knows may be older than what the present leader wrote.
+    NotLeading,
+}
+
+/// The statuses that the API server stores.
+///
+/// A page's turn is held while its status is written, and the roster's lock is taken for moments meanwhile; never the other
+/// way round.
+pub(super) struct StatusStore {
+    writer: SingleTry,
+    roster: Arc<Roster>,
+    announcer: Announcer,
+    mandate: Mandate,
+}
+
+impl StatusStore {
+    pub(super) fn new(writer: SingleTry, roster: Arc<Roster>, announcer: Announcer, mandate: Mandate) -> Self {
+        Self { writer, roster, announcer, mandate }
+    }
+
     /// Changes the status of the Subscriber with this uid and writes it. The change stands at once for this process; an
     /// error says that the API server does not have it yet.
     pub(super) async fn update(
@@ -33,38 +52,39 @@ impl Subscribers {
         key: &SubscriberKey,
         uid: &str,
         change: impl FnOnce(&mut SubscriberStatus),
-    ) -> Result<(), kube::Error> {
-        self.registry.page(key, uid, |page| page.amend(change));
+    ) -> Result<Stored, kube::Error> {
+        self.roster.page(key, uid, |page| page.amend(change));
         self.write(key, uid).await
     }
 
     /// Writes what is not written yet. A Subscriber that is not there any more needs nothing.
-    pub(super) async fn write(&self, key: &SubscriberKey, uid: &str) -> Result<(), kube::Error> {
-        let Some(turn) = self.registry.page(key, uid, |page| page.turn()) else { return Ok(()) };
+    pub(super) async fn write(&self, key: &SubscriberKey, uid: &str) -> Result<Stored, kube::Error> {
+        let Some(turn) = self.roster.page(key, uid, |page| page.turn()) else { return Ok(Stored::Yes) };
         let _turn = turn.lock().await;
         // A page that is old by now must not cover what the present leader wrote.
-        if !self.leadership.holds(key) {
-            return Err(kube::Error::Service(Box::new(Unresolved::NotLeading)));
+        if !self.mandate.leads(key) {
+            return Ok(Stored::NotLeading);
         }
         let mut tries = 0;
         loop {
             tries += 1;
-            let Some((written, version, wanted)) = self.registry.page(key, uid, |page| page.unwritten()).flatten()
-            else {
-                return Ok(());
+            let Some((written, version, wanted)) = self.roster.page(key, uid, |page| page.unwritten()).flatten() else {
+                return Ok(Stored::Yes);
             };
             match self.patch(key, uid, version, &wanted).await {
                 Ok(version) => {
-                    self.registry.page(key, uid, |page| page.wrote(wanted.clone(), version));
+                    self.roster.page(key, uid, |page| page.wrote(wanted.clone(), version));
                     self.announcer.announce(key, uid, &written.conditions, &wanted.conditions);
-                    return Ok(());
+                    return Ok(Stored::Yes);
                 }
-                Err(kube::Error::Api(status)) if status.code == 404 => return Ok(()),
+                Err(kube::Error::Api(status)) if status.code == 404 => return Ok(Stored::Yes),
                 // Something was written since; or it is another one by now, and the watch will say so soon.
                 Err(kube::Error::Api(status)) if status.code == 422 => match self.read(key, uid).await? {
-                    Some((current, of)) if of != version && tries < TRIES => self.registry.shown(key, uid, current, of),
+                    Some((current, of)) if of != version && tries < TRIES => {
+                        self.roster.merge_stored(key, uid, current, of)
+                    }
                     Some(_) => return Err(kube::Error::Api(status)),
-                    None => return Ok(()),
+                    None => return Ok(Stored::Yes),
                 },
                 Err(error) => return Err(error),
             }
@@ -103,24 +123,12 @@ impl Subscribers {
         self.writer.namespaced(&key.namespace)
     }
 
-    /// The webhook of this spec answered 410: says so in the status, which is not written yet.
-    pub(super) fn note_gone(&self, key: &SubscriberKey, spec: &SpecVersion) {
-        self.registry.mark_gone(key, spec);
-        self.registry.page(key, &spec.uid, |page| {
-            let is_held = page.wanted().conditions.iter().any(|c| c.reason == Reason::Suspended.as_str());
-            if page.wanted().observed_generation == Some(spec.generation) && !is_held {
-                let findings = Findings { ready: Word::gone(), token: None, validated: None, tested: None };
-                page.amend(|status| findings.put_into(status, Some(spec.generation), Timestamp::now()));
-            }
-        });
-    }
-
     /// Writes the status, however often that takes, for as long as this operator leads.
     pub(super) async fn write_until_taken(&self, key: &SubscriberKey, uid: &str) {
         for failures in 1.. {
             match self.write(key, uid).await {
-                Ok(()) => return,
-                Err(_) if !self.leadership.holds(key) => return,
+                Ok(_) => return,
+                Err(_) if !self.mandate.leads(key) => return,
                 // Where another Subscriber has the name now, the watch will say so soon.
                 Err(error) => {
                     warn!(subscriber = %key, %error, "the status could not be written yet; it is kept and written again");

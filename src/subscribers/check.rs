@@ -1,0 +1,108 @@
+//! Checks the prerequisites of a delivery, one after the other: each step needs the one before it.
+
+use std::time::{Duration, Instant};
+
+use k8s_openapi::jiff::Timestamp;
+use tidings_api::{AbuseProtection, SubscriberSpec};
+use tidings_delivery::webhook::{Consent, NoAnswer, ask_consent};
+
+use super::{
+    handshake::{Answered, Duty, Finding},
+    mandate::Mandate,
+    pass::Pass,
+    prerequisites::Prerequisites,
+    resolve::Resolver,
+    status::Word,
+    step::Step,
+    times::full_seconds,
+    unresolved::Unresolved,
+};
+use crate::contract::Route;
+
+/// What no watch shows (an egress policy that a DNS change satisfies) is checked again after this.
+const CHECK_AGAIN: Duration = Duration::from_secs(300);
+
+/// Checks the prerequisites.
+pub(super) struct Checker {
+    resolver: Resolver,
+    mandate: Mandate,
+}
+
+impl Checker {
+    pub(super) fn new(resolver: Resolver, mandate: Mandate) -> Self {
+        Self { resolver, mandate }
+    }
+
+    /// Takes the steps as far as they lead. None: the operator may not send requests any more.
+    pub(super) async fn check(
+        &self,
+        pass: &Pass<'_>,
+        spec: &SubscriberSpec,
+    ) -> Result<Option<Prerequisites>, Unresolved> {
+        // Secrets and ConfigMaps (client: the API server).
+        pass.enter(Step::Secret);
+        let route = match self.resolver.route(&pass.key().namespace, pass.version().clone(), spec).await {
+            Ok(route) => route,
+            Err(Unresolved::Subscriber { reason, message, of_credentials }) => {
+                let why = Word::no(reason, message);
+                let token = of_credentials.then(|| why.clone());
+                let blocked = Prerequisites::blocked(Step::Secret, why);
+                return Ok(Some(Prerequisites { token, again: Some(CHECK_AGAIN), ..blocked }));
+            }
+            Err(error) => return Err(error),
+        };
+        // A token (client: the token service).
+        let tokens = &route.target.tokens;
+        pass.keep(tokens.clone());
+        if pass.is_forced() {
+            tokens.forget_failure().await;
+        }
+        pass.enter(Step::Token);
+        match self.mandate.unless_stopping(tokens.token()).await {
+            Some(Ok(_)) => {}
+            Some(Err(no_token)) => {
+                return Ok(Some(Prerequisites::without_token(pass.status(), pass.generation(), no_token)));
+            }
+            None => return Ok(None),
+        }
+        // The webhook's consent (client: the webhook).
+        let consent = self.consent(pass, &spec.abuse_protection, &route).await;
+        Ok(consent.map(|consent| Prerequisites::of_consent(route, consent)))
+    }
+
+    /// Asks the webhook for its consent, if it is time to. None: the operator may not.
+    async fn consent(&self, pass: &Pass<'_>, settings: &AbuseProtection, route: &Route) -> Option<Finding> {
+        let policy = settings.policy;
+        let origin = route.target.origin.to_str().unwrap_or_default();
+        let known = Answered::read(pass.status(), pass.generation(), origin);
+        let now = (Instant::now(), Timestamp::now());
+        Some(match Duty::of(policy, known, pass.unanswered(), pass.is_forced(), pass.silence(), now) {
+            Duty::NotRequired => Finding::not_required(),
+            Duty::Keep(known, again) => Finding::kept(known, again),
+            Duty::Wait(unanswered, again) => Finding::pending(unanswered.error, policy, again),
+            Duty::Hush(again) => Finding::pending("it asked to be left alone before it answered", policy, again),
+            Duty::Ask(known) => match (self.ask(pass, settings, route).await?, known) {
+                (Ok(consent), _) => {
+                    pass.note_answer();
+                    Finding::answer(consent, policy, origin, full_seconds(Timestamp::now()))
+                }
+                (Err(error), Some(known)) => Finding::kept(known, pass.note_no_answer(error)),
+                (Err(error), None) => Finding::pending(error, policy, pass.note_no_answer(error)),
+            },
+        })
+    }
+
+    /// The webhook's answer. None: the operator may not ask.
+    async fn ask(
+        &self,
+        pass: &Pass<'_>,
+        settings: &AbuseProtection,
+        route: &Route,
+    ) -> Option<Result<Consent, NoAnswer>> {
+        if !self.mandate.leads(pass.key()) {
+            return None;
+        }
+        pass.enter(Step::Handshake);
+        self.mandate.unless_stopping(ask_consent(&route.target, settings.request_rate_per_minute)).await
+    }
+}

@@ -1,0 +1,68 @@
+//! Whether this operator may act for Subscribers now.
+
+use tidings_queue::SubscriberKey;
+use tokio::sync::watch;
+
+use crate::ownership::Leadership;
+
+/// What allows the operator to send requests and to write statuses: it leads, and is not to end.
+#[derive(Clone)]
+pub struct Mandate {
+    leadership: Leadership,
+    stopping: watch::Receiver<bool>,
+}
+
+impl Mandate {
+    /// Holds while `leadership` does, until `stopping` is true.
+    pub fn new(leadership: Leadership, stopping: watch::Receiver<bool>) -> Self {
+        Self { leadership, stopping }
+    }
+
+    /// Whether this operator leads: what it writes is not older than what another one wrote.
+    pub(super) fn leads(&self, of: &SubscriberKey) -> bool {
+        self.leadership.holds(of)
+    }
+
+    /// Whether a request may be sent now.
+    pub(super) fn holds(&self, of: &SubscriberKey) -> bool {
+        self.leads(of) && !*self.stopping.borrow()
+    }
+
+    /// Returns when the operator is to end.
+    pub(super) async fn stopping(&self) {
+        let mut stopping = self.stopping.clone();
+        drop(stopping.wait_for(|stopping| *stopping).await);
+    }
+
+    /// The answer of `exchange`; None: the operator is to end, and does not wait for the answer. The next leader asks again.
+    pub(super) async fn unless_stopping<T>(&self, exchange: impl Future<Output = T>) -> Option<T> {
+        if *self.stopping.borrow() {
+            return None;
+        }
+        tokio::select! {
+            biased;
+            answer = exchange => Some(answer),
+            () = self.stopping() => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::{pending, ready};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn an_operator_that_ends_sends_nothing_and_waits_for_no_answer() {
+        let (stop, stopping) = watch::channel(false);
+        let mandate = Mandate::new(Leadership::alone(), stopping);
+        let of = SubscriberKey { namespace: "a".into(), name: "s".into() };
+        assert!(mandate.holds(&of));
+        assert_eq!(mandate.unless_stopping(ready(7)).await, Some(7));
+        stop.send(true).unwrap();
+        assert!(!mandate.holds(&of) && mandate.leads(&of));
+        assert_eq!(mandate.unless_stopping(pending::<()>()).await, None);
+        assert_eq!(mandate.unless_stopping(ready(7)).await, None, "nothing begins");
+    }
+}

@@ -1,0 +1,94 @@
+//! The Secrets and ConfigMaps that the watches show, as far as Subscribers refer to them.
+
+use std::{collections::HashSet, fmt::Debug, pin::pin, sync::Arc};
+
+use futures::{Stream, StreamExt, TryStreamExt, stream};
+use k8s_openapi::api::core::v1::{ConfigMap, Secret};
+use kube::{
+    Client, Resource,
+    core::{NamespaceResourceScope, PartialObjectMeta},
+    runtime::{
+        WatchStreamExt,
+        watcher::{Event, watcher},
+    },
+};
+use serde::de::DeserializeOwned;
+use tidings_queue::SubscriberKey;
+use tracing::warn;
+
+use super::{marks::Cause, referrers::Reference, roster::Roster, watch_config::watch_config};
+use crate::cluster::call::in_namespace;
+
+/// Watches the Secrets and ConfigMaps of one namespace (None: of all), and marks the Subscribers that refer to what comes,
+/// changes or goes. A standby does so, too: while no Subscriber is known there is nothing to mark, and nothing is kept.
+pub(super) async fn watch_referents(client: Client, roster: Arc<Roster>, namespace: Option<String>) {
+    let secrets = referrers::<Secret>(&client, roster.clone(), namespace.clone(), Reference::Secret);
+    let config_maps = referrers::<ConfigMap>(&client, roster.clone(), namespace, Reference::ConfigMap);
+    let mut referrers = pin!(stream::select(secrets, config_maps));
+    while let Some(referrer) = referrers.next().await {
+        roster.mark(&referrer, Cause::Change);
+    }
+}
+
+/// The Subscribers to reconcile whenever an object of this kind that they refer to comes, changes or goes.
+fn referrers<K>(
+    client: &Client,
+    roster: Arc<Roster>,
+    namespace: Option<String>,
+    reference: fn(String) -> Reference,
+) -> impl Stream<Item = SubscriberKey> + Send + use<K>
+where
+    K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + DeserializeOwned + Debug + Send + 'static,
+{
+    let objects = in_namespace::<PartialObjectMeta<K>>(client, namespace.as_deref());
+    let mut referents = Referents { namespace, reference, shown: HashSet::new() };
+    watcher(objects, watch_config())
+        .default_backoff()
+        .inspect_err(|error| warn!(%error, kind = %K::kind(&()), "watching"))
+        .filter_map(|event| async { event.ok() })
+        .flat_map(move |event| stream::iter(referents.observe(&roster, &event)))
+}
+
+/// The Secrets, or ConfigMaps, of one watch.
+struct Referents {
+    namespace: Option<String>,
+    reference: fn(String) -> Reference,
+    /// What the listing under way has shown.
+    shown: HashSet<(String, Reference)>,
+}
+
+impl Referents {
+    /// The Subscribers to reconcile.
+    fn observe<K>(&mut self, roster: &Roster, event: &Event<PartialObjectMeta<K>>) -> Vec<SubscriberKey> {
+        let of = |object: &PartialObjectMeta<K>| {
+            let namespace = object.metadata.namespace.clone().unwrap_or_default();
+            (namespace, (self.reference)(object.metadata.name.clone().unwrap_or_default()))
+        };
+        match event {
+            Event::Init => {
+                self.shown.clear();
+                Vec::new()
+            }
+            Event::InitApply(object) => {
+                let (namespace, reference) = of(object);
+                let referrers = roster.referrers(&namespace, &reference);
+                if !referrers.is_empty() {
+                    self.shown.insert((namespace, reference));
+                }
+                referrers
+            }
+            // What went while the watch was down is in no event.
+            Event::InitDone => {
+                let is_ours = |of: &Reference| {
+                    std::mem::discriminant(of) == std::mem::discriminant(&(self.reference)(String::new()))
+                };
+                let shown = std::mem::take(&mut self.shown);
+                roster.dangling(self.namespace.as_deref(), is_ours, &shown).into_iter().collect()
+            }
+            Event::Apply(object) | Event::Delete(object) => {
+                let (namespace, reference) = of(object);
+                roster.referrers(&namespace, &reference)
+            }
+        }
+    }
+}

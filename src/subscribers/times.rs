@@ -1,0 +1,15 @@
+//! Times as the API writes them: in full seconds.
+
+use std::time::Duration;
+
+use k8s_openapi::jiff::Timestamp;
+
+/// A duration of the API; never zero.
+pub(super) fn seconds(seconds: u32) -> Duration {
+    Duration::from_secs(seconds.max(1).into())
+}
+
+/// The time without its fraction of a second.
+pub(super) fn full_seconds(time: Timestamp) -> Timestamp {
+    Timestamp::from_second(time.as_second()).unwrap_or(time)
+}
