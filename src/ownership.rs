@@ -119,6 +119,14 @@ impl Leadership {
         Self { standing: standing.clone(), changes: standing.subscribe() }
     }
 
+    /// Of an operator that took the Lease over from one that may still be writing.
+    #[cfg(test)]
+    pub fn contested() -> Self {
+        let alone = Self::alone();
+        alone.standing.send_modify(|standing| standing.contest.until = Some(Instant::now() + CONTESTED));
+        alone
+    }
+
     /// The term in which this process acts for a Subscriber now (None: it does not). While one Lease is for all, it is
     /// [`Leadership::term_of_all`].
     pub fn term(&self, _of: &SubscriberKey) -> Option<Term> {

@@ -5,6 +5,8 @@
 
 mod attempt;
 pub mod source;
+#[cfg(test)]
+mod tests;
 
 use std::{
     pin::pin,
