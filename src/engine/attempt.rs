@@ -51,9 +51,9 @@ pub(super) async fn attempt<I: Payload>(
             panicked()
         }
     };
-    let retry_after = route.backoff.wait(item.failures().saturating_add(1), chance);
+    let next_wait = route.backoff.wait(item.failures().saturating_add(1), chance);
     let (duration, max_attempts) = (began.elapsed(), route.max_attempts);
-    Attempted::Sent(item, Answer { outcome, event_id, began, duration, retry_after, max_attempts, stored: None })
+    Attempted::Sent(item, Answer { outcome, event_id, began, duration, next_wait, max_attempts, stored: None })
 }
 
 async fn send<I: Payload>(

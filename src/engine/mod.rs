@@ -1,7 +1,11 @@
-//! Sends what is due. Inputs go into the queue, actions come out; the engine alone hands on what came of each.
+//! Sends what is due. Inputs go into the queue, actions come out. Nothing here knows a client of Kubernetes, or a Subscriber object.
 //!
-//! An outcome leaves an [`attempt`] by one door: [`Engine::ended`] hands it to the queue, reports to the Subscribers what it says of
-//! them, and starts the task that writes it to its [`source`].
+//! What comes of an action returns by one door, [`Engine::ended`]: it reports to the Subscribers' side what an [`attempt`] says of a
+//! Subscriber, and hands all of it to the queue. An outcome then goes
+//!
+//! `attempt` → `ended` → queue → `Action::Write` → `act` → [`Source::write`] → `ended` → queue,
+//!
+//! which tries the event again or forgets it.
 
 mod attempt;
 pub mod source;
@@ -56,12 +60,12 @@ pub struct Engine<S: Source> {
     queue: Queue<S>,
     source: Arc<S>,
     with: Surroundings,
-    tasks: JoinSet<Ended<S>>,
+    tasks: JoinSet<TaskEnded<S>>,
     term: Option<Term>,
 }
 
 /// What a task of the engine did.
-enum Ended<S: Source> {
+enum TaskEnded<S: Source> {
     /// It attempted an event of a Subscriber, by this version of its spec.
     Attempt(Ticket<S>, Arc<Route>, Attempted<S::Item>),
     /// It loaded, wrote or pulled.
@@ -134,17 +138,17 @@ impl<S: Source> Engine<S> {
             match action {
                 Action::Load(ticket) => self.tasks.spawn(async move {
                     let loaded = source.load(&ticket).await;
-                    Ended::Done(Done::Loaded { ticket, loaded })
+                    TaskEnded::Done(Done::Loaded { ticket, loaded })
                 }),
                 Action::Send(flight) => self.send(flight),
                 Action::Write { ticket, item, content } => self.tasks.spawn(async move {
                     let content = when_stored(content).await;
                     let written = source.write(ticket.clone(), item, content).await;
-                    Ended::Done(Done::Written { ticket, written })
+                    TaskEnded::Done(Done::Written { ticket, written })
                 }),
                 Action::Pull { source: from, of, want } => self.tasks.spawn(async move {
                     let (entries, more) = source.pull(from, &of, want).await;
-                    Ended::Done(Done::Pulled { source: from, of, entries, more })
+                    TaskEnded::Done(Done::Pulled { source: from, of, entries, more })
                 }),
             };
         }
@@ -158,15 +162,15 @@ impl<S: Source> Engine<S> {
         let cleared = Cleared { of, ownership: ownership.clone(), stopping: stopping.clone(), permit, term };
         self.tasks.spawn(async move {
             let attempted = attempt(item, ticket.event, &route, &cleared, rand::random()).await;
-            Ended::Attempt(ticket, route, attempted)
+            TaskEnded::Attempt(ticket, route, attempted)
         })
     }
 
     /// Hands on what a task did: to the queue and, what it says of a Subscriber, to the Subscribers.
-    fn ended(&mut self, ended: Result<Ended<S>, JoinError>) {
+    fn ended(&mut self, ended: Result<TaskEnded<S>, JoinError>) {
         let done = match ended {
-            Ok(Ended::Done(done)) => done,
-            Ok(Ended::Attempt(ticket, route, attempted)) => {
+            Ok(TaskEnded::Done(done)) => done,
+            Ok(TaskEnded::Attempt(ticket, route, attempted)) => {
                 let answered = self.answer(&ticket.of, &route, attempted);
                 Done::Answered { ticket, answered }
             }
@@ -194,7 +198,7 @@ impl<S: Source> Engine<S> {
                     let failure = failed.then(|| (outcome.reason, outcome.status.map(|status| status.as_u16())));
                     self.publish(Report::Attempted { of: of.clone(), version: version.clone(), failure });
                 }
-                let mut signal = signal(outcome, answer.retry_after);
+                let mut signal = signal(outcome, answer.next_wait);
                 let again = matches!(outcome.verdict, Verdict::Retry | Verdict::Pause(_) | Verdict::Gone);
                 if let Some(Signal::Pause(requested)) = &mut signal {
                     *requested = self.paused(of, version, (*requested).min(route.expire_after), &mut answer);
@@ -203,7 +207,7 @@ impl<S: Source> Engine<S> {
                     answer.stored = Some(is_stored);
                     self.publish(Report::Gone { of, version, stored });
                 }
-                let again = again.then_some(answer.retry_after);
+                let again = again.then_some(answer.next_wait);
                 Answered::Sent { item, answer, again, signal }
             }
         }
@@ -213,7 +217,7 @@ impl<S: Source> Engine<S> {
     fn paused(&self, of: SubscriberKey, version: SpecVersion, requested: Duration, answer: &mut Answer) -> Duration {
         let (until, wait) = pause(requested, Timestamp::now());
         let (stored, is_stored) = oneshot::channel();
-        (answer.stored, answer.retry_after) = (Some(is_stored), wait);
+        (answer.stored, answer.next_wait) = (Some(is_stored), wait);
         self.publish(Report::Paused { of, version, until, wait, stored });
         wait
     }

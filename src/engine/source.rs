@@ -78,7 +78,7 @@ pub struct Answer {
     /// How long it took.
     pub duration: Duration,
     /// How long to wait before the next attempt, should there be one.
-    pub retry_after: Duration,
+    pub next_wait: Duration,
     /// How many attempts there may be, deferred ones aside.
     pub max_attempts: Option<u32>,
     /// What the answer says of the Subscriber is stored before the outcome is written: this resolves then, or when its sender is

@@ -42,7 +42,7 @@ pub struct Waiting {
 }
 
 /// What became of a write.
-pub enum Written {
+pub enum Patched {
     /// It stands, as of this resourceVersion.
     Recorded {
         version: u64,
@@ -100,7 +100,7 @@ impl StatusWriter {
     ///
     /// Returns when the API server has spoken, however long that takes; the outcome is in hand until then, and nothing
     /// is sent again meanwhile. A 2xx outcome replaces Pending and Failed; nothing replaces Delivered.
-    pub async fn record(&self, read: &Unfinished, status: &NotificationStatus) -> Written {
+    pub async fn record(&self, read: &Unfinished, status: &NotificationStatus) -> Patched {
         let mut expected = Expected::of(read);
         let mut failures = 0;
         loop {
@@ -109,9 +109,9 @@ impl StatusWriter {
                     self.metrics.status_write("recorded");
                     return recorded(&metadata, status, &expected);
                 }
-                Err(kube::Error::Api(answer)) if answer.code == 404 => return Written::Gone,
+                Err(kube::Error::Api(answer)) if answer.code == 404 => return Patched::Gone,
                 Err(kube::Error::Api(answer)) if answer.code == 422 => match self.load_again(read).await {
-                    Ok(None) => return Written::Gone,
+                    Ok(None) => return Patched::Gone,
                     Ok(Some(current)) => {
                         self.metrics.status_write("conflict");
                         if is_ours(&current, status) {
@@ -130,7 +130,7 @@ impl StatusWriter {
                             || current.status.phase == Phase::Delivered.as_str()
                             || (moved && status.phase != Phase::Delivered)
                         {
-                            return Written::Superseded(current);
+                            return Patched::Superseded(current);
                         } else {
                             expected = found;
                             continue;
@@ -203,9 +203,9 @@ fn over(
 }
 
 /// `status` stands over what was expected, in the object of this metadata.
-fn recorded(metadata: &ObjectMeta, status: &NotificationStatus, expected: &Expected) -> Written {
+fn recorded(metadata: &ObjectMeta, status: &NotificationStatus, expected: &Expected) -> Patched {
     let replay_asked = replay_label(metadata).is_some_and(|label| status.last_handled_replay.as_deref() != Some(label));
-    Written::Recorded { version: version(metadata), over_final: expected.is_final(), replay_asked }
+    Patched::Recorded { version: version(metadata), over_final: expected.is_final(), replay_asked }
 }
 
 fn namespace(read: &Unfinished) -> &str {

@@ -18,7 +18,7 @@ use tracing::{debug, info, warn};
 
 use super::{
     names::{Name, Uid},
-    record::{self, StatusWriter},
+    record::{self, Patched, StatusWriter},
     replayed::HandledReplays,
     retention::RetentionHandle,
     status::{Attempt, after, expired, gate_of, reason_of},
@@ -65,7 +65,7 @@ impl Notifications {
             outcome,
             event_id: &answer.event_id,
             duration: answer.duration,
-            retry_after: answer.retry_after,
+            next_wait: answer.next_wait,
             max_attempts: answer.max_attempts,
             began_before_label: false,
         };
@@ -74,7 +74,7 @@ impl Notifications {
             match self.writer.record(&object, &status).await {
                 // It began after a replay that its object did not show: it is what that replay requested. A label that came into
                 // sight only now requests another.
-                record::Written::Superseded(current)
+                Patched::Superseded(current)
                     if !current.is_finished() && self.replays.came_before(answer.began, &object, &current) =>
                 {
                     (object, attempt.began_before_label) = (current, true);
@@ -89,12 +89,12 @@ impl Notifications {
             info!(notification = %shown(of), subscriber = %of.of.name, %reason, status_code, attempts = status.attempts, why = outcome.message, "not delivered");
         }
         match written {
-            record::Written::Recorded { version, .. } if status.completion_time.is_none() => Written::Retry {
+            Patched::Recorded { version, .. } if status.completion_time.is_none() => Written::Retry {
                 version,
                 attempts: status.attempts,
                 began: calendar(object.began()),
                 next: status.next_attempt_time.as_ref().map(|time| calendar(time.0)),
-                wait: answer.retry_after,
+                wait: answer.next_wait,
             },
             written => self.finished(&object, &status, written),
         }
@@ -119,7 +119,7 @@ impl Notifications {
         }
         let status = expired(&object, Timestamp::now());
         let written = self.writer.record(&object, &status).await;
-        if matches!(written, record::Written::Recorded { .. }) {
+        if matches!(written, Patched::Recorded { .. }) {
             info!(notification = %shown(of), attempts = status.attempts, "expired");
         }
         self.finished(&object, &status, written)
@@ -129,16 +129,16 @@ impl Notifications {
         &self,
         object: &Unfinished,
         status: &tidings_api::NotificationStatus,
-        written: record::Written,
+        written: Patched,
     ) -> Written<Self> {
         match written {
-            record::Written::Recorded { version, over_final, replay_asked } => {
+            Patched::Recorded { version, over_final, replay_asked } => {
                 self.writer.finished(status.phase);
                 self.retention.finished(object, status, (!replay_asked).then_some(version));
                 Written::Finished { version, out_of_sight: over_final }
             }
-            record::Written::Gone => Written::Gone,
-            record::Written::Superseded(current) => superseded(&current).map_or(Written::Gone, Written::Superseded),
+            Patched::Gone => Written::Gone,
+            Patched::Superseded(current) => superseded(&current).map_or(Written::Gone, Written::Superseded),
         }
     }
 

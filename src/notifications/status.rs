@@ -21,7 +21,7 @@ pub struct Attempt<'a> {
     pub event_id: &'a str,
     pub duration: Duration,
     /// How long to wait before the next one, should there be one.
-    pub retry_after: Duration,
+    pub next_wait: Duration,
     /// How many may be tried, pauses aside.
     pub max_attempts: Option<u32>,
     /// The attempt began before the replay label was there, and so is not what the label requests.
@@ -63,7 +63,7 @@ pub fn after(read: &Unfinished, attempt: &Attempt<'_>, now: Timestamp) -> Notifi
         attempts,
         deferred_attempts: deferred,
         last_attempt: if tried == 0 { read.status.last_attempt.clone() } else { Some(last_attempt) },
-        next_attempt_time: (phase == Phase::Pending).then(|| Time(now + attempt.retry_after)),
+        next_attempt_time: (phase == Phase::Pending).then(|| Time(now + attempt.next_wait)),
         last_handled_replay: handled_replay(read, attempt.began_before_label),
         ..in_phase(read, phase, reason, &message, now)
     }
@@ -76,24 +76,23 @@ fn handled_replay(read: &Unfinished, began_before_label: bool) -> Option<String>
     in_sight.map(str::to_owned).or_else(|| read.status.last_handled_replay.clone())
 }
 
-/// Each gate and the reason that names it.
-const GATES: [(Gate, NotificationReason); 6] = [
-    (Gate::SubscriberNotFound, NotificationReason::SubscriberNotFound),
-    (Gate::SubscriberNotReady, NotificationReason::SubscriberNotReady),
-    (Gate::Suspended, NotificationReason::Suspended),
-    (Gate::EndpointGone, NotificationReason::EndpointGone),
-    (Gate::Paused, NotificationReason::Paused),
-    (Gate::CircuitOpen, NotificationReason::CircuitOpen),
-];
+/// The reason that names a gate, if one does.
+pub fn reason_of(gate: Gate) -> Option<NotificationReason> {
+    match gate {
+        Gate::SubscriberNotFound => Some(NotificationReason::SubscriberNotFound),
+        Gate::SubscriberNotReady => Some(NotificationReason::SubscriberNotReady),
+        Gate::Suspended => Some(NotificationReason::Suspended),
+        Gate::EndpointGone => Some(NotificationReason::EndpointGone),
+        Gate::Paused => Some(NotificationReason::Paused),
+        Gate::CircuitOpen => Some(NotificationReason::CircuitOpen),
+        // The process that acts for the Subscriber writes.
+        Gate::NotOwned => None,
+    }
+}
 
 /// The gate that a Notification's reason names already.
 pub fn gate_of(reason: &str) -> Option<Gate> {
-    GATES.iter().find(|(_, named)| named.as_str() == reason).map(|(gate, _)| *gate)
-}
-
-/// The reason that names a gate, if one does.
-pub fn reason_of(gate: Gate) -> Option<NotificationReason> {
-    GATES.iter().find(|(known, _)| *known == gate).map(|(_, reason)| *reason)
+    Gate::ALL.into_iter().find(|gate| reason_of(*gate).is_some_and(|named| named.as_str() == reason))
 }
 
 /// The status of one that was not delivered in time.
@@ -175,12 +174,12 @@ mod tests {
         let mut read = unfinished(MOST);
         read.status.deferred_attempts = MOST;
         let outcome = Outcome::of_answer(StatusCode::TOO_MANY_REQUESTS, None, "a test");
-        let (duration, retry_after) = (Duration::ZERO, Duration::ZERO);
+        let (duration, next_wait) = (Duration::ZERO, Duration::ZERO);
         let attempt = Attempt {
             outcome: &outcome,
             event_id: "id",
             duration,
-            retry_after,
+            next_wait,
             max_attempts: None,
             began_before_label: false,
         };
@@ -207,7 +206,7 @@ mod tests {
             outcome: &outcome,
             event_id: "id",
             duration: Duration::from_millis(7),
-            retry_after: Duration::from_secs(5),
+            next_wait: Duration::from_secs(5),
             max_attempts,
             began_before_label: false,
         };
@@ -266,12 +265,12 @@ mod tests {
             read
         };
         let handled = |read: Unfinished, began_before_label| {
-            let (duration, retry_after) = (Duration::ZERO, Duration::ZERO);
+            let (duration, next_wait) = (Duration::ZERO, Duration::ZERO);
             let attempt = Attempt {
                 outcome: &outcome,
                 event_id: "id",
                 duration,
-                retry_after,
+                next_wait,
                 max_attempts: None,
                 began_before_label,
             };

@@ -106,7 +106,7 @@ pub(crate) fn unexplained<W: Work>(
         (record.place == Place::Queued && !record.explained.contains(gate)).then_some(record.at)
     };
     let put_back = lane.line.put_back().filter_map(|no| Some((queued(no)?, no))).min();
-    let before = &mut lane.explained_before[gate as usize];
+    let before = &mut lane.explained_before[gate.number()];
     let mut in_line = None;
     while let Some((turn, no)) = lane.line.from(*before) {
         in_line = queued(no).map(|at| (at, no));

@@ -446,7 +446,7 @@ impl Stored {
                 Verdict::Retry if answer.max_attempts.is_some_and(|most| self.failures >= most) => {
                     self.finished.insert(*number);
                 }
-                Verdict::Retry | Verdict::Pause(_) | Verdict::Gone => wait = Some(answer.retry_after),
+                Verdict::Retry | Verdict::Pause(_) | Verdict::Gone => wait = Some(answer.next_wait),
             }
         }
         self.next = wait.filter(|_| self.events.len() == 1).map(|wait| SystemTime::now() + wait);

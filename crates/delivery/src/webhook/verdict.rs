@@ -89,6 +89,7 @@ impl Outcome {
     /// Judges an exchange that brought no answer.
     pub fn of_error(error: SendError) -> Self {
         let reason = match error {
+            // No attempt: the operator holds the event and reconciles the Subscriber, see its `engine/attempt.rs`.
             SendError::Denied => AttemptReason::EgressDenied,
             SendError::Dns => AttemptReason::NameNotResolved,
             SendError::Connection | SendError::Broken => AttemptReason::ConnectionFailed,
