@@ -190,12 +190,8 @@ impl Parts {
         let (stock, handled) = (retention.stock(), Arc::new(HandledReplays::default()));
         let outcomes = StatusWriter::new(writer.clone(), metrics.clone());
         let source = Notifications::new(outcomes, retention.handle(), handled.clone());
-        let surroundings = Surroundings {
-            ownership: self.tenure.leadership(),
-            reports: self.reports.clone(),
-            stopping: self.stopping.subscribe(),
-            metrics: metrics.clone(),
-        };
+        let (ownership, reports) = (self.tenure.leadership(), self.reports.clone());
+        let surroundings = Surroundings::new(ownership, reports, self.stopping.subscribe(), metrics.clone());
         let engine = Engine::new(source, &self.settings.bounds(), namespaces, surroundings);
         let replays = || Replays::new(reader.clone(), writer.clone(), metrics.clone(), stock.clone(), handled.clone());
         let replays: Vec<_> = namespaces.iter().map(|of| replays().run(of.clone(), self.stopped())).collect();

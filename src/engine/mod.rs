@@ -45,14 +45,23 @@ use crate::{
 
 /// What all engines share with the rest of the operator.
 pub struct Surroundings {
-    /// Whether this process may act.
-    pub ownership: Leadership,
-    /// Where reports on Subscribers go.
-    pub reports: mpsc::UnboundedSender<Report>,
-    /// Whether the operator is to end.
-    pub stopping: watch::Receiver<bool>,
-    /// Counts attempts.
-    pub metrics: Metrics,
+    ownership: Leadership,
+    reports: mpsc::UnboundedSender<Report>,
+    stopping: watch::Receiver<bool>,
+    metrics: Metrics,
+}
+
+impl Surroundings {
+    /// `ownership` says whether this process may act, `reports` takes what is found out about Subscribers, `stopping` says
+    /// whether the operator is to end, and `metrics` counts attempts.
+    pub fn new(
+        ownership: Leadership,
+        reports: mpsc::UnboundedSender<Report>,
+        stopping: watch::Receiver<bool>,
+        metrics: Metrics,
+    ) -> Self {
+        Self { ownership, reports, stopping, metrics }
+    }
 }
 
 /// Owns the queue of one source.
