@@ -715,7 +715,7 @@ impl<W: Work> Queue<W> {
         let Some(flight) = self.schedule.flights.get(event) else { return };
         let (no, spec, now) = (flight.lane, flight.spec.clone(), self.schedule.now());
         let era = flight.era;
-        let lane = self.schedule.lanes.get_mut(no).filter(|lane| spec.concerns(lane.version.as_ref()));
+        let lane = self.schedule.lanes.get_mut(no).filter(|lane| lane.version.as_ref() == Some(&spec));
         let Some(lane) = lane else { return };
         match signal {
             Signal::Health(health) => {
@@ -749,7 +749,7 @@ impl<W: Work> Queue<W> {
             self.keep_item(entry, item, bytes);
         }
         self.rest(entry);
-        let is_open = |lane: &Lane<W::Route>| lane.closed().is_none() && spec.concerns(lane.version.as_ref());
+        let is_open = |lane: &Lane<W::Route>| lane.closed().is_none() && lane.version.as_ref() == Some(&spec);
         if why != NotSent::Held && self.schedule.lanes.get(no).is_some_and(is_open) {
             self.close(no, Gate::SubscriberNotReady);
         }

@@ -411,6 +411,22 @@ fn an_answer_to_another_version_says_nothing_of_the_webhook() {
 }
 
 #[test]
+fn an_answer_that_comes_after_its_subscriber_was_deleted_says_nothing() {
+    let now = Instant::now();
+    let mut queue = Harness::new(64, 1000, now);
+    open_version(&mut queue, 1, DAY);
+    queue.show(entry(1, &lane("a"), 1));
+    assert_eq!(queue.acts(now), [Did::Send(1, 0, 1)]);
+    queue.close(&lane("a"), Gate::SubscriberNotFound);
+    queue.answer(1, 0, "410", None, Some(Signal::Gone));
+    assert_eq!(queue.gate(&lane("a"), now), Some(Gate::SubscriberNotFound));
+    queue.acts(now);
+    queue.finished(1, 2);
+    queue.acts(now);
+    assert_eq!(queue.lanes(), 0, "nor does it keep the lane for ever");
+}
+
+#[test]
 fn where_a_token_or_a_permitted_way_lacks_the_lane_closes_until_its_subscriber_was_reconciled() {
     let now = Instant::now();
     for (why, again) in [(NotSent::NoToken, now), (NotSent::EgressDenied, now + 30 * SECOND)] {

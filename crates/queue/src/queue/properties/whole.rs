@@ -553,20 +553,27 @@ impl World {
             Done::Written { ticket, written } => self.note_written(ticket, written),
             Done::Pulled { .. } => {}
         }
+        let held = match &done {
+            Done::Answered { ticket, answered: Answered::NotSent { why, .. } } if *why != NotSent::Held => {
+                Some(lane_of(ticket))
+            }
+            _ => None,
+        };
         let now = self.time();
         self.harness.queue.finish(done, now);
+        // Unless the entry has left meanwhile, or the Subscriber has another version.
+        if let Some(lane) = held.filter(|lane| self.subscribers[*lane].gate.is_none()) {
+            self.subscribers[lane].gate =
+                self.harness.gate(&key(lane), self.now).filter(|g| *g == Gate::SubscriberNotReady);
+        }
     }
 
     fn note_answer(&mut self, ticket: &Ticket<Toy>, answered: &Answered<Toy>, version: Option<&SpecVersion>) {
         let (lane, is_single) = (lane_of(ticket), self.facts[ticket.id as usize].1 == 1);
         let is_of_version = self.subscribers[lane].version.as_ref() == version;
         match answered {
-            Answered::NotSent { why, .. } => {
+            Answered::NotSent { .. } => {
                 self.busy.remove(&(ticket.id, ticket.event));
-                let subscriber = &mut self.subscribers[lane];
-                if *why != NotSent::Held && is_of_version && subscriber.gate.is_none() && self.is_known(ticket) {
-                    self.subscribers[lane].gate = Some(Gate::SubscriberNotReady);
-                }
             }
             Answered::Sent { answer, signal, .. } => {
                 if *answer == "ok" {
