@@ -12,7 +12,6 @@ use tidings_delivery::{
     webhook::{Clearance, Delivery, NotCleared, Outcome, Unauthorized, Verdict},
 };
 use tidings_queue::{Health, NotSent, Signal};
-use tracing::error;
 
 use super::source::{Answer, Payload};
 use crate::contract::Route;
@@ -46,10 +45,7 @@ pub(super) async fn attempt<I: Payload>(
         }
         Ok(Ok(outcome)) => outcome,
         Ok(Err(why)) => return Attempted::NotSent((item.size() > 0).then_some(item), why),
-        Err(_) => {
-            error!(event_id, "the delivery panicked");
-            panicked()
-        }
+        Err(_) => panicked(),
     };
     let next_wait = route.backoff.wait(item.failures().saturating_add(1), chance);
     let (duration, max_attempts) = (began.elapsed(), route.max_attempts);

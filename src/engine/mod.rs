@@ -31,7 +31,7 @@ use tokio::{
     task::{JoinError, JoinSet},
     time::MissedTickBehavior,
 };
-use tracing::info;
+use tracing::{error, info};
 
 use self::{
     attempt::{Attempted, attempt, signal},
@@ -180,7 +180,7 @@ impl<S: Source> Engine<S> {
         let done = match ended {
             Ok(TaskEnded::Done(done)) => done,
             Ok(TaskEnded::Attempt(ticket, route, attempted)) => {
-                let answered = self.answer(&ticket.of, &route, attempted);
+                let answered = self.answer(&ticket, &route, attempted);
                 Done::Answered { ticket, answered }
             }
             // An attempt catches its own panics; one outside of them must not be survived with a lost slot.
@@ -190,8 +190,8 @@ impl<S: Source> Engine<S> {
     }
 
     /// Reports what an attempt says of its Subscriber. Returns what it says to the queue.
-    fn answer(&self, of: &SubscriberKey, route: &Route, attempted: Attempted<S::Item>) -> Answered<S> {
-        let (of, version) = (of.clone(), route.version.clone());
+    fn answer(&self, ticket: &Ticket<S>, route: &Route, attempted: Attempted<S::Item>) -> Answered<S> {
+        let (of, version) = (ticket.of.clone(), route.version.clone());
         match attempted {
             Attempted::NotSent(item, why) => {
                 if why != NotSent::Held {
@@ -202,6 +202,9 @@ impl<S: Source> Engine<S> {
             Attempted::Sent(item, mut answer) => {
                 let outcome = &answer.outcome;
                 self.with.metrics.attempt(outcome.reason.as_str(), answer.duration);
+                if outcome.reason == AttemptReason::InternalError {
+                    error!(notification = %format_args!("{}/{}", of.namespace, ticket.name), "the delivery panicked");
+                }
                 if outcome.reason != AttemptReason::InvalidEvent {
                     let failed = outcome.verdict != Verdict::Delivered;
                     let failure = failed.then(|| (outcome.reason, outcome.status.map(|status| status.as_u16())));

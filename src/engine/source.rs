@@ -1,6 +1,7 @@
 //! Where events come from and outcomes go back to.
 
 use std::{
+    fmt::Display,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -19,7 +20,7 @@ pub type Route = Arc<contract::Route>;
 
 /// A source of entries. The engine loads an entry before it sends it (unless the queue keeps it), and writes what came of it.
 pub trait Source:
-    Work<Id: Send, Name: Send, Item: Payload, Route = Route, Answer = Answer> + Send + Sync + 'static
+    Work<Id: Send, Name: Display + Send, Item: Payload, Route = Route, Answer = Answer> + Send + Sync + 'static
 {
     /// Reads an entry.
     fn load(&self, of: &Ticket<Self>) -> impl Future<Output = Loaded<Self>> + Send

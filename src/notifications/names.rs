@@ -1,6 +1,6 @@
 //! How the queue names a Notification, in few bytes: there may be a million of them.
 
-use std::fmt::Write;
+use std::fmt::{Display, Formatter, Write};
 
 use sha2::{Digest, Sha256};
 
@@ -86,6 +86,12 @@ impl Name {
             Text::Short(length, bytes) => std::str::from_utf8(&bytes[..usize::from(*length)]).unwrap_or_default(),
             Text::Long(text) => text,
         }
+    }
+}
+
+impl Display for Name {
+    fn fmt(&self, f: &mut Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.name())
     }
 }
 

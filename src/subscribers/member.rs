@@ -177,10 +177,14 @@ impl Member {
     }
 
     /// The webhook of this spec answered 410.
-    pub(super) fn note_gone(&mut self, spec: &SpecVersion) {
-        if spec.concerns(self.in_force().as_ref()) {
-            self.gone = self.gone.max(Some(spec.generation));
+    /// Returns the age at which its events expire, if that closes a way that was open.
+    pub(super) fn note_gone(&mut self, spec: &SpecVersion) -> Option<Duration> {
+        if !spec.concerns(self.in_force().as_ref()) {
+            return None;
         }
+        self.gone = self.gone.max(Some(spec.generation));
+        let was_open = self.gone == Some(spec.generation) && std::mem::take(&mut self.open);
+        was_open.then_some(self.expire_after)
     }
 
     /// Whether the webhook of this spec answered 410.

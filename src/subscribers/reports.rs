@@ -52,7 +52,12 @@ impl Reports {
                     Some(report) => self.receive(report),
                     None => return,
                 },
-                Some(_) = self.storing.join_next() => {}
+                Some(stored) = self.storing.join_next() => {
+                    // An outcome must not be written as though what it depends on were stored.
+                    if let Err(error) = stored && error.is_panic() {
+                        std::panic::resume_unwind(error.into_panic());
+                    }
+                }
                 Some(_) = self.writing.join_next() => {}
                 _ = ticks.tick() => self.write_due(),
             }

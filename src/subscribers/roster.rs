@@ -154,9 +154,13 @@ impl Roster {
         });
     }
 
-    /// The webhook of this spec answered 410.
+    /// The webhook of this spec answered 410. A pass that did not know of it may have opened the lane in the meantime: the lane closes.
     pub(super) fn note_gone(&self, key: &SubscriberKey, spec: &SpecVersion) {
-        self.with(key, &spec.uid, |member| member.note_gone(spec));
+        self.with(key, &spec.uid, |member| {
+            if let Some(expire_after) = member.note_gone(spec) {
+                self.send(closed(key, spec, Gate::EndpointGone, expire_after));
+            }
+        });
     }
 
     /// Whether the webhook of this spec answered 410.
@@ -353,6 +357,19 @@ mod tests {
         assert_eq!(told(&mut updates), [("s".into(), Gate::SubscriberNotReady)]);
         roster.publish(&key("s"), &spec("uid-2"), suspended(), DAY);
         assert_eq!(told(&mut updates), [("s".into(), Gate::Suspended)]);
+    }
+
+    #[test]
+    fn a_410_that_comes_after_a_pass_has_opened_the_lane_closes_it() {
+        let (roster, mut updates) = roster();
+        exists(&roster, key("s"), "uid".into());
+        roster.begin(&key("s"), &spec("uid"), Some("a user's request".into()));
+        roster.publish(&key("s"), &spec("uid"), Ok(route(spec("uid"))), DAY);
+        told(&mut updates);
+        roster.note_gone(&key("s"), &spec("uid"));
+        roster.note_gone(&key("s"), &spec("uid"));
+        assert_eq!(told(&mut updates), [("s".into(), Gate::EndpointGone)]);
+        assert!(roster.held(&key("s"), &spec("uid")).is_some());
     }
 
     #[test]

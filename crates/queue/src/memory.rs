@@ -24,7 +24,7 @@ impl<I> Kept<I> {
 
     /// Keeps an entry of a Subscriber, whose event has `bytes`, if there is room.
     pub(crate) fn keep(&mut self, no: No, of: &SubscriberKey, item: Box<I>, bytes: usize) {
-        let bytes = bytes + NAMES;
+        let bytes = size_of::<I>() + NAMES + bytes;
         if self.memory.keep(of, bytes) {
             self.items.insert(no, (item, bytes));
         }

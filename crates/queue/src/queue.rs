@@ -148,6 +148,7 @@ impl<W: Work> Queue<W> {
                 let (no, today) = (self.lane_no(&of), self.schedule.clock.today());
                 self.missing.insert(of, today);
                 self.keep_to_version(no, None, Lifetime::Missing(today));
+                self.schedule.lanes.get_mut(no).into_iter().for_each(|lane| lane.longest_wait = None);
                 self.close(no, Gate::SubscriberNotFound);
             }
             Update::Closed { of, version, gate, lifetime } => {
@@ -715,9 +716,11 @@ impl<W: Work> Queue<W> {
         let Some(flight) = self.schedule.flights.get(event) else { return };
         let (no, spec, now) = (flight.lane, flight.spec.clone(), self.schedule.now());
         let era = flight.era;
-        let lane = self.schedule.lanes.get_mut(no).filter(|lane| lane.version.as_ref() == Some(&spec));
+        let lane = self.schedule.lanes.get_mut(no).filter(|lane| spec.concerns(lane.version.as_ref()));
         let Some(lane) = lane else { return };
         match signal {
+            // The Subscriber was deleted, and perhaps created again, meanwhile.
+            Signal::Pause(_) | Signal::Gone if lane.version.is_none() => {}
             Signal::Health(health) => {
                 lane.breaker.report(health, era, now);
                 self.schedule.refresh(no);

@@ -408,7 +408,7 @@ impl Stored {
     fn entry(&self, item: Option<Item>) -> Entry<Memory> {
         Entry {
             id: self.id,
-            name: (),
+            name: "entry",
             of: self.of.clone(),
             version: self.version,
             events: u16::try_from(self.events.len()).unwrap(),
@@ -467,7 +467,7 @@ impl Stored {
 
 impl Work for Memory {
     type Id = u64;
-    type Name = ();
+    type Name = &'static str;
     type Item = Item;
     type Route = Route;
     type Answer = Answer;

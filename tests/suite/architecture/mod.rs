@@ -333,7 +333,19 @@ fn s05_a_room_that_opens_connections_of_its_own_is_found_however_it_writes_that(
         "let socket = TcpSocket::new_v4();",
     ] {
         let opens = |room| out_of_place(room, code).iter().any(|fault| fault.contains("opens connections"));
-        for room in ["delivery/oauth", "delivery/webhook", "engine", "operator", "admin", "queue", "api"] {
+        for room in [
+            "delivery/oauth",
+            "delivery/webhook",
+            "engine",
+            "notifications",
+            "subscribers",
+            "ownership",
+            "contract",
+            "operator",
+            "admin",
+            "queue",
+            "api",
+        ] {
             assert!(opens(room), "{room}: {code}");
         }
         for room in OPENS_CONNECTIONS {

@@ -502,3 +502,45 @@ fn what_was_loaded_before_the_drain_is_not_sent_after_it() {
     queue.queue.drain();
     assert_eq!((queue.acts(now), queue.in_flight()), (vec![], 0));
 }
+
+/// What is said of a Subscriber that was deleted and created again, and is not reconciled yet.
+fn created_again(queue: &mut Harness) {
+    let of = lane("a");
+    queue.apply(Update::Reset { of: of.clone() });
+    let (gate, lifetime) = (Gate::SubscriberNotReady, Some(1000 * SECOND));
+    queue.apply(Update::Closed { of, version: None, gate, lifetime });
+}
+
+fn reconciled(queue: &mut Harness) {
+    let version = SpecVersion::new("another uid", 1);
+    let (lifetime, longest_wait) = (1000 * SECOND, 1000 * SECOND);
+    queue.apply(Update::Open { of: lane("a"), version, route: 0, limits: limits(8), lifetime, longest_wait });
+}
+
+#[test]
+fn a_pause_for_a_subscriber_that_was_deleted_does_not_hold_the_one_created_in_its_place() {
+    let now = Instant::now();
+    let mut queue = open(64, &[("a", 8)], now);
+    queue.show(entry(1, &lane("a"), 5));
+    assert_eq!(queue.acts(now), [Did::Send(1, 0, 5)]);
+    created_again(&mut queue);
+    queue.answer(1, 0, "429", None, Some(Signal::Pause(3600 * SECOND)));
+    reconciled(&mut queue);
+    assert_eq!(queue.gate(&lane("a"), now), None);
+}
+
+#[test]
+fn waits_that_a_recreated_subscriber_does_not_allow_are_shortened() {
+    let now = Instant::now();
+    let mut queue = open(64, &[("a", 8)], now);
+    reconciled(&mut queue);
+    let of = lane("a");
+    queue.apply(Update::Closed { of, version: None, gate: Gate::SubscriberNotFound, lifetime: None });
+    // It keeps the lane.
+    queue.show(entry(2, &lane("a"), 6));
+    queue.show(Entry { next: Some(today() + 20 * 3600 * SECOND), attempts: 1, ..entry(1, &lane("a"), 5) });
+    created_again(&mut queue);
+    reconciled(&mut queue);
+    queue.acts(now);
+    assert_eq!(queue.acts(now + 1001 * SECOND), [Did::Load(1, 0)]);
+}

@@ -182,14 +182,16 @@ fn an_entry_that_is_gone_does_not_fly_again_before_its_last_flight_has_ended() {
 #[test]
 fn an_entry_that_left_and_came_back_unmoved_sends_what_is_left_of_it() {
     let now = Instant::now();
-    let mut queue = Harness::new(8, 1000, now);
-    open_version(&mut queue, 1, DAY);
-    queue.show(of(2, 1));
-    assert_eq!(sent(&mut queue, now), [0], "one at a time");
-    queue.gone(1, 2);
-    queue.show(of(2, 3));
-    queue.answer(1, 0, "a", None, None);
-    assert_eq!(queue.acts(now), [Did::Outcome(1, vec![(0, "a")]), Did::Load(1, 1)]);
+    for (left, back) in [(2, 3), (1, 1)] {
+        let mut queue = Harness::new(8, 1000, now);
+        open_version(&mut queue, 1, DAY);
+        queue.show(of(2, 1));
+        assert_eq!(sent(&mut queue, now), [0], "one at a time");
+        queue.gone(1, left);
+        queue.show(of(2, back));
+        queue.answer(1, 0, "a", None, None);
+        assert_eq!(queue.acts(now), [Did::Outcome(1, vec![(0, "a")]), Did::Load(1, 1)], "back at {back}");
+    }
 }
 
 #[test]
