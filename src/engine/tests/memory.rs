@@ -168,6 +168,14 @@ impl Memory {
         self.change(|store| store.send(Seen::Present(entry.entry(Some(entry.item())))));
     }
 
+    /// Lists all again, as after a watch that broke off.
+    pub fn list_again(&self) {
+        self.change(|store| {
+            let listing = store.listing();
+            listing.into_iter().for_each(|seen| store.send(seen));
+        });
+    }
+
     /// The watch shows nothing of what is finished, or, from now on, all of it.
     pub fn lag(&self, lags: bool) {
         self.change(|store| {
@@ -180,6 +188,11 @@ impl Memory {
     /// Writes for this Subscriber hang from now on, or go on.
     pub fn hold_writes(&self, of: &SubscriberKey, held: bool) {
         self.change(|store| if held { store.held.writes.insert(of.clone()) } else { store.held.writes.remove(of) });
+    }
+
+    /// Writes for this Subscriber are taken and shown from now on, but their answers hang, or go on.
+    pub fn hold_written(&self, of: &SubscriberKey, held: bool) {
+        self.change(|store| if held { store.held.written.insert(of.clone()) } else { store.held.written.remove(of) });
     }
 
     /// Pulls hang from now on, or go on.
@@ -202,6 +215,11 @@ impl Memory {
     /// Waits until the store took `count` writes to the entry. Returns them.
     pub async fn written(&self, id: u64, count: usize) -> Vec<Wrote> {
         self.until("writes", |store| Some(store.writes_to(id)).filter(|writes| writes.len() >= count)).await
+    }
+
+    /// Waits until the entry is finished.
+    pub async fn finished(&self, id: u64) {
+        self.until("end", |store| store.entries[&id].is_over.then_some(())).await;
     }
 
     /// The writes to the entry so far.

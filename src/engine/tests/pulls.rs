@@ -79,3 +79,63 @@ async fn at_shutdown_what_was_pulled_and_not_sent_goes_back() {
         assert_eq!(after.memory.written(*id, 2).await, [Wrote::Returned, finished(Acknowledged)]);
     }
 }
+
+#[tokio::test]
+async fn what_a_pull_brings_after_the_shutdown_began_goes_back() {
+    let mut world = World::new().await;
+    let slow = world.open_with("slow", |route| route.limits.rate_per_minute = Some(1));
+    let idle = world.memory.supply(&slow, &["e1", "e2"]);
+    world.memory.written(idle[0], 1).await;
+    world.memory.hold_pulls(true);
+    let shop = world.open("shop");
+    let (pulls, ids) = (world.memory.pulls().len(), world.memory.supply(&shop, &["e3", "e4"]));
+    world.memory.pulled(pulls + 1).await;
+    world.stop();
+    assert_eq!(world.memory.written(idle[1], 1).await, [Wrote::Returned], "the shutdown began");
+    world.memory.hold_pulls(false);
+    world.ended().await;
+    assert_eq!((world.memory.in_hand(), world.arrived(&shop)), (vec![], vec![]));
+    for id in ids {
+        assert_eq!(world.memory.writes(id), [Wrote::Returned]);
+    }
+}
+
+#[tokio::test]
+async fn what_was_pulled_and_failed_during_the_shutdown_is_written_and_goes_back() {
+    let mut world = World::new().await;
+    world.webhook.receiver.answer_always("/shop", Behaviour::status(503));
+    world.webhook.hold(true);
+    let shop = world.open("shop");
+    let id = world.memory.supply(&shop, &["e1"])[0];
+    world.webhook.asked(1).await;
+    world.stop();
+    world.webhook.hold(false);
+    world.ended().await;
+    let writes = world.memory.writes(id);
+    assert_eq!((reasons(&writes), writes.last()), (vec![ServerError], Some(&Wrote::Returned)));
+    assert_eq!(world.memory.in_hand(), [0; 0]);
+}
+
+#[tokio::test]
+async fn a_supply_for_a_subscriber_that_is_created_later_is_not_forgotten() {
+    let world = World::new().await;
+    world.update(Update::Listed(None));
+    world.settle("other").await;
+    let ids = world.memory.supply(&named("shop"), &["e1"]);
+    world.settle("other").await;
+    world.open("shop");
+    assert_eq!(world.memory.written(ids[0], 1).await, [finished(Acknowledged)]);
+}
+
+#[tokio::test]
+async fn a_listing_does_not_forget_what_was_pulled() {
+    let world = World::new().await;
+    let slowly = |route: &mut Route| route.limits.rate_per_minute = Some(1);
+    let shop = world.open_with("shop", slowly);
+    let ids = world.memory.supply(&shop, &["e1", "e2"]);
+    world.memory.written(ids[0], 1).await;
+    world.memory.list_again();
+    world.settle("other").await;
+    world.suspend(&shop);
+    assert_eq!(world.memory.written(ids[1], 1).await, [Wrote::Returned]);
+}

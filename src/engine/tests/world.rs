@@ -123,6 +123,13 @@ impl World {
         .await;
     }
 
+    /// Waits until `count` attempts were reported.
+    pub async fn attempts(&mut self, count: usize) {
+        for _ in 0..count {
+            self.report(|report| matches!(report, Report::Attempted { .. }).then_some(())).await;
+        }
+    }
+
     /// Asks the engine to end.
     pub fn stop(&self) {
         self.stop.send_replace(true);
