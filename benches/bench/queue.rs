@@ -49,6 +49,7 @@ fn fill(attempts: u32, next: Option<Duration>) -> Queue<Alike> {
             of: of.clone(),
             version: u64::from(number) + 1,
             events: 1,
+            finished: Vec::new(),
             attempts,
             began: now.wall,
             lifetime: None,

@@ -276,6 +276,7 @@ fn entry(object: &Unfinished) -> Option<Entry<Notifications>> {
         of: SubscriberKey { namespace: namespace.into(), name: object.spec.subscriber_ref.name.as_str().into() },
         version: object.version(),
         events: 1,
+        finished: Vec::new(),
         attempts: object.status.attempts,
         began: calendar(object.began()),
         lifetime: object.spec.expire_after_seconds.map(|seconds| std::time::Duration::from_secs(seconds.into())),

@@ -24,9 +24,9 @@ pub(crate) struct Batch<W: Work> {
 }
 
 impl<W: Work> Batch<W> {
-    /// Of an entry with this many events.
-    pub(crate) fn new(events: u16) -> Self {
-        Self { unfinished: events.into(), answers: BTreeMap::new(), item: None, since: None }
+    /// Of an entry of which this many events are not finished.
+    pub(crate) fn new(unfinished: usize) -> Self {
+        Self { unfinished, answers: BTreeMap::new(), item: None, since: None }
     }
 
     /// All events are to be sent again: the entry was replayed.

@@ -350,6 +350,7 @@ impl<W: Work> Queue<W> {
     fn insert(&mut self, seen: &Entry<W>) -> No {
         let lane = self.lane_no(&seen.of);
         let began = seconds(seen.began);
+        let is_finished = |event: &u16| seen.events > 1 && seen.finished.contains(event);
         let record = |event| Record {
             id: seen.id,
             name: seen.name.clone(),
@@ -365,14 +366,15 @@ impl<W: Work> Queue<W> {
             bytes: u32::try_from(seen.bytes).unwrap_or(u32::MAX),
             listing: self.listing,
             event,
-            place: Place::Aside,
+            place: if is_finished(&event) { Place::Finished } else { Place::Aside },
             explained: Explained::none_of(event),
             filed: false,
             pulled: seen.pulled,
         };
         let no = self.schedule.insert(seen.events, record);
         if seen.events > 1 {
-            self.batches.insert(no, Batch::new(seen.events));
+            let unfinished = (0..seen.events).filter(|event| !is_finished(event)).count();
+            self.batches.insert(no, Batch::new(unfinished));
         }
         no
     }

@@ -37,6 +37,8 @@ pub struct Entry<W: Work> {
     pub version: u64,
     /// How many events it has, at least one.
     pub events: u16,
+    /// Which of several events are finished when the entry becomes known: these are not sent.
+    pub finished: Vec<u16>,
     /// The attempts that are recorded.
     pub attempts: u32,
     /// When its life began: its creation, or its replay.

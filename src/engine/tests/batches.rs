@@ -42,7 +42,7 @@ async fn each_event_is_sent_until_it_is_finished_and_all_outcomes_are_written_at
 }
 
 #[tokio::test]
-async fn at_shutdown_what_came_of_some_events_is_written() {
+async fn at_shutdown_what_came_of_some_events_is_written_and_the_others_are_sent_by_the_next_operator() {
     let mut world = World::new().await;
     answer_each(&world);
     let shop = world.open_with("shop", |route| route.backoff.initial = Duration::from_secs(3600));
@@ -56,6 +56,10 @@ async fn at_shutdown_what_came_of_some_events_is_written() {
     let writes = world.memory.writes(id);
     let [Wrote::Outcome(written, Some(_))] = &writes[..] else { panic!("{writes:?}") };
     assert_eq!(*written, outcomes);
+    let after = World::after(&world.memory).await;
+    after.open("shop");
+    assert_eq!(after.memory.written(id, 2).await[1], Wrote::Outcome(vec![(2, Acknowledged)], None));
+    assert_eq!(after.arrived(&shop), ["e2"]);
 }
 
 #[tokio::test]

@@ -430,6 +430,7 @@ impl Stored {
             of: self.of.clone(),
             version: self.version,
             events: u16::try_from(self.events.len()).unwrap(),
+            finished: if self.events.len() > 1 { self.finished.iter().copied().collect() } else { Vec::new() },
             attempts: self.attempts,
             began: self.began,
             lifetime: self.lifetime,

@@ -42,6 +42,7 @@ pub fn entry(id: u32, of: &SubscriberKey, version: u64) -> Entry<Toy> {
         of: of.clone(),
         version,
         events: 1,
+        finished: Vec::new(),
         attempts: 0,
         began: today() + YEARS,
         lifetime: None,

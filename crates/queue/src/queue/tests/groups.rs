@@ -49,6 +49,20 @@ fn what_came_of_all_events_is_written_once_and_ends_the_entry() {
 }
 
 #[test]
+fn an_event_that_is_finished_when_its_entry_becomes_known_is_not_sent_before_a_replay() {
+    let now = Instant::now();
+    let mut queue = group(3, now);
+    queue.gone(1, 2);
+    queue.show(Entry { finished: vec![0, 2], ..of(3, 3) });
+    assert_eq!((sent(&mut queue, now), queue.pending(&lane("a"))), (vec![1], 1));
+    queue.answer(1, 1, "b", None, None);
+    assert_eq!(queue.acts(now), [Did::Outcome(1, vec![(1, "b")])], "that was the last one");
+    queue.finished(1, 4);
+    queue.show(Entry { began: today() + SECOND, ..of(3, 5) });
+    assert_eq!(sent(&mut queue, now), [0, 1, 2]);
+}
+
+#[test]
 fn progress_is_written_after_a_minute_and_at_the_drain_and_a_retry_of_one_event_without_a_write() {
     let now = Instant::now();
     let mut queue = group(3, now);

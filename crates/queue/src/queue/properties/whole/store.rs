@@ -72,6 +72,7 @@ impl Stored {
             of: key(self.lane),
             version: self.version,
             events: self.events,
+            finished: Vec::new(),
             attempts: self.attempts,
             began: self.began,
             lifetime: self.lifetime,
