@@ -101,6 +101,8 @@ lint-rust:
 	@echo "==> Format and lints (a few minutes the first time)"
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --locked -- -D warnings
+	RUSTDOCFLAGS='-D rustdoc::broken_intra_doc_links -A rustdoc::private_intra_doc_links -A rustdoc::bare_urls' \
+		cargo doc --workspace --exclude tidings-fuzz --no-deps --document-private-items --locked --quiet
 
 .PHONY: lint-deps
 lint-deps: $(cargo_deny)

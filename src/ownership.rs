@@ -50,7 +50,8 @@ pub struct Leadership {
     changes: watch::Receiver<Standing>,
 }
 
-/// How this process stands with the Lease. Nothing waits while it is borrowed.
+/// What this process knows of the Lease: until when it holds the Lease, how often it gained the Lease, and whether the leader before
+/// may still be writing. It is the value of a `watch` channel; nothing waits while it is borrowed.
 #[derive(Clone, Copy, Debug, Default)]
 struct Standing {
     /// Nothing may be started after this, whatever else is known (None: the Lease is not held).

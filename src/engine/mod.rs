@@ -1,6 +1,6 @@
 //! Sends what is due. Inputs go into the queue, actions come out. Nothing here knows a client of Kubernetes, or a Subscriber object.
 //!
-//! What comes of an action returns by one door, [`Engine::ended`]: it reports to the Subscribers' side what an [`attempt`] says of a
+//! What comes of an action returns by one door, [`Engine::ended`]: it reports to the Subscribers' side what an [`attempt()`] says of a
 //! Subscriber, and hands all of it to the queue. An outcome then goes
 //!
 //! `attempt` → `ended` → queue → `Action::Write` → `act` → [`Source::write`] → `ended` → queue,

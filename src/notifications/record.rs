@@ -21,6 +21,8 @@ use crate::{
 
 const BACKOFF: Backoff = Backoff { initial: Duration::from_millis(100), max: Duration::from_secs(5) };
 
+/// Reads one Notification and writes its status. [`Self::load`] reads the Notification when its turn comes, [`Self::record`] writes
+/// the outcome of an attempt or an expiry, and [`Self::explain`] writes which gate the Notification waits behind.
 pub struct StatusWriter {
     client: SingleTry,
     metrics: Metrics,

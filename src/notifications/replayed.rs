@@ -15,7 +15,11 @@ const REMEMBERED: Duration = Duration::from_secs(300);
 /// At most so many are remembered: one that is not may be sent twice.
 const MOST: usize = 10_000;
 
-/// See the module. By this process's own clock, which never jumps.
+/// The replays that this process wrote, or found written, within the last [`REMEMBERED`]: for each Notification the value of the
+/// label, and since when the API server has that value as handled.
+///
+/// `replay.rs` notes them. `source.rs` asks for them when the write of an outcome meets a replay: an attempt that began after the
+/// replay was written is what that replay requested, and its outcome counts. Times are those of this process's monotonic clock.
 #[derive(Default)]
 pub struct HandledReplays(Mutex<Handled>);
 

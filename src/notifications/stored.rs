@@ -8,7 +8,7 @@ use super::wire::{Status, reads_notifications, replay_label, slim};
 /// A Notification without its event.
 #[derive(Clone, Debug, Deserialize)]
 pub struct Stored {
-    /// As slim as that of [`super::Unfinished`].
+    /// As slim as that of [`super::wire::Unfinished`].
     #[serde(deserialize_with = "slim")]
     pub metadata: ObjectMeta,
     /// The little that is read of it.

@@ -14,7 +14,7 @@ const OF_ONE_NAMESPACE: usize = 256;
 const OF_ALL: usize = 768;
 /// The most looks under way at once. The places between [`OF_ALL`] and this are a reserve, so that endpoints that hang in
 /// some namespaces delay no other namespace. A look waits for its endpoints most of the time; what bounds the load on the
-/// API server is in `api_server`.
+/// API server is `LOOKS_READ_AT_ONCE` in `operator.rs`.
 const AT_MOST: usize = 1024;
 /// Fewer than this are few.
 const FEW: usize = 8;

@@ -50,7 +50,8 @@ pub struct Begun {
     pub requested: bool,
 }
 
-/// See the module.
+/// One Subscriber, under the lock of the roster: the version of its spec in force, what forbids a request to its webhook, what it
+/// refers to, and its status.
 pub(super) struct Member {
     uid: Arc<str>,
     /// The newest generation that the watch showed.

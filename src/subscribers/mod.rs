@@ -1,7 +1,13 @@
 //! Watches Subscribers and all that they name ([`watching`], [`referents`]) and reconciles each in its turn ([`looks`],
 //! [`reconcile`]): checks what its events depend on ([`check`], [`handshake`]), sends a test event if an annotation requests
-//! one ([`test_event`]), opens or closes it for the engine ([`roster`]), and writes what was found into the status
+//! one ([`test_event`]), opens or closes it for the engine, and writes what was found into the status
 //! ([`status`], [`announce`]).
+//!
+//! Who opens and closes: [`reconcile`] decides at the end of a pass whether the Subscriber's events may be sent, or which gate holds
+//! them, and [`member`] corrects that by what has happened since the pass began (a 410, a newer spec). [`roster`] alone sends the
+//! `Update` to the engine. Besides, the roster closes a Subscriber that is new, that has a new spec, that was deleted
+//! ([`sightings`] reports these) or whose changed spec a pass begins to check ([`pass`]), and sends each pause, which a pass found or
+//! [`reports`] received.
 //!
 //! [`status_store`] is the one road into a Subscriber's status; [`reports`] and [`vitals`] say how its deliveries go.
 

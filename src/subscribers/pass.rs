@@ -23,7 +23,8 @@ use super::{
 };
 use crate::contract::{Route, pause};
 
-/// See the module.
+/// One pass over a Subscriber, from [`Self::begin`] to [`Self::publish`]. It holds the Subscriber as the watch showed it, and changes
+/// the roster by the version of the spec that it began with.
 pub(super) struct Pass<'a> {
     subscriber: &'a StoredSubscriber,
     roster: &'a Roster,

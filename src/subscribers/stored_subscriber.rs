@@ -16,7 +16,7 @@ use super::times::seconds;
 /// The most that `expireAfterSeconds` may be.
 const LONGEST_EXPIRY: u32 = 365 * 24 * 3600;
 
-/// See the module.
+/// A Subscriber as the watch shows it: its metadata and status, and its spec or the fault that makes the spec unreadable.
 #[derive(Clone, Debug, Deserialize)]
 pub struct StoredSubscriber {
     /// Name, namespace, uid, resourceVersion, generation, and the two annotations that the operator obeys; nothing else is

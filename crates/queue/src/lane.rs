@@ -71,14 +71,21 @@ pub(crate) struct Supply {
     pub(crate) any_since: bool,
 }
 
-/// In which of the queue's lists the lane stands.
+/// In which lists outside the lane the lane stands, so that each list has the lane at most once and the lane can be taken off.
 #[derive(Debug, Default)]
 pub(crate) struct Marks {
+    /// It is on the list of lanes that changed, in `lanes.rs`: [`crate::schedule::Schedule::refresh`] looks at it before anything
+    /// starts.
     pub(crate) changed: bool,
+    /// It takes turns, in `turns.rs`: it may have an event to start.
     pub(crate) in_round: bool,
+    /// When time alone changes what it can do, as `lanes.rs` has it.
     pub(crate) timer: Option<Instant>,
+    /// When its first entry expires by the Subscriber's lifetime, as `expiry.rs` has it.
     pub(crate) expiry: Option<Seconds>,
+    /// It takes turns, in `explain.rs`: one of its entries is to name the gate.
     pub(crate) in_explanation_round: bool,
+    /// When one of its entries is to name the gate, as `explain.rs` has it.
     pub(crate) explanation_timer: Option<Instant>,
 }
 

@@ -21,10 +21,18 @@ use crate::{
     work::{Permit, Ticket, Work},
 };
 
-/// All records, each of which waits for its time, stands in its lane's line, is in flight, or is set aside. Every method moves an
-/// event from one to another. Events that are not known are ignored.
+/// Where each event is. The queue decides, the schedule moves: each method moves an event, or an entry, from one place to another, and
+/// keeps lanes, turns and expiries in step. Events that are not known are ignored.
 ///
-/// An entry is besides either busy, or filed by when it expires, or set aside.
+/// An event is in one place ([`Place`]): it waits for its time, it is in its lane's line, it is in flight, it is finished (with other
+/// events of its entry still to be sent), or it is aside, which means in none of these.
+///
+/// An entry is, besides, in one of three states:
+///
+/// - It is busy: an event of it is in flight, or an outcome of it is written or to be written. A busy entry does not expire.
+/// - It is filed ([`Self::file`]): it is in the orders by expiry, and expires when its time comes.
+/// - It is aside: neither. [`Self::hide`] takes the entry out of the orders by expiry and leaves its events where they are;
+///   [`Self::set_aside`] also takes its events out of their lane, and forgets of those that are not in flight when they were tried and which gates they named.
 pub(crate) struct Schedule<W: Work> {
     pub(crate) clock: Clock,
     pub(crate) entries: Entries<W>,

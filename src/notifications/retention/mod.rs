@@ -50,6 +50,8 @@ const OF_NAMESPACE: Backoff = Backoff { initial: Duration::from_millis(200), max
 /// The clock is looked at this often at least: it may be set meanwhile.
 const LOOK: Duration = Duration::from_secs(60);
 
+/// Deletes finished Notifications when their time is over. [`Self::run`] is the loop; it learns which Notifications finished from
+/// its [`RetentionHandle`]s at once, and from listings at the start and every day.
 pub struct Retention {
     client: SingleTry,
     rules: Rules,

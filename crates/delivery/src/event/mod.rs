@@ -1,4 +1,4 @@
-//! An event: checked once ([`checked`]), then put into a request ([`encode`]).
+//! An event: checked once ([`checked`]), then put into a request ([`mod@encode`]).
 
 mod checked;
 mod encode;

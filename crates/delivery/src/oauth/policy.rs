@@ -35,7 +35,8 @@ pub(super) enum Decision {
     Refuse(NoToken),
 }
 
-/// How one key stands with its token service.
+/// What is known of the tokens for one key: the token in use, the last failure, and when a renewal was last forced.
+/// [`Self::decide`] says what follows from that.
 #[derive(Default)]
 pub(super) struct Standing {
     token: Option<Held>,
