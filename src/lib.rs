@@ -1,6 +1,6 @@
 //! Tidings delivers events to webhooks: a Kubernetes operator.
 //!
-//! The rooms, and which may know which, are described in `docs/architecture.md`; a test holds the code to it.
+//! `docs/architecture.md` describes the modules, and which may import which; `tests/suite/architecture/` checks the imports.
 
 mod admin;
 pub mod cli;
