@@ -1,4 +1,8 @@
 //! What the queue works with: entries as their source shows them, and what becomes of each.
+//!
+//! A Notification is an entry with one event, and the watch shows all of them. So no source of Kubernetes uses [`Action::Pull`],
+//! [`Done::Pulled`], [`Want`], [`Seen::Supply`], entries with several events, or [`Content::Returned`]. They are for batches and for
+//! message brokers; the in-memory source of the engine's tests uses them.
 
 use std::{
     hash::Hash,
