@@ -3,7 +3,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use k8s_openapi::jiff::Timestamp;
+use jiff::Timestamp;
 use tidings_api::AttemptReason;
 use tidings_delivery::webhook::Target;
 use tidings_queue::{Backoff, LaneSnapshot, Limits, NotSent, SpecVersion, SubscriberKey};

@@ -29,7 +29,8 @@ use crate::{
     notifications::{
         record::StatusWriter, replay::Replays, replayed::HandledReplays, retention::Retention, source::Notifications,
     },
-    subscribers::{Mandate, Resolver, Subscribers},
+    ownership::Mandate,
+    subscribers::{Resolver, Subscribers},
 };
 
 /// At the end, looks at Subscribers that are under way have so long: the longest `timeoutSeconds` of a test that was sent, and
@@ -117,6 +118,7 @@ struct Parts {
     ground: Ground,
     settings: Settings,
     tenure: Tenure,
+    mandate: Mandate,
     subscribers: Subscribers,
     /// Where the engine reports to the Subscribers' side.
     reports: mpsc::UnboundedSender<Report>,
@@ -142,12 +144,12 @@ impl Parts {
         let resolver = Resolver::new(bounded, settings.egress(), settings.origin.clone(), consent);
         let mandate = Mandate::new(tenure.leadership(), stopping.subscribe());
         let (reader, writer, metrics) = (ground.reader.clone(), ground.writer.clone(), ground.metrics.clone());
-        let subscribers = Subscribers::new(reader, writer, resolver, mandate, metrics, updates_to);
+        let subscribers = Subscribers::new(reader, writer, resolver, mandate.clone(), metrics, updates_to);
         for namespace in &ground.namespaces {
             ground.tasks.spawn(subscribers.watch_referents(namespace.clone()));
         }
         let inbox = Inbox { updates, reports: reports_from };
-        (Self { ground, settings, tenure, subscribers, reports, stopping }, inbox)
+        (Self { ground, settings, tenure, mandate, subscribers, reports, stopping }, inbox)
     }
 
     /// Stands by until this operator leads (true), or is to end before that (false).
@@ -172,9 +174,9 @@ impl Parts {
         let mut looks = JoinSet::new();
         let synced = move || of_looks.part_is_ready();
         looks.spawn(self.subscribers.run(namespaces.clone(), synced, self.stopped()));
-        let ownership = self.tenure.leadership();
+        let mandate = self.mandate.clone();
         let listed = || {
-            ownership.all_are_listed();
+            mandate.leadership().all_are_listed();
             of_engine.part_is_ready();
         };
         let engine = engine.run(Notifications::watch(&reader, &namespaces), inbox.updates, listed);
@@ -190,8 +192,7 @@ impl Parts {
         let (stock, handled) = (retention.stock(), Arc::new(HandledReplays::default()));
         let outcomes = StatusWriter::new(writer.clone(), metrics.clone());
         let source = Notifications::new(outcomes, retention.handle(), handled.clone());
-        let (ownership, reports) = (self.tenure.leadership(), self.reports.clone());
-        let surroundings = Surroundings::new(ownership, reports, self.stopping.subscribe(), metrics.clone());
+        let surroundings = Surroundings::new(self.mandate.clone(), self.reports.clone(), metrics.clone());
         let engine = Engine::new(source, &self.settings.bounds(), namespaces, surroundings);
         let replays = || Replays::new(reader.clone(), writer.clone(), metrics.clone(), stock.clone(), handled.clone());
         let replays: Vec<_> = namespaces.iter().map(|of| replays().run(of.clone(), self.stopped())).collect();
@@ -223,8 +224,8 @@ impl Parts {
 
     /// Returns when the operator is to end.
     fn stopped(&self) -> impl Future<Output = ()> + Send + use<> {
-        let mut stopping = self.stopping.subscribe();
-        async move { drop(stopping.wait_for(|stop| *stop).await) }
+        let mandate = self.mandate.clone();
+        async move { mandate.stopping().await }
     }
 
     /// Gives the Lease back, while health is still served, and ends what is left.

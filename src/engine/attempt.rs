@@ -35,10 +35,9 @@ pub(super) async fn attempt<I: Payload>(
     clearance: &impl Clearance,
     chance: f64,
 ) -> Attempted<I> {
-    let began = Instant::now();
-    let event_id = item.event_id(event);
+    let (began, mut sent_as) = (Instant::now(), None);
     // A panic is a failed attempt, not a lost event.
-    let sent = AssertUnwindSafe(send(&mut *item, event, route, clearance)).catch_unwind().await;
+    let sent = AssertUnwindSafe(send(&mut *item, event, route, clearance, &mut sent_as)).catch_unwind().await;
     let outcome = match sent {
         Ok(Ok(outcome)) if outcome.reason == Reason::EgressDenied => {
             return Attempted::NotSent(None, NotSent::EgressDenied);
@@ -47,18 +46,23 @@ pub(super) async fn attempt<I: Payload>(
         Ok(Err(why)) => return Attempted::NotSent((item.size() > 0).then_some(item), why),
         Err(_) => panicked(),
     };
+    // What could not be checked still has its event.
+    let event_id = sent_as.unwrap_or_else(|| item.event_id(event));
     let next_wait = route.backoff.wait(item.failures().saturating_add(1), chance);
     let (duration, max_attempts) = (began.elapsed(), route.max_attempts);
     Attempted::Sent(item, Answer { outcome, event_id, began, duration, next_wait, max_attempts, stored: None })
 }
 
+/// `sent_as` becomes the event's id as soon as the event is checked.
 async fn send<I: Payload>(
     item: &mut I,
     event: u16,
     route: &Route,
     clearance: &impl Clearance,
+    sent_as: &mut Option<String>,
 ) -> Result<Outcome, NotSent> {
-    let delivery = match item.event(event).and_then(|event| Delivery::prepare(&route.target, &event)) {
+    let checked = item.event(event).inspect(|event| *sent_as = Some(event.id().to_owned()));
+    let delivery = match checked.and_then(|event| Delivery::prepare(&route.target, &event)) {
         Ok(delivery) => delivery,
         Err(fault) => return Ok(invalid(&fault)),
     };

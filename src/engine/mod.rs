@@ -19,7 +19,7 @@ use std::{
 };
 
 use futures::{Stream, StreamExt};
-use k8s_openapi::jiff::Timestamp;
+use jiff::Timestamp;
 use tidings_api::AttemptReason;
 use tidings_delivery::webhook::{Clearance, Verdict};
 use tidings_queue::{
@@ -27,7 +27,7 @@ use tidings_queue::{
     SubscriberKey, Term, Ticket, Update as QueueUpdate,
 };
 use tokio::{
-    sync::{mpsc, oneshot, watch},
+    sync::{mpsc, oneshot},
     task::{JoinError, JoinSet},
     time::MissedTickBehavior,
 };
@@ -40,27 +40,21 @@ use self::{
 use crate::{
     contract::{LANES_EVERY, Report, Route, Update, pause},
     metrics::Metrics,
-    ownership::Leadership,
+    ownership::Mandate,
 };
 
 /// What all engines share with the rest of the operator.
 pub struct Surroundings {
-    ownership: Leadership,
+    mandate: Mandate,
     reports: mpsc::UnboundedSender<Report>,
-    stopping: watch::Receiver<bool>,
     metrics: Metrics,
 }
 
 impl Surroundings {
-    /// `ownership` says whether this process may act, `reports` takes what is found out about Subscribers, `stopping` says
-    /// whether the operator is to end, and `metrics` counts attempts.
-    pub fn new(
-        ownership: Leadership,
-        reports: mpsc::UnboundedSender<Report>,
-        stopping: watch::Receiver<bool>,
-        metrics: Metrics,
-    ) -> Self {
-        Self { ownership, reports, stopping, metrics }
+    /// `mandate` says whether this process may act and whether it is to end, `reports` takes what is found out about Subscribers,
+    /// and `metrics` counts attempts.
+    pub fn new(mandate: Mandate, reports: mpsc::UnboundedSender<Report>, metrics: Metrics) -> Self {
+        Self { mandate, reports, metrics }
     }
 }
 
@@ -70,7 +64,6 @@ pub struct Engine<S: Source> {
     source: Arc<S>,
     with: Surroundings,
     tasks: JoinSet<TaskEnded<S>>,
-    term: Option<Term>,
 }
 
 /// What a task of the engine did.
@@ -86,7 +79,7 @@ impl<S: Source> Engine<S> {
     pub fn new(source: S, bounds: &Bounds, namespaces: &[Option<String>], with: Surroundings) -> Self {
         let namespaces = namespaces.iter().map(|namespace| namespace.as_deref().map(Into::into)).collect();
         let queue = Queue::new(bounds, namespaces, now());
-        Self { queue, source: Arc::new(source), with, tasks: JoinSet::new(), term: None }
+        Self { queue, source: Arc::new(source), with, tasks: JoinSet::new() }
     }
 
     /// Works until the operator is to end, then lets what is in flight end and be written. `listed` is called once every
@@ -97,13 +90,14 @@ impl<S: Source> Engine<S> {
         mut updates: mpsc::UnboundedReceiver<Update>,
         listed: impl FnOnce(),
     ) {
-        let mut seen = pin!(seen);
+        let mandate = self.with.mandate.clone();
+        let (mut seen, mut stopping, mut leadership) =
+            (pin!(seen), pin!(mandate.stopping()), mandate.leadership().clone());
         let mut listed = Some(listed);
         let mut snapshots = tokio::time::interval(LANES_EVERY);
         snapshots.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let (mut ownership, mut stopping) = (self.with.ownership.clone(), self.with.stopping.clone());
         loop {
-            self.own();
+            self.queue.apply(QueueUpdate::Owned(leadership.term_of_all()), now());
             self.act();
             let wake = self.queue.wake_at();
             tokio::select! {
@@ -117,9 +111,9 @@ impl<S: Source> Engine<S> {
                 Some(update) = updates.recv() => self.queue.apply(update, now()),
                 Some(ended) = self.tasks.join_next() => self.ended(ended),
                 _ = snapshots.tick() => self.report_lanes(),
-                () = ownership.regained() => {}
+                () = leadership.regained() => {}
                 () = until(wake) => {}
-                _ = stopping.wait_for(|stopping| *stopping) => break,
+                () = &mut stopping => break,
             }
         }
         info!(in_flight = self.tasks.len(), "shutting down: nothing new starts, what is in flight ends");
@@ -128,15 +122,6 @@ impl<S: Source> Engine<S> {
         while let Some(ended) = self.tasks.join_next().await {
             self.ended(ended);
             self.act();
-        }
-    }
-
-    /// Takes note of whether this process may act.
-    fn own(&mut self) {
-        let term = self.with.ownership.term_of_all();
-        if term != self.term {
-            self.term = term;
-            self.queue.apply(QueueUpdate::Owned(term), now());
         }
     }
 
@@ -166,9 +151,7 @@ impl<S: Source> Engine<S> {
 
     fn send(&mut self, flight: Flight<S>) -> tokio::task::AbortHandle {
         let Flight { ticket, item, route, permit, term } = flight;
-        let Surroundings { ownership, stopping, .. } = &self.with;
-        let of = ticket.of.clone();
-        let cleared = Cleared { of, ownership: ownership.clone(), stopping: stopping.clone(), permit, term };
+        let cleared = Cleared { of: ticket.of.clone(), mandate: self.with.mandate.clone(), permit, term };
         self.tasks.spawn(async move {
             let attempted = attempt(item, ticket.event, &route, &cleared, rand::random()).await;
             TaskEnded::Attempt(ticket, route, attempted)
@@ -250,8 +233,7 @@ impl<S: Source> Engine<S> {
 /// What allows one attempt to go on.
 struct Cleared {
     of: SubscriberKey,
-    ownership: Leadership,
-    stopping: watch::Receiver<bool>,
+    mandate: Mandate,
     permit: Permit,
     term: Term,
 }
@@ -259,13 +241,12 @@ struct Cleared {
 impl Clearance for Cleared {
     /// The term is the one in which the attempt began, the operator does not stop, and the queue has not revoked the permit.
     fn may_send(&self) -> bool {
-        self.ownership.term(&self.of).is_some_and(|term| term.epoch == self.term.epoch)
-            && !*self.stopping.borrow()
+        self.mandate.term(&self.of).is_some_and(|term| term.epoch == self.term.epoch)
             && self.permit.holds(SystemTime::now())
     }
 
     async fn stopping(&self) {
-        drop(self.stopping.clone().wait_for(|stopping| *stopping).await);
+        self.mandate.stopping().await;
     }
 }
 

@@ -25,7 +25,7 @@ use tidings_queue::Backoff;
 use tokio::time::sleep;
 use tracing::{info, warn};
 
-use super::{replayed::HandledReplays, retention::Stock, status::conditions, stored::Stored};
+use super::{replayed::HandledReplays, retention::Stock, status::in_phase, stored::Stored};
 use crate::{
     cluster::{
         SingleTry,
@@ -223,23 +223,14 @@ fn is_refusal(error: &kube::Error) -> bool {
 /// The status that sends `read` again, unless the value of its label was handled already.
 fn replayed(read: &Stored, now: Timestamp) -> Option<NotificationStatus> {
     let asked = read.replay_asked_for().filter(|_| !read.is_being_deleted())?;
-    let (phase, reason) = (Phase::Pending, NotificationReason::Queued);
     let message = format!("to be sent again, as the label {REPLAY_LABEL}={asked} asks for");
-    let generation = read.metadata.generation;
     Some(NotificationStatus {
-        observed_generation: generation,
-        phase,
-        reason,
-        conditions: conditions(&read.status, generation, phase, reason, &message, now),
-        message: Some(message),
-        event_id: read.status.event_id.clone(),
         attempts: 0,
-        last_attempt: None,
-        next_attempt_time: None,
-        completion_time: None,
         deferred_attempts: 0,
+        last_attempt: None,
         replay_time: Some(Time(now)),
         last_handled_replay: Some(asked.to_owned()),
+        ..in_phase(&read.metadata, &read.status, Phase::Pending, NotificationReason::Queued, &message, now)
     })
 }
 

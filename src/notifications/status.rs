@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Time, jiff::Timestamp};
+use k8s_openapi::{
+    apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time},
+    jiff::Timestamp,
+};
 use tidings_api::{
     AttemptReason, Condition, ConditionType, Conditions, LastAttempt, NotificationReason, NotificationStatus, Phase,
 };
@@ -65,7 +68,7 @@ pub fn after(read: &Unfinished, attempt: &Attempt<'_>, now: Timestamp) -> Notifi
         last_attempt: if tried == 0 { read.status.last_attempt.clone() } else { Some(last_attempt) },
         next_attempt_time: (phase == Phase::Pending).then(|| Time(now + attempt.next_wait)),
         last_handled_replay: handled_replay(read, attempt.began_before_label),
-        ..in_phase(read, phase, reason, &message, now)
+        ..in_phase(&read.metadata, &read.status, phase, reason, &message, now)
     }
 }
 
@@ -102,38 +105,39 @@ pub fn expired(read: &Unfinished, now: Timestamp) -> NotificationStatus {
         n => format!("the last of {n} attempts failed"),
     };
     let message = format!("not delivered before it expired: {tried}; the label tidings.dev/replay sends it again");
-    in_phase(read, Phase::Failed, NotificationReason::Expired, &message, now)
+    in_phase(&read.metadata, &read.status, Phase::Failed, NotificationReason::Expired, &message, now)
 }
 
 /// What was read, in this phase, with the conditions that say so.
-fn in_phase(
-    read: &Unfinished,
+pub(super) fn in_phase(
+    metadata: &ObjectMeta,
+    read: &Status,
     phase: Phase,
     reason: NotificationReason,
     message: &str,
     now: Timestamp,
 ) -> NotificationStatus {
     let message: String = message.chars().take(256).collect();
-    let generation = read.metadata.generation;
+    let generation = metadata.generation;
     NotificationStatus {
         observed_generation: generation,
         phase,
         reason,
-        conditions: conditions(&read.status, generation, phase, reason, &message, now),
+        conditions: conditions(read, generation, phase, reason, &message, now),
         message: Some(message),
-        event_id: read.status.event_id.clone(),
-        attempts: read.status.attempts,
-        deferred_attempts: read.status.deferred_attempts,
-        last_attempt: read.status.last_attempt.clone(),
+        event_id: read.event_id.clone(),
+        attempts: read.attempts,
+        deferred_attempts: read.deferred_attempts,
+        last_attempt: read.last_attempt.clone(),
         next_attempt_time: None,
         completion_time: (phase != Phase::Pending).then_some(Time(now)),
-        replay_time: read.status.replay_time.clone(),
-        last_handled_replay: read.status.last_handled_replay.clone(),
+        replay_time: read.replay_time.clone(),
+        last_handled_replay: read.last_handled_replay.clone(),
     }
 }
 
 /// The conditions that were read, changed to say that it is in this phase.
-pub fn conditions(
+fn conditions(
     read: &Status,
     generation: Option<i64>,
     phase: Phase,
@@ -174,17 +178,19 @@ mod tests {
         let mut read = unfinished(MOST);
         read.status.deferred_attempts = MOST;
         let outcome = Outcome::of_answer(StatusCode::TOO_MANY_REQUESTS, None, "a test");
-        let (duration, next_wait) = (Duration::ZERO, Duration::ZERO);
-        let attempt = Attempt {
-            outcome: &outcome,
+        let status = after(&read, &attempt(&outcome), Timestamp::UNIX_EPOCH);
+        assert_eq!((status.attempts, status.deferred_attempts), (MOST, MOST));
+    }
+
+    fn attempt(outcome: &Outcome) -> Attempt<'_> {
+        Attempt {
+            outcome,
             event_id: "id",
-            duration,
-            next_wait,
+            duration: Duration::from_millis(7),
+            next_wait: Duration::from_secs(5),
             max_attempts: None,
             began_before_label: false,
-        };
-        let status = after(&read, &attempt, Timestamp::UNIX_EPOCH);
-        assert_eq!((status.attempts, status.deferred_attempts), (MOST, MOST));
+        }
     }
 
     fn unfinished(attempts: u32) -> Unfinished {
@@ -202,14 +208,7 @@ mod tests {
 
     fn status_of(code: u16, retry_after: Option<Duration>, max_attempts: Option<u32>) -> NotificationStatus {
         let outcome = Outcome::of_answer(StatusCode::from_u16(code).unwrap(), retry_after, "a test");
-        let attempt = Attempt {
-            outcome: &outcome,
-            event_id: "id",
-            duration: Duration::from_millis(7),
-            next_wait: Duration::from_secs(5),
-            max_attempts,
-            began_before_label: false,
-        };
+        let attempt = Attempt { max_attempts, ..attempt(&outcome) };
         after(&unfinished(2), &attempt, Timestamp::UNIX_EPOCH)
     }
 
@@ -265,15 +264,7 @@ mod tests {
             read
         };
         let handled = |read: Unfinished, began_before_label| {
-            let (duration, next_wait) = (Duration::ZERO, Duration::ZERO);
-            let attempt = Attempt {
-                outcome: &outcome,
-                event_id: "id",
-                duration,
-                next_wait,
-                max_attempts: None,
-                began_before_label,
-            };
+            let attempt = Attempt { began_before_label, ..attempt(&outcome) };
             after(&read, &attempt, Timestamp::UNIX_EPOCH).last_handled_replay.unwrap()
         };
         assert_eq!(handled(labelled(0, Some("new")), false), "new");

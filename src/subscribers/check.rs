@@ -8,7 +8,6 @@ use tidings_delivery::webhook::{Consent, NoAnswer, ask_consent};
 
 use super::{
     handshake::{Answered, Duty, Finding},
-    mandate::Mandate,
     pass::Pass,
     prerequisites::Prerequisites,
     resolve::Resolver,
@@ -17,7 +16,7 @@ use super::{
     times::full_seconds,
     unresolved::Unresolved,
 };
-use crate::contract::Route;
+use crate::{contract::Route, ownership::Mandate};
 
 /// What no watch shows (an egress policy that a DNS change satisfies) is checked again after this.
 const CHECK_AGAIN: Duration = Duration::from_secs(300);

@@ -177,8 +177,7 @@ impl Member {
         self.open = false;
     }
 
-    /// The webhook of this spec answered 410.
-    /// Returns the age at which its events expire, if that closes a way that was open.
+    /// The webhook of this spec answered 410. Returns the age at which its events expire, if that closes a way that was open.
     pub(super) fn note_gone(&mut self, spec: &SpecVersion) -> Option<Duration> {
         if !spec.concerns(self.in_force().as_ref()) {
             return None;

@@ -17,7 +17,6 @@ mod consent;
 mod first_word;
 mod handshake;
 mod looks;
-mod mandate;
 mod marks;
 mod member;
 mod page;
@@ -47,15 +46,16 @@ use std::sync::Arc;
 use kube::Client;
 use tokio::sync::mpsc;
 
+pub use self::resolve::Resolver;
 use self::{
     announce::Announcer, check::Checker, first_word::FirstWords, reconcile::Reconciler, reports::Reports,
     roster::Roster, status_store::StatusStore, watching::Watching,
 };
-pub use self::{mandate::Mandate, resolve::Resolver};
 use crate::{
     cluster::SingleTry,
     contract::{Report, Update},
     metrics::Metrics,
+    ownership::Mandate,
 };
 
 /// The parts that keep up with Subscribers. Each of its futures is a task of its own.

@@ -9,7 +9,6 @@ use tidings_queue::Gate;
 use super::{
     check::Checker,
     handshake::{Finding, describe},
-    mandate::Mandate,
     pass::Pass,
     prerequisites::Prerequisites,
     resolve::references,
@@ -21,7 +20,7 @@ use super::{
     test_event::test,
     unresolved::Unresolved,
 };
-use crate::contract::Route;
+use crate::{contract::Route, ownership::Mandate};
 
 /// How a pass over a Subscriber ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

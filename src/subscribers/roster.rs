@@ -76,22 +76,17 @@ impl Roster {
     /// The watch shows this Subscriber. A new one, and a new spec, are not ready before their reconcile has ended; the
     /// queue learns at once after what time Notifications expire.
     pub(super) fn upsert(&self, key: SubscriberKey, seen: Seen) {
-        let closed = |version| Update::Closed {
-            of: key.clone(),
-            version,
-            gate: Gate::SubscriberNotReady,
-            lifetime: Some(seen.expire_after),
-        };
+        let lifetime = Some(seen.expire_after);
         let mut known = self.lock();
         let Some(member) = known.subscribers.get_mut(&key).filter(|member| *member.uid() == seen.spec.uid) else {
             known.forget(&key);
             self.send(Update::Reset { of: key.clone() });
-            self.send(closed(None));
+            self.send(closed(&key, None, Gate::SubscriberNotReady, lifetime));
             known.subscribers.insert(key, Member::new(seen));
             return;
         };
         if member.renew(seen.spec.generation, seen.expire_after) {
-            self.send(closed(Some(seen.spec.clone())));
+            self.send(closed(&key, Some(&seen.spec), Gate::SubscriberNotReady, lifetime));
         }
         drop(known);
         self.merge_stored(&key, &seen.spec.uid, seen.status, seen.version);
@@ -120,8 +115,7 @@ impl Roster {
         let mut known = self.lock();
         known.forget(key);
         self.send(Update::Reset { of: key.clone() });
-        let gate = Gate::SubscriberNotFound;
-        self.send(Update::Closed { of: key.clone(), version: None, gate, lifetime: None });
+        self.send(closed(key, None, Gate::SubscriberNotFound, None));
     }
 
     /// A listing of `namespace` (None: of all) is complete: what is not known now is not there.
@@ -146,7 +140,7 @@ impl Roster {
             }
             self.send(match way {
                 Ok(route) => open(key.clone(), route),
-                Err(gate) => closed(key, spec, gate, expire_after),
+                Err(gate) => closed(key, Some(spec), gate, Some(expire_after)),
             });
             if let Some(until) = member.pause_end(Instant::now(), Timestamp::now()) {
                 self.send(Update::Paused { of: key.clone(), until });
@@ -158,7 +152,7 @@ impl Roster {
     pub(super) fn note_gone(&self, key: &SubscriberKey, spec: &SpecVersion) {
         self.with(key, &spec.uid, |member| {
             if let Some(expire_after) = member.note_gone(spec) {
-                self.send(closed(key, spec, Gate::EndpointGone, expire_after));
+                self.send(closed(key, Some(spec), Gate::EndpointGone, Some(expire_after)));
             }
         });
     }
@@ -192,7 +186,7 @@ impl Roster {
     pub(super) fn close(&self, key: &SubscriberKey, spec: &SpecVersion, expire_after: Duration) {
         self.with(key, &spec.uid, |member| {
             member.close();
-            self.send(closed(key, spec, Gate::SubscriberNotReady, expire_after));
+            self.send(closed(key, Some(spec), Gate::SubscriberNotReady, Some(expire_after)));
         });
     }
 
@@ -294,8 +288,8 @@ impl Roster {
     }
 }
 
-fn closed(key: &SubscriberKey, spec: &SpecVersion, gate: Gate, lifetime: Duration) -> Update {
-    Update::Closed { of: key.clone(), version: Some(spec.clone()), gate, lifetime: Some(lifetime) }
+fn closed(key: &SubscriberKey, spec: Option<&SpecVersion>, gate: Gate, lifetime: Option<Duration>) -> Update {
+    Update::Closed { of: key.clone(), version: spec.cloned(), gate, lifetime }
 }
 
 #[cfg(test)]

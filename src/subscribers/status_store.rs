@@ -8,11 +8,14 @@ use tidings_api::{Subscriber, SubscriberStatus};
 use tidings_queue::{Backoff, SubscriberKey};
 use tracing::warn;
 
-use super::{announce::Announcer, mandate::Mandate, roster::Roster, stored_subscriber::StoredSubscriber};
-use crate::cluster::{
-    SingleTry,
-    call::{in_time, version},
-    patch::{self, add, test},
+use super::{announce::Announcer, roster::Roster, stored_subscriber::StoredSubscriber};
+use crate::{
+    cluster::{
+        SingleTry,
+        call::{in_time, version},
+        patch::{self, add, test},
+    },
+    ownership::Mandate,
 };
 
 const BACKOFF: Backoff = Backoff { initial: Duration::from_millis(100), max: Duration::from_secs(5) };

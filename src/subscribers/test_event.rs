@@ -9,14 +9,13 @@ use tidings_delivery::{
 };
 
 use super::{
-    mandate::Mandate,
     member::Held,
     pass::Pass,
     prerequisites::{Blocked, Prerequisites},
     status::Word,
     step::Step,
 };
-use crate::contract::Route;
+use crate::{contract::Route, ownership::Mandate};
 
 /// The type of the event that a test sends.
 const TYPE: &str = "dev.tidings.test";

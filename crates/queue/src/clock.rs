@@ -26,6 +26,11 @@ pub(crate) fn seconds(time: SystemTime) -> Seconds {
     Seconds::try_from(since.as_secs()).unwrap_or(NEVER)
 }
 
+/// The moment of the calendar that these seconds are.
+pub(crate) fn calendar(seconds: Seconds) -> SystemTime {
+    UNIX_EPOCH + Duration::from_secs(seconds.into())
+}
+
 /// A span in whole seconds, rounded down.
 pub(crate) fn span(duration: Duration) -> Seconds {
     Seconds::try_from(duration.as_secs()).unwrap_or(NEVER)
@@ -71,9 +76,9 @@ impl Clock {
         self.start + Duration::from_nanos(tick.saturating_sub(1))
     }
 
-    /// When the calendar shows `at`, if nobody sets it meanwhile.
+    /// When the calendar shows `at`, if it is not set meanwhile.
     pub(crate) fn instant_of(&self, at: Seconds) -> Instant {
-        let at = UNIX_EPOCH + Duration::from_secs(at.into());
+        let at = calendar(at);
         self.latest.instant + at.duration_since(self.latest.wall).unwrap_or_default()
     }
 }

@@ -267,12 +267,12 @@ impl<W: Work> Queue<W> {
 
     /// How many events are in flight.
     pub fn in_flight(&self) -> usize {
-        self.schedule.in_flight().0
+        self.schedule.in_flight()
     }
 
     /// What the events in flight are charged, in bytes.
     pub fn bytes_in_flight(&self) -> usize {
-        self.schedule.in_flight().1
+        self.schedule.bytes_in_flight()
     }
 
     /// What holds all events of a Subscriber now (None: at most caps and rate).
@@ -770,7 +770,7 @@ impl<W: Work> Queue<W> {
         let is_recorded = !matches!(written, Written::Superseded(_) | Written::Unread);
         let reopened = self.schedule.end_writing(no, is_recorded);
         self.batches.get_mut(&no).into_iter().for_each(|batch| batch.reopen(reopened));
-        let flight = (!self.schedule.has_parts(no) && self.schedule.flights.contains(no)).then_some(no);
+        let flight = (!self.batches.contains_key(&no) && self.schedule.flights.contains(no)).then_some(no);
         self.ended(no, flight, written);
     }
 

@@ -3,12 +3,12 @@
 use std::{
     collections::{HashMap, HashSet},
     sync::Arc,
-    time::{Duration, Instant, UNIX_EPOCH},
+    time::{Duration, Instant},
 };
 
 use crate::{
-    Gate, SpecVersion, SubscriberKey, Term,
-    clock::{Clock, NEVER, Now, Seconds},
+    Gate, SubscriberKey, Term,
+    clock::{Clock, NEVER, Now, Seconds, calendar},
     entries::{Entries, Place, Record},
     expiry::{Expiries, Next},
     explain::{Explanations, unexplained},
@@ -85,9 +85,14 @@ impl<W: Work> Schedule<W> {
         self.clock.now()
     }
 
-    /// How many events are in flight, and what they are charged, in bytes.
-    pub(crate) fn in_flight(&self) -> (usize, usize) {
-        (self.turns.in_flight(), self.turns.bytes_in_flight())
+    /// How many events are in flight.
+    pub(crate) fn in_flight(&self) -> usize {
+        self.turns.in_flight()
+    }
+
+    /// What the events in flight are charged, in bytes.
+    pub(crate) fn bytes_in_flight(&self) -> usize {
+        self.turns.bytes_in_flight()
     }
 
     /// The most bytes that a lane has in flight. A larger event is charged this much, and goes alone.
@@ -136,11 +141,6 @@ impl<W: Work> Schedule<W> {
     /// Whether the outcomes of an entry with several events are being written.
     pub(crate) fn is_written(&self, no: No) -> bool {
         self.parts.get(&no).is_some_and(|parts| parts.is_writing)
-    }
-
-    /// Whether an entry has several events.
-    pub(crate) fn has_parts(&self, no: No) -> bool {
-        self.parts.contains_key(&no)
     }
 
     /// Something came of one of several events; `is_finished`: there will be no other attempt at it.
@@ -201,8 +201,7 @@ impl<W: Work> Schedule<W> {
     pub(crate) fn ticket(&self, event: No) -> Option<Ticket<W>> {
         let (record, entry) = (self.entries.get(event)?, self.entries.get(self.entry_of(event)?)?);
         let of = self.lanes.get(record.lane)?.key.clone();
-        let began = UNIX_EPOCH + Duration::from_secs(entry.began.into());
-        let (id, name) = (record.id, record.name.clone());
+        let (id, name, began) = (record.id, record.name.clone(), calendar(entry.began));
         Some(Ticket { id, name, of, attempts: entry.attempts, began, event: record.event })
     }
 
@@ -222,9 +221,13 @@ impl<W: Work> Schedule<W> {
 
     /// Takes note of what is recorded of an entry. Returns whether anything but its version is new.
     pub(crate) fn record(&mut self, no: No, version: u64, attempts: u32, began: Seconds, next: Seconds) -> bool {
+        let Some(record) = self.entries.get_mut(no) else { return false };
+        if (record.attempts, record.began, record.next) == (attempts, began, next) {
+            record.version = version;
+            return false;
+        }
         let was_filed = self.unfile(no);
         let Some(record) = self.entries.get_mut(no) else { return false };
-        let is_new = (record.attempts, record.began, record.next) != (attempts, began, next);
         if record.expires != NEVER {
             record.expires = began.saturating_add(record.expires.saturating_sub(record.began));
         }
@@ -232,7 +235,7 @@ impl<W: Work> Schedule<W> {
         if was_filed {
             self.file(no);
         }
-        is_new
+        true
     }
 
     /// Forgets an entry, in flight or not: what was in flight counts as tried, and is not sent if it was not sent yet.
@@ -447,11 +450,10 @@ impl<W: Work> Schedule<W> {
     fn take_off(&mut self, no: LaneNo, event: No, bytes: usize, term: Term) -> Option<No> {
         let (entry, began) = (self.entry_of(event)?, self.clock.now());
         let ends = Some(self.ends(entry)).filter(|ends| *ends != NEVER);
-        let permit = Permit::until(ends.map(|ends| UNIX_EPOCH + Duration::from_secs(ends.into())));
+        let permit = Permit::until(ends.map(calendar));
         let (lane, record) = (self.lanes.get_mut(no)?, self.entries.get_mut(event)?);
-        let Way::Open(route) = &lane.way else { return None };
-        let (route, version) = (route.clone(), record.version);
-        let spec = lane.version.clone().unwrap_or_else(|| SpecVersion::new("", 0));
+        let (Way::Open(route), Some(spec)) = (&lane.way, &lane.version) else { return None };
+        let (route, spec, version) = (route.clone(), spec.clone(), record.version);
         lane.line.remove(record.turn, record.tried);
         record.place = Place::InFlight;
         let (is_probe, era) = lane.take_off(began, bytes);

@@ -22,7 +22,7 @@ use crate::{
     contract::{self, Report, Route, Update},
     engine::{Engine, Surroundings},
     metrics::Metrics,
-    ownership::Leadership,
+    ownership::{Leadership, Mandate},
 };
 
 /// Nothing takes longer.
@@ -59,7 +59,7 @@ impl World {
         let (reports, reported) = mpsc::unbounded_channel();
         let (stop, stopping) = watch::channel(false);
         let bounds = Bounds { in_flight: 64, bytes_in_flight: 8 << 20, bytes_kept: 1 << 20 };
-        let with = Surroundings { ownership, reports, stopping, metrics: Metrics::default() };
+        let with = Surroundings::new(Mandate::new(ownership, stopping), reports, Metrics::default());
         let engine = Engine::new(memory.clone(), &bounds, &[None], with);
         let engine = tokio::spawn(engine.run(memory.watch(), heard, || {}));
         Self { memory, webhook, updates, reports: reported, stop, engine }

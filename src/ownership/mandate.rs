@@ -1,9 +1,9 @@
 //! Whether this operator may act for Subscribers now.
 
-use tidings_queue::SubscriberKey;
+use tidings_queue::{SubscriberKey, Term};
 use tokio::sync::watch;
 
-use crate::ownership::Leadership;
+use super::lease::Leadership;
 
 /// What allows the operator to send requests and to write statuses: it leads, and is not to end.
 #[derive(Clone)]
@@ -19,23 +19,33 @@ impl Mandate {
     }
 
     /// Whether this operator leads: what it writes is not older than what another one wrote.
-    pub(super) fn leads(&self, of: &SubscriberKey) -> bool {
+    pub fn leads(&self, of: &SubscriberKey) -> bool {
         self.leadership.holds(of)
     }
 
+    /// Whether this operator leads, whether or not it is to end.
+    pub fn leadership(&self) -> &Leadership {
+        &self.leadership
+    }
+
+    /// The term in which a request may be sent now (None: no request may be sent).
+    pub fn term(&self, of: &SubscriberKey) -> Option<Term> {
+        self.leadership.term(of).filter(|_| !*self.stopping.borrow())
+    }
+
     /// Whether a request may be sent now.
-    pub(super) fn holds(&self, of: &SubscriberKey) -> bool {
-        self.leads(of) && !*self.stopping.borrow()
+    pub fn holds(&self, of: &SubscriberKey) -> bool {
+        self.term(of).is_some()
     }
 
     /// Returns when the operator is to end.
-    pub(super) async fn stopping(&self) {
+    pub async fn stopping(&self) {
         let mut stopping = self.stopping.clone();
         drop(stopping.wait_for(|stopping| *stopping).await);
     }
 
     /// The answer of `exchange`; None: the operator is to end, and does not wait for the answer. The next leader asks again.
-    pub(super) async fn unless_stopping<T>(&self, exchange: impl Future<Output = T>) -> Option<T> {
+    pub async fn unless_stopping<T>(&self, exchange: impl Future<Output = T>) -> Option<T> {
         if *self.stopping.borrow() {
             return None;
         }
