@@ -3,7 +3,7 @@
 
 use http::{HeaderMap, HeaderValue};
 use libfuzzer_sys::{Corpus, fuzz_target};
-use tidings_delivery::webhook::Consent;
+use tidings_delivery::webhook::ValidationResponse;
 
 const ORIGIN: HeaderValue = HeaderValue::from_static("notify.example.com");
 /// As much as an integer of the API holds.
@@ -28,10 +28,10 @@ fuzz_target!(|input: &[u8]| -> Corpus {
     }
     let is_ours = origins.iter().any(|origin| *origin == b"notify.example.com" || *origin == b"*");
     for asked in [None, Some(1), Some(600), Some(MOST)] {
-        match Consent::read(&headers, &ORIGIN, asked) {
-            Consent::Silent => assert!(origins.is_empty()),
-            Consent::Refused => assert!(!origins.is_empty() && !is_ours),
-            Consent::Granted(rate) => {
+        match ValidationResponse::read(&headers, &ORIGIN, asked) {
+            ValidationResponse::Silent => assert!(origins.is_empty()),
+            ValidationResponse::Refused => assert!(!origins.is_empty() && !is_ours),
+            ValidationResponse::Granted(rate) => {
                 assert!(is_ours);
                 assert!(rate.is_none_or(|rate| (1..=MOST).contains(&rate)));
                 // The least of what is named, and what was asked for if nothing is.

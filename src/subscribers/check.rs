@@ -4,10 +4,9 @@ use std::time::{Duration, Instant};
 
 use k8s_openapi::jiff::Timestamp;
 use tidings_api::{AbuseProtection, SubscriberSpec};
-use tidings_delivery::webhook::{Consent, NoAnswer, ask_consent};
+use tidings_delivery::webhook::{NoValidationResponse, ValidationResponse, request_validation};
 
 use super::{
-    handshake::{Answered, Duty, Finding},
     pass::Pass,
     prerequisites::Prerequisites,
     resolve::Resolver,
@@ -15,6 +14,7 @@ use super::{
     step::Step,
     times::full_seconds,
     unresolved::Unresolved,
+    validation::{RecordedValidation, Validation, ValidationDecision},
 };
 use crate::{contract::Route, ownership::Mandate};
 
@@ -66,29 +66,36 @@ impl Checker {
         }
         // The webhook's consent (client: the webhook).
         let consent = self.consent(pass, &spec.abuse_protection, &route).await;
-        Ok(consent.map(|consent| Prerequisites::of_consent(route, consent)))
+        Ok(consent.map(|consent| Prerequisites::of_validation(route, consent)))
     }
 
     /// Asks the webhook for its consent, if it is time to. None: the operator may not.
-    async fn consent(&self, pass: &Pass<'_>, settings: &AbuseProtection, route: &Route) -> Option<Finding> {
+    async fn consent(&self, pass: &Pass<'_>, settings: &AbuseProtection, route: &Route) -> Option<Validation> {
         let policy = settings.policy;
         let origin = route.target.origin.to_str().unwrap_or_default();
-        let known = Answered::read(pass.status(), pass.generation(), origin);
+        let known = RecordedValidation::read(pass.status(), pass.generation(), origin);
         let now = (Instant::now(), Timestamp::now());
-        Some(match Duty::of(policy, known, pass.unanswered(), pass.is_forced(), pass.silence(), now) {
-            Duty::NotRequired => Finding::not_required(),
-            Duty::Keep(known, again) => Finding::kept(known, again),
-            Duty::Wait(unanswered, again) => Finding::pending(unanswered.error, policy, again),
-            Duty::Hush(again) => Finding::pending("it asked to be left alone before it answered", policy, again),
-            Duty::Ask(known) => match (self.ask(pass, settings, route).await?, known) {
-                (Ok(consent), _) => {
-                    pass.note_answer();
-                    Finding::answer(consent, policy, origin, full_seconds(Timestamp::now()))
+        Some(
+            match ValidationDecision::of(policy, known, pass.failed_validation(), pass.is_forced(), pass.silence(), now)
+            {
+                ValidationDecision::NotRequired => Validation::not_required(),
+                ValidationDecision::Keep(known, again) => Validation::kept(known, again),
+                ValidationDecision::Wait(failed_validation, again) => {
+                    Validation::pending(failed_validation.error, policy, again)
                 }
-                (Err(error), Some(known)) => Finding::kept(known, pass.note_no_answer(error)),
-                (Err(error), None) => Finding::pending(error, policy, pass.note_no_answer(error)),
+                ValidationDecision::Paused(again) => {
+                    Validation::pending("it asked to be left alone before it answered", policy, again)
+                }
+                ValidationDecision::Ask(known) => match (self.ask(pass, settings, route).await?, known) {
+                    (Ok(consent), _) => {
+                        pass.note_answer();
+                        Validation::answer(consent, policy, origin, full_seconds(Timestamp::now()))
+                    }
+                    (Err(error), Some(known)) => Validation::kept(known, pass.note_no_answer(error)),
+                    (Err(error), None) => Validation::pending(error, policy, pass.note_no_answer(error)),
+                },
             },
-        })
+        )
     }
 
     /// The webhook's answer. None: the operator may not ask.
@@ -97,11 +104,11 @@ impl Checker {
         pass: &Pass<'_>,
         settings: &AbuseProtection,
         route: &Route,
-    ) -> Option<Result<Consent, NoAnswer>> {
+    ) -> Option<Result<ValidationResponse, NoValidationResponse>> {
         if !self.mandate.leads(pass.key()) {
             return None;
         }
         pass.enter(Step::Handshake);
-        self.mandate.unless_stopping(ask_consent(&route.target, settings.request_rate_per_minute)).await
+        self.mandate.unless_stopping(request_validation(&route.target, settings.request_rate_per_minute)).await
     }
 }

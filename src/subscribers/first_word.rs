@@ -7,12 +7,12 @@ use tidings_api::{SubscriberReason as Reason, SubscriberStatus};
 use tracing::debug;
 
 use super::{
-    handshake::describe,
     roster::Roster,
     status::{Findings, Word},
     status_store::StatusStore,
     step::Step,
     stored_subscriber::StoredSubscriber,
+    validation::describe,
     vitals::is_looked_at,
 };
 

@@ -12,7 +12,7 @@ use tidings_api::SubscriberStatus;
 use tidings_delivery::oauth::TokenSource;
 use tidings_queue::{Gate, SpecVersion};
 
-use super::{handshake::Unanswered, page::Page, referrers::Reference, step::Step};
+use super::{page::Page, referrers::Reference, step::Step, validation::FailedValidation};
 use crate::contract::Route;
 
 /// A Subscriber as the watch shows it.
@@ -74,7 +74,7 @@ pub(super) struct Member {
     /// Held also while the Subscriber is in trouble, so that a failure is remembered until it is time to ask again.
     tokens: Option<Arc<TokenSource>>,
     /// The last request for the webhook's consent, if there was no answer.
-    unanswered: Option<Unanswered>,
+    failed_validation: Option<FailedValidation>,
     /// Which step the pass that is under way is at (None: there is none).
     step: Option<Step>,
     page: Page,
@@ -96,7 +96,7 @@ impl Member {
             references: HashSet::new(),
             gone: None,
             tokens: None,
-            unanswered: None,
+            failed_validation: None,
             step: None,
             page: Page::new(status, version),
         }
@@ -144,7 +144,7 @@ impl Member {
             self.request = request;
         }
         if changed || asked {
-            (self.gone, self.unanswered, self.reset, self.paused_until) = (None, None, true, None);
+            (self.gone, self.failed_validation, self.reset, self.paused_until) = (None, None, true, None);
             self.page.amend(|status| status.paused_until_time = None);
         }
         Begun { status: self.page.wanted().clone(), changed, requested: self.reset }
@@ -254,13 +254,13 @@ impl Member {
     }
 
     /// The last request for the webhook's consent, if there was no answer.
-    pub(super) fn unanswered(&self) -> Option<Unanswered> {
-        self.unanswered
+    pub(super) fn failed_validation(&self) -> Option<FailedValidation> {
+        self.failed_validation
     }
 
     /// A request for the webhook's consent had no answer, or (None) it had one.
-    pub(super) fn set_unanswered(&mut self, unanswered: Option<Unanswered>) {
-        self.unanswered = unanswered;
+    pub(super) fn set_unanswered(&mut self, failed_validation: Option<FailedValidation>) {
+        self.failed_validation = failed_validation;
     }
 
     /// Which step the pass is at (None: none is under way).

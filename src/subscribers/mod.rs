@@ -1,5 +1,5 @@
 //! Watches Subscribers and all that they name ([`watching`], [`referents`]) and reconciles each in its turn ([`looks`],
-//! [`reconcile`]): checks what its events depend on ([`check`], [`handshake`]), sends a test event if an annotation requests
+//! [`reconcile`]): checks what its events depend on ([`check`], [`validation`]), sends a test event if an annotation requests
 //! one ([`test_event`]), opens or closes it for the engine, and writes what was found into the status
 //! ([`status`], [`announce`]).
 //!
@@ -15,7 +15,6 @@ mod announce;
 mod check;
 mod consent;
 mod first_word;
-mod handshake;
 mod looks;
 mod marks;
 mod member;
@@ -37,6 +36,7 @@ mod stored_subscriber;
 mod test_event;
 mod times;
 mod unresolved;
+mod validation;
 mod vitals;
 mod watch_config;
 mod watching;

@@ -9,17 +9,17 @@ use std::{
 use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt;
 use tidings_api::{ConditionType, REQUEST_ANNOTATION, SubscriberReason as Reason, SubscriberStatus, TEST_ANNOTATION};
-use tidings_delivery::{oauth::TokenSource, webhook::NoAnswer};
+use tidings_delivery::{oauth::TokenSource, webhook::NoValidationResponse};
 use tidings_queue::{Gate, SpecVersion, SubscriberKey};
 
 use super::{
-    handshake::Unanswered,
     member::{Begun, Held},
     page::Page,
     referrers::Reference,
     roster::Roster,
     step::Step,
     stored_subscriber::StoredSubscriber,
+    validation::FailedValidation,
 };
 use crate::contract::{Route, pause};
 
@@ -117,8 +117,8 @@ impl<'a> Pass<'a> {
     }
 
     /// The last request for the webhook's consent, if there was no answer.
-    pub(super) fn unanswered(&self) -> Option<Unanswered> {
-        self.roster.unanswered(&self.key, &self.version.uid)
+    pub(super) fn failed_validation(&self) -> Option<FailedValidation> {
+        self.roster.failed_validation(&self.key, &self.version.uid)
     }
 
     /// The webhook answered a request for its consent.
@@ -127,14 +127,14 @@ impl<'a> Pass<'a> {
     }
 
     /// The webhook did not answer a request for its consent. How long until the next request.
-    pub(super) fn note_no_answer(&self, error: NoAnswer) -> Duration {
+    pub(super) fn note_no_answer(&self, error: NoValidationResponse) -> Duration {
         let now = Instant::now();
-        let unanswered = Unanswered::after(self.unanswered(), error, now, rand::random());
-        self.roster.set_unanswered(&self.key, &self.version.uid, Some(unanswered));
+        let failed_validation = FailedValidation::after(self.failed_validation(), error, now, rand::random());
+        self.roster.set_unanswered(&self.key, &self.version.uid, Some(failed_validation));
         if let Some(asked) = error.retry_after() {
             self.pause(asked);
         }
-        unanswered.ask_again.saturating_duration_since(now)
+        failed_validation.ask_again.saturating_duration_since(now)
     }
 
     /// How much longer the webhook requests silence.

@@ -6,7 +6,7 @@ use tidings_api::{ConditionType, SubscriberReason as Reason, SubscriberStatus};
 use tidings_delivery::oauth::{NoToken, TokenError};
 use tokio::time::Instant;
 
-use super::{handshake::Finding, status::Word, step::Step};
+use super::{status::Word, step::Step, validation::Validation};
 use crate::contract::Route;
 
 /// Where the steps ended before a delivery could begin.
@@ -24,7 +24,7 @@ pub(super) struct Prerequisites {
     /// For the condition TokenAvailable.
     pub(super) token: Option<Word>,
     /// The webhook's consent.
-    pub(super) consent: Option<Finding>,
+    pub(super) consent: Option<Validation>,
     /// The way, if all of it is open.
     pub(super) way: Result<Arc<Route>, Blocked>,
     /// Check again after this.
@@ -39,7 +39,7 @@ impl Prerequisites {
     }
 
     /// There is a token, and this is known of the consent.
-    pub(super) fn of_consent(route: Route, consent: Finding) -> Self {
+    pub(super) fn of_validation(route: Route, consent: Validation) -> Self {
         let token = Word::yes(Reason::TokenIssued, "the token service issued a token");
         let way = match &consent.blocked {
             Some(why) => Err(Blocked { step: Step::Handshake, ready: why.clone(), why: why.clone() }),

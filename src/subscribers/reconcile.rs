@@ -8,7 +8,6 @@ use tidings_queue::Gate;
 
 use super::{
     check::Checker,
-    handshake::{Finding, describe},
     pass::Pass,
     prerequisites::Prerequisites,
     resolve::references,
@@ -19,6 +18,7 @@ use super::{
     stored_subscriber::StoredSubscriber,
     test_event::test,
     unresolved::Unresolved,
+    validation::{Validation, describe},
 };
 use crate::{contract::Route, ownership::Mandate};
 
@@ -123,7 +123,7 @@ impl Reconciler {
 /// What a pass comes to.
 struct PassResult {
     findings: Findings,
-    consent: Option<Finding>,
+    consent: Option<Validation>,
     way: Result<Arc<Route>, Gate>,
     again: Option<Duration>,
 }

@@ -14,12 +14,12 @@ use tidings_queue::{Gate, SpecVersion, SubscriberKey};
 use tokio::sync::mpsc;
 
 use super::{
-    handshake::Unanswered,
     marks::{Cause, Marks},
     member::{Begun, Held, Member, Seen},
     page::Page,
     referrers::{Reference, Referrers},
     step::Step,
+    validation::FailedValidation,
     vitals::StoredStatus,
 };
 use crate::contract::{Route, Update, open};
@@ -196,13 +196,13 @@ impl Roster {
     }
 
     /// The last request for the webhook's consent, if there was no answer.
-    pub(super) fn unanswered(&self, key: &SubscriberKey, uid: &str) -> Option<Unanswered> {
-        self.with(key, uid, |member| member.unanswered()).flatten()
+    pub(super) fn failed_validation(&self, key: &SubscriberKey, uid: &str) -> Option<FailedValidation> {
+        self.with(key, uid, |member| member.failed_validation()).flatten()
     }
 
     /// A request for the webhook's consent had no answer, or (None) it had one.
-    pub(super) fn set_unanswered(&self, key: &SubscriberKey, uid: &str, unanswered: Option<Unanswered>) {
-        self.with(key, uid, |member| member.set_unanswered(unanswered));
+    pub(super) fn set_unanswered(&self, key: &SubscriberKey, uid: &str, failed_validation: Option<FailedValidation>) {
+        self.with(key, uid, |member| member.set_unanswered(failed_validation));
     }
 
     /// What to do with the status of the Subscriber with this uid; None: it is not there any more.

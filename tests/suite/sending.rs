@@ -10,7 +10,7 @@ use tidings_delivery::{
     egress::{self, Answer, Egress, Policy, SendError, Trust},
     event::{Defaults, Encoding, Event},
     oauth::{ClientAuthentication, TokenError, TokenSource},
-    webhook::{Clearance, Delivery, NoAnswer, Outcome, Target, ask_consent},
+    webhook::{Clearance, Delivery, NoValidationResponse, Outcome, Target, request_validation},
 };
 
 use crate::token_sources::{source_at, source_of, trusting};
@@ -64,8 +64,8 @@ impl Sender {
                 Outcome { status: None, reason, .. } => Err(reason),
                 Outcome { .. } => Ok(()),
             },
-            Way::Options => match ask_consent(&self.target(url, PATIENCE), None).await {
-                Err(NoAnswer::Failed(error)) => Err(reason(error)),
+            Way::Options => match request_validation(&self.target(url, PATIENCE), None).await {
+                Err(NoValidationResponse::Failed(error)) => Err(reason(error)),
                 _ => Ok(()),
             },
             Way::Token => match self.token(url, PATIENCE).await {

@@ -6,7 +6,7 @@ use testkit::{
     Behaviour,
     endpoints::{Received, Reply},
 };
-use tidings_delivery::webhook::{Consent, ask_consent};
+use tidings_delivery::webhook::{ValidationResponse, request_validation};
 
 use crate::{
     delivery::conformance::{Exchange, PATH, STRUCTURED},
@@ -19,10 +19,10 @@ const ORIGIN: &str = "events.example.com";
 const DEFAULT_ORIGIN: &str = "tidings.dev";
 
 /// What the webhook says when it answers OPTIONS so, and what it was asked.
-async fn asked(reply: Reply, rate: Option<u32>) -> (Consent, Received) {
+async fn asked(reply: Reply, rate: Option<u32>) -> (ValidationResponse, Received) {
     let exchange = Exchange::new(STRUCTURED).await;
     exchange.receiver.answer_options(PATH, Behaviour::reply(reply));
-    let consent = ask_consent(&exchange.target, rate).await.unwrap();
+    let consent = request_validation(&exchange.target, rate).await.unwrap();
     let mut requests = exchange.receiver.requests_for(PATH);
     assert_eq!(requests.len(), 1);
     (consent, requests.remove(0))
@@ -105,18 +105,22 @@ async fn webhook_19_the_rate_asked_for_goes_along_where_it_is_configured() {
 async fn webhook_20_consent_is_read_from_the_header_never_from_the_status() {
     for status in [200, 204, 302, 400, 404, 405, 429, 500, 503] {
         let (consent, _) = asked(Reply::status(status).allow_origin("*"), None).await;
-        assert_eq!(consent, Consent::Granted(None), "{status}");
+        assert_eq!(consent, ValidationResponse::Granted(None), "{status}");
     }
     for status in [200, 201, 204, 302, 404, 405, 501] {
         let allow = Reply::status(status).header("allow", "POST").header("access-control-allow-origin", "*");
-        assert_eq!(asked(allow, None).await.0, Consent::Silent, "{status}");
+        assert_eq!(asked(allow, None).await.0, ValidationResponse::Silent, "{status}");
     }
 }
 
 #[tokio::test]
 async fn webhook_21_the_allowed_origin_is_ours_exactly_or_the_asterisk() {
     for origin in [ORIGIN, "*"] {
-        assert_eq!(asked(Reply::status(200).allow_origin(origin), None).await.0, Consent::Granted(None), "{origin}");
+        assert_eq!(
+            asked(Reply::status(200).allow_origin(origin), None).await.0,
+            ValidationResponse::Granted(None),
+            "{origin}"
+        );
     }
     for origin in [
         "example.com",
@@ -125,7 +129,11 @@ async fn webhook_21_the_allowed_origin_is_ours_exactly_or_the_asterisk() {
         "*.example.com",
         "https://events.example.com",
     ] {
-        assert_eq!(asked(Reply::status(200).allow_origin(origin), None).await.0, Consent::Refused, "{origin}");
+        assert_eq!(
+            asked(Reply::status(200).allow_origin(origin), None).await.0,
+            ValidationResponse::Refused,
+            "{origin}"
+        );
     }
 }
 

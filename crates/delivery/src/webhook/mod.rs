@@ -1,14 +1,14 @@
 //! One delivery over HTTP: an event and a [`target`] go in, an outcome comes out ([`deliver`], judged by [`verdict`]); before
-//! the first one, the webhook is asked for its consent ([`handshake`]).
+//! the first one, the webhook is asked for its consent ([`validation`]).
 
 mod deliver;
-mod handshake;
 mod header;
 mod target;
+mod validation;
 mod verdict;
 
 pub use deliver::{Clearance, Delivery, NotCleared, Unauthorized};
-pub use handshake::{Consent, NoAnswer, ask_consent};
 pub use header::{InvalidHeader, MAX_HEADER_VALUE, MAX_HEADERS, extra_header};
 pub use target::Target;
+pub use validation::{NoValidationResponse, ValidationResponse, request_validation};
 pub use verdict::{Outcome, Verdict};

@@ -9,7 +9,7 @@ use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Time, jiff::Timestamp};
 use tidings_api::{
     AbuseProtectionPolicy as Policy, ConditionType, SubscriberReason as Reason, SubscriberStatus, WebhookStatus,
 };
-use tidings_delivery::webhook::{Consent, NoAnswer};
+use tidings_delivery::webhook::{NoValidationResponse, ValidationResponse};
 use tidings_queue::Backoff;
 
 use super::status::Word;
@@ -22,18 +22,18 @@ const BACKOFF: Backoff = Backoff { initial: Duration::from_secs(5), max: Duratio
 
 /// A question without an answer, and when it is asked again.
 #[derive(Clone, Copy, Debug)]
-pub struct Unanswered {
+pub struct FailedValidation {
     /// Why there was none.
-    pub error: NoAnswer,
+    pub error: NoValidationResponse,
     /// How often in a row.
     pub failures: u32,
     /// Nobody asks before this.
     pub ask_again: Instant,
 }
 
-impl Unanswered {
+impl FailedValidation {
     /// One more without an answer; `chance` is a random number in 0..1.
-    pub fn after(before: Option<Self>, error: NoAnswer, now: Instant, chance: f64) -> Self {
+    pub fn after(before: Option<Self>, error: NoValidationResponse, now: Instant, chance: f64) -> Self {
         let failures = before.map_or(0, |before| before.failures).saturating_add(1);
         let wait = BACKOFF.wait(failures, chance);
         Self { error, failures, ask_again: now + wait.max(error.retry_after().unwrap_or_default()).min(GOOD_FOR) }
@@ -42,7 +42,7 @@ impl Unanswered {
 
 /// What the status tells of the webhook's last answer to this spec and this origin.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Answered {
+pub struct RecordedValidation {
     /// What was said of it.
     word: Word,
     /// The rate granted.
@@ -51,7 +51,7 @@ pub struct Answered {
     at: Timestamp,
 }
 
-impl Answered {
+impl RecordedValidation {
     /// Reads it back. An answer to another spec, or to another origin, is none.
     pub fn read(status: &SubscriberStatus, generation: Option<i64>, origin: &str) -> Option<Self> {
         let validated = status.condition(ConditionType::Validated)?;
@@ -76,46 +76,46 @@ fn life(word: &Word) -> Duration {
 
 /// What to do about the webhook's consent.
 #[derive(Clone, Debug)]
-pub enum Duty {
+pub enum ValidationDecision {
     /// Nothing, whatever it would say.
     NotRequired,
     /// Ask it; what it said before counts if there is no answer.
-    Ask(Option<Answered>),
+    Ask(Option<RecordedValidation>),
     /// Go by what it said; ask again after this.
-    Keep(Answered, Duration),
+    Keep(RecordedValidation, Duration),
     /// It did not answer; ask again after this.
-    Wait(Unanswered, Duration),
+    Wait(FailedValidation, Duration),
     /// It asked to be left alone for this long before it was ever asked.
-    Hush(Duration),
+    Paused(Duration),
 }
 
-impl Duty {
+impl ValidationDecision {
     /// Decides. `forced`: ask, whatever is known. `silence`: it asked to be left alone for this long.
     pub fn of(
         policy: Policy,
-        known: Option<Answered>,
-        unanswered: Option<Unanswered>,
+        known: Option<RecordedValidation>,
+        failed_validation: Option<FailedValidation>,
         forced: bool,
         silence: Duration,
         (now, clock): (Instant, Timestamp),
     ) -> Self {
         let good_for = known.as_ref().map(|known| known.good_for(clock)).unwrap_or_default();
-        let left = unanswered.map(|u| u.ask_again.saturating_duration_since(now)).unwrap_or_default();
+        let left = failed_validation.map(|u| u.ask_again.saturating_duration_since(now)).unwrap_or_default();
         let wait = silence.max(if forced { Duration::ZERO } else { left });
-        match (known, unanswered) {
+        match (known, failed_validation) {
             _ if policy == Policy::Disabled => Self::NotRequired,
             (Some(known), _) if !forced && !good_for.is_zero() => Self::Keep(known, good_for),
             (known, _) if wait.is_zero() => Self::Ask(known),
             (Some(known), _) => Self::Keep(known, wait),
-            (None, Some(unanswered)) => Self::Wait(unanswered, wait),
-            (None, None) => Self::Hush(wait),
+            (None, Some(failed_validation)) => Self::Wait(failed_validation, wait),
+            (None, None) => Self::Paused(wait),
         }
     }
 }
 
 /// What is known of the webhook's consent after a look.
 #[derive(Clone, Debug)]
-pub struct Finding {
+pub struct Validation {
     /// For the condition Validated (None: the last word stands).
     pub validated: Option<Word>,
     /// Why nothing may be sent (None: it may).
@@ -128,7 +128,7 @@ pub struct Finding {
     pub again: Option<Duration>,
 }
 
-impl Finding {
+impl Validation {
     /// The webhook need not be asked.
     pub fn not_required() -> Self {
         let word = Word::yes(Reason::NotRequired, "abuseProtection.policy is Disabled: the webhook is not asked");
@@ -136,14 +136,14 @@ impl Finding {
     }
 
     /// What it said before still counts.
-    pub fn kept(known: Answered, again: Duration) -> Self {
-        let Answered { word, rate, .. } = known;
+    pub fn kept(known: RecordedValidation, again: Duration) -> Self {
+        let RecordedValidation { word, rate, .. } = known;
         let blocked = (word.reason == Reason::HandshakeRefused).then_some(word);
         Self { validated: None, blocked, rate, answered: None, again: Some(again) }
     }
 
     /// What it says now, to a sender of this origin.
-    pub fn answer(consent: Consent, policy: Policy, origin: &str, now: Timestamp) -> Self {
+    pub fn answer(consent: ValidationResponse, policy: Policy, origin: &str, now: Timestamp) -> Self {
         let refused = |what: &str| {
             Word::no(
                 Reason::HandshakeRefused,
@@ -153,22 +153,24 @@ impl Finding {
             )
         };
         let word = match (consent, policy) {
-            (Consent::Granted(None), _) => Word::yes(Reason::OriginAllowed, "the webhook allows this origin"),
-            (Consent::Granted(Some(rate)), _) => Word::yes(
+            (ValidationResponse::Granted(None), _) => {
+                Word::yes(Reason::OriginAllowed, "the webhook allows this origin")
+            }
+            (ValidationResponse::Granted(Some(rate)), _) => Word::yes(
                 Reason::OriginAllowed,
                 format!("the webhook allows this origin, with at most {rate} requests a minute"),
             ),
-            (Consent::Silent, Policy::Required) => {
+            (ValidationResponse::Silent, Policy::Required) => {
                 refused("did not say whether it takes events, and abuseProtection.policy is Required")
             }
-            (Consent::Silent, _) => Word::no(
+            (ValidationResponse::Silent, _) => Word::no(
                 Reason::NotSupported,
                 "the webhook does not say whether it takes events (no WebHook-Allowed-Origin in its answer to OPTIONS): they are sent, since abuseProtection.policy is Optional",
             ),
-            (Consent::Refused, _) => refused("allows other origins only"),
+            (ValidationResponse::Refused, _) => refused("allows other origins only"),
         };
         let blocked = (word.reason == Reason::HandshakeRefused).then(|| word.clone());
-        let rate = if let Consent::Granted(rate) = consent { rate } else { None };
+        let rate = if let ValidationResponse::Granted(rate) = consent { rate } else { None };
         let again = Some(life(&word));
         Self { validated: Some(word), blocked, rate, answered: Some(now), again }
     }
@@ -187,7 +189,7 @@ impl Finding {
 }
 
 /// Puts what is known of the webhook into the status; `None`: it was not looked at.
-pub fn describe(status: &mut SubscriberStatus, host: &str, origin: &str, finding: Option<&Finding>) {
+pub fn describe(status: &mut SubscriberStatus, host: &str, origin: &str, finding: Option<&Validation>) {
     let old = status.webhook.take().filter(|old| old.host == host && old.origin == origin).unwrap_or_default();
     let (validation_time, allowed_rate_per_minute) = match finding.filter(|finding| finding.validated.is_some()) {
         Some(finding) => (finding.answered.map(Time), finding.rate),
@@ -212,8 +214,8 @@ mod tests {
     }
 
     /// The status after an answer at second 0 to generation 1.
-    fn answered(consent: Consent) -> SubscriberStatus {
-        let finding = Finding::answer(consent, Policy::Optional, ORIGIN, at(0));
+    fn answered(consent: ValidationResponse) -> SubscriberStatus {
+        let finding = Validation::answer(consent, Policy::Optional, ORIGIN, at(0));
         let Word { holds, reason, message } = finding.validated.clone().unwrap();
         let conditions = tidings_api::Conditions::from(&[], Some(1), at(0));
         let conditions: Vec<Condition> =
@@ -223,82 +225,108 @@ mod tests {
         status
     }
 
-    fn duty(known: Option<Answered>, unanswered: Option<Unanswered>, forced: bool, second: i64) -> Duty {
-        Duty::of(Policy::Optional, known, unanswered, forced, Duration::ZERO, (Instant::now(), at(second)))
+    fn decision(
+        known: Option<RecordedValidation>,
+        failed_validation: Option<FailedValidation>,
+        forced: bool,
+        second: i64,
+    ) -> ValidationDecision {
+        ValidationDecision::of(
+            Policy::Optional,
+            known,
+            failed_validation,
+            forced,
+            Duration::ZERO,
+            (Instant::now(), at(second)),
+        )
     }
 
     #[test]
     fn an_answer_is_read_back_for_the_same_spec_and_origin_alone() {
-        for consent in [Consent::Granted(None), Consent::Granted(Some(120)), Consent::Silent, Consent::Refused] {
-            let (status, said) = (answered(consent), Finding::answer(consent, Policy::Optional, ORIGIN, at(0)));
-            let read = Finding::kept(Answered::read(&status, Some(1), ORIGIN).unwrap(), Duration::ZERO);
+        for consent in [
+            ValidationResponse::Granted(None),
+            ValidationResponse::Granted(Some(120)),
+            ValidationResponse::Silent,
+            ValidationResponse::Refused,
+        ] {
+            let (status, said) = (answered(consent), Validation::answer(consent, Policy::Optional, ORIGIN, at(0)));
+            let read = Validation::kept(RecordedValidation::read(&status, Some(1), ORIGIN).unwrap(), Duration::ZERO);
             assert_eq!((read.blocked, read.rate), (said.blocked, said.rate), "{consent:?}");
-            assert_eq!(Answered::read(&status, Some(2), ORIGIN), None);
-            assert_eq!(Answered::read(&status, Some(1), "other.example.com"), None);
+            assert_eq!(RecordedValidation::read(&status, Some(2), ORIGIN), None);
+            assert_eq!(RecordedValidation::read(&status, Some(1), "other.example.com"), None);
         }
-        assert_eq!(Answered::read(&SubscriberStatus::default(), None, ORIGIN), None);
+        assert_eq!(RecordedValidation::read(&SubscriberStatus::default(), None, ORIGIN), None);
     }
 
     #[test]
     fn the_webhook_is_asked_once_a_day_and_one_that_refused_every_hour() {
-        let granted = Answered::read(&answered(Consent::Granted(None)), Some(1), ORIGIN);
+        let granted = RecordedValidation::read(&answered(ValidationResponse::Granted(None)), Some(1), ORIGIN);
         assert!(
-            matches!(duty(granted.clone(), None, false, 24 * HOUR - 1), Duty::Keep(_, again) if again.as_secs() == 1)
+            matches!(decision(granted.clone(), None, false, 24 * HOUR - 1), ValidationDecision::Keep(_, again) if again.as_secs() == 1)
         );
-        assert!(matches!(duty(granted.clone(), None, false, 24 * HOUR), Duty::Ask(_)));
-        assert!(matches!(duty(granted.clone(), None, false, -1), Duty::Ask(_)), "a clock was wrong");
-        assert!(matches!(duty(granted.clone(), None, true, 0), Duty::Ask(_)), "somebody asks for it");
-        let refused = Answered::read(&answered(Consent::Refused), Some(1), ORIGIN);
-        assert!(matches!(duty(refused.clone(), None, false, HOUR - 1), Duty::Keep(..)));
-        assert!(matches!(duty(refused, None, false, HOUR), Duty::Ask(_)));
+        assert!(matches!(decision(granted.clone(), None, false, 24 * HOUR), ValidationDecision::Ask(_)));
+        assert!(matches!(decision(granted.clone(), None, false, -1), ValidationDecision::Ask(_)), "a clock was wrong");
+        assert!(matches!(decision(granted.clone(), None, true, 0), ValidationDecision::Ask(_)), "somebody asks for it");
+        let refused = RecordedValidation::read(&answered(ValidationResponse::Refused), Some(1), ORIGIN);
+        assert!(matches!(decision(refused.clone(), None, false, HOUR - 1), ValidationDecision::Keep(..)));
+        assert!(matches!(decision(refused, None, false, HOUR), ValidationDecision::Ask(_)));
     }
 
     #[test]
     fn a_webhook_that_does_not_answer_is_asked_at_growing_intervals_and_its_last_answer_counts_meanwhile() {
-        let error = NoAnswer::Failed(SendError::Timeout);
-        let (now, mut unanswered) = (Instant::now(), None);
+        let error = NoValidationResponse::Failed(SendError::Timeout);
+        let (now, mut failed_validation) = (Instant::now(), None);
         let waits: Vec<_> = (0..8)
             .map(|_| {
-                let next = Unanswered::after(unanswered, error, now, 0.5);
-                unanswered = Some(next);
+                let next = FailedValidation::after(failed_validation, error, now, 0.5);
+                failed_validation = Some(next);
                 (next.ask_again - now).as_secs()
             })
             .collect();
         assert_eq!(waits, [5, 10, 20, 40, 80, 160, 300, 300]);
-        assert!(matches!(duty(None, unanswered, false, 0), Duty::Wait(..)));
-        assert!(matches!(duty(None, unanswered, true, 0), Duty::Ask(_)));
-        let granted = Answered::read(&answered(Consent::Granted(None)), Some(1), ORIGIN);
-        assert!(matches!(duty(granted, unanswered, false, 25 * HOUR), Duty::Keep(..)));
-        let trouble = NoAnswer::Trouble {
+        assert!(matches!(decision(None, failed_validation, false, 0), ValidationDecision::Wait(..)));
+        assert!(matches!(decision(None, failed_validation, true, 0), ValidationDecision::Ask(_)));
+        let granted = RecordedValidation::read(&answered(ValidationResponse::Granted(None)), Some(1), ORIGIN);
+        assert!(matches!(decision(granted, failed_validation, false, 25 * HOUR), ValidationDecision::Keep(..)));
+        let trouble = NoValidationResponse::Trouble {
             status: http::StatusCode::SERVICE_UNAVAILABLE,
             retry_after: Some(Duration::from_secs(900)),
         };
-        assert_eq!((Unanswered::after(None, trouble, now, 0.5).ask_again - now).as_secs(), 900);
+        assert_eq!((FailedValidation::after(None, trouble, now, 0.5).ask_again - now).as_secs(), 900);
     }
 
     #[test]
     fn nothing_is_asked_where_the_policy_is_disabled_or_while_the_webhook_asked_for_silence() {
         let clock = (Instant::now(), at(0));
-        assert!(matches!(Duty::of(Policy::Disabled, None, None, true, Duration::ZERO, clock), Duty::NotRequired));
-        let granted = Answered::read(&answered(Consent::Granted(None)), Some(1), ORIGIN);
+        assert!(matches!(
+            ValidationDecision::of(Policy::Disabled, None, None, true, Duration::ZERO, clock),
+            ValidationDecision::NotRequired
+        ));
+        let granted = RecordedValidation::read(&answered(ValidationResponse::Granted(None)), Some(1), ORIGIN);
         let minute = Duration::from_secs(60);
         let late = (clock.0, at(25 * HOUR));
-        assert!(matches!(Duty::of(Policy::Optional, granted, None, false, minute, late), Duty::Keep(..)));
+        assert!(matches!(
+            ValidationDecision::of(Policy::Optional, granted, None, false, minute, late),
+            ValidationDecision::Keep(..)
+        ));
         assert!(
-            matches!(Duty::of(Policy::Optional, None, None, true, minute, clock), Duty::Hush(wait) if wait == minute)
+            matches!(ValidationDecision::of(Policy::Optional, None, None, true, minute, clock), ValidationDecision::Paused(wait) if wait == minute)
         );
     }
 
     #[test]
     fn only_the_policy_required_needs_consent_but_a_refusal_counts_always() {
-        let blocked = |consent, policy| Finding::answer(consent, policy, ORIGIN, at(0)).blocked.map(|word| word.reason);
+        let blocked =
+            |consent, policy| Validation::answer(consent, policy, ORIGIN, at(0)).blocked.map(|word| word.reason);
         for policy in [Policy::Required, Policy::Optional] {
-            assert_eq!(blocked(Consent::Granted(None), policy), None);
-            assert_eq!(blocked(Consent::Refused, policy), Some(Reason::HandshakeRefused));
+            assert_eq!(blocked(ValidationResponse::Granted(None), policy), None);
+            assert_eq!(blocked(ValidationResponse::Refused, policy), Some(Reason::HandshakeRefused));
         }
-        assert_eq!(blocked(Consent::Silent, Policy::Required), Some(Reason::HandshakeRefused));
-        assert_eq!(blocked(Consent::Silent, Policy::Optional), None);
-        let pending = |policy| Finding::pending(NoAnswer::Failed(SendError::Timeout), policy, Duration::ZERO).blocked;
+        assert_eq!(blocked(ValidationResponse::Silent, Policy::Required), Some(Reason::HandshakeRefused));
+        assert_eq!(blocked(ValidationResponse::Silent, Policy::Optional), None);
+        let pending = |policy| {
+            Validation::pending(NoValidationResponse::Failed(SendError::Timeout), policy, Duration::ZERO).blocked
+        };
         assert_eq!(pending(Policy::Required).unwrap().reason, Reason::HandshakePending);
         assert!(pending(Policy::Optional).is_none());
     }

@@ -13,7 +13,7 @@ const MOST: u32 = i32::MAX as u32;
 
 /// What the webhook says of events from us.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Consent {
+pub enum ValidationResponse {
     /// It takes them, so many a minute at most (None: it names no limit).
     Granted(Option<u32>),
     /// It names other origins.
@@ -22,7 +22,7 @@ pub enum Consent {
     Silent,
 }
 
-impl Consent {
+impl ValidationResponse {
     /// Reads consent from `WebHook-Allowed-Origin` alone (section 4.2.1): our origin exactly, or `*`. A rate that is not
     /// named, or is none, is the one that was asked for. Pure.
     pub fn read(headers: &HeaderMap, origin: &HeaderValue, asked: Option<u32>) -> Self {
@@ -39,7 +39,7 @@ impl Consent {
 
 /// The webhook did not answer the question, and may do so later.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum NoAnswer {
+pub enum NoValidationResponse {
     /// There was no exchange.
     #[error("{0}")]
     Failed(#[from] SendError),
@@ -53,7 +53,7 @@ pub enum NoAnswer {
     },
 }
 
-impl NoAnswer {
+impl NoValidationResponse {
     /// How long the webhook asks to be left alone.
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
@@ -65,16 +65,19 @@ impl NoAnswer {
 
 /// Asks the webhook whether it takes events from us, and at what rate. No token goes along: the question is about the
 /// webhook's will, not about our rights. `WebHook-Request-Callback` is not sent, so a later answer is never expected.
-pub async fn ask_consent(target: &Target, request_rate: Option<u32>) -> Result<Consent, NoAnswer> {
+pub async fn request_validation(
+    target: &Target,
+    request_rate: Option<u32>,
+) -> Result<ValidationResponse, NoValidationResponse> {
     let mut headers = HeaderMap::new();
     if let Some(rate) = request_rate {
         headers.insert("webhook-request-rate", HeaderValue::from(rate));
     }
     let answer = target.exchange(Method::OPTIONS, headers, Bytes::new(), target.timeout, &|| true).await?;
-    match Consent::read(&answer.headers, &target.origin, request_rate) {
-        Consent::Silent if is_trouble(answer.status) => {
+    match ValidationResponse::read(&answer.headers, &target.origin, request_rate) {
+        ValidationResponse::Silent if is_trouble(answer.status) => {
             let retry_after = retry_after(&answer.headers, SystemTime::now());
-            Err(NoAnswer::Trouble { status: answer.status, retry_after })
+            Err(NoValidationResponse::Trouble { status: answer.status, retry_after })
         }
         consent => Ok(consent),
     }
@@ -103,9 +106,9 @@ fn is_trouble(status: StatusCode) -> bool {
 mod tests {
     use super::*;
 
-    fn read(headers: &[(&'static str, &str)], asked: Option<u32>) -> Consent {
+    fn read(headers: &[(&'static str, &str)], asked: Option<u32>) -> ValidationResponse {
         let headers = headers.iter().map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap())).collect();
-        Consent::read(&headers, &HeaderValue::from_static("notify.example.com"), asked)
+        ValidationResponse::read(&headers, &HeaderValue::from_static("notify.example.com"), asked)
     }
 
     #[test]
@@ -113,25 +116,25 @@ mod tests {
         let silent = read(&[("allow", "POST")], None);
         let read = |origin| read(&[("webhook-allowed-origin", origin)], None);
         for origin in ["notify.example.com", "*"] {
-            assert_eq!(read(origin), Consent::Granted(None), "{origin}");
+            assert_eq!(read(origin), ValidationResponse::Granted(None), "{origin}");
         }
         for origin in
             ["example.com", "notify.example.com.evil.example", "xnotify.example.com", "*.example.com", "", "**", "null"]
         {
-            assert_eq!(read(origin), Consent::Refused, "{origin}");
+            assert_eq!(read(origin), ValidationResponse::Refused, "{origin}");
         }
-        assert_eq!(silent, Consent::Silent);
+        assert_eq!(silent, ValidationResponse::Silent);
     }
 
     #[test]
     fn a_rate_is_an_asterisk_or_a_positive_whole_number_else_the_one_asked_for() {
         let rate = |rate, asked| read(&[("webhook-allowed-origin", "*"), ("webhook-allowed-rate", rate)], asked);
-        assert_eq!(rate("120", Some(600)), Consent::Granted(Some(120)));
-        assert_eq!(rate("*", Some(600)), Consent::Granted(None));
-        assert_eq!(rate("99999999999", None), Consent::Granted(Some(MOST)));
+        assert_eq!(rate("120", Some(600)), ValidationResponse::Granted(Some(120)));
+        assert_eq!(rate("*", Some(600)), ValidationResponse::Granted(None));
+        assert_eq!(rate("99999999999", None), ValidationResponse::Granted(Some(MOST)));
         for odd in ["0", "-1", "1.5", "many", "", "+5"] {
-            assert_eq!(rate(odd, Some(600)), Consent::Granted(Some(600)), "{odd}");
+            assert_eq!(rate(odd, Some(600)), ValidationResponse::Granted(Some(600)), "{odd}");
         }
-        assert_eq!(read(&[("webhook-allowed-origin", "*")], Some(600)), Consent::Granted(Some(600)));
+        assert_eq!(read(&[("webhook-allowed-origin", "*")], Some(600)), ValidationResponse::Granted(Some(600)));
     }
 }
