@@ -10,7 +10,7 @@ use super::{
     pass::Pass,
     prerequisites::Prerequisites,
     resolve::Resolver,
-    status::Word,
+    status::Finding,
     step::Step,
     times::full_seconds,
     unresolved::Unresolved,
@@ -43,7 +43,7 @@ impl Checker {
         let route = match self.resolver.route(&pass.key().namespace, pass.version().clone(), spec).await {
             Ok(route) => route,
             Err(Unresolved::Subscriber { reason, message, of_credentials }) => {
-                let why = Word::no(reason, message);
+                let why = Finding::no(reason, message);
                 let token = of_credentials.then(|| why.clone());
                 let blocked = Prerequisites::blocked(Step::Secret, why);
                 return Ok(Some(Prerequisites { token, again: Some(CHECK_AGAIN), ..blocked }));

@@ -8,7 +8,7 @@ use tracing::debug;
 
 use super::{
     roster::Roster,
-    status::{Findings, Word},
+    status::{Finding, Findings},
     status_store::StatusStore,
     step::Step,
     stored_subscriber::StoredSubscriber,
@@ -55,9 +55,11 @@ impl FirstWords {
     }
 }
 
-fn first_word(step: Option<Step>) -> Word {
+fn first_word(step: Option<Step>) -> Finding {
     let what = match step {
-        None => return Word::no(Reason::Progressing, "the operator checks other Subscribers of this namespace first"),
+        None => {
+            return Finding::no(Reason::Progressing, "the operator checks other Subscribers of this namespace first");
+        }
         Some(Step::Secret) => {
             "the operator reads the Secrets and ConfigMaps that spec names and resolves the host names in it"
         }
@@ -66,7 +68,7 @@ fn first_word(step: Option<Step>) -> Word {
         Some(Step::Delivery) => "the operator waits for the answer of webhook.url to the test event",
     };
     let (number, name) = step.map_or((0, ""), Step::number_and_name);
-    Word::no(Reason::Progressing, format!("step {number} of 4, {name}: {what}"))
+    Finding::no(Reason::Progressing, format!("step {number} of 4, {name}: {what}"))
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use tidings_api::{ConditionType, SubscriberReason as Reason, SubscriberStatus};
 use tidings_delivery::oauth::{NoToken, TokenError};
 use tokio::time::Instant;
 
-use super::{status::Word, step::Step, validation::Validation};
+use super::{status::Finding, step::Step, validation::Validation};
 use crate::contract::Route;
 
 /// Where the steps ended before a delivery could begin.
@@ -14,15 +14,15 @@ pub(super) struct Blocked {
     /// The step that failed.
     pub(super) step: Step,
     /// How it failed.
-    pub(super) why: Word,
+    pub(super) why: Finding,
     /// What that means for Ready.
-    pub(super) ready: Word,
+    pub(super) ready: Finding,
 }
 
 /// What a check of the prerequisites found.
 pub(super) struct Prerequisites {
     /// For the condition TokenAvailable.
-    pub(super) token: Option<Word>,
+    pub(super) token: Option<Finding>,
     /// The webhook's consent.
     pub(super) consent: Option<Validation>,
     /// The way, if all of it is open.
@@ -33,14 +33,14 @@ pub(super) struct Prerequisites {
 
 impl Prerequisites {
     /// A step failed, and nothing else is known.
-    pub(super) fn blocked(step: Step, why: Word) -> Self {
+    pub(super) fn blocked(step: Step, why: Finding) -> Self {
         let way = Err(Blocked { step, ready: why.clone(), why });
         Self { token: None, consent: None, way, again: None }
     }
 
     /// There is a token, and this is known of the consent.
     pub(super) fn of_validation(route: Route, consent: Validation) -> Self {
-        let token = Word::yes(Reason::TokenIssued, "the token service issued a token");
+        let token = Finding::yes(Reason::TokenIssued, "the token service issued a token");
         let way = match &consent.blocked {
             Some(why) => Err(Blocked { step: Step::Handshake, ready: why.clone(), why: why.clone() }),
             None => Ok(Arc::new(route.bounded_by(consent.rate))),
@@ -53,11 +53,11 @@ impl Prerequisites {
     pub(super) fn without_token(status: &SubscriberStatus, generation: Option<i64>, no_token: NoToken) -> Self {
         let NoToken { error, ask_again } = no_token;
         let (reason, hint) = hint(&error);
-        let why = Word::no(reason, format!("{error}{hint}"));
+        let why = Finding::no(reason, format!("{error}{hint}"));
         let had_token = status.observed_generation == generation
             && status.condition(ConditionType::Ready).is_some_and(|c| c.reason == Reason::Operational.as_str());
         let ready = if had_token && reason == Reason::TokenUnavailable {
-            Word::yes(Reason::Operational, "Notifications wait for the token service: see TokenAvailable")
+            Finding::yes(Reason::Operational, "Notifications wait for the token service: see TokenAvailable")
         } else {
             why.clone()
         };

@@ -12,7 +12,7 @@ use super::{
     prerequisites::Prerequisites,
     resolve::references,
     roster::Roster,
-    status::{Findings, Word},
+    status::{Finding, Findings},
     status_store::{StatusStore, Stored},
     step::Step,
     stored_subscriber::StoredSubscriber,
@@ -94,7 +94,7 @@ impl Reconciler {
 
     /// What the prerequisites are, and how the test went, if one is requested. None: the operator may not send requests any
     /// more.
-    async fn check_and_test(&self, pass: &Pass<'_>) -> Result<Option<(Prerequisites, Option<Word>)>, Unresolved> {
+    async fn check_and_test(&self, pass: &Pass<'_>) -> Result<Option<(Prerequisites, Option<Finding>)>, Unresolved> {
         let Some(prerequisites) = self.check(pass).await? else { return Ok(None) };
         let Some(value) = pass.test() else { return Ok(Some((prerequisites, None))) };
         let tested = test(&self.mandate, pass, &prerequisites, value).await;
@@ -104,14 +104,16 @@ impl Reconciler {
     /// Sends no request to an endpoint of a Subscriber that is gone, suspended or cannot be read.
     async fn check(&self, pass: &Pass<'_>) -> Result<Option<Prerequisites>, Unresolved> {
         if pass.is_gone() {
-            return Ok(Some(Prerequisites::blocked(Step::Delivery, Word::gone())));
+            return Ok(Some(Prerequisites::blocked(Step::Delivery, Finding::gone())));
         }
         if pass.is_suspended() && pass.test().is_none() {
             return Ok(Some(Prerequisites::blocked(Step::Delivery, suspended())));
         }
         match &pass.subscriber().spec {
             Ok(spec) => self.checker.check(pass, spec).await,
-            Err(fault) => Ok(Some(Prerequisites::blocked(Step::Secret, Word::no(Reason::InvalidSpec, &fault.message)))),
+            Err(fault) => {
+                Ok(Some(Prerequisites::blocked(Step::Secret, Finding::no(Reason::InvalidSpec, &fault.message))))
+            }
         }
     }
 
@@ -130,12 +132,12 @@ struct PassResult {
 
 impl PassResult {
     /// A suspension counts more than a 410, and both more than what the steps found.
-    fn of(pass: &Pass<'_>, prerequisites: Prerequisites, tested: Option<Word>) -> Self {
+    fn of(pass: &Pass<'_>, prerequisites: Prerequisites, tested: Option<Finding>) -> Self {
         let Prerequisites { token, consent, way, again } = prerequisites;
         let (ready, way) = match way {
             _ if pass.is_suspended() => (suspended(), Err(Gate::Suspended)),
-            _ if pass.is_gone() => (Word::gone(), Err(Gate::EndpointGone)),
-            Ok(route) => (Word::yes(Reason::Operational, "Notifications are sent"), Ok(route)),
+            _ if pass.is_gone() => (Finding::gone(), Err(Gate::EndpointGone)),
+            Ok(route) => (Finding::yes(Reason::Operational, "Notifications are sent"), Ok(route)),
             Err(blocked) => (blocked.ready, Err(Gate::SubscriberNotReady)),
         };
         let validated = consent.as_ref().and_then(|consent| consent.validated.clone());
@@ -148,8 +150,8 @@ impl PassResult {
     }
 }
 
-fn suspended() -> Word {
-    Word::yes(Reason::Suspended, "spec.suspend is true: Notifications are held")
+fn suspended() -> Finding {
+    Finding::yes(Reason::Suspended, "spec.suspend is true: Notifications are held")
 }
 
 #[cfg(test)]
@@ -187,7 +189,7 @@ mod tests {
 
     #[test]
     fn a_suspension_counts_more_than_a_410_and_a_410_more_than_what_the_steps_found() {
-        let blocked = || Prerequisites::blocked(Step::Token, Word::no(Reason::TokenRejected, ""));
+        let blocked = || Prerequisites::blocked(Step::Token, Finding::no(Reason::TokenRejected, ""));
         let open = || Prerequisites { way: Ok(route(subscriber(false).id())), ..blocked() };
         assert_eq!(result(true, true, open()), (Reason::Suspended, Some(Gate::Suspended)));
         assert_eq!(result(true, false, blocked()), (Reason::Suspended, Some(Gate::Suspended)));

@@ -15,7 +15,7 @@ use tracing::debug;
 use super::{
     marks::Cause,
     roster::Roster,
-    status::{Findings, Word},
+    status::{Finding, Findings},
     status_store::StatusStore,
     times::full_seconds,
     vitals::{Vital, Vitals},
@@ -105,7 +105,7 @@ impl Reports {
         self.roster.page(key, &version.uid, |page| {
             let is_held = page.wanted().conditions.iter().any(|c| c.reason == Reason::Suspended.as_str());
             if page.wanted().observed_generation == Some(version.generation) && !is_held {
-                let findings = Findings { ready: Word::gone(), token: None, validated: None, tested: None };
+                let findings = Findings { ready: Finding::gone(), token: None, validated: None, tested: None };
                 page.amend(|status| findings.put_into(status, Some(version.generation), Timestamp::now()));
             }
         });

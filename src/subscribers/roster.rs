@@ -434,7 +434,7 @@ mod tests {
 
     /// What the updates of a Subscriber say, in their order.
     fn said(updates: &mut mpsc::UnboundedReceiver<Update>) -> Vec<String> {
-        let word = |update| match update {
+        let finding = |update| match update {
             Update::Open { .. } => "open".to_owned(),
             Update::Closed { gate, .. } => format!("{gate:?}"),
             Update::Paused { .. } => "paused".to_owned(),
@@ -442,7 +442,7 @@ mod tests {
             Update::Listed(_) => "listed".to_owned(),
             Update::Owned(_) => "owned".to_owned(),
         };
-        std::iter::from_fn(|| updates.try_recv().ok()).map(word).collect()
+        std::iter::from_fn(|| updates.try_recv().ok()).map(finding).collect()
     }
 
     #[test]

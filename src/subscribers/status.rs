@@ -10,7 +10,7 @@ pub const IDLE: &str = "there is nothing to send, or the Subscriber holds it";
 
 /// One condition as it was found.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Word {
+pub struct Finding {
     /// Whether it holds.
     pub holds: bool,
     /// Why.
@@ -23,16 +23,16 @@ pub struct Word {
 #[derive(Clone, Debug)]
 pub struct Findings {
     /// Whether Notifications can be sent, or are held on purpose.
-    pub ready: Word,
+    pub ready: Finding,
     /// Whether the token service issues tokens.
-    pub token: Option<Word>,
+    pub token: Option<Finding>,
     /// Whether the webhook consents.
-    pub validated: Option<Word>,
+    pub validated: Option<Finding>,
     /// How a test that was asked for ended.
-    pub tested: Option<Word>,
+    pub tested: Option<Finding>,
 }
 
-impl Word {
+impl Finding {
     /// The webhook is gone.
     pub fn gone() -> Self {
         Self::no(
@@ -58,21 +58,21 @@ impl Findings {
     /// Reconciling and Stalled follow Ready alone: tools that wait for a Subscriber must not wait for a webhook that never
     /// answers the question for its consent, nor for a circuit to close.
     pub fn put_into(&self, status: &mut SubscriberStatus, generation: Option<i64>, now: Timestamp) {
-        let Word { holds, reason, message } = &self.ready;
+        let Finding { holds, reason, message } = &self.ready;
         let abnormal = match (holds, reason.needs_action()) {
             (true, _) => None,
             (false, true) => Some(ConditionType::Stalled),
             (false, false) => Some(ConditionType::Reconciling),
         };
         let mut conditions = Conditions::from(&status.conditions, generation, now);
-        let words = [
+        let findings = [
             (ConditionType::Ready, Some(&self.ready)),
             (ConditionType::TokenAvailable, self.token.as_ref()),
             (ConditionType::Validated, self.validated.as_ref()),
             (ConditionType::Tested, self.tested.as_ref()),
         ];
-        for (type_, word) in words {
-            if let Some(Word { holds, reason, message }) = word {
+        for (type_, finding) in findings {
+            if let Some(Finding { holds, reason, message }) = finding {
                 conditions = conditions.set(type_, *holds, reason.as_str(), message);
             }
         }
@@ -96,7 +96,7 @@ impl Findings {
 mod tests {
     use super::*;
 
-    fn put(status: &SubscriberStatus, ready: Word, generation: i64, second: i64) -> SubscriberStatus {
+    fn put(status: &SubscriberStatus, ready: Finding, generation: i64, second: i64) -> SubscriberStatus {
         let mut status = status.clone();
         let findings = Findings { ready, token: None, validated: None, tested: None };
         findings.put_into(&mut status, Some(generation), Timestamp::from_second(second).unwrap());
@@ -109,11 +109,11 @@ mod tests {
 
     #[test]
     fn a_subscriber_that_is_not_ready_is_reconciling_or_stalled_never_both() {
-        let waits = put(&SubscriberStatus::default(), Word::no(Reason::SecretNotFound, ""), 1, 0);
+        let waits = put(&SubscriberStatus::default(), Finding::no(Reason::SecretNotFound, ""), 1, 0);
         assert_eq!(types(&waits), ["Ready", "Healthy", "Reconciling"]);
-        let stalls = put(&waits, Word::no(Reason::TokenRejected, ""), 1, 0);
+        let stalls = put(&waits, Finding::no(Reason::TokenRejected, ""), 1, 0);
         assert_eq!(types(&stalls), ["Ready", "Healthy", "Stalled"]);
-        let ready = put(&stalls, Word::yes(Reason::Operational, ""), 2, 0);
+        let ready = put(&stalls, Finding::yes(Reason::Operational, ""), 2, 0);
         assert_eq!(types(&ready), ["Ready", "Healthy"]);
         assert_eq!(ready.observed_generation, Some(2));
     }
@@ -133,7 +133,7 @@ mod tests {
             Reason::EndpointGone,
         ];
         let last = |reason| {
-            let status = put(&SubscriberStatus::default(), Word::no(reason, ""), 1, 0);
+            let status = put(&SubscriberStatus::default(), Finding::no(reason, ""), 1, 0);
             status.conditions.last().unwrap().type_.clone()
         };
         assert!(waits.into_iter().all(|reason| last(reason) == "Reconciling"));
@@ -142,7 +142,7 @@ mod tests {
 
     #[test]
     fn the_same_finding_later_changes_nothing() {
-        let first = put(&SubscriberStatus::default(), Word::no(Reason::TokenRejected, "why"), 1, 0);
-        assert_eq!(put(&first, Word::no(Reason::TokenRejected, "why"), 1, 60), first);
+        let first = put(&SubscriberStatus::default(), Finding::no(Reason::TokenRejected, "why"), 1, 0);
+        assert_eq!(put(&first, Finding::no(Reason::TokenRejected, "why"), 1, 60), first);
     }
 }

@@ -12,7 +12,7 @@ use super::{
     member::Held,
     pass::Pass,
     prerequisites::{Blocked, Prerequisites},
-    status::Word,
+    status::Finding,
     step::Step,
 };
 use crate::{contract::Route, ownership::Mandate};
@@ -27,7 +27,7 @@ pub(super) async fn test(
     pass: &Pass<'_>,
     prerequisites: &Prerequisites,
     value: &str,
-) -> Option<Word> {
+) -> Option<Finding> {
     let route = match &prerequisites.way {
         Err(Blocked { step, why, .. }) => return Some(failed(*step, format!("{}: {}", why.reason, why.message))),
         Ok(route) => route,
@@ -39,7 +39,7 @@ pub(super) async fn test(
     match outcome.verdict {
         Verdict::Delivered => {
             let message = format!("the webhook took the test event {}", event_id(pass, value));
-            return Some(Word::yes(Reason::TestPassed, message));
+            return Some(Finding::yes(Reason::TestPassed, message));
         }
         Verdict::Pause(asked) => pass.pause(asked.unwrap_or(route.backoff.initial)),
         Verdict::Gone => pass.note_gone(),
@@ -71,7 +71,7 @@ async fn post(mandate: &Mandate, pass: &Pass<'_>, route: &Route, value: &str) ->
 fn forbidden(pass: &Pass<'_>) -> String {
     match pass.held() {
         Some(Held::Gone) => {
-            let Word { reason, message, .. } = Word::gone();
+            let Finding { reason, message, .. } = Finding::gone();
             format!("{reason}: {message}")
         }
         Some(Held::Paused) => {
@@ -97,7 +97,7 @@ impl Clearance for Cleared<'_> {
     }
 }
 
-fn failed(step: Step, why: String) -> Word {
+fn failed(step: Step, why: String) -> Finding {
     let reason = match step {
         Step::Secret => Reason::SecretTestFailed,
         Step::Token => Reason::TokenTestFailed,
@@ -105,7 +105,7 @@ fn failed(step: Step, why: String) -> Word {
         Step::Delivery => Reason::DeliveryTestFailed,
     };
     let (number, name) = step.number_and_name();
-    Word::no(reason, format!("step {number} of 4, {name}: {why}"))
+    Finding::no(reason, format!("step {number} of 4, {name}: {why}"))
 }
 
 fn event(pass: &Pass<'_>, value: &str) -> Result<Event, InvalidEvent> {

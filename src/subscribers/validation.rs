@@ -12,7 +12,7 @@ use tidings_api::{
 use tidings_delivery::webhook::{NoValidationResponse, ValidationResponse};
 use tidings_queue::Backoff;
 
-use super::status::Word;
+use super::status::Finding;
 
 /// An answer is good for this long; a refusal is asked about again sooner.
 const GOOD_FOR: Duration = Duration::from_secs(24 * 3600);
@@ -44,7 +44,7 @@ impl FailedValidation {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RecordedValidation {
     /// What was said of it.
-    word: Word,
+    finding: Finding,
     /// The rate granted.
     rate: Option<u32>,
     /// When it came.
@@ -59,19 +59,19 @@ impl RecordedValidation {
         let answers = [Reason::OriginAllowed, Reason::NotSupported, Reason::HandshakeRefused];
         let reason = *answers.iter().find(|reason| validated.reason == reason.as_str())?;
         let at = webhook.validation_time.as_ref().filter(|_| validated.observed_generation == generation)?.0;
-        let word = Word { holds: reason == Reason::OriginAllowed, reason, message: validated.message.clone() };
-        Some(Self { word, rate: webhook.allowed_rate_per_minute, at })
+        let finding = Finding { holds: reason == Reason::OriginAllowed, reason, message: validated.message.clone() };
+        Some(Self { finding, rate: webhook.allowed_rate_per_minute, at })
     }
 
     /// How much longer it is good for (zero: not any more). One from the future, by a wrong clock, is not good at all.
     fn good_for(&self, now: Timestamp) -> Duration {
         let age = Duration::try_from(now.duration_since(self.at)).ok();
-        age.and_then(|age| life(&self.word).checked_sub(age)).unwrap_or_default()
+        age.and_then(|age| life(&self.finding).checked_sub(age)).unwrap_or_default()
     }
 }
 
-fn life(word: &Word) -> Duration {
-    if word.reason == Reason::HandshakeRefused { REFUSAL_GOOD_FOR } else { GOOD_FOR }
+fn life(finding: &Finding) -> Duration {
+    if finding.reason == Reason::HandshakeRefused { REFUSAL_GOOD_FOR } else { GOOD_FOR }
 }
 
 /// What to do about the webhook's consent.
@@ -117,9 +117,9 @@ impl ValidationDecision {
 #[derive(Clone, Debug)]
 pub struct Validation {
     /// For the condition Validated (None: the last word stands).
-    pub validated: Option<Word>,
+    pub validated: Option<Finding>,
     /// Why nothing may be sent (None: it may).
-    pub blocked: Option<Word>,
+    pub blocked: Option<Finding>,
     /// The rate granted, in requests a minute (None: no limit).
     pub rate: Option<u32>,
     /// When it answered (None: it did not, or not now).
@@ -131,48 +131,48 @@ pub struct Validation {
 impl Validation {
     /// The webhook need not be asked.
     pub fn not_required() -> Self {
-        let word = Word::yes(Reason::NotRequired, "abuseProtection.policy is Disabled: the webhook is not asked");
-        Self { validated: Some(word), blocked: None, rate: None, answered: None, again: None }
+        let finding = Finding::yes(Reason::NotRequired, "abuseProtection.policy is Disabled: the webhook is not asked");
+        Self { validated: Some(finding), blocked: None, rate: None, answered: None, again: None }
     }
 
     /// What it said before still counts.
     pub fn kept(known: RecordedValidation, again: Duration) -> Self {
-        let RecordedValidation { word, rate, .. } = known;
-        let blocked = (word.reason == Reason::HandshakeRefused).then_some(word);
+        let RecordedValidation { finding, rate, .. } = known;
+        let blocked = (finding.reason == Reason::HandshakeRefused).then_some(finding);
         Self { validated: None, blocked, rate, answered: None, again: Some(again) }
     }
 
     /// What it says now, to a sender of this origin.
     pub fn answer(consent: ValidationResponse, policy: Policy, origin: &str, now: Timestamp) -> Self {
         let refused = |what: &str| {
-            Word::no(
+            Finding::no(
                 Reason::HandshakeRefused,
                 format!(
                     "the webhook {what}: have it answer OPTIONS with WebHook-Allowed-Origin: {origin} (or *), then annotate the Subscriber with tidings.dev/reconcile-requested-at; nothing is sent meanwhile"
                 ),
             )
         };
-        let word = match (consent, policy) {
+        let finding = match (consent, policy) {
             (ValidationResponse::Granted(None), _) => {
-                Word::yes(Reason::OriginAllowed, "the webhook allows this origin")
+                Finding::yes(Reason::OriginAllowed, "the webhook allows this origin")
             }
-            (ValidationResponse::Granted(Some(rate)), _) => Word::yes(
+            (ValidationResponse::Granted(Some(rate)), _) => Finding::yes(
                 Reason::OriginAllowed,
                 format!("the webhook allows this origin, with at most {rate} requests a minute"),
             ),
             (ValidationResponse::Silent, Policy::Required) => {
                 refused("did not say whether it takes events, and abuseProtection.policy is Required")
             }
-            (ValidationResponse::Silent, _) => Word::no(
+            (ValidationResponse::Silent, _) => Finding::no(
                 Reason::NotSupported,
                 "the webhook does not say whether it takes events (no WebHook-Allowed-Origin in its answer to OPTIONS): they are sent, since abuseProtection.policy is Optional",
             ),
             (ValidationResponse::Refused, _) => refused("allows other origins only"),
         };
-        let blocked = (word.reason == Reason::HandshakeRefused).then(|| word.clone());
+        let blocked = (finding.reason == Reason::HandshakeRefused).then(|| finding.clone());
         let rate = if let ValidationResponse::Granted(rate) = consent { rate } else { None };
-        let again = Some(life(&word));
-        Self { validated: Some(word), blocked, rate, answered: Some(now), again }
+        let again = Some(life(&finding));
+        Self { validated: Some(finding), blocked, rate, answered: Some(now), again }
     }
 
     /// It did not answer yet.
@@ -182,9 +182,9 @@ impl Validation {
             _ => "events are sent meanwhile",
         };
         let message = format!("the webhook was asked for its consent (OPTIONS): {why}; it is asked again, {meanwhile}");
-        let word = Word::no(Reason::HandshakePending, message);
-        let blocked = (policy == Policy::Required).then(|| word.clone());
-        Self { validated: Some(word), blocked, rate: None, answered: None, again: Some(again) }
+        let finding = Finding::no(Reason::HandshakePending, message);
+        let blocked = (policy == Policy::Required).then(|| finding.clone());
+        Self { validated: Some(finding), blocked, rate: None, answered: None, again: Some(again) }
     }
 }
 
@@ -216,7 +216,7 @@ mod tests {
     /// The status after an answer at second 0 to generation 1.
     fn answered(consent: ValidationResponse) -> SubscriberStatus {
         let finding = Validation::answer(consent, Policy::Optional, ORIGIN, at(0));
-        let Word { holds, reason, message } = finding.validated.clone().unwrap();
+        let Finding { holds, reason, message } = finding.validated.clone().unwrap();
         let conditions = tidings_api::Conditions::from(&[], Some(1), at(0));
         let conditions: Vec<Condition> =
             conditions.set(ConditionType::Validated, holds, reason.as_str(), &message).into_vec();
@@ -317,7 +317,7 @@ mod tests {
     #[test]
     fn only_the_policy_required_needs_consent_but_a_refusal_counts_always() {
         let blocked =
-            |consent, policy| Validation::answer(consent, policy, ORIGIN, at(0)).blocked.map(|word| word.reason);
+            |consent, policy| Validation::answer(consent, policy, ORIGIN, at(0)).blocked.map(|finding| finding.reason);
         for policy in [Policy::Required, Policy::Optional] {
             assert_eq!(blocked(ValidationResponse::Granted(None), policy), None);
             assert_eq!(blocked(ValidationResponse::Refused, policy), Some(Reason::HandshakeRefused));
