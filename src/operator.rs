@@ -35,11 +35,11 @@ use crate::{
 
 /// At the end, looks at Subscribers that are under way have so long: the longest `timeoutSeconds` of a test that was sent, and
 /// the time to write what came of it.
-const LAST_LOOKS: Duration = Duration::from_secs(65);
+const LAST_PASSES: Duration = Duration::from_secs(65);
 
 /// The most Secrets and ConfigMaps that looks at Subscribers read at once. Many more looks may be under way, since most of
 /// them wait for endpoints.
-const LOOKS_READ_AT_ONCE: usize = 64;
+const CONCURRENT_READS: usize = 64;
 
 /// Does `work` in one of so many threads, beside the tasks that it spawns: from the main thread, the queue would wake another
 /// one for each delivery. A panic of `work` goes on in the caller. An error says that the system lacks what
@@ -139,7 +139,7 @@ impl Parts {
         let stopping = watch::Sender::new(false);
         let (updates_to, updates) = mpsc::unbounded_channel();
         let (reports, reports_from) = mpsc::unbounded_channel();
-        let bounded = cluster::bounded(&ground.reader, LOOKS_READ_AT_ONCE);
+        let bounded = cluster::bounded(&ground.reader, CONCURRENT_READS);
         let consent = settings.require_secret_consent;
         let resolver = Resolver::new(bounded, settings.egress(), settings.origin.clone(), consent);
         let mandate = Mandate::new(tenure.leadership(), stopping.subscribe());
@@ -170,10 +170,10 @@ impl Parts {
         self.ground.tasks.spawn(self.subscribers.receive(inbox.reports));
         let engine = self.start_notifications();
         let (reader, namespaces) = (self.ground.reader.clone(), self.ground.namespaces.clone());
-        let (of_engine, of_looks) = (self.ground.readiness.clone(), self.ground.readiness.clone());
-        let mut looks = JoinSet::new();
-        let synced = move || of_looks.part_is_ready();
-        looks.spawn(self.subscribers.run(namespaces.clone(), synced, self.stopped()));
+        let (of_engine, of_passes) = (self.ground.readiness.clone(), self.ground.readiness.clone());
+        let mut passes = JoinSet::new();
+        let synced = move || of_passes.part_is_ready();
+        passes.spawn(self.subscribers.run(namespaces.clone(), synced, self.stopped()));
         let mandate = self.mandate.clone();
         let listed = || {
             mandate.leadership().all_are_listed();
@@ -181,7 +181,7 @@ impl Parts {
         };
         let engine = engine.run(Notifications::watch(&reader, &namespaces), inbox.updates, listed);
         // Not in a task of its own: see `in_workers`.
-        let ((), result) = tokio::join!(engine, self.until_end(looks, signals));
+        let ((), result) = tokio::join!(engine, self.until_end(passes, signals));
         result
     }
 
@@ -204,20 +204,20 @@ impl Parts {
         engine
     }
 
-    /// Waits for the end, and then for the `looks` at Subscribers that are under way.
-    async fn until_end(&mut self, mut looks: JoinSet<()>, signals: &mut Signals) -> Result<(), Error> {
+    /// Waits for the end, and then for the `passes` at Subscribers that are under way.
+    async fn until_end(&mut self, mut passes: JoinSet<()>, signals: &mut Signals) -> Result<(), Error> {
         let result = tokio::select! {
             () = signals.next() => Ok(()),
             _ = self.ground.tasks.join_next() => Err(Error::PartEnded),
-            _ = looks.join_next() => Err(Error::PartEnded),
+            _ = passes.join_next() => Err(Error::PartEnded),
             error = self.tenure.lost() => Err(error),
         };
         let _ = self.stopping.send(true);
         // A test that was sent is told of, and what a look found is written.
-        let last_looks = async { while looks.join_next().await.is_some() {} };
-        if timeout(LAST_LOOKS, last_looks).await.is_err() {
+        let last_passes = async { while passes.join_next().await.is_some() {} };
+        if timeout(LAST_PASSES, last_passes).await.is_err() {
             warn!("a look at a Subscriber takes too long to wait for");
-            looks.shutdown().await;
+            passes.shutdown().await;
         }
         result
     }

@@ -1,4 +1,4 @@
-//! Watches Subscribers and all that they name ([`watching`], [`referents`]) and reconciles each in its turn ([`looks`],
+//! Watches Subscribers and all that they name ([`watching`], [`referents`]) and reconciles each in its turn ([`reconcile_queue`],
 //! [`reconcile`]): checks what its events depend on ([`check`], [`validation`]), sends a test event if an annotation requests
 //! one ([`test_event`]), opens or closes it for the engine, and writes what was found into the status
 //! ([`status`], [`announce`]).
@@ -15,13 +15,13 @@ mod announce;
 mod check;
 mod consent;
 mod first_word;
-mod looks;
 mod marks;
 mod member;
 mod page;
 mod pass;
 mod prerequisites;
 mod reconcile;
+mod reconcile_queue;
 mod referents;
 mod referrers;
 mod reports;

@@ -22,9 +22,9 @@ use tracing::{debug, error, info, warn};
 
 use super::{
     first_word::{FIRST_WORD_AFTER, FirstWords},
-    looks::Looks,
     marks::Cause,
     reconcile::{Ended, Error, Reconciler},
+    reconcile_queue::ReconcileQueue,
     roster::Roster,
     sightings::{News, Scope, Sightings},
     stored_subscriber::StoredSubscriber,
@@ -48,7 +48,7 @@ pub(super) struct Watching {
     first_words: Arc<FirstWords>,
     metrics: Metrics,
     sightings: Sightings,
-    looks: Looks,
+    reconcile_queue: ReconcileQueue,
     running: JoinSet<EndedPass>,
     /// Subscribers that were new a short time ago, and when to see whether their status is still empty.
     newcomers: VecDeque<(Instant, SubscriberKey)>,
@@ -77,7 +77,7 @@ impl Watching {
             reconciler,
             first_words,
             metrics,
-            looks: Looks::default(),
+            reconcile_queue: ReconcileQueue::default(),
             running: JoinSet::new(),
             newcomers: VecDeque::new(),
             writing: JoinSet::new(),
@@ -125,9 +125,9 @@ impl Watching {
     /// Begins the looks, and the first words, whose time has come.
     fn begin(&mut self) {
         let now = Instant::now();
-        while let Some(key) = self.looks.next(now) {
+        while let Some(key) = self.reconcile_queue.next(now) {
             let Some(subscriber) = self.sightings.get(&key).cloned() else {
-                self.looks.ended(&key, None);
+                self.reconcile_queue.ended(&key, None);
                 continue;
             };
             let (reconciler, roster) = (self.reconciler.clone(), self.roster.clone());
@@ -150,15 +150,15 @@ impl Watching {
     /// When time alone lets something begin.
     fn wake_at(&self) -> Option<Instant> {
         let newcomer = self.newcomers.front().filter(|_| self.writing.len() < FIRST_WORDS).map(|(at, _)| *at);
-        self.looks.wake_at().into_iter().chain(newcomer).min()
+        self.reconcile_queue.wake_at().into_iter().chain(newcomer).min()
     }
 
     fn mark(&mut self, marked: Vec<(SubscriberKey, Cause)>) {
         let now = Instant::now();
         for (key, cause) in marked.into_iter().filter(|(key, _)| self.sightings.get(key).is_some()) {
             match cause {
-                Cause::Change => self.looks.mark(&key),
-                Cause::Trouble => self.looks.trouble(&key, now),
+                Cause::Change => self.reconcile_queue.mark(&key),
+                Cause::Trouble => self.reconcile_queue.trouble(&key, now),
             }
         }
     }
@@ -194,11 +194,11 @@ impl Watching {
     fn hear(&mut self, news: News) {
         match news {
             News::New(key) => {
-                self.looks.mark(&key);
+                self.reconcile_queue.mark(&key);
                 self.newcomers.push_back((Instant::now() + FIRST_WORD_AFTER, key));
             }
-            News::Changed(key) => self.looks.mark(&key),
-            News::Gone(key) => self.looks.forget(&key),
+            News::Changed(key) => self.reconcile_queue.mark(&key),
+            News::Gone(key) => self.reconcile_queue.forget(&key),
         }
     }
 
@@ -218,10 +218,10 @@ impl Watching {
             }
             None => {
                 error!(subscriber = %key, "the operator failed while it looked at the Subscriber: this is a bug; it will look again");
-                return self.looks.panicked(&key, now, rand::random());
+                return self.reconcile_queue.panicked(&key, now, rand::random());
             }
         };
-        self.looks.ended(&key, again.map(|again| now + again));
+        self.reconcile_queue.ended(&key, again.map(|again| now + again));
     }
 }
 

@@ -30,9 +30,9 @@ const CALM: Duration = Duration::from_secs(60);
 /// The queue of looks. Namespaces take turns, so do the Subscribers of each; a Subscriber has one look at a time, and every
 /// mark that comes during a look leads to one more look after it.
 #[derive(Debug, Default)]
-pub(super) struct Looks {
-    subjects: HashMap<SubscriberKey, Subject>,
-    namespaces: HashMap<Arc<str>, Namespace>,
+pub(super) struct ReconcileQueue {
+    subjects: HashMap<SubscriberKey, QueuedSubscriber>,
+    namespaces: HashMap<Arc<str>, NamespaceQueue>,
     /// Namespaces with a Subscriber that waits.
     order: VecDeque<Arc<str>>,
     timers: BTreeSet<(Instant, SubscriberKey)>,
@@ -40,8 +40,8 @@ pub(super) struct Looks {
 }
 
 #[derive(Debug, Default)]
-struct Subject {
-    place: Place,
+struct QueuedSubscriber {
+    place: QueueState,
     /// One more look follows the one that is under way.
     again: bool,
     timer: Option<Instant>,
@@ -54,7 +54,7 @@ struct Subject {
 }
 
 #[derive(Debug, Default, PartialEq, Eq)]
-enum Place {
+enum QueueState {
     #[default]
     Idle,
     Waiting,
@@ -62,14 +62,14 @@ enum Place {
 }
 
 #[derive(Debug, Default)]
-struct Namespace {
+struct NamespaceQueue {
     under_way: usize,
     /// May still name what waits no more.
     waiting: VecDeque<SubscriberKey>,
     in_order: bool,
 }
 
-impl Looks {
+impl ReconcileQueue {
     /// The Subscriber is to be looked at as soon as its turn comes.
     pub(super) fn mark(&mut self, key: &SubscriberKey) {
         let subject = self.subjects.entry(key.clone()).or_default();
@@ -78,10 +78,10 @@ impl Looks {
             self.timers.remove(&(at, key.clone()));
         }
         match subject.place {
-            Place::Waiting => {}
-            Place::UnderWay => subject.again = true,
-            Place::Idle => {
-                subject.place = Place::Waiting;
+            QueueState::Waiting => {}
+            QueueState::UnderWay => subject.again = true,
+            QueueState::Idle => {
+                subject.place = QueueState::Waiting;
                 self.line_up(key);
             }
         }
@@ -98,7 +98,7 @@ impl Looks {
             _ => (now, 1),
         };
         // The look that comes by then anyway will do.
-        if subject.place == Place::Waiting || subject.timer.is_some_and(|timer| timer <= at) {
+        if subject.place == QueueState::Waiting || subject.timer.is_some_and(|timer| timer <= at) {
             return;
         }
         subject.troubled = Some((at, times));
@@ -108,7 +108,7 @@ impl Looks {
     /// The Subscriber is looked at then, unless it is before.
     fn at(&mut self, key: &SubscriberKey, at: Instant) {
         let Some(subject) = self.subjects.get_mut(key) else { return };
-        if subject.place == Place::Waiting || subject.timer.is_some_and(|timer| timer <= at) {
+        if subject.place == QueueState::Waiting || subject.timer.is_some_and(|timer| timer <= at) {
             return;
         }
         if let Some(later) = subject.timer.replace(at) {
@@ -123,7 +123,7 @@ impl Looks {
         if let Some(at) = subject.timer.take() {
             self.timers.remove(&(at, key.clone()));
         }
-        if subject.place == Place::UnderWay {
+        if subject.place == QueueState::UnderWay {
             (subject.again, subject.gone) = (false, true);
         } else {
             self.subjects.remove(key);
@@ -180,7 +180,7 @@ impl Looks {
                 self.namespaces.remove(&key.namespace);
             }
         }
-        subject.place = Place::Idle;
+        subject.place = QueueState::Idle;
         if std::mem::take(&mut subject.again) {
             self.mark(key);
         } else if subject.gone {
@@ -203,9 +203,9 @@ impl Looks {
             return None;
         }
         while let Some(key) = namespace.waiting.pop_front() {
-            let waits = |subject: &&mut Subject| subject.place == Place::Waiting;
+            let waits = |subject: &&mut QueuedSubscriber| subject.place == QueueState::Waiting;
             if let Some(subject) = self.subjects.get_mut(&key).filter(waits) {
-                subject.place = Place::UnderWay;
+                subject.place = QueueState::UnderWay;
                 namespace.under_way += 1;
                 self.under_way += 1;
                 return Some(key);
@@ -243,150 +243,154 @@ mod tests {
         SubscriberKey { namespace: namespace.into(), name: name.to_string().into() }
     }
 
-    fn begin_all(looks: &mut Looks, now: Instant) -> Vec<SubscriberKey> {
-        std::iter::from_fn(|| looks.next(now)).collect()
+    fn begin_all(reconcile_queue: &mut ReconcileQueue, now: Instant) -> Vec<SubscriberKey> {
+        std::iter::from_fn(|| reconcile_queue.next(now)).collect()
     }
 
     /// Marks `count` Subscribers of a namespace.
-    fn crowd(looks: &mut Looks, namespace: &str, count: usize) {
-        (0..count).for_each(|n| looks.mark(&key(namespace, n)));
+    fn crowd(reconcile_queue: &mut ReconcileQueue, namespace: &str, count: usize) {
+        (0..count).for_each(|n| reconcile_queue.mark(&key(namespace, n)));
     }
 
     #[test]
     fn a_namespace_of_three_hundred_that_hang_delays_no_other_also_when_each_is_asked_for_again_and_again() {
-        let (mut looks, now) = (Looks::default(), Instant::now());
-        crowd(&mut looks, "hangs", 300);
-        assert_eq!(begin_all(&mut looks, now).len(), OF_ONE_NAMESPACE);
-        crowd(&mut looks, "hangs", 300);
-        looks.mark(&key("well", "s"));
-        assert_eq!(begin_all(&mut looks, now), [key("well", "s")], "at once");
-        looks.ended(&key("hangs", 0), None);
-        looks.mark(&key("well", "t"));
-        let next = begin_all(&mut looks, now);
+        let (mut reconcile_queue, now) = (ReconcileQueue::default(), Instant::now());
+        crowd(&mut reconcile_queue, "hangs", 300);
+        assert_eq!(begin_all(&mut reconcile_queue, now).len(), OF_ONE_NAMESPACE);
+        crowd(&mut reconcile_queue, "hangs", 300);
+        reconcile_queue.mark(&key("well", "s"));
+        assert_eq!(begin_all(&mut reconcile_queue, now), [key("well", "s")], "at once");
+        reconcile_queue.ended(&key("hangs", 0), None);
+        reconcile_queue.mark(&key("well", "t"));
+        let next = begin_all(&mut reconcile_queue, now);
         assert_eq!((next.len(), next.contains(&key("well", "t"))), (2, true));
     }
 
     #[test]
     fn namespaces_that_hold_all_that_is_open_to_all_leave_a_place_for_those_that_have_few() {
-        let (mut looks, now) = (Looks::default(), Instant::now());
-        (0..5).for_each(|n| crowd(&mut looks, &format!("hangs-{n}"), 300));
-        let begun = begin_all(&mut looks, now);
+        let (mut reconcile_queue, now) = (ReconcileQueue::default(), Instant::now());
+        (0..5).for_each(|n| crowd(&mut reconcile_queue, &format!("hangs-{n}"), 300));
+        let begun = begin_all(&mut reconcile_queue, now);
         assert_eq!(begun.len(), OF_ALL);
-        crowd(&mut looks, "well", FEW + 1);
-        assert_eq!(begin_all(&mut looks, now).len(), FEW);
-        (0..250).for_each(|n| looks.mark(&key(&format!("other-{n}"), "s")));
-        assert_eq!(begin_all(&mut looks, now).len(), AT_MOST - OF_ALL - FEW, "a bound all the same");
-        begun.iter().for_each(|key| looks.ended(key, None));
-        assert!(begin_all(&mut looks, now).contains(&key("well", FEW)));
+        crowd(&mut reconcile_queue, "well", FEW + 1);
+        assert_eq!(begin_all(&mut reconcile_queue, now).len(), FEW);
+        (0..250).for_each(|n| reconcile_queue.mark(&key(&format!("other-{n}"), "s")));
+        assert_eq!(begin_all(&mut reconcile_queue, now).len(), AT_MOST - OF_ALL - FEW, "a bound all the same");
+        begun.iter().for_each(|key| reconcile_queue.ended(key, None));
+        assert!(begin_all(&mut reconcile_queue, now).contains(&key("well", FEW)));
     }
 
     #[test]
     fn namespaces_take_turns_and_so_do_the_subscribers_of_each() {
-        let (mut looks, now) = (Looks::default(), Instant::now());
-        crowd(&mut looks, "many", 3);
-        crowd(&mut looks, "few", 2);
-        let begun: Vec<_> = begin_all(&mut looks, now).iter().map(ToString::to_string).collect();
+        let (mut reconcile_queue, now) = (ReconcileQueue::default(), Instant::now());
+        crowd(&mut reconcile_queue, "many", 3);
+        crowd(&mut reconcile_queue, "few", 2);
+        let begun: Vec<_> = begin_all(&mut reconcile_queue, now).iter().map(ToString::to_string).collect();
         assert_eq!(begun, ["many/0", "few/0", "many/1", "few/1", "many/2"]);
     }
 
     #[test]
     fn a_subscriber_has_one_look_at_a_time_and_what_happens_meanwhile_leads_to_one_more() {
-        let (mut looks, now, s) = (Looks::default(), Instant::now(), key("a", "s"));
-        looks.mark(&s);
-        looks.mark(&s);
-        assert_eq!(begin_all(&mut looks, now), from_ref(&s));
-        looks.mark(&s);
-        looks.mark(&s);
-        assert!(begin_all(&mut looks, now).is_empty());
-        looks.ended(&s, Some(now + SECOND));
-        assert_eq!(begin_all(&mut looks, now), from_ref(&s));
-        looks.ended(&s, None);
-        assert!(begin_all(&mut looks, now + 3600 * SECOND).is_empty());
+        let (mut reconcile_queue, now, s) = (ReconcileQueue::default(), Instant::now(), key("a", "s"));
+        reconcile_queue.mark(&s);
+        reconcile_queue.mark(&s);
+        assert_eq!(begin_all(&mut reconcile_queue, now), from_ref(&s));
+        reconcile_queue.mark(&s);
+        reconcile_queue.mark(&s);
+        assert!(begin_all(&mut reconcile_queue, now).is_empty());
+        reconcile_queue.ended(&s, Some(now + SECOND));
+        assert_eq!(begin_all(&mut reconcile_queue, now), from_ref(&s));
+        reconcile_queue.ended(&s, None);
+        assert!(begin_all(&mut reconcile_queue, now + 3600 * SECOND).is_empty());
     }
 
     #[test]
     fn a_look_that_is_due_later_begins_then_and_one_that_is_asked_for_before_replaces_it() {
-        let (mut looks, now, s) = (Looks::default(), Instant::now(), key("a", "s"));
-        looks.mark(&s);
-        begin_all(&mut looks, now);
-        looks.ended(&s, Some(now + 5 * SECOND));
-        assert_eq!(looks.wake_at(), Some(now + 5 * SECOND));
-        assert!(begin_all(&mut looks, now + 4 * SECOND).is_empty());
-        assert_eq!(begin_all(&mut looks, now + 5 * SECOND), from_ref(&s));
-        looks.ended(&s, Some(now + 10 * SECOND));
-        looks.mark(&s);
-        assert_eq!(begin_all(&mut looks, now + 6 * SECOND), from_ref(&s));
-        looks.ended(&s, None);
-        assert_eq!((looks.wake_at(), begin_all(&mut looks, now + 60 * SECOND)), (None, vec![]));
+        let (mut reconcile_queue, now, s) = (ReconcileQueue::default(), Instant::now(), key("a", "s"));
+        reconcile_queue.mark(&s);
+        begin_all(&mut reconcile_queue, now);
+        reconcile_queue.ended(&s, Some(now + 5 * SECOND));
+        assert_eq!(reconcile_queue.wake_at(), Some(now + 5 * SECOND));
+        assert!(begin_all(&mut reconcile_queue, now + 4 * SECOND).is_empty());
+        assert_eq!(begin_all(&mut reconcile_queue, now + 5 * SECOND), from_ref(&s));
+        reconcile_queue.ended(&s, Some(now + 10 * SECOND));
+        reconcile_queue.mark(&s);
+        assert_eq!(begin_all(&mut reconcile_queue, now + 6 * SECOND), from_ref(&s));
+        reconcile_queue.ended(&s, None);
+        assert_eq!((reconcile_queue.wake_at(), begin_all(&mut reconcile_queue, now + 60 * SECOND)), (None, vec![]));
     }
 
     #[test]
     fn deliveries_that_ask_again_and_again_have_it_looked_at_at_growing_spaces() {
-        let (mut looks, begin, s) = (Looks::default(), Instant::now(), key("a", "s"));
+        let (mut reconcile_queue, begin, s) = (ReconcileQueue::default(), Instant::now(), key("a", "s"));
         let mut seconds = Vec::new();
         // Each look finds nothing, and the next delivery half a second later finds the trouble again.
         for half in 0..240 {
             let now = begin + half * SECOND / 2;
-            looks.trouble(&s, now);
-            for key in begin_all(&mut looks, now) {
+            reconcile_queue.trouble(&s, now);
+            for key in begin_all(&mut reconcile_queue, now) {
                 seconds.push(half / 2);
-                looks.ended(&key, None);
+                reconcile_queue.ended(&key, None);
             }
         }
         assert_eq!(seconds, [0, 1, 3, 7, 15, 31, 61, 91]);
         let calm = begin + 300 * SECOND;
-        looks.trouble(&s, calm);
-        assert_eq!(begin_all(&mut looks, calm), from_ref(&s), "at once, after a calm");
-        looks.trouble(&s, calm);
-        looks.mark(&s);
-        looks.ended(&s, None);
-        assert_eq!(begin_all(&mut looks, calm), [s], "a changed spec waits for no space");
+        reconcile_queue.trouble(&s, calm);
+        assert_eq!(begin_all(&mut reconcile_queue, calm), from_ref(&s), "at once, after a calm");
+        reconcile_queue.trouble(&s, calm);
+        reconcile_queue.mark(&s);
+        reconcile_queue.ended(&s, None);
+        assert_eq!(begin_all(&mut reconcile_queue, calm), [s], "a changed spec waits for no space");
     }
 
     #[test]
     fn a_look_that_panics_is_repeated_at_growing_intervals_and_delays_no_other() {
-        let (mut looks, mut now, s) = (Looks::default(), Instant::now(), key("a", "s"));
-        looks.mark(&s);
+        let (mut reconcile_queue, mut now, s) = (ReconcileQueue::default(), Instant::now(), key("a", "s"));
+        reconcile_queue.mark(&s);
         let mut waits = Vec::new();
         for _ in 0..8 {
-            assert_eq!(begin_all(&mut looks, now), from_ref(&s));
-            looks.mark(&s);
-            looks.panicked(&s, now, 0.5);
-            looks.mark(&key("a", "other"));
-            assert_eq!(begin_all(&mut looks, now), [key("a", "other")]);
-            looks.ended(&key("a", "other"), None);
-            let at = looks.wake_at().unwrap();
+            assert_eq!(begin_all(&mut reconcile_queue, now), from_ref(&s));
+            reconcile_queue.mark(&s);
+            reconcile_queue.panicked(&s, now, 0.5);
+            reconcile_queue.mark(&key("a", "other"));
+            assert_eq!(begin_all(&mut reconcile_queue, now), [key("a", "other")]);
+            reconcile_queue.ended(&key("a", "other"), None);
+            let at = reconcile_queue.wake_at().unwrap();
             waits.push((at - now).as_secs());
             now = at;
         }
         assert_eq!(waits, [5, 10, 20, 40, 80, 160, 300, 300]);
-        begin_all(&mut looks, now);
-        looks.ended(&s, None);
-        looks.mark(&s);
-        begin_all(&mut looks, now);
-        looks.panicked(&s, now, 0.5);
-        assert_eq!(looks.wake_at(), Some(now + 5 * SECOND));
+        begin_all(&mut reconcile_queue, now);
+        reconcile_queue.ended(&s, None);
+        reconcile_queue.mark(&s);
+        begin_all(&mut reconcile_queue, now);
+        reconcile_queue.panicked(&s, now, 0.5);
+        assert_eq!(reconcile_queue.wake_at(), Some(now + 5 * SECOND));
     }
 
     #[test]
     fn a_deleted_subscriber_is_not_looked_at_and_leaves_nothing_behind() {
-        let (mut looks, now) = (Looks::default(), Instant::now());
+        let (mut reconcile_queue, now) = (ReconcileQueue::default(), Instant::now());
         let [waits, later, runs] = ["waits", "later", "runs"].map(|name| key("a", name));
-        looks.mark(&later);
-        looks.mark(&runs);
-        begin_all(&mut looks, now);
-        looks.ended(&later, Some(now + SECOND));
-        looks.mark(&waits);
-        [&waits, &later, &runs].into_iter().for_each(|key| looks.forget(key));
-        assert!(begin_all(&mut looks, now + SECOND).is_empty());
+        reconcile_queue.mark(&later);
+        reconcile_queue.mark(&runs);
+        begin_all(&mut reconcile_queue, now);
+        reconcile_queue.ended(&later, Some(now + SECOND));
+        reconcile_queue.mark(&waits);
+        [&waits, &later, &runs].into_iter().for_each(|key| reconcile_queue.forget(key));
+        assert!(begin_all(&mut reconcile_queue, now + SECOND).is_empty());
         // Another one of that name waits until the look at the first is over.
-        looks.mark(&runs);
-        assert!(begin_all(&mut looks, now).is_empty());
-        looks.ended(&runs, Some(now + SECOND));
-        assert_eq!(begin_all(&mut looks, now), from_ref(&runs));
-        looks.forget(&runs);
-        looks.ended(&runs, Some(now + SECOND));
-        assert!(looks.subjects.is_empty() && looks.namespaces.is_empty() && looks.timers.is_empty());
-        assert!(looks.order.is_empty() && looks.under_way == 0);
+        reconcile_queue.mark(&runs);
+        assert!(begin_all(&mut reconcile_queue, now).is_empty());
+        reconcile_queue.ended(&runs, Some(now + SECOND));
+        assert_eq!(begin_all(&mut reconcile_queue, now), from_ref(&runs));
+        reconcile_queue.forget(&runs);
+        reconcile_queue.ended(&runs, Some(now + SECOND));
+        assert!(
+            reconcile_queue.subjects.is_empty()
+                && reconcile_queue.namespaces.is_empty()
+                && reconcile_queue.timers.is_empty()
+        );
+        assert!(reconcile_queue.order.is_empty() && reconcile_queue.under_way == 0);
     }
 }
