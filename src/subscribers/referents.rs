@@ -16,7 +16,7 @@ use serde::de::DeserializeOwned;
 use tidings_queue::SubscriberKey;
 use tracing::warn;
 
-use super::{marks::Cause, referrers::Reference, roster::Roster, watch_config::watch_config};
+use super::{reconcile_requests::ReconcileCause, referrers::Reference, roster::Roster, watch_config::watch_config};
 use crate::cluster::call::in_namespace;
 
 /// Watches the Secrets and ConfigMaps of one namespace (None: of all), and marks the Subscribers that refer to what comes,
@@ -26,7 +26,7 @@ pub(super) async fn watch_referents(client: Client, roster: Arc<Roster>, namespa
     let config_maps = referrers::<ConfigMap>(&client, roster.clone(), namespace, Reference::ConfigMap);
     let mut referrers = pin!(stream::select(secrets, config_maps));
     while let Some(referrer) = referrers.next().await {
-        roster.mark(&referrer, Cause::Change);
+        roster.mark(&referrer, ReconcileCause::Change);
     }
 }
 

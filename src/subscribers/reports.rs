@@ -13,7 +13,7 @@ use tokio::{
 use tracing::debug;
 
 use super::{
-    marks::Cause,
+    reconcile_requests::ReconcileCause,
     roster::Roster,
     status::{Finding, Findings},
     status_store::StatusStore,
@@ -77,12 +77,12 @@ impl Reports {
                 let (statuses, roster) = (self.statuses.clone(), self.roster.clone());
                 self.storing.spawn(async move {
                     store(&statuses, &of, &version, stored).await;
-                    roster.mark(&of, Cause::Change);
+                    roster.mark(&of, ReconcileCause::Change);
                 });
             }
             Report::Reconcile { of, why } => {
                 debug!(subscriber = %of, ?why, "deliveries cannot go on: the Subscriber is reconciled");
-                self.roster.mark(&of, Cause::Trouble);
+                self.roster.mark(&of, ReconcileCause::Trouble);
             }
             Report::Lanes(lanes) => self.vitals.count(lanes),
         }

@@ -14,9 +14,9 @@ use tidings_queue::{Gate, SpecVersion, SubscriberKey};
 use tokio::sync::mpsc;
 
 use super::{
-    marks::{Cause, Marks},
     member::{Begun, Held, Member, Seen},
     page::Page,
+    reconcile_requests::{ReconcileCause, ReconcileRequests},
     referrers::{Reference, Referrers},
     step::Step,
     validation::FailedValidation,
@@ -35,7 +35,7 @@ pub(super) struct Roster {
     known: Mutex<Known>,
     /// An update is sent under the lock: the engine gets them in the order in which what is known changed.
     updates: mpsc::UnboundedSender<Update>,
-    marks: Marks,
+    reconcile_requests: ReconcileRequests,
 }
 
 #[derive(Default)]
@@ -70,7 +70,7 @@ impl Known {
 impl Roster {
     /// A roster that sends its updates there.
     pub(super) fn new(updates: mpsc::UnboundedSender<Update>) -> Self {
-        Self { known: Mutex::default(), updates, marks: Marks::default() }
+        Self { known: Mutex::default(), updates, reconcile_requests: ReconcileRequests::default() }
     }
 
     /// The watch shows this Subscriber. A new one, and a new spec, are not ready before their reconcile has ended; the
@@ -106,7 +106,7 @@ impl Roster {
         }
         if let Some((true, _)) = shown {
             // The reconcile lets the engine know of the pause that another operator obeyed.
-            self.mark(key, Cause::Change);
+            self.mark(key, ReconcileCause::Change);
         }
     }
 
@@ -241,13 +241,13 @@ impl Roster {
     }
 
     /// The Subscriber is to be reconciled again.
-    pub(super) fn mark(&self, key: &SubscriberKey, cause: Cause) {
-        self.marks.add(key, cause);
+    pub(super) fn mark(&self, key: &SubscriberKey, cause: ReconcileCause) {
+        self.reconcile_requests.add(key, cause);
     }
 
     /// Waits until Subscribers are to be reconciled again, and returns which. Loses none when it is dropped.
-    pub(super) async fn marked(&self) -> Vec<(SubscriberKey, Cause)> {
-        self.marks.taken().await
+    pub(super) async fn marked(&self) -> Vec<(SubscriberKey, ReconcileCause)> {
+        self.reconcile_requests.taken().await
     }
 
     /// Since the last call: the Subscribers, with their uids, whose status others wrote over, and those that are not there any

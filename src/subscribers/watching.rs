@@ -22,9 +22,9 @@ use tracing::{debug, error, info, warn};
 
 use super::{
     first_word::{FIRST_WORD_AFTER, FirstWords},
-    marks::Cause,
     reconcile::{Ended, Error, Reconciler},
     reconcile_queue::ReconcileQueue,
+    reconcile_requests::ReconcileCause,
     roster::Roster,
     sightings::{News, Scope, Sightings},
     stored_subscriber::StoredSubscriber,
@@ -153,12 +153,12 @@ impl Watching {
         self.reconcile_queue.wake_at().into_iter().chain(newcomer).min()
     }
 
-    fn mark(&mut self, marked: Vec<(SubscriberKey, Cause)>) {
+    fn mark(&mut self, marked: Vec<(SubscriberKey, ReconcileCause)>) {
         let now = Instant::now();
         for (key, cause) in marked.into_iter().filter(|(key, _)| self.sightings.get(key).is_some()) {
             match cause {
-                Cause::Change => self.reconcile_queue.mark(&key),
-                Cause::Trouble => self.reconcile_queue.trouble(&key, now),
+                ReconcileCause::Change => self.reconcile_queue.mark(&key),
+                ReconcileCause::Trouble => self.reconcile_queue.trouble(&key, now),
             }
         }
     }
