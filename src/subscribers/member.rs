@@ -12,7 +12,7 @@ use tidings_api::SubscriberStatus;
 use tidings_delivery::oauth::TokenSource;
 use tidings_queue::{Gate, SpecVersion};
 
-use super::{page::Page, referrers::Reference, step::Step, validation::FailedValidation};
+use super::{referrers::Reference, status_cell::StatusCell, step::Step, validation::FailedValidation};
 use crate::contract::Route;
 
 /// A Subscriber as the watch shows it.
@@ -77,7 +77,7 @@ pub(super) struct Member {
     failed_validation: Option<FailedValidation>,
     /// Which step the pass that is under way is at (None: there is none).
     step: Option<Step>,
-    page: Page,
+    cell: StatusCell,
 }
 
 impl Member {
@@ -98,7 +98,7 @@ impl Member {
             tokens: None,
             failed_validation: None,
             step: None,
-            page: Page::new(status, version),
+            cell: StatusCell::new(status, version),
         }
     }
 
@@ -108,13 +108,13 @@ impl Member {
     }
 
     /// The Subscriber's status.
-    pub(super) fn page(&self) -> &Page {
-        &self.page
+    pub(super) fn cell(&self) -> &StatusCell {
+        &self.cell
     }
 
     /// The Subscriber's status, to change it.
-    pub(super) fn page_mut(&mut self) -> &mut Page {
-        &mut self.page
+    pub(super) fn cell_mut(&mut self) -> &mut StatusCell {
+        &mut self.cell
     }
 
     /// The version of the spec that the latest pass began with (None: there was no pass yet).
@@ -134,7 +134,7 @@ impl Member {
     /// A pass over this spec begins; `request` is the value of the annotation that requests it. What a new spec or request ends (a pause, a
     /// 410, the wait for the webhook's consent) ends now, once, however often the pass has to begin again.
     pub(super) fn begin(&mut self, spec: &SpecVersion, request: Option<String>) -> Begun {
-        let status = self.page.wanted();
+        let status = self.cell.wanted();
         let before = self.begun.or(status.observed_generation).filter(|generation| *generation >= 0);
         let changed = before.is_some_and(|generation| generation != spec.generation);
         let handled = self.request.as_ref().or(status.last_handled_request.as_ref());
@@ -145,9 +145,9 @@ impl Member {
         }
         if changed || asked {
             (self.gone, self.failed_validation, self.reset, self.paused_until) = (None, None, true, None);
-            self.page.amend(|status| status.paused_until_time = None);
+            self.cell.amend(|status| status.paused_until_time = None);
         }
-        Begun { status: self.page.wanted().clone(), changed, requested: self.reset }
+        Begun { status: self.cell.wanted().clone(), changed, requested: self.reset }
     }
 
     /// What a reconcile of this spec found counts, as far as it still may: the way, or the gate that closes it.
@@ -204,19 +204,19 @@ impl Member {
         if !spec.concerns(self.in_force().as_ref()) {
             return None;
         }
-        self.page.pause(until);
+        self.cell.pause(until);
         let until = now + wait;
         self.paused_until = self.paused_until.max(Some(until));
-        self.pause_known = self.page.wanted().paused_until_time.as_ref().map(|until| until.0);
+        self.pause_known = self.cell.wanted().paused_until_time.as_ref().map(|until| until.0);
         Some(until)
     }
 
     /// The end of the pause that the status holds. A time is believed up to the Subscriber's expiry from when it is first
     /// read: the engine and every POST go by this one end, whatever the wall clock does meanwhile.
     pub(super) fn pause_end(&mut self, now: Instant, clock: Timestamp) -> Option<Instant> {
-        let known = self.page.wanted().paused_until_time.as_ref().map(|until| until.0);
+        let known = self.cell.wanted().paused_until_time.as_ref().map(|until| until.0);
         if known != self.pause_known {
-            let silence = self.page.silence(self.expire_after, clock);
+            let silence = self.cell.silence(self.expire_after, clock);
             self.paused_until = self.paused_until.max((!silence.is_zero()).then(|| now + silence));
             self.pause_known = known;
         }

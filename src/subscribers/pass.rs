@@ -14,9 +14,9 @@ use tidings_queue::{Gate, SpecVersion, SubscriberKey};
 
 use super::{
     member::{Begun, Held},
-    page::Page,
     referrers::Reference,
     roster::Roster,
+    status_cell::StatusCell,
     step::Step,
     stored_subscriber::StoredSubscriber,
     validation::FailedValidation,
@@ -139,8 +139,8 @@ impl<'a> Pass<'a> {
 
     /// How much longer the webhook requests silence.
     pub(super) fn silence(&self) -> Duration {
-        let silence = |page: &mut Page| page.silence(self.expire_after(), Timestamp::now());
-        self.roster.page(&self.key, &self.version.uid, silence).unwrap_or_default()
+        let silence = |cell: &mut StatusCell| cell.silence(self.expire_after(), Timestamp::now());
+        self.roster.cell(&self.key, &self.version.uid, silence).unwrap_or_default()
     }
 
     /// The webhook requests a pause of this length, from now on.
@@ -166,8 +166,8 @@ impl<'a> Pass<'a> {
 
     /// Changes the status, and notes which annotations are handled by that.
     pub(super) fn conclude(&self, change: impl FnOnce(&mut SubscriberStatus)) {
-        self.roster.page(&self.key, &self.version.uid, |page| {
-            page.amend(|status| {
+        self.roster.cell(&self.key, &self.version.uid, |cell| {
+            cell.amend(|status| {
                 change(status);
                 if self.begun.requested {
                     status.last_handled_request = annotation(self.subscriber, REQUEST_ANNOTATION);

@@ -102,11 +102,11 @@ impl Reports {
     /// The webhook of this version answered 410.
     fn note_gone(&self, key: &SubscriberKey, version: &SpecVersion) {
         self.roster.note_gone(key, version);
-        self.roster.page(key, &version.uid, |page| {
-            let is_held = page.wanted().conditions.iter().any(|c| c.reason == Reason::Suspended.as_str());
-            if page.wanted().observed_generation == Some(version.generation) && !is_held {
+        self.roster.cell(key, &version.uid, |cell| {
+            let is_held = cell.wanted().conditions.iter().any(|c| c.reason == Reason::Suspended.as_str());
+            if cell.wanted().observed_generation == Some(version.generation) && !is_held {
                 let findings = Findings { ready: Finding::gone(), token: None, validated: None, tested: None };
-                page.amend(|status| findings.put_into(status, Some(version.generation), Timestamp::now()));
+                cell.amend(|status| findings.put_into(status, Some(version.generation), Timestamp::now()));
             }
         });
     }

@@ -15,9 +15,9 @@ use tokio::sync::mpsc;
 
 use super::{
     member::{Begun, Held, Member, Seen},
-    page::Page,
     reconcile_requests::{ReconcileCause, ReconcileRequests},
     referrers::{Reference, Referrers},
+    status_cell::StatusCell,
     step::Step,
     validation::FailedValidation,
     vitals::StoredStatus,
@@ -28,8 +28,8 @@ use crate::contract::{Route, Update, open};
 /// deleted or is gone is never opened by a reconcile that began before.
 ///
 /// All of it is under one lock. Under the lock, memory is changed and updates are sent, on a channel that never waits. Nothing
-/// is awaited there, and no other lock is taken; what [`Roster::page`] is given only computes. Who writes a status holds the
-/// turn of its page ([`Page::turn`]) and takes the lock for moments meanwhile: first the turn, then the lock. The marks have a
+/// is awaited there, and no other lock is taken; what [`Roster::cell`] is given only computes. Who writes a status holds the
+/// turn of its page ([`StatusCell::turn`]) and takes the lock for moments meanwhile: first the turn, then the lock. The marks have a
 /// lock of their own, taken when this one is free.
 pub(super) struct Roster {
     known: Mutex<Known>,
@@ -95,11 +95,11 @@ impl Roster {
     /// The API server has this status of a Subscriber that is known.
     pub(super) fn merge_stored(&self, key: &SubscriberKey, uid: &str, status: SubscriberStatus, version: u64) {
         let shown = self.with(key, uid, |member| {
-            let has_pause = member.page_mut().shown(status, version);
+            let has_pause = member.cell_mut().shown(status, version);
             if let Some(until) = member.pause_end(Instant::now(), Timestamp::now()).filter(|_| has_pause) {
                 self.send(Update::Paused { of: key.clone(), until });
             }
-            (has_pause, member.page().is_behind())
+            (has_pause, member.cell().is_behind())
         });
         if let Some((_, true)) = shown {
             self.lock().overwritten.insert(key.clone());
@@ -206,8 +206,8 @@ impl Roster {
     }
 
     /// What to do with the status of the Subscriber with this uid; None: it is not there any more.
-    pub(super) fn page<T>(&self, key: &SubscriberKey, uid: &str, then: impl FnOnce(&mut Page) -> T) -> Option<T> {
-        self.with(key, uid, |member| then(member.page_mut()))
+    pub(super) fn cell<T>(&self, key: &SubscriberKey, uid: &str, then: impl FnOnce(&mut StatusCell) -> T) -> Option<T> {
+        self.with(key, uid, |member| then(member.cell_mut()))
     }
 
     /// What the Subscriber refers to now.
@@ -265,9 +265,9 @@ impl Roster {
     pub(super) fn stored_statuses(&self, of: &[(SubscriberKey, Arc<str>)]) -> Vec<StoredStatus> {
         let known = self.lock();
         let written = of.iter().filter_map(|(key, uid)| {
-            let page = known.subscribers.get(key).filter(|member| member.uid() == uid)?.page();
-            let (key, uid, status) = (key.clone(), uid.clone(), page.written().clone());
-            Some(StoredStatus { key, uid, status, is_behind: page.is_behind() })
+            let cell = known.subscribers.get(key).filter(|member| member.uid() == uid)?.cell();
+            let (key, uid, status) = (key.clone(), uid.clone(), cell.written().clone());
+            Some(StoredStatus { key, uid, status, is_behind: cell.is_behind() })
         });
         written.collect()
     }

@@ -152,8 +152,8 @@ mod tests {
         }
         // A relist: its first page shows what changed and what is new, and its second page does not come for now.
         assert!(sightings.observe(&mut scope, Event::Init).is_empty());
-        let page = [subscriber("old", 2), subscriber("new", 1)];
-        let news: Vec<_> = page.into_iter().flat_map(|s| sightings.observe(&mut scope, Event::InitApply(s))).collect();
+        let cell = [subscriber("old", 2), subscriber("new", 1)];
+        let news: Vec<_> = cell.into_iter().flat_map(|s| sightings.observe(&mut scope, Event::InitApply(s))).collect();
         assert_eq!(news, [News::Changed(key("old")), News::New(key("new"))]);
         assert_eq!(sightings.get(&key("old")).unwrap().metadata.generation, Some(2));
         assert!(sightings.get(&key("new")).is_some());

@@ -56,13 +56,13 @@ impl StatusStore {
         uid: &str,
         change: impl FnOnce(&mut SubscriberStatus),
     ) -> Result<Stored, kube::Error> {
-        self.roster.page(key, uid, |page| page.amend(change));
+        self.roster.cell(key, uid, |cell| cell.amend(change));
         self.write(key, uid).await
     }
 
     /// Writes what is not written yet. A Subscriber that is not there any more needs nothing.
     pub(super) async fn write(&self, key: &SubscriberKey, uid: &str) -> Result<Stored, kube::Error> {
-        let Some(turn) = self.roster.page(key, uid, |page| page.turn()) else { return Ok(Stored::Yes) };
+        let Some(turn) = self.roster.cell(key, uid, |cell| cell.turn()) else { return Ok(Stored::Yes) };
         let _turn = turn.lock().await;
         // A page that is old by now must not cover what the present leader wrote.
         if !self.mandate.leads(key) {
@@ -71,12 +71,12 @@ impl StatusStore {
         let mut tries = 0;
         loop {
             tries += 1;
-            let Some((written, version, wanted)) = self.roster.page(key, uid, |page| page.unwritten()).flatten() else {
+            let Some((written, version, wanted)) = self.roster.cell(key, uid, |cell| cell.unwritten()).flatten() else {
                 return Ok(Stored::Yes);
             };
             match self.patch(key, uid, version, &wanted).await {
                 Ok(version) => {
-                    self.roster.page(key, uid, |page| page.wrote(wanted.clone(), version));
+                    self.roster.cell(key, uid, |cell| cell.wrote(wanted.clone(), version));
                     self.announcer.announce(key, uid, &written.conditions, &wanted.conditions);
                     return Ok(Stored::Yes);
                 }

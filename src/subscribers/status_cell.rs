@@ -9,7 +9,7 @@ use tokio::sync::Mutex as AsyncMutex;
 /// Many parts of the operator have something to say in one status: each changes the page at once and then sees to it that
 /// it is written. Whoever comes second finds it written already.
 #[derive(Debug)]
-pub struct Page {
+pub struct StatusCell {
     /// As it should be.
     wanted: SubscriberStatus,
     /// As the API server has it.
@@ -22,7 +22,7 @@ pub struct Page {
     turn: Arc<AsyncMutex<()>>,
 }
 
-impl Page {
+impl StatusCell {
     /// A page that holds what was read, as of this resourceVersion.
     pub fn new(read: SubscriberStatus, version: u64) -> Self {
         let latest_pause = read.paused_until_time.clone();
@@ -101,43 +101,43 @@ mod tests {
 
     #[test]
     fn a_change_that_comes_while_another_is_written_stays_unwritten() {
-        let mut page = Page::new(SubscriberStatus::default(), 1);
-        assert_eq!(page.unwritten(), None);
-        page.amend(|status| status.pending = Some(1));
-        let (_, _, first) = page.unwritten().unwrap();
-        page.amend(|status| status.pending = Some(2));
-        page.wrote(first.clone(), 2);
-        let (written, _, wanted) = page.unwritten().unwrap();
+        let mut cell = StatusCell::new(SubscriberStatus::default(), 1);
+        assert_eq!(cell.unwritten(), None);
+        cell.amend(|status| status.pending = Some(1));
+        let (_, _, first) = cell.unwritten().unwrap();
+        cell.amend(|status| status.pending = Some(2));
+        cell.wrote(first.clone(), 2);
+        let (written, _, wanted) = cell.unwritten().unwrap();
         assert_eq!((written, wanted.pending), (first, Some(2)));
     }
 
     #[test]
     fn what_somebody_else_wrote_over_ours_is_to_be_written_again_and_old_news_is_not() {
-        let mut page = Page::new(SubscriberStatus::default(), 1);
-        page.amend(|status| status.pending = Some(1));
-        let (_, version, ours) = page.unwritten().unwrap();
+        let mut cell = StatusCell::new(SubscriberStatus::default(), 1);
+        cell.amend(|status| status.pending = Some(1));
+        let (_, version, ours) = cell.unwritten().unwrap();
         assert_eq!(version, 1);
-        page.wrote(ours.clone(), 7);
-        page.shown(SubscriberStatus::default(), 6);
-        assert_eq!(page.unwritten(), None);
-        page.shown(SubscriberStatus::default(), 8);
-        assert_eq!(page.unwritten(), Some((SubscriberStatus::default(), 8, ours)));
+        cell.wrote(ours.clone(), 7);
+        cell.shown(SubscriberStatus::default(), 6);
+        assert_eq!(cell.unwritten(), None);
+        cell.shown(SubscriberStatus::default(), 8);
+        assert_eq!(cell.unwritten(), Some((SubscriberStatus::default(), 8, ours)));
     }
 
     #[test]
     fn a_later_pause_that_a_former_leader_wrote_is_obeyed_and_one_that_was_ended_does_not_come_back() {
-        let mut page = Page::new(SubscriberStatus::default(), 1);
+        let mut cell = StatusCell::new(SubscriberStatus::default(), 1);
         let paused = |second| {
             let until = Timestamp::from_second(second).unwrap();
             SubscriberStatus { paused_until_time: Some(Time(until)), ..SubscriberStatus::default() }
         };
-        assert!(page.shown(paused(100), 2));
-        assert_eq!((page.wanted(), page.unwritten()), (&paused(100), None));
-        page.amend(|status| status.paused_until_time = None);
-        assert!(!page.shown(paused(100), 3), "it is known, and somebody ended it");
-        assert_eq!(page.wanted(), &SubscriberStatus::default());
-        assert!(page.shown(paused(200), 4));
-        assert!(!page.shown(paused(300), 4), "old news");
-        assert_eq!(page.wanted(), &paused(200));
+        assert!(cell.shown(paused(100), 2));
+        assert_eq!((cell.wanted(), cell.unwritten()), (&paused(100), None));
+        cell.amend(|status| status.paused_until_time = None);
+        assert!(!cell.shown(paused(100), 3), "it is known, and somebody ended it");
+        assert_eq!(cell.wanted(), &SubscriberStatus::default());
+        assert!(cell.shown(paused(200), 4));
+        assert!(!cell.shown(paused(300), 4), "old news");
+        assert_eq!(cell.wanted(), &paused(200));
     }
 }
