@@ -7,13 +7,13 @@ use tidings_api::{SubscriberReason as Reason, SubscriberStatus};
 use tracing::debug;
 
 use super::{
+    health_board::is_reconciled,
     roster::Roster,
     status::{Finding, Findings},
     status_store::StatusStore,
     step::Step,
     stored_subscriber::StoredSubscriber,
     validation::describe,
-    vitals::is_looked_at,
 };
 
 /// A status that is empty for so long is given a first word; most passes are over by then.
@@ -35,7 +35,7 @@ impl FirstWords {
     /// Whether the status of this Subscriber is empty.
     pub(super) fn are_missing_for(&self, subscriber: &StoredSubscriber) -> bool {
         let (key, uid) = (subscriber.key(), subscriber.id().uid);
-        self.roster.cell(&key, &uid, |cell| !is_looked_at(cell.wanted())).unwrap_or(false)
+        self.roster.cell(&key, &uid, |cell| !is_reconciled(cell.wanted())).unwrap_or(false)
     }
 
     /// Writes at which step the pass is, unless the pass has ended.
@@ -43,7 +43,7 @@ impl FirstWords {
         let (key, uid) = (subscriber.key(), subscriber.id().uid);
         let step = self.roster.step(&key, &uid);
         let say = |status: &mut SubscriberStatus| {
-            if !is_looked_at(status) {
+            if !is_reconciled(status) {
                 let findings = Findings { ready: first_word(step), token: None, validated: None, tested: None };
                 findings.put_into(status, subscriber.metadata.generation, Timestamp::now());
                 describe(status, &subscriber.webhook_host(), &self.origin, None);

@@ -9,12 +9,13 @@
 //! ([`sightings`] reports these) or whose changed spec a pass begins to check ([`pass`]), and sends each pause, which a pass found or
 //! [`reports`] received.
 //!
-//! [`status_store`] is the one road into a Subscriber's status; [`reports`] and [`vitals`] say how its deliveries go.
+//! [`status_store`] is the one road into a Subscriber's status; [`reports`] and [`health_board`] say how its deliveries go.
 
 mod announce;
 mod check;
 mod consent;
 mod first_word;
+mod health_board;
 mod member;
 mod pass;
 mod prerequisites;
@@ -37,7 +38,6 @@ mod test_event;
 mod times;
 mod unresolved;
 mod validation;
-mod vitals;
 mod watch_config;
 mod watching;
 

@@ -13,12 +13,12 @@ use tokio::{
 use tracing::debug;
 
 use super::{
+    health_board::{HealthBoard, SubscriberHealth},
     reconcile_requests::ReconcileCause,
     roster::Roster,
     status::{Finding, Findings},
     status_store::StatusStore,
     times::full_seconds,
-    vitals::{Vital, Vitals},
 };
 use crate::contract::{LANES_EVERY, Report};
 
@@ -29,7 +29,7 @@ const WRITING: usize = 32;
 pub(super) struct Reports {
     roster: Arc<Roster>,
     statuses: Arc<StatusStore>,
-    vitals: Vitals,
+    health_board: HealthBoard,
     /// Writes of pauses and 410s, which outcomes wait for.
     storing: JoinSet<()>,
     /// Writes of how deliveries go.
@@ -38,7 +38,13 @@ pub(super) struct Reports {
 
 impl Reports {
     pub(super) fn new(roster: Arc<Roster>, statuses: Arc<StatusStore>) -> Self {
-        Self { roster, statuses, vitals: Vitals::default(), storing: JoinSet::new(), writing: JoinSet::new() }
+        Self {
+            roster,
+            statuses,
+            health_board: HealthBoard::default(),
+            storing: JoinSet::new(),
+            writing: JoinSet::new(),
+        }
     }
 
     /// Takes in `reports` until the engine ends. What a report says counts at once; writing it is a task of its own, so that a
@@ -84,7 +90,7 @@ impl Reports {
                 debug!(subscriber = %of, ?why, "deliveries cannot go on: the Subscriber is reconciled");
                 self.roster.mark(&of, ReconcileCause::Trouble);
             }
-            Report::Lanes(lanes) => self.vitals.count(lanes),
+            Report::Lanes(lanes) => self.health_board.count(lanes),
         }
     }
 
@@ -96,7 +102,7 @@ impl Reports {
             status_code,
             reason: reason.to_string(),
         });
-        self.vitals.attempted(key, uid, at, failure);
+        self.health_board.attempted(key, uid, at, failure);
     }
 
     /// The webhook of this version answered 410.
@@ -114,10 +120,10 @@ impl Reports {
     /// Begins to write how deliveries go, where that is due.
     fn write_due(&mut self) {
         let clock = full_seconds(Timestamp::now());
-        for (key, vital) in self.due(clock, WRITING.saturating_sub(self.writing.len())) {
+        for (key, health) in self.due(clock, WRITING.saturating_sub(self.writing.len())) {
             let statuses = self.statuses.clone();
             self.writing.spawn(async move {
-                let written = statuses.update(&key, vital.uid(), |status| vital.put_into(status, clock)).await;
+                let written = statuses.update(&key, health.uid(), |status| health.put_into(status, clock)).await;
                 if let Err(error) = written {
                     debug!(subscriber = %key, %error, "how deliveries go could not be written yet");
                 }
@@ -126,17 +132,17 @@ impl Reports {
     }
 
     /// The Subscribers whose status is to be written now, up to a limit.
-    fn due(&mut self, clock: Timestamp, at_most: usize) -> Vec<(SubscriberKey, Vital)> {
+    fn due(&mut self, clock: Timestamp, at_most: usize) -> Vec<(SubscriberKey, SubscriberHealth)> {
         let now = Instant::now();
         let (overwritten, removed) = self.roster.take_disturbed();
-        removed.iter().for_each(|key| self.vitals.forget(key));
-        self.vitals.disturb(overwritten);
-        let unsettled = self.vitals.unsettled(now);
+        removed.iter().for_each(|key| self.health_board.forget(key));
+        self.health_board.disturb(overwritten);
+        let unsettled = self.health_board.unsettled(now);
         let statuses = self.roster.stored_statuses(&unsettled);
         // An attempt may end after its Subscriber was deleted.
         let known: HashSet<_> = statuses.iter().map(|status| &status.key).collect();
-        unsettled.iter().filter(|(key, _)| !known.contains(key)).for_each(|(key, _)| self.vitals.forget(key));
-        self.vitals.due(now, clock, statuses, at_most)
+        unsettled.iter().filter(|(key, _)| !known.contains(key)).for_each(|(key, _)| self.health_board.forget(key));
+        self.health_board.due(now, clock, statuses, at_most)
     }
 }
 

@@ -14,13 +14,13 @@ use tidings_queue::{Gate, SpecVersion, SubscriberKey};
 use tokio::sync::mpsc;
 
 use super::{
+    health_board::StoredStatus,
     member::{Begun, Held, Member, Seen},
     reconcile_requests::{ReconcileCause, ReconcileRequests},
     referrers::{Reference, Referrers},
     status_cell::StatusCell,
     step::Step,
     validation::FailedValidation,
-    vitals::StoredStatus,
 };
 use crate::contract::{Route, Update, open};
 

@@ -27,7 +27,7 @@ const SETTLE: Duration = Duration::from_secs(2);
 const NUMBERS_AFTER: Duration = Duration::from_secs(60);
 const HEALTH_AFTER: Duration = Duration::from_secs(5);
 
-/// A Subscriber's status, for [`Vitals::due`].
+/// A Subscriber's status, for [`HealthBoard::due`].
 pub struct StoredStatus {
     /// The Subscriber.
     pub key: SubscriberKey,
@@ -41,7 +41,7 @@ pub struct StoredStatus {
 
 /// What is known of one Subscriber.
 #[derive(Clone, Debug)]
-pub struct Vital {
+pub struct SubscriberHealth {
     uid: Arc<str>,
     lane: Option<LaneSnapshot>,
     last_success: Option<Timestamp>,
@@ -55,15 +55,15 @@ pub struct Vital {
 
 /// What a status lacks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Lack {
+enum MissingField {
     Health,
     Numbers,
 }
 
 /// What to do about a status.
-enum Next {
+enum HealthAction {
     /// It lacks this, and its time has come.
-    Write(Lack),
+    Write(MissingField),
     /// It lacks something, or will when a pause ends.
     Wait,
     /// It says all that is known.
@@ -72,30 +72,30 @@ enum Next {
 
 /// All of them. What is settled costs nothing.
 #[derive(Debug, Default)]
-pub struct Vitals {
-    known: HashMap<SubscriberKey, Vital>,
+pub struct HealthBoard {
+    known: HashMap<SubscriberKey, SubscriberHealth>,
     /// Those whose status may not say all that is known.
     unsettled: HashSet<SubscriberKey>,
 }
 
-impl Vitals {
+impl HealthBoard {
     /// An attempt for the Subscriber with this uid ended at `at`; `failure` says how, if it did not deliver.
     pub fn attempted(&mut self, key: &SubscriberKey, uid: &str, at: Timestamp, failure: Option<LastFailure>) {
-        let vital = self.of(key, uid);
+        let health = self.of(key, uid);
         match failure {
-            None => vital.last_success = Some(at),
-            failure => vital.last_failure = failure,
+            None => health.last_success = Some(at),
+            failure => health.last_failure = failure,
         }
     }
 
     /// How those lanes stand that changed.
     pub fn count(&mut self, lanes: impl IntoIterator<Item = (SubscriberKey, LaneSnapshot)>) {
         for (key, lane) in lanes {
-            let vital = self.of(&key, &lane.uid);
-            if vital.lane.as_ref().is_none_or(|before| before.state != lane.state) {
-                vital.rest = None;
+            let health = self.of(&key, &lane.uid);
+            if health.lane.as_ref().is_none_or(|before| before.state != lane.state) {
+                health.rest = None;
             }
-            vital.lane = Some(lane);
+            health.lane = Some(lane);
         }
     }
 
@@ -108,9 +108,9 @@ impl Vitals {
 
     /// Those to see to now, by key and uid.
     pub fn unsettled(&self, now: Instant) -> Vec<(SubscriberKey, Arc<str>)> {
-        let vitals = self.unsettled.iter().filter_map(|key| Some((key, self.known.get(key)?)));
-        let awake = vitals.filter(|(_, vital)| vital.rest.is_none_or(|rest| rest <= now));
-        awake.map(|(key, vital)| (key.clone(), vital.uid.clone())).collect()
+        let health_board = self.unsettled.iter().filter_map(|key| Some((key, self.known.get(key)?)));
+        let awake = health_board.filter(|(_, health)| health.rest.is_none_or(|rest| rest <= now));
+        awake.map(|(key, health)| (key.clone(), health.uid.clone())).collect()
     }
 
     /// Of those with these statuses, the Subscribers whose status is to be written now, with what to put into it: health
@@ -121,16 +121,16 @@ impl Vitals {
         clock: Timestamp,
         written: impl IntoIterator<Item = StoredStatus>,
         at_most: usize,
-    ) -> Vec<(SubscriberKey, Vital)> {
+    ) -> Vec<(SubscriberKey, SubscriberHealth)> {
         let mut due = Vec::new();
         for StoredStatus { key, uid, status, is_behind } in written {
-            let vital = self.known.get_mut(&key).filter(|vital| vital.uid == uid);
+            let health = self.known.get_mut(&key).filter(|health| health.uid == uid);
             // Its reconciler says the first word.
-            let Some(vital) = vital.filter(|_| is_looked_at(&status)) else { continue };
-            match vital.compare(&status, is_behind, now, clock) {
-                Next::Write(lack) => due.push((lack, vital.written, key)),
-                Next::Wait => {}
-                Next::Settled => drop(self.unsettled.remove(&key)),
+            let Some(health) = health.filter(|_| is_reconciled(&status)) else { continue };
+            match health.compare(&status, is_behind, now, clock) {
+                HealthAction::Write(lack) => due.push((lack, health.written, key)),
+                HealthAction::Wait => {}
+                HealthAction::Settled => drop(self.unsettled.remove(&key)),
             }
         }
         self.choose(due, now, at_most)
@@ -139,19 +139,19 @@ impl Vitals {
     /// Of those that are due, the ones that are written now.
     fn choose(
         &mut self,
-        mut due: Vec<(Lack, Option<Instant>, SubscriberKey)>,
+        mut due: Vec<(MissingField, Option<Instant>, SubscriberKey)>,
         now: Instant,
         at_most: usize,
-    ) -> Vec<(SubscriberKey, Vital)> {
+    ) -> Vec<(SubscriberKey, SubscriberHealth)> {
         due.sort_unstable();
-        let ill = due.iter().filter(|(lack, ..)| *lack == Lack::Health).count();
+        let ill = due.iter().filter(|(lack, ..)| *lack == MissingField::Health).count();
         let numbers = ((due.len() - ill) / 60).clamp(LEAST_NUMBERS_WRITES, MOST_NUMBERS_WRITES);
         let (health, others) = due.split_at(ill);
         let chosen = health.iter().take(HEALTH_WRITES).chain(others.iter().take(numbers)).take(at_most);
         let chosen = chosen.filter_map(|(_, _, key)| {
-            let vital = self.known.get_mut(key)?;
-            (vital.written, vital.news, vital.rest) = (Some(now), None, None);
-            Some((key.clone(), vital.clone()))
+            let health = self.known.get_mut(key)?;
+            (health.written, health.news, health.rest) = (Some(now), None, None);
+            Some((key.clone(), health.clone()))
         });
         chosen.collect()
     }
@@ -163,50 +163,50 @@ impl Vitals {
     }
 
     /// What is known of the Subscriber with this uid, to which something is added.
-    fn of(&mut self, key: &SubscriberKey, uid: &str) -> &mut Vital {
+    fn of(&mut self, key: &SubscriberKey, uid: &str) -> &mut SubscriberHealth {
         self.unsettled.insert(key.clone());
-        let vital = self.known.entry(key.clone()).or_insert_with(|| Vital::new(uid.into()));
-        if &*vital.uid != uid {
-            *vital = Vital::new(uid.into());
+        let health = self.known.entry(key.clone()).or_insert_with(|| SubscriberHealth::new(uid.into()));
+        if &*health.uid != uid {
+            *health = SubscriberHealth::new(uid.into());
         }
-        vital
+        health
     }
 }
 
-pub(super) fn is_looked_at(status: &SubscriberStatus) -> bool {
+pub(super) fn is_reconciled(status: &SubscriberStatus) -> bool {
     status.observed_generation.is_some_and(|generation| generation >= 0)
 }
 
-impl Vital {
+impl SubscriberHealth {
     fn new(uid: Arc<str>) -> Self {
         Self { uid, lane: None, last_success: None, last_failure: None, written: None, news: None, rest: None }
     }
 
     /// Compares what is known with the status; `is_behind`: something is to be written in any case.
-    fn compare(&mut self, status: &SubscriberStatus, is_behind: bool, now: Instant, clock: Timestamp) -> Next {
+    fn compare(&mut self, status: &SubscriberStatus, is_behind: bool, now: Instant, clock: Timestamp) -> HealthAction {
         let pause_ends = status
             .paused_until_time
             .as_ref()
             .map(|until| now + Duration::try_from(until.0.duration_since(clock)).unwrap_or_default());
         // What could not be written, or what somebody else wrote over it, is written again.
-        let Some(lack) = self.lacks(status, clock).or(is_behind.then_some(Lack::Numbers)) else {
+        let Some(lack) = self.lacks(status, clock).or(is_behind.then_some(MissingField::Numbers)) else {
             // The end of a pause is news that nobody brings.
             (self.news, self.rest) = (None, pause_ends);
-            return if pause_ends.is_none() { Next::Settled } else { Next::Wait };
+            return if pause_ends.is_none() { HealthAction::Settled } else { HealthAction::Wait };
         };
         let news = *self.news.get_or_insert(now);
         let earliest = match lack {
-            Lack::Health => self.written.map_or(now, |written| written + HEALTH_AFTER),
-            Lack::Numbers => self.written.map_or(now, |written| written + NUMBERS_AFTER).max(news + SETTLE),
+            MissingField::Health => self.written.map_or(now, |written| written + HEALTH_AFTER),
+            MissingField::Numbers => self.written.map_or(now, |written| written + NUMBERS_AFTER).max(news + SETTLE),
         };
         if now >= earliest {
-            return Next::Write(lack);
+            return HealthAction::Write(lack);
         }
         self.rest = Some(pause_ends.map_or(earliest, |ends| ends.min(earliest)));
-        Next::Wait
+        HealthAction::Wait
     }
 
-    fn lacks(&self, status: &SubscriberStatus, clock: Timestamp) -> Option<Lack> {
+    fn lacks(&self, status: &SubscriberStatus, clock: Timestamp) -> Option<MissingField> {
         let mut new = status.clone();
         self.put_into(&mut new, clock);
         // What is ill with it; a rate limit comes and goes with every event.
@@ -219,8 +219,8 @@ impl Vital {
         let pause_is_over = status.paused_until_time.is_some() && new.paused_until_time.is_none();
         match new != *status {
             false => None,
-            true if illness(&new) != illness(status) || pause_is_over => Some(Lack::Health),
-            true => Some(Lack::Numbers),
+            true if illness(&new) != illness(status) || pause_is_over => Some(MissingField::Health),
+            true => Some(MissingField::Numbers),
         }
     }
 
@@ -231,7 +231,7 @@ impl Vital {
 
     /// Puts what is known into the status.
     pub fn put_into(&self, status: &mut SubscriberStatus, clock: Timestamp) {
-        let Some(LaneSnapshot { pending, state, .. }) = self.lane.as_ref().filter(|_| is_looked_at(status)) else {
+        let Some(LaneSnapshot { pending, state, .. }) = self.lane.as_ref().filter(|_| is_reconciled(status)) else {
             return;
         };
         status.pending = Some(u32::try_from(*pending).unwrap_or(u32::MAX));
@@ -300,33 +300,33 @@ mod tests {
 
     /// Statuses as they stand, and the vitals that change them.
     struct Ward {
-        vitals: Vitals,
+        health_board: HealthBoard,
         statuses: HashMap<SubscriberKey, SubscriberStatus>,
         begin: Instant,
     }
 
     impl Ward {
         fn new(names: &[&str]) -> Self {
-            let looked_at = SubscriberStatus { observed_generation: Some(1), ..SubscriberStatus::default() };
-            let statuses = names.iter().map(|name| (key(name), looked_at.clone())).collect();
-            Self { vitals: Vitals::default(), statuses, begin: Instant::now() }
+            let reconciled = SubscriberStatus { observed_generation: Some(1), ..SubscriberStatus::default() };
+            let statuses = names.iter().map(|name| (key(name), reconciled.clone())).collect();
+            Self { health_board: HealthBoard::default(), statuses, begin: Instant::now() }
         }
 
         fn count(&mut self, all: &[(&str, LaneSnapshot)]) {
-            self.vitals.count(all.iter().map(|(name, lane)| (key(name), lane.clone())));
+            self.health_board.count(all.iter().map(|(name, lane)| (key(name), lane.clone())));
         }
 
         /// Writes what is due after so many seconds, and tells whose.
         fn write(&mut self, second: u32) -> Vec<String> {
             let (now, clock) = (self.begin + second * SECOND, Timestamp::from_second(second.into()).unwrap());
-            let written = self.vitals.unsettled(now).into_iter().map(|(key, uid)| {
+            let written = self.health_board.unsettled(now).into_iter().map(|(key, uid)| {
                 let status = self.statuses[&key].clone();
                 StoredStatus { key, uid, status, is_behind: false }
             });
             let written: Vec<_> = written.collect();
-            let due = self.vitals.due(now, clock, written, 1000);
-            for (key, vital) in &due {
-                vital.put_into(self.statuses.get_mut(key).unwrap(), clock);
+            let due = self.health_board.due(now, clock, written, 1000);
+            for (key, health) in &due {
+                health.put_into(self.statuses.get_mut(key).unwrap(), clock);
             }
             due.iter().map(|(key, _)| key.name.to_string()).collect()
         }
@@ -393,22 +393,22 @@ mod tests {
     #[test]
     fn what_is_settled_or_need_not_be_written_yet_is_not_looked_at() {
         let mut ward = Ward::new(&["s", "t"]);
-        let looked_at = |ward: &Ward, second: u32| ward.vitals.unsettled(ward.begin + second * SECOND).len();
+        let reconciled = |ward: &Ward, second: u32| ward.health_board.unsettled(ward.begin + second * SECOND).len();
         ward.count(&[("s", lane(1, LaneState::Delivering)), ("t", lane(0, LaneState::Idle))]);
         for second in 0..4 {
             ward.write(second);
         }
-        assert_eq!(looked_at(&ward, 4), 0);
+        assert_eq!(reconciled(&ward, 4), 0);
         ward.count(&[("s", lane(2, LaneState::Delivering))]);
-        assert_eq!(looked_at(&ward, 4), 1);
+        assert_eq!(reconciled(&ward, 4), 1);
         assert!(ward.write(4).is_empty());
-        assert_eq!((looked_at(&ward, 61), looked_at(&ward, 62)), (0, 1), "its numbers rest for a minute");
+        assert_eq!((reconciled(&ward, 61), reconciled(&ward, 62)), (0, 1), "its numbers rest for a minute");
         ward.count(&[("s", lane(2, LaneState::CircuitOpen))]);
-        assert_eq!(looked_at(&ward, 8), 1, "but its health does not");
-        ward.vitals.disturb([(key("t"), "uid".into())]);
-        assert_eq!(looked_at(&ward, 8), 2, "and what others wrote over is seen to");
-        ward.vitals.forget(&key("s"));
-        assert_eq!(looked_at(&ward, 8), 1);
+        assert_eq!(reconciled(&ward, 8), 1, "but its health does not");
+        ward.health_board.disturb([(key("t"), "uid".into())]);
+        assert_eq!(reconciled(&ward, 8), 2, "and what others wrote over is seen to");
+        ward.health_board.forget(&key("s"));
+        assert_eq!(reconciled(&ward, 8), 1);
     }
 
     #[test]
@@ -431,14 +431,14 @@ mod tests {
         ward.count(&[("s", lane(1, LaneState::Paused))]);
         assert_eq!(ward.write(1), ["s"]);
         assert!(ward.statuses[&key("s")].conditions[0].message.contains("until 1970-01-01T00:00:10Z"));
-        ward.vitals.attempted(&key("s"), "uid", until, None);
+        ward.health_board.attempted(&key("s"), "uid", until, None);
         ward.count(&[("s", lane(0, LaneState::Idle))]);
         ward.write(10);
         assert_eq!(ward.statuses[&key("s")].paused_until_time, None);
         assert_eq!(ward.statuses[&key("s")].last_success_time, Some(Time(until)));
-        ward.vitals.count([(key("s"), LaneSnapshot { uid: "other".into(), ..lane(0, LaneState::Idle) })]);
+        ward.health_board.count([(key("s"), LaneSnapshot { uid: "other".into(), ..lane(0, LaneState::Idle) })]);
         let mut status = SubscriberStatus { observed_generation: Some(1), ..SubscriberStatus::default() };
-        ward.vitals.known[&key("s")].put_into(&mut status, until);
+        ward.health_board.known[&key("s")].put_into(&mut status, until);
         assert_eq!(status.last_success_time, None);
     }
 
