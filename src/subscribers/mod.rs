@@ -1,7 +1,7 @@
 //! Watches Subscribers and all that they name ([`watching`], [`referents`]) and reconciles each in its turn ([`reconcile_queue`],
 //! [`reconcile`]): checks what its events depend on ([`check`], [`validation`]), sends a test event if an annotation requests
 //! one ([`test_event`]), opens or closes it for the engine, and writes what was found into the status
-//! ([`status`], [`announce`]).
+//! ([`status`], [`publish`]).
 //!
 //! Who opens and closes: [`reconcile`] decides at the end of a pass whether the Subscriber's events may be sent, or which gate holds
 //! them, and [`member`] corrects that by what has happened since the pass began (a 410, a newer spec). [`roster`] alone sends the
@@ -11,9 +11,9 @@
 //!
 //! [`status_store`] is the one road into a Subscriber's status; [`reports`] and [`health_board`] say how its deliveries go.
 
-mod announce;
 mod check;
 mod consent;
+mod event_publisher;
 mod first_word;
 mod health_board;
 mod member;
@@ -48,7 +48,7 @@ use tokio::sync::mpsc;
 
 pub use self::resolve::Resolver;
 use self::{
-    announce::Announcer, check::Checker, first_word::FirstWords, reconcile::Reconciler, reports::Reports,
+    check::Checker, event_publisher::EventPublisher, first_word::FirstWords, reconcile::Reconciler, reports::Reports,
     roster::Roster, status_store::StatusStore, watching::Watching,
 };
 use crate::{
@@ -79,8 +79,8 @@ impl Subscribers {
         updates: mpsc::UnboundedSender<Update>,
     ) -> Self {
         let roster = Arc::new(Roster::new(updates));
-        let announcer = Announcer::start(reader.clone());
-        let statuses = Arc::new(StatusStore::new(writer, roster.clone(), announcer, mandate.clone()));
+        let publisher = EventPublisher::start(reader.clone());
+        let statuses = Arc::new(StatusStore::new(writer, roster.clone(), publisher, mandate.clone()));
         let origin = resolver.origin();
         let first_words = Arc::new(FirstWords::new(roster.clone(), statuses.clone(), origin.clone()));
         let checker = Checker::new(resolver, mandate.clone());

@@ -328,7 +328,7 @@ mod tests {
     }
 
     /// The gates told so far, by the Subscriber's name.
-    fn told(updates: &mut mpsc::UnboundedReceiver<Update>) -> Vec<(String, Gate)> {
+    fn published(updates: &mut mpsc::UnboundedReceiver<Update>) -> Vec<(String, Gate)> {
         let gate = |update| match update {
             Update::Closed { of, gate, .. } => Some((of.name.to_string(), gate)),
             _ => None,
@@ -342,15 +342,15 @@ mod tests {
         exists(&roster, key("s"), "uid-1".into());
         roster.remove(&key("s"));
         assert_eq!(
-            told(&mut updates),
+            published(&mut updates),
             [("s".into(), Gate::SubscriberNotReady), ("s".into(), Gate::SubscriberNotFound)]
         );
         roster.publish(&key("s"), &spec("uid-1"), suspended(), DAY);
         exists(&roster, key("s"), "uid-2".into());
         roster.publish(&key("s"), &spec("uid-1"), suspended(), DAY);
-        assert_eq!(told(&mut updates), [("s".into(), Gate::SubscriberNotReady)]);
+        assert_eq!(published(&mut updates), [("s".into(), Gate::SubscriberNotReady)]);
         roster.publish(&key("s"), &spec("uid-2"), suspended(), DAY);
-        assert_eq!(told(&mut updates), [("s".into(), Gate::Suspended)]);
+        assert_eq!(published(&mut updates), [("s".into(), Gate::Suspended)]);
     }
 
     #[test]
@@ -359,10 +359,10 @@ mod tests {
         exists(&roster, key("s"), "uid".into());
         roster.begin(&key("s"), &spec("uid"), Some("a user's request".into()));
         roster.publish(&key("s"), &spec("uid"), Ok(route(spec("uid"))), DAY);
-        told(&mut updates);
+        published(&mut updates);
         roster.note_gone(&key("s"), &spec("uid"));
         roster.note_gone(&key("s"), &spec("uid"));
-        assert_eq!(told(&mut updates), [("s".into(), Gate::EndpointGone)]);
+        assert_eq!(published(&mut updates), [("s".into(), Gate::EndpointGone)]);
         assert!(roster.held(&key("s"), &spec("uid")).is_some());
     }
 

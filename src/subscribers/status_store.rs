@@ -8,7 +8,7 @@ use tidings_api::{Subscriber, SubscriberStatus};
 use tidings_queue::{Backoff, SubscriberKey};
 use tracing::warn;
 
-use super::{announce::Announcer, roster::Roster, stored_subscriber::StoredSubscriber};
+use super::{event_publisher::EventPublisher, roster::Roster, stored_subscriber::StoredSubscriber};
 use crate::{
     cluster::{
         SingleTry,
@@ -39,13 +39,13 @@ pub(super) enum Stored {
 pub(super) struct StatusStore {
     writer: SingleTry,
     roster: Arc<Roster>,
-    announcer: Announcer,
+    publisher: EventPublisher,
     mandate: Mandate,
 }
 
 impl StatusStore {
-    pub(super) fn new(writer: SingleTry, roster: Arc<Roster>, announcer: Announcer, mandate: Mandate) -> Self {
-        Self { writer, roster, announcer, mandate }
+    pub(super) fn new(writer: SingleTry, roster: Arc<Roster>, publisher: EventPublisher, mandate: Mandate) -> Self {
+        Self { writer, roster, publisher, mandate }
     }
 
     /// Changes the status of the Subscriber with this uid and writes it. The change stands at once for this process; an
@@ -77,7 +77,7 @@ impl StatusStore {
             match self.patch(key, uid, version, &wanted).await {
                 Ok(version) => {
                     self.roster.cell(key, uid, |cell| cell.wrote(wanted.clone(), version));
-                    self.announcer.announce(key, uid, &written.conditions, &wanted.conditions);
+                    self.publisher.publish(key, uid, &written.conditions, &wanted.conditions);
                     return Ok(Stored::Yes);
                 }
                 Err(kube::Error::Api(status)) if status.code == 404 => return Ok(Stored::Yes),

@@ -13,7 +13,7 @@ use tracing::{debug, info, warn};
 use crate::cluster::call::in_time;
 
 /// Of all conditions that may change, those that are told, in this order.
-const TOLD: [ConditionType; 5] = [
+const PUBLISHED: [ConditionType; 5] = [
     ConditionType::Ready,
     ConditionType::TokenAvailable,
     ConditionType::Validated,
@@ -25,9 +25,9 @@ const TOLD: [ConditionType; 5] = [
 const WAITING: usize = 256;
 
 /// Tells of transitions, in a task of its own: nobody waits for an Event.
-pub struct Announcer(mpsc::Sender<(Event, ObjectReference)>);
+pub struct EventPublisher(mpsc::Sender<(Event, ObjectReference)>);
 
-impl Announcer {
+impl EventPublisher {
     /// Publishes by this client, for as long as the announcer is there.
     pub fn start(client: Client) -> Self {
         let reporter = Reporter { controller: "tidings.dev/tidings".into(), instance: None };
@@ -44,7 +44,7 @@ impl Announcer {
     }
 
     /// Tells what changed from `old` to `new`.
-    pub fn announce(&self, key: &SubscriberKey, uid: &str, old: &[Condition], new: &[Condition]) {
+    pub fn publish(&self, key: &SubscriberKey, uid: &str, old: &[Condition], new: &[Condition]) {
         for condition in transitions(old, new) {
             let Condition { type_, reason, message, .. } = condition;
             let good = is_good(condition);
@@ -79,8 +79,8 @@ impl Announcer {
 
 /// The conditions whose status or reason changed and that are worth telling, each reason once.
 fn transitions<'c>(old: &[Condition], new: &'c [Condition]) -> Vec<&'c Condition> {
-    let mut told: Vec<&Condition> = Vec::new();
-    for type_ in TOLD {
+    let mut published: Vec<&Condition> = Vec::new();
+    for type_ in PUBLISHED {
         let of = |conditions: &'_ [Condition]| conditions.iter().position(|c| c.type_ == type_.as_str());
         let Some(condition) = of(new).map(|at| &new[at]) else { continue };
         let before = of(old).map(|at| &old[at]);
@@ -91,20 +91,20 @@ fn transitions<'c>(old: &[Condition], new: &'c [Condition]) -> Vec<&'c Condition
                 || (type_ == ConditionType::Tested && before.message != condition.message)
         });
         // That a part works is news only where it did not, and where the whole is none.
-        let is_news = matches!(type_, ConditionType::Ready | ConditionType::Tested)
+        let is_transition = matches!(type_, ConditionType::Ready | ConditionType::Tested)
             || condition.status == ConditionStatus::False
-            || (told.is_empty() && before.is_some_and(|before| before.status == ConditionStatus::False));
-        let repeats = told.iter().any(|other| other.reason == condition.reason);
+            || (published.is_empty() && before.is_some_and(|before| before.status == ConditionStatus::False));
+        let repeats = published.iter().any(|other| other.reason == condition.reason);
         // It comes and goes with every event that is sent.
         let flickers = condition.reason == Reason::RateLimited.as_str()
             || before.is_some_and(|before| before.reason == Reason::RateLimited.as_str() && is_good(condition));
         // The first look is over in a moment, and its end is announced.
-        let is_first_word = condition.reason == Reason::Progressing.as_str();
-        if changed && is_news && !repeats && !flickers && !is_first_word {
-            told.push(condition);
+        let is_first_status = condition.reason == Reason::Progressing.as_str();
+        if changed && is_transition && !repeats && !flickers && !is_first_status {
+            published.push(condition);
         }
     }
-    told
+    published
 }
 
 /// Whether nobody need be warned.
@@ -129,7 +129,7 @@ mod tests {
         }
     }
 
-    fn told(old: &[Condition], new: &[Condition]) -> Vec<String> {
+    fn published(old: &[Condition], new: &[Condition]) -> Vec<String> {
         transitions(old, new).iter().map(|c| c.reason.clone()).collect()
     }
 
@@ -142,15 +142,15 @@ mod tests {
             condition(Validated, false, Reason::NotSupported),
             condition(Healthy, true, Reason::Idle),
         ];
-        assert_eq!(told(&[], &well), ["Operational", "NotSupported"]);
-        assert!(told(&well, &well).is_empty());
+        assert_eq!(published(&[], &well), ["Operational", "NotSupported"]);
+        assert!(published(&well, &well).is_empty());
         let ill = [
             condition(Ready, false, Reason::TokenRejected),
             condition(TokenAvailable, false, Reason::TokenRejected),
             condition(Healthy, true, Reason::Delivering),
         ];
-        assert_eq!(told(&well, &ill), ["TokenRejected"]);
-        assert_eq!(told(&ill, &well), ["Operational", "NotSupported"]);
+        assert_eq!(published(&well, &ill), ["TokenRejected"]);
+        assert_eq!(published(&ill, &well), ["Operational", "NotSupported"]);
     }
 
     #[test]
@@ -159,9 +159,9 @@ mod tests {
         let delivering = healthy(true, Reason::Delivering);
         let open = healthy(false, Reason::CircuitOpen);
         let limited = healthy(false, Reason::RateLimited);
-        assert_eq!(told(&delivering, &open), ["CircuitOpen"]);
-        assert_eq!(told(&open, &delivering), ["Delivering"]);
-        assert!(told(&delivering, &limited).is_empty() && told(&limited, &delivering).is_empty());
-        assert_eq!(told(&limited, &open), ["CircuitOpen"]);
+        assert_eq!(published(&delivering, &open), ["CircuitOpen"]);
+        assert_eq!(published(&open, &delivering), ["Delivering"]);
+        assert!(published(&delivering, &limited).is_empty() && published(&limited, &delivering).is_empty());
+        assert_eq!(published(&limited, &open), ["CircuitOpen"]);
     }
 }
