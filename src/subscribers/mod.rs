@@ -14,8 +14,8 @@
 mod check;
 mod consent;
 mod event_publisher;
-mod first_word;
 mod health_board;
+mod initial_status;
 mod member;
 mod pass;
 mod prerequisites;
@@ -48,8 +48,8 @@ use tokio::sync::mpsc;
 
 pub use self::resolve::Resolver;
 use self::{
-    check::Checker, event_publisher::EventPublisher, first_word::FirstWords, reconcile::Reconciler, reports::Reports,
-    roster::Roster, status_store::StatusStore, watching::Watching,
+    check::Checker, event_publisher::EventPublisher, initial_status::InitialStatuses, reconcile::Reconciler,
+    reports::Reports, roster::Roster, status_store::StatusStore, watching::Watching,
 };
 use crate::{
     cluster::SingleTry,
@@ -65,7 +65,7 @@ pub struct Subscribers {
     roster: Arc<Roster>,
     statuses: Arc<StatusStore>,
     reconciler: Arc<Reconciler>,
-    first_words: Arc<FirstWords>,
+    initial_statuses: Arc<InitialStatuses>,
 }
 
 impl Subscribers {
@@ -82,10 +82,10 @@ impl Subscribers {
         let publisher = EventPublisher::start(reader.clone());
         let statuses = Arc::new(StatusStore::new(writer, roster.clone(), publisher, mandate.clone()));
         let origin = resolver.origin();
-        let first_words = Arc::new(FirstWords::new(roster.clone(), statuses.clone(), origin.clone()));
+        let initial_statuses = Arc::new(InitialStatuses::new(roster.clone(), statuses.clone(), origin.clone()));
         let checker = Checker::new(resolver, mandate.clone());
         let reconciler = Arc::new(Reconciler::new(roster.clone(), statuses.clone(), checker, mandate, origin));
-        Self { reader, metrics, roster, statuses, reconciler, first_words }
+        Self { reader, metrics, roster, statuses, reconciler, initial_statuses }
     }
 
     /// Watches the Secrets and ConfigMaps of one namespace (None: of all), also while this operator stands by.
@@ -106,7 +106,7 @@ impl Subscribers {
         shutdown: E,
     ) -> impl Future<Output = ()> + Send + use<S, E> {
         let (roster, reconciler) = (self.roster.clone(), self.reconciler.clone());
-        let watching = Watching::new(roster, reconciler, self.first_words.clone(), self.metrics.clone());
+        let watching = Watching::new(roster, reconciler, self.initial_statuses.clone(), self.metrics.clone());
         watching.run(self.reader.clone(), namespaces, synced, shutdown)
     }
 }

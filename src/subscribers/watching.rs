@@ -21,7 +21,7 @@ use tokio::task::{JoinError, JoinSet};
 use tracing::{debug, error, info, warn};
 
 use super::{
-    first_word::{FIRST_WORD_AFTER, FirstWords},
+    initial_status::{INITIAL_STATUS_AFTER, InitialStatuses},
     reconcile::{Ended, Error, Reconciler},
     reconcile_queue::ReconcileQueue,
     reconcile_requests::ReconcileCause,
@@ -36,7 +36,7 @@ use crate::{cluster::call::in_namespace, metrics::Metrics};
 const TRY_AGAIN: Duration = Duration::from_secs(5);
 
 /// The most first statuses that are written at once.
-const FIRST_WORDS: usize = 4;
+const INITIAL_STATUSES: usize = 4;
 
 /// A pass that ended: whose, and how (None: it panicked).
 type EndedPass = (SubscriberKey, Option<Result<Ended, Error>>);
@@ -45,7 +45,7 @@ type EndedPass = (SubscriberKey, Option<Result<Ended, Error>>);
 pub(super) struct Watching {
     roster: Arc<Roster>,
     reconciler: Arc<Reconciler>,
-    first_words: Arc<FirstWords>,
+    initial_statuses: Arc<InitialStatuses>,
     metrics: Metrics,
     sightings: Sightings,
     reconcile_queue: ReconcileQueue,
@@ -68,14 +68,14 @@ impl Watching {
     pub(super) fn new(
         roster: Arc<Roster>,
         reconciler: Arc<Reconciler>,
-        first_words: Arc<FirstWords>,
+        initial_statuses: Arc<InitialStatuses>,
         metrics: Metrics,
     ) -> Self {
         Self {
             sightings: Sightings::new(roster.clone()),
             roster,
             reconciler,
-            first_words,
+            initial_statuses,
             metrics,
             reconcile_queue: ReconcileQueue::default(),
             running: JoinSet::new(),
@@ -138,18 +138,18 @@ impl Watching {
                 (key, ended)
             });
         }
-        while self.writing.len() < FIRST_WORDS && self.newcomers.front().is_some_and(|(at, _)| *at <= now) {
+        while self.writing.len() < INITIAL_STATUSES && self.newcomers.front().is_some_and(|(at, _)| *at <= now) {
             let newcomer = self.newcomers.pop_front().and_then(|(_, key)| self.sightings.get(&key));
-            if let Some(subscriber) = newcomer.filter(|subscriber| self.first_words.are_missing_for(subscriber)) {
-                let (first_words, subscriber) = (self.first_words.clone(), subscriber.clone());
-                self.writing.spawn(async move { first_words.write(&subscriber).await });
+            if let Some(subscriber) = newcomer.filter(|subscriber| self.initial_statuses.are_missing_for(subscriber)) {
+                let (initial_statuses, subscriber) = (self.initial_statuses.clone(), subscriber.clone());
+                self.writing.spawn(async move { initial_statuses.write(&subscriber).await });
             }
         }
     }
 
     /// When time alone lets something begin.
     fn wake_at(&self) -> Option<Instant> {
-        let newcomer = self.newcomers.front().filter(|_| self.writing.len() < FIRST_WORDS).map(|(at, _)| *at);
+        let newcomer = self.newcomers.front().filter(|_| self.writing.len() < INITIAL_STATUSES).map(|(at, _)| *at);
         self.reconcile_queue.wake_at().into_iter().chain(newcomer).min()
     }
 
@@ -195,7 +195,7 @@ impl Watching {
         match news {
             News::New(key) => {
                 self.reconcile_queue.mark(&key);
-                self.newcomers.push_back((Instant::now() + FIRST_WORD_AFTER, key));
+                self.newcomers.push_back((Instant::now() + INITIAL_STATUS_AFTER, key));
             }
             News::Changed(key) => self.reconcile_queue.mark(&key),
             News::Gone(key) => self.reconcile_queue.forget(&key),

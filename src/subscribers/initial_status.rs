@@ -17,16 +17,16 @@ use super::{
 };
 
 /// A status that is empty for so long is given a first word; most passes are over by then.
-pub(super) const FIRST_WORD_AFTER: Duration = Duration::from_secs(3);
+pub(super) const INITIAL_STATUS_AFTER: Duration = Duration::from_secs(3);
 
 /// Writes first statuses.
-pub(super) struct FirstWords {
+pub(super) struct InitialStatuses {
     roster: Arc<Roster>,
     statuses: Arc<StatusStore>,
     origin: String,
 }
 
-impl FirstWords {
+impl InitialStatuses {
     /// `origin` is what the operator calls itself to webhooks.
     pub(super) fn new(roster: Arc<Roster>, statuses: Arc<StatusStore>, origin: String) -> Self {
         Self { roster, statuses, origin }
@@ -44,7 +44,7 @@ impl FirstWords {
         let step = self.roster.step(&key, &uid);
         let say = |status: &mut SubscriberStatus| {
             if !is_reconciled(status) {
-                let findings = Findings { ready: first_word(step), token: None, validated: None, tested: None };
+                let findings = Findings { ready: initial_status(step), token: None, validated: None, tested: None };
                 findings.put_into(status, subscriber.metadata.generation, Timestamp::now());
                 describe(status, &subscriber.webhook_host(), &self.origin, None);
             }
@@ -55,7 +55,7 @@ impl FirstWords {
     }
 }
 
-fn first_word(step: Option<Step>) -> Finding {
+fn initial_status(step: Option<Step>) -> Finding {
     let what = match step {
         None => {
             return Finding::no(Reason::Progressing, "the operator checks other Subscribers of this namespace first");
@@ -77,13 +77,13 @@ mod tests {
 
     #[test]
     fn the_first_word_names_the_step_and_what_the_operator_waits_for() {
-        let message = |step| first_word(step).message;
+        let message = |step| initial_status(step).message;
         assert!(message(None).contains("other Subscribers"));
         assert!(
             message(Some(Step::Token)).starts_with("step 2 of 4, token: ")
                 && message(Some(Step::Token)).contains("tokenService.url")
         );
         assert!(message(Some(Step::Handshake)).starts_with("step 3 of 4, handshake: "));
-        assert!(!first_word(None).reason.needs_action(), "Reconciling, not Stalled");
+        assert!(!initial_status(None).reason.needs_action(), "Reconciling, not Stalled");
     }
 }
