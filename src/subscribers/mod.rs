@@ -6,7 +6,7 @@
 //! Who opens and closes: [`reconcile`] decides at the end of a pass whether the Subscriber's events may be sent, or which gate holds
 //! them, and [`member`] corrects that by what has happened since the pass began (a 410, a newer spec). [`roster`] alone sends the
 //! `Update` to the engine. Besides, the roster closes a Subscriber that is new, that has a new spec, that was deleted
-//! ([`sightings`] reports these) or whose changed spec a pass begins to check ([`pass`]), and sends each pause, which a pass found or
+//! ([`watched_subscribers`] reports these) or whose changed spec a pass begins to check ([`pass`]), and sends each pause, which a pass found or
 //! [`reports`] received.
 //!
 //! [`status_store`] is the one road into a Subscriber's status; [`reports`] and [`health_board`] say how its deliveries go.
@@ -28,7 +28,6 @@ mod reports;
 mod resolve;
 mod roster;
 mod secrets;
-mod sightings;
 mod status;
 mod status_cell;
 mod status_store;
@@ -39,6 +38,7 @@ mod times;
 mod unresolved;
 mod validation;
 mod watch_config;
+mod watched_subscribers;
 mod watching;
 
 use std::sync::Arc;

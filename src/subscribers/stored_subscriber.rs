@@ -67,7 +67,7 @@ impl StoredSubscriber {
     }
 
     /// Whether a reconcile of `other`, an earlier sight of the Subscriber, does for this one.
-    pub fn asks_for_the_same_as(&self, other: &Self) -> bool {
+    pub fn has_same_requests_as(&self, other: &Self) -> bool {
         self.metadata.uid == other.metadata.uid
             && self.metadata.generation == other.metadata.generation
             && self.metadata.annotations == other.metadata.annotations
@@ -218,13 +218,13 @@ mod tests {
     fn only_what_asks_for_another_reconcile_makes_a_difference() {
         let first = read(|_| ());
         assert!(first.metadata.managed_fields.is_none());
-        assert!(first.asks_for_the_same_as(&read(|stored| {
+        assert!(first.has_same_requests_as(&read(|stored| {
             stored["metadata"]["resourceVersion"] = "8".into();
             stored["metadata"]["annotations"]["example.com/other"] = "y".into();
             stored["status"] = json!({"pending": 1});
         })));
         for (field, value) in [("generation", json!(3)), ("uid", json!("v")), ("annotations", json!({}))] {
-            assert!(!first.asks_for_the_same_as(&read(|stored| stored["metadata"][field] = value)), "{field}");
+            assert!(!first.has_same_requests_as(&read(|stored| stored["metadata"][field] = value)), "{field}");
         }
     }
 }

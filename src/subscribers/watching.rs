@@ -26,9 +26,9 @@ use super::{
     reconcile_queue::ReconcileQueue,
     reconcile_requests::ReconcileCause,
     roster::Roster,
-    sightings::{News, Scope, Sightings},
     stored_subscriber::StoredSubscriber,
     watch_config::watch_config,
+    watched_subscribers::{WatchChange, WatchedScope, WatchedSubscribers},
 };
 use crate::{cluster::call::in_namespace, metrics::Metrics};
 
@@ -47,7 +47,7 @@ pub(super) struct Watching {
     reconciler: Arc<Reconciler>,
     initial_statuses: Arc<InitialStatuses>,
     metrics: Metrics,
-    sightings: Sightings,
+    watched_subscribers: WatchedSubscribers,
     reconcile_queue: ReconcileQueue,
     running: JoinSet<EndedPass>,
     /// Subscribers that were new a short time ago, and when to see whether their status is still empty.
@@ -56,8 +56,8 @@ pub(super) struct Watching {
 }
 
 /// One watch, and what became of its listing.
-struct Watched {
-    scope: Scope,
+struct SubscriberWatch {
+    scope: WatchedScope,
     /// Its first listing is complete, or was refused.
     reported: bool,
     refused: bool,
@@ -72,7 +72,7 @@ impl Watching {
         metrics: Metrics,
     ) -> Self {
         Self {
-            sightings: Sightings::new(roster.clone()),
+            watched_subscribers: WatchedSubscribers::new(roster.clone()),
             roster,
             reconciler,
             initial_statuses,
@@ -95,7 +95,8 @@ impl Watching {
         shutdown: impl Future<Output = ()> + Send,
     ) {
         let mut events = stream::select_all(namespaces.iter().enumerate().map(|(n, of)| watch(&client, of, n)));
-        let scoped = |namespace| Watched { scope: Scope::new(namespace), reported: false, refused: false };
+        let scoped =
+            |namespace| SubscriberWatch { scope: WatchedScope::new(namespace), reported: false, refused: false };
         let mut watched: Vec<_> = namespaces.into_iter().map(scoped).collect();
         let roster = self.roster.clone();
         let mut shutdown = pin!(shutdown);
@@ -126,7 +127,7 @@ impl Watching {
     fn begin(&mut self) {
         let now = Instant::now();
         while let Some(key) = self.reconcile_queue.next(now) {
-            let Some(subscriber) = self.sightings.get(&key).cloned() else {
+            let Some(subscriber) = self.watched_subscribers.get(&key).cloned() else {
                 self.reconcile_queue.ended(&key, None);
                 continue;
             };
@@ -139,7 +140,7 @@ impl Watching {
             });
         }
         while self.writing.len() < INITIAL_STATUSES && self.newcomers.front().is_some_and(|(at, _)| *at <= now) {
-            let newcomer = self.newcomers.pop_front().and_then(|(_, key)| self.sightings.get(&key));
+            let newcomer = self.newcomers.pop_front().and_then(|(_, key)| self.watched_subscribers.get(&key));
             if let Some(subscriber) = newcomer.filter(|subscriber| self.initial_statuses.are_missing_for(subscriber)) {
                 let (initial_statuses, subscriber) = (self.initial_statuses.clone(), subscriber.clone());
                 self.writing.spawn(async move { initial_statuses.write(&subscriber).await });
@@ -155,7 +156,7 @@ impl Watching {
 
     fn mark(&mut self, marked: Vec<(SubscriberKey, ReconcileCause)>) {
         let now = Instant::now();
-        for (key, cause) in marked.into_iter().filter(|(key, _)| self.sightings.get(key).is_some()) {
+        for (key, cause) in marked.into_iter().filter(|(key, _)| self.watched_subscribers.get(key).is_some()) {
             match cause {
                 ReconcileCause::Change => self.reconcile_queue.mark(&key),
                 ReconcileCause::Trouble => self.reconcile_queue.trouble(&key, now),
@@ -164,12 +165,12 @@ impl Watching {
     }
 
     /// Takes in what a watch shows. True: for the first time, the Subscribers of its namespace are known or refused.
-    fn observe(&mut self, of: &mut Watched, event: watcher::Result<Event<StoredSubscriber>>) -> bool {
+    fn observe(&mut self, of: &mut SubscriberWatch, event: watcher::Result<Event<StoredSubscriber>>) -> bool {
         let namespace = of.scope.name().to_owned();
         match event {
             Ok(event) => {
                 let listed = matches!(event, Event::InitDone);
-                for news in self.sightings.observe(&mut of.scope, event) {
+                for news in self.watched_subscribers.observe(&mut of.scope, event) {
                     self.hear(news);
                 }
                 if !listed {
@@ -191,14 +192,14 @@ impl Watching {
         !std::mem::replace(&mut of.reported, true)
     }
 
-    fn hear(&mut self, news: News) {
+    fn hear(&mut self, news: WatchChange) {
         match news {
-            News::New(key) => {
+            WatchChange::New(key) => {
                 self.reconcile_queue.mark(&key);
                 self.newcomers.push_back((Instant::now() + INITIAL_STATUS_AFTER, key));
             }
-            News::Changed(key) => self.reconcile_queue.mark(&key),
-            News::Gone(key) => self.reconcile_queue.forget(&key),
+            WatchChange::Changed(key) => self.reconcile_queue.mark(&key),
+            WatchChange::Gone(key) => self.reconcile_queue.forget(&key),
         }
     }
 

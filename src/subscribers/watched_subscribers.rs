@@ -12,14 +12,14 @@ use super::{member::Seen, roster::Roster, stored_subscriber::StoredSubscriber};
 use crate::cluster::call::version;
 
 /// All Subscribers as the watches last showed them, pages of a listing under way included. Keeps the roster up to date.
-pub(super) struct Sightings {
+pub(super) struct WatchedSubscribers {
     roster: Arc<Roster>,
     /// By namespace and name.
     known: HashMap<Arc<str>, HashMap<Arc<str>, Arc<StoredSubscriber>>>,
 }
 
 /// The Subscribers of one watch: of one namespace, or (None) of all.
-pub(super) struct Scope {
+pub(super) struct WatchedScope {
     namespace: Option<String>,
     /// What the listing under way has shown.
     shown: HashSet<SubscriberKey>,
@@ -27,7 +27,7 @@ pub(super) struct Scope {
 
 /// What a watch event means.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum News {
+pub(super) enum WatchChange {
     /// This Subscriber is new.
     New(SubscriberKey),
     /// It has another spec, or a new request.
@@ -36,7 +36,7 @@ pub(super) enum News {
     Gone(SubscriberKey),
 }
 
-impl Scope {
+impl WatchedScope {
     pub(super) fn new(namespace: Option<String>) -> Self {
         Self { namespace, shown: HashSet::new() }
     }
@@ -47,7 +47,7 @@ impl Scope {
     }
 }
 
-impl Sightings {
+impl WatchedSubscribers {
     pub(super) fn new(roster: Arc<Roster>) -> Self {
         Self { roster, known: HashMap::new() }
     }
@@ -58,7 +58,7 @@ impl Sightings {
     }
 
     /// Takes in what the watch of `scope` shows.
-    pub(super) fn observe(&mut self, scope: &mut Scope, event: Event<StoredSubscriber>) -> Vec<News> {
+    pub(super) fn observe(&mut self, scope: &mut WatchedScope, event: Event<StoredSubscriber>) -> Vec<WatchChange> {
         match event {
             Event::Init => {
                 scope.shown.clear();
@@ -80,7 +80,7 @@ impl Sightings {
         }
     }
 
-    fn show(&mut self, mut subscriber: StoredSubscriber) -> Option<News> {
+    fn show(&mut self, mut subscriber: StoredSubscriber) -> Option<WatchChange> {
         let key = subscriber.key();
         let seen = Seen {
             spec: subscriber.id(),
@@ -93,21 +93,21 @@ impl Sightings {
         let of_namespace = self.known.entry(key.namespace.clone()).or_default();
         let subscriber = Arc::new(subscriber);
         match of_namespace.insert(key.name.clone(), subscriber.clone()) {
-            None => Some(News::New(key)),
-            Some(old) if subscriber.asks_for_the_same_as(&old) => None,
-            Some(old) if subscriber.metadata.uid != old.metadata.uid => Some(News::New(key)),
-            Some(_) => Some(News::Changed(key)),
+            None => Some(WatchChange::New(key)),
+            Some(old) if subscriber.has_same_requests_as(&old) => None,
+            Some(old) if subscriber.metadata.uid != old.metadata.uid => Some(WatchChange::New(key)),
+            Some(_) => Some(WatchChange::Changed(key)),
         }
     }
 
-    fn hide(&mut self, key: SubscriberKey) -> Option<News> {
+    fn hide(&mut self, key: SubscriberKey) -> Option<WatchChange> {
         self.roster.remove(&key);
         let of_namespace = self.known.get_mut(&key.namespace)?;
         of_namespace.remove(&key.name)?;
         if of_namespace.is_empty() {
             self.known.remove(&key.namespace);
         }
-        Some(News::Gone(key))
+        Some(WatchChange::Gone(key))
     }
 
     /// Those in `namespace` (None: in all) that a complete listing did not show.
@@ -145,36 +145,39 @@ mod tests {
     #[test]
     fn what_a_page_of_a_listing_shows_counts_before_the_listing_is_complete() {
         let (updates, _engine) = mpsc::unbounded_channel();
-        let (mut sightings, mut scope) = (Sightings::new(Arc::new(Roster::new(updates))), Scope::new(None));
+        let (mut watched_subscribers, mut scope) =
+            (WatchedSubscribers::new(Arc::new(Roster::new(updates))), WatchedScope::new(None));
         let events = [Event::Init, Event::InitApply(subscriber("old", 1)), Event::InitDone];
         for event in events {
-            sightings.observe(&mut scope, event);
+            watched_subscribers.observe(&mut scope, event);
         }
         // A relist: its first page shows what changed and what is new, and its second page does not come for now.
-        assert!(sightings.observe(&mut scope, Event::Init).is_empty());
+        assert!(watched_subscribers.observe(&mut scope, Event::Init).is_empty());
         let cell = [subscriber("old", 2), subscriber("new", 1)];
-        let news: Vec<_> = cell.into_iter().flat_map(|s| sightings.observe(&mut scope, Event::InitApply(s))).collect();
-        assert_eq!(news, [News::Changed(key("old")), News::New(key("new"))]);
-        assert_eq!(sightings.get(&key("old")).unwrap().metadata.generation, Some(2));
-        assert!(sightings.get(&key("new")).is_some());
+        let news: Vec<_> =
+            cell.into_iter().flat_map(|s| watched_subscribers.observe(&mut scope, Event::InitApply(s))).collect();
+        assert_eq!(news, [WatchChange::Changed(key("old")), WatchChange::New(key("new"))]);
+        assert_eq!(watched_subscribers.get(&key("old")).unwrap().metadata.generation, Some(2));
+        assert!(watched_subscribers.get(&key("new")).is_some());
         // The same once more is no news.
-        assert!(sightings.observe(&mut scope, Event::InitApply(subscriber("new", 1))).is_empty());
+        assert!(watched_subscribers.observe(&mut scope, Event::InitApply(subscriber("new", 1))).is_empty());
     }
 
     #[test]
     fn a_listing_hides_those_of_its_scope_that_it_does_not_show() {
         let (updates, _engine) = mpsc::unbounded_channel();
-        let mut sightings = Sightings::new(Arc::new(Roster::new(updates)));
-        let (mut a, mut b) = (Scope::new(Some("a".into())), Scope::new(Some("b".into())));
+        let mut watched_subscribers = WatchedSubscribers::new(Arc::new(Roster::new(updates)));
+        let (mut a, mut b) = (WatchedScope::new(Some("a".into())), WatchedScope::new(Some("b".into())));
         for name in ["stays", "goes"] {
-            sightings.observe(&mut a, Event::Apply(subscriber(name, 1)));
+            watched_subscribers.observe(&mut a, Event::Apply(subscriber(name, 1)));
         }
         assert!(
-            sightings.observe(&mut b, Event::Init).is_empty() && sightings.observe(&mut b, Event::InitDone).is_empty()
+            watched_subscribers.observe(&mut b, Event::Init).is_empty()
+                && watched_subscribers.observe(&mut b, Event::InitDone).is_empty()
         );
-        sightings.observe(&mut a, Event::Init);
-        sightings.observe(&mut a, Event::InitApply(subscriber("stays", 1)));
-        assert_eq!(sightings.observe(&mut a, Event::InitDone), [News::Gone(key("goes"))]);
-        assert!(sightings.get(&key("goes")).is_none() && sightings.get(&key("stays")).is_some());
+        watched_subscribers.observe(&mut a, Event::Init);
+        watched_subscribers.observe(&mut a, Event::InitApply(subscriber("stays", 1)));
+        assert_eq!(watched_subscribers.observe(&mut a, Event::InitDone), [WatchChange::Gone(key("goes"))]);
+        assert!(watched_subscribers.get(&key("goes")).is_none() && watched_subscribers.get(&key("stays")).is_some());
     }
 }
