@@ -30,7 +30,7 @@ use crate::{
         record::StatusWriter, replay::Replays, replayed::HandledReplays, retention::Retention, source::Notifications,
     },
     ownership::Mandate,
-    subscribers::{Resolver, Subscribers},
+    subscribers::{Subscribers, TargetResolver},
 };
 
 /// At the end, looks at Subscribers that are under way have so long: the longest `timeoutSeconds` of a test that was sent, and
@@ -141,7 +141,7 @@ impl Parts {
         let (reports, reports_from) = mpsc::unbounded_channel();
         let bounded = cluster::bounded(&ground.reader, CONCURRENT_READS);
         let consent = settings.require_secret_consent;
-        let resolver = Resolver::new(bounded, settings.egress(), settings.origin.clone(), consent);
+        let resolver = TargetResolver::new(bounded, settings.egress(), settings.origin.clone(), consent);
         let mandate = Mandate::new(tenure.leadership(), stopping.subscribe());
         let (reader, writer, metrics) = (ground.reader.clone(), ground.writer.clone(), ground.metrics.clone());
         let subscribers = Subscribers::new(reader, writer, resolver, mandate.clone(), metrics, updates_to);

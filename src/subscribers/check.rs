@@ -9,7 +9,7 @@ use tidings_delivery::webhook::{NoValidationResponse, ValidationResponse, reques
 use super::{
     pass::Pass,
     prerequisites::Prerequisites,
-    resolve::Resolver,
+    resolve::TargetResolver,
     status::Finding,
     step::Step,
     times::full_seconds,
@@ -23,12 +23,12 @@ const CHECK_AGAIN: Duration = Duration::from_secs(300);
 
 /// Checks the prerequisites.
 pub(super) struct Checker {
-    resolver: Resolver,
+    resolver: TargetResolver,
     mandate: Mandate,
 }
 
 impl Checker {
-    pub(super) fn new(resolver: Resolver, mandate: Mandate) -> Self {
+    pub(super) fn new(resolver: TargetResolver, mandate: Mandate) -> Self {
         Self { resolver, mandate }
     }
 

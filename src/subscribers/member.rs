@@ -16,7 +16,7 @@ use super::{referrers::Reference, status_cell::StatusCell, step::Step, validatio
 use crate::contract::Route;
 
 /// A Subscriber as the watch shows it.
-pub struct Seen {
+pub struct ObservedSubscriber {
     /// Which spec of which Subscriber.
     pub spec: SpecVersion,
     /// Its `delivery.expireAfterSeconds`.
@@ -29,7 +29,7 @@ pub struct Seen {
 
 /// Why a request to a webhook may not begin now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Held {
+pub enum HeldBack {
     /// The Subscriber was deleted, or its spec is another one by now.
     Changed,
     /// The webhook answered 410.
@@ -82,7 +82,9 @@ pub(super) struct Member {
 
 impl Member {
     /// What is known of a Subscriber that is new.
-    pub(super) fn new(Seen { spec: SpecVersion { uid, generation }, expire_after, status, version }: Seen) -> Self {
+    pub(super) fn new(
+        ObservedSubscriber { spec: SpecVersion { uid, generation }, expire_after, status, version }: ObservedSubscriber,
+    ) -> Self {
         Self {
             uid,
             generation,
@@ -224,15 +226,15 @@ impl Member {
     }
 
     /// What forbids a request to the webhook of this spec now, whatever a reconcile found before.
-    pub(super) fn held(&self, spec: &SpecVersion, now: Instant) -> Option<Held> {
+    pub(super) fn held(&self, spec: &SpecVersion, now: Instant) -> Option<HeldBack> {
         if self.generation > spec.generation {
-            Some(Held::Changed)
+            Some(HeldBack::Changed)
         } else if self.is_gone(spec) {
-            Some(Held::Gone)
+            Some(HeldBack::Gone)
         } else if self.paused_until.is_some_and(|until| now < until) {
-            Some(Held::Paused)
+            Some(HeldBack::Paused)
         } else if !self.open {
-            Some(Held::Closed)
+            Some(HeldBack::Closed)
         } else {
             None
         }

@@ -46,7 +46,7 @@ use std::sync::Arc;
 use kube::Client;
 use tokio::sync::mpsc;
 
-pub use self::resolve::Resolver;
+pub use self::resolve::TargetResolver;
 use self::{
     check::Checker, event_publisher::EventPublisher, initial_status::InitialStatuses, reconcile::Reconciler,
     reports::Reports, roster::Roster, status_store::StatusStore, watching::Watching,
@@ -73,7 +73,7 @@ impl Subscribers {
     pub fn new(
         reader: Client,
         writer: SingleTry,
-        resolver: Resolver,
+        resolver: TargetResolver,
         mandate: Mandate,
         metrics: Metrics,
         updates: mpsc::UnboundedSender<Update>,

@@ -13,7 +13,7 @@ use tidings_delivery::{oauth::TokenSource, webhook::NoValidationResponse};
 use tidings_queue::{Gate, SpecVersion, SubscriberKey};
 
 use super::{
-    member::{Begun, Held},
+    member::{Begun, HeldBack},
     referrers::Reference,
     roster::Roster,
     status_cell::StatusCell,
@@ -160,7 +160,7 @@ impl<'a> Pass<'a> {
     }
 
     /// What forbids a request to the webhook now.
-    pub(super) fn held(&self) -> Option<Held> {
+    pub(super) fn held(&self) -> Option<HeldBack> {
         self.roster.held(&self.key, &self.version)
     }
 

@@ -13,7 +13,7 @@ use super::{
     resolve::references,
     roster::Roster,
     status::{Finding, Findings},
-    status_store::{StatusStore, Stored},
+    status_store::{StatusStore, StatusWrite},
     step::Step,
     stored_subscriber::StoredSubscriber,
     test_event::test,
@@ -33,7 +33,7 @@ pub(super) enum Ended {
 
 /// Why a pass failed; it is repeated.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum Error {
+pub(super) enum ReconcileError {
     /// The API server did not do its part.
     #[error(transparent)]
     Unresolved(#[from] Unresolved),
@@ -69,7 +69,7 @@ impl Reconciler {
     /// 4. Concludes what all of that means for the status (no client).
     /// 5. Publishes the way, or the gate that closes it, to the engine (no client).
     /// 6. Writes the status (client: the API server).
-    pub(super) async fn reconcile(&self, subscriber: &StoredSubscriber) -> Result<Ended, Error> {
+    pub(super) async fn reconcile(&self, subscriber: &StoredSubscriber) -> Result<Ended, ReconcileError> {
         if !self.mandate.leads(&subscriber.key()) {
             return Ok(Ended::Interrupted);
         }
@@ -86,9 +86,9 @@ impl Reconciler {
         let result = PassResult::of(&pass, prerequisites, tested);
         pass.conclude(|status| result.put_into(status, &pass, &self.origin));
         pass.publish(result.way);
-        Ok(match self.write(&pass).await.map_err(Error::Write)? {
-            Stored::Yes => Ended::Done(result.again),
-            Stored::NotLeading => Ended::Interrupted,
+        Ok(match self.write(&pass).await.map_err(ReconcileError::Write)? {
+            StatusWrite::Yes => Ended::Done(result.again),
+            StatusWrite::NotLeading => Ended::Interrupted,
         })
     }
 
@@ -117,7 +117,7 @@ impl Reconciler {
         }
     }
 
-    async fn write(&self, pass: &Pass<'_>) -> Result<Stored, kube::Error> {
+    async fn write(&self, pass: &Pass<'_>) -> Result<StatusWrite, kube::Error> {
         self.statuses.write(pass.key(), &pass.version().uid).await
     }
 }
@@ -159,7 +159,7 @@ mod tests {
     use serde_json::json;
     use tokio::sync::mpsc;
 
-    use super::{super::member::Seen, *};
+    use super::{super::member::ObservedSubscriber, *};
     use crate::contract::testing::route;
 
     fn subscriber(suspend: bool) -> StoredSubscriber {
@@ -178,7 +178,10 @@ mod tests {
         let (updates, _engine) = mpsc::unbounded_channel();
         let roster = Roster::new(updates);
         let (spec, expire_after) = (subscriber.id(), subscriber.expire_after());
-        roster.upsert(subscriber.key(), Seen { spec, expire_after, status: SubscriberStatus::default(), version: 1 });
+        roster.upsert(
+            subscriber.key(),
+            ObservedSubscriber { spec, expire_after, status: SubscriberStatus::default(), version: 1 },
+        );
         let pass = Pass::begin(&subscriber, &roster).unwrap();
         if is_gone {
             pass.note_gone();

@@ -20,14 +20,14 @@ use url::Url;
 use super::{
     consent::Purpose,
     referrers::Reference,
-    secrets::{Endpoints, Lookup, ReadCredentials, Wanted, bundle_object, want, want_identity},
+    secrets::{Endpoints, ObjectReader, ReadCredentials, Wanted, bundle_object, want, want_identity},
     times::seconds,
     unresolved::Unresolved,
 };
 use crate::contract::Route;
 
 /// Makes targets; holds what all Subscribers share.
-pub struct Resolver {
+pub struct TargetResolver {
     /// Reads Secrets and ConfigMaps.
     client: Client,
     /// The way out.
@@ -63,7 +63,7 @@ fn wanted(spec: &SubscriberSpec) -> Wanted {
     wanted
 }
 
-impl Resolver {
+impl TargetResolver {
     /// Reads Secrets and ConfigMaps by `client`; events go out by `egress`, from a sender that calls itself `origin`.
     pub fn new(client: Client, egress: Egress, origin: HeaderValue, require_secret_consent: bool) -> Self {
         Self { client, egress, tokens: TokenCache::default(), origin, require_secret_consent }
@@ -103,7 +103,7 @@ impl Resolver {
         let token_url = parse(&spec.token_service.url, "tokenService.url")?;
         let endpoints = Endpoints { webhook: &url, token_service: &token_url };
         let consent = self.require_secret_consent;
-        let mut lookup = Lookup::new(&self.client, namespace, consent, endpoints, wanted(spec));
+        let mut lookup = ObjectReader::new(&self.client, namespace, consent, endpoints, wanted(spec));
         let (http, _) =
             self.way_out(&mut lookup, namespace, spec.webhook.tls.as_ref(), "webhook", Purpose::Webhook).await?;
         let headers = headers(&mut lookup, &spec.webhook.headers).await?;
@@ -122,7 +122,7 @@ impl Resolver {
 
     async fn tokens(
         &self,
-        lookup: &mut Lookup<'_>,
+        lookup: &mut ObjectReader<'_>,
         namespace: &str,
         spec: &SubscriberSpec,
         url: &Url,
@@ -158,7 +158,7 @@ impl Resolver {
     /// The client for one endpoint, and what distinguishes its trust.
     async fn way_out(
         &self,
-        lookup: &mut Lookup<'_>,
+        lookup: &mut ObjectReader<'_>,
         namespace: &str,
         tls: Option<&Tls>,
         field: &str,
@@ -207,7 +207,7 @@ fn authentication(of: ClientAuthentication) -> oauth::ClientAuthentication {
 }
 
 /// The headers that the user adds, with the values that Secrets hold.
-async fn headers(lookup: &mut Lookup<'_>, headers: &[Header]) -> Result<HeaderMap, Unresolved> {
+async fn headers(lookup: &mut ObjectReader<'_>, headers: &[Header]) -> Result<HeaderMap, Unresolved> {
     let mut map = HeaderMap::new();
     let mut bytes = 0;
     for Header { name, value, value_from } in headers {

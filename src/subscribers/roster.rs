@@ -15,7 +15,7 @@ use tokio::sync::mpsc;
 
 use super::{
     health_board::StoredStatus,
-    member::{Begun, Held, Member, Seen},
+    member::{Begun, HeldBack, Member, ObservedSubscriber},
     reconcile_requests::{ReconcileCause, ReconcileRequests},
     referrers::{Reference, Referrers},
     status_cell::StatusCell,
@@ -75,7 +75,7 @@ impl Roster {
 
     /// The watch shows this Subscriber. A new one, and a new spec, are not ready before their reconcile has ended; the
     /// queue learns at once after what time Notifications expire.
-    pub(super) fn upsert(&self, key: SubscriberKey, seen: Seen) {
+    pub(super) fn upsert(&self, key: SubscriberKey, seen: ObservedSubscriber) {
         let lifetime = Some(seen.expire_after);
         let mut known = self.lock();
         let Some(member) = known.subscribers.get_mut(&key).filter(|member| *member.uid() == seen.spec.uid) else {
@@ -163,9 +163,9 @@ impl Roster {
     }
 
     /// What forbids a request to the webhook of this spec now, whatever a reconcile found before.
-    pub(super) fn held(&self, key: &SubscriberKey, spec: &SpecVersion) -> Option<Held> {
+    pub(super) fn held(&self, key: &SubscriberKey, spec: &SpecVersion) -> Option<HeldBack> {
         let held = self.with(key, &spec.uid, |member| member.held(spec, Instant::now()));
-        held.unwrap_or(Some(Held::Changed))
+        held.unwrap_or(Some(HeldBack::Changed))
     }
 
     /// A pass over this spec begins ([`Member::begin`]); None: the Subscriber is not there any more.
@@ -305,9 +305,9 @@ mod tests {
         SubscriberKey { namespace: "a".into(), name: name.into() }
     }
 
-    fn seen(uid: &str, generation: i64) -> Seen {
+    fn seen(uid: &str, generation: i64) -> ObservedSubscriber {
         let spec = SpecVersion::new(uid, generation);
-        Seen { spec, expire_after: 7 * DAY, status: SubscriberStatus::default(), version: 1 }
+        ObservedSubscriber { spec, expire_after: 7 * DAY, status: SubscriberStatus::default(), version: 1 }
     }
 
     fn spec(uid: &str) -> SpecVersion {
@@ -377,9 +377,9 @@ mod tests {
         };
         roster.upsert(key("s"), seen("uid", 1));
         assert_eq!(learned(), Some((None, Some(7 * DAY))));
-        roster.upsert(key("s"), Seen { expire_after: DAY, ..seen("uid", 2) });
+        roster.upsert(key("s"), ObservedSubscriber { expire_after: DAY, ..seen("uid", 2) });
         assert_eq!(learned(), Some((Some(SpecVersion::new("uid", 2)), Some(DAY))));
-        roster.upsert(key("s"), Seen { expire_after: DAY, ..seen("uid", 2) });
+        roster.upsert(key("s"), ObservedSubscriber { expire_after: DAY, ..seen("uid", 2) });
         assert_eq!(learned(), None, "the same spec again");
         roster.remove(&key("s"));
         assert_eq!(learned(), Some((None, None)), "no Subscriber, so nothing to expire by");
@@ -390,7 +390,7 @@ mod tests {
         let (roster, mut updates) = roster();
         let far = Timestamp::now() + 365 * DAY;
         let status = SubscriberStatus { paused_until_time: Some(Time(far)), ..SubscriberStatus::default() };
-        roster.upsert(key("s"), Seen { status, expire_after: DAY, ..seen("uid", 1) });
+        roster.upsert(key("s"), ObservedSubscriber { status, expire_after: DAY, ..seen("uid", 1) });
         let mut paused = || {
             roster.publish(&key("s"), &SpecVersion::new("uid", 1), suspended(), DAY);
             std::iter::from_fn(|| updates.try_recv().ok()).find_map(|update| match update {
@@ -401,7 +401,7 @@ mod tests {
         let first = paused().unwrap();
         assert!(first <= Instant::now() + DAY);
         assert_eq!(paused(), Some(first), "a later look does not make it longer");
-        assert_eq!(roster.held(&key("s"), &SpecVersion::new("uid", 1)), Some(Held::Paused));
+        assert_eq!(roster.held(&key("s"), &SpecVersion::new("uid", 1)), Some(HeldBack::Paused));
     }
 
     #[test]
@@ -412,9 +412,9 @@ mod tests {
             let version = SpecVersion::new("uid", generation);
             roster.publish(&key("s"), &version, Ok(route(version.clone())), DAY);
         };
-        assert_eq!(held(1), Some(Held::Changed), "there is none");
+        assert_eq!(held(1), Some(HeldBack::Changed), "there is none");
         roster.upsert(key("s"), seen("uid", 1));
-        assert_eq!(held(1), Some(Held::Closed));
+        assert_eq!(held(1), Some(HeldBack::Closed));
         open(1);
         assert_eq!(held(1), None);
         roster.pause(
@@ -423,13 +423,13 @@ mod tests {
             Timestamp::now() + Duration::from_secs(60),
             Duration::from_secs(60),
         );
-        assert_eq!(held(1), Some(Held::Paused));
+        assert_eq!(held(1), Some(HeldBack::Paused));
         roster.note_gone(&key("s"), &SpecVersion::new("uid", 1));
-        assert_eq!(held(1), Some(Held::Gone));
+        assert_eq!(held(1), Some(HeldBack::Gone));
         roster.upsert(key("s"), seen("uid", 2));
-        assert_eq!(held(1), Some(Held::Changed));
+        assert_eq!(held(1), Some(HeldBack::Changed));
         roster.upsert(key("s"), seen("another", 1));
-        assert_eq!(held(1), Some(Held::Changed));
+        assert_eq!(held(1), Some(HeldBack::Changed));
     }
 
     /// What the updates of a Subscriber say, in their order.
@@ -454,7 +454,7 @@ mod tests {
         roster.note_gone(&key, &version);
         roster.publish(&key, &version, Ok(route(version.clone())), DAY);
         assert_eq!(said(&mut updates), ["reset", "SubscriberNotReady", "EndpointGone"]);
-        assert_eq!(roster.held(&key, &version), Some(Held::Gone));
+        assert_eq!(roster.held(&key, &version), Some(HeldBack::Gone));
         assert!(roster.begin(&key, &version, Some("1".into())).unwrap().requested);
         roster.publish(&key, &version, Ok(route(version.clone())), DAY);
         let minute = Duration::from_secs(60);
@@ -476,7 +476,7 @@ mod tests {
             roster.note_gone(&key("s"), &stale);
         }
         assert_eq!(said(&mut updates), [""; 0]);
-        assert_eq!(roster.held(&key("s"), &version(2)), Some(Held::Closed));
+        assert_eq!(roster.held(&key("s"), &version(2)), Some(HeldBack::Closed));
         roster.pause(&key("s"), &version(2), Timestamp::now() + minute, minute);
         assert_eq!(said(&mut updates), ["paused"]);
     }

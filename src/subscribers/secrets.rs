@@ -87,19 +87,19 @@ impl<'a> Endpoints<'a> {
 }
 
 /// Looks up what one Subscriber names in its namespace, each object once.
-pub struct Lookup<'a> {
+pub struct ObjectReader<'a> {
     client: &'a Client,
     namespace: &'a str,
     /// Whether a Secret's values are sent only to endpoints that the Secret allows.
     consent: bool,
     endpoints: Endpoints<'a>,
     wanted: Wanted,
-    found: HashMap<Reference, Found>,
+    found: HashMap<Reference, FetchedObject>,
 }
 
 /// What is kept of a Secret or ConfigMap while a look at a Subscriber runs: not the whole of it.
 #[derive(Default)]
-struct Found {
+struct FetchedObject {
     type_: String,
     uid: String,
     version: String,
@@ -109,7 +109,7 @@ struct Found {
     values: HashMap<String, Vec<u8>>,
 }
 
-impl<'a> Lookup<'a> {
+impl<'a> ObjectReader<'a> {
     /// A look-up in `namespace` of the keys `wanted`, whose values are sent to `endpoints`; with `consent`, only to those
     /// that each Secret allows.
     pub fn new(
@@ -187,7 +187,7 @@ impl<'a> Lookup<'a> {
     }
 
     /// A Secret whose values are sent out for this purpose.
-    async fn secret_for(&mut self, name: &str, purpose: Purpose) -> Result<&Found, Unresolved> {
+    async fn secret_for(&mut self, name: &str, purpose: Purpose) -> Result<&FetchedObject, Unresolved> {
         let (consent, endpoint) = (self.consent, self.endpoints.of(purpose));
         let secret = self.object(Reference::Secret(name.into())).await?;
         let refused = secret.refused.iter().find(|(refused, _)| consent && *refused == purpose);
@@ -213,7 +213,7 @@ impl<'a> Lookup<'a> {
         Ok(secret)
     }
 
-    async fn object(&mut self, reference: Reference) -> Result<&Found, Unresolved> {
+    async fn object(&mut self, reference: Reference) -> Result<&FetchedObject, Unresolved> {
         if !self.found.contains_key(&reference) {
             let keys = self.wanted.get(&reference).cloned().unwrap_or_default();
             let found = match &reference {
@@ -224,7 +224,7 @@ impl<'a> Lookup<'a> {
                     let map: ConfigMap = self.get(name, "ConfigMap", Reason::ConfigMapNotFound).await?;
                     let text = map.data.into_iter().flatten().map(|(key, text)| (key, text.into_bytes()));
                     let bytes = map.binary_data.into_iter().flatten().map(|(key, bytes)| (key, bytes.0));
-                    Found { values: only(&keys, text.chain(bytes)), ..Found::default() }
+                    FetchedObject { values: only(&keys, text.chain(bytes)), ..FetchedObject::default() }
                 }
             };
             self.found.insert(reference.clone(), found);
@@ -233,14 +233,14 @@ impl<'a> Lookup<'a> {
     }
 
     /// What is kept of a Secret of which the spec names these keys.
-    fn kept(&self, secret: Secret, keys: &HashSet<String>) -> Found {
+    fn kept(&self, secret: Secret, keys: &HashSet<String>) -> FetchedObject {
         let ObjectMeta { annotations, uid, resource_version, .. } = secret.metadata;
         let annotations: BTreeMap<_, _> = annotations.unwrap_or_default();
         let refused = [Purpose::Webhook, Purpose::TokenService].into_iter().filter_map(|purpose| {
             let refused = consent::check(&annotations, purpose, self.endpoints.of(purpose)).err();
             refused.map(|annotation| (purpose, annotation))
         });
-        Found {
+        FetchedObject {
             type_: secret.type_.unwrap_or_default(),
             uid: uid.unwrap_or_default(),
             version: resource_version.unwrap_or_default(),
@@ -300,13 +300,13 @@ fn size(bytes: usize) -> String {
     format!("{} KiB", bytes >> 10)
 }
 
-fn value<'s>(secret: &'s Found, name: &str, key: &str, remedy: &str) -> Result<&'s [u8], Unresolved> {
+fn value<'s>(secret: &'s FetchedObject, name: &str, key: &str, remedy: &str) -> Result<&'s [u8], Unresolved> {
     let found = secret.values.get(key).map(Vec::as_slice);
     found.ok_or_else(|| invalid(name, key, &format!("there is no such key: {remedy}")))
 }
 
 /// A value that RFC 6749 (appendix A.1 and A.2) allows as a client id or secret, printable ASCII, of at most `limit` bytes.
-fn credential(secret: &Found, name: &str, key: &str, limit: usize) -> Result<String, Unresolved> {
+fn credential(secret: &FetchedObject, name: &str, key: &str, limit: usize) -> Result<String, Unresolved> {
     let bytes = value(secret, name, key, "add it, or name another in credentialsSecretRef")?;
     if bytes.len() > limit {
         let fault = format!("the value is longer than {}, the limit for it: shorten it", size(limit));
@@ -341,7 +341,10 @@ mod tests {
 
     #[test]
     fn s17_a_credential_has_a_limit_and_the_fault_names_secret_key_and_limit() {
-        let secret = |length| Found { values: [("k".to_owned(), vec![b'a'; length])].into(), ..Found::default() };
+        let secret = |length| FetchedObject {
+            values: [("k".to_owned(), vec![b'a'; length])].into(),
+            ..FetchedObject::default()
+        };
         assert!(credential(&secret(MAX_CLIENT_ID), "acme", "k", MAX_CLIENT_ID).is_ok());
         let fault = credential(&secret(MAX_CLIENT_ID + 1), "acme", "k", MAX_CLIENT_ID).unwrap_err().to_string();
         assert_eq!(

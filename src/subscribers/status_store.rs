@@ -25,7 +25,7 @@ const TRIES: u32 = 8;
 
 /// What became of a write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Stored {
+pub(super) enum StatusWrite {
     /// The API server has the status, or the Subscriber is not there any more.
     Yes,
     /// The operator does not lead: what it knows may be older than what the present leader wrote.
@@ -55,39 +55,39 @@ impl StatusStore {
         key: &SubscriberKey,
         uid: &str,
         change: impl FnOnce(&mut SubscriberStatus),
-    ) -> Result<Stored, kube::Error> {
+    ) -> Result<StatusWrite, kube::Error> {
         self.roster.cell(key, uid, |cell| cell.amend(change));
         self.write(key, uid).await
     }
 
     /// Writes what is not written yet. A Subscriber that is not there any more needs nothing.
-    pub(super) async fn write(&self, key: &SubscriberKey, uid: &str) -> Result<Stored, kube::Error> {
-        let Some(turn) = self.roster.cell(key, uid, |cell| cell.turn()) else { return Ok(Stored::Yes) };
+    pub(super) async fn write(&self, key: &SubscriberKey, uid: &str) -> Result<StatusWrite, kube::Error> {
+        let Some(turn) = self.roster.cell(key, uid, |cell| cell.turn()) else { return Ok(StatusWrite::Yes) };
         let _turn = turn.lock().await;
         // A page that is old by now must not cover what the present leader wrote.
         if !self.mandate.leads(key) {
-            return Ok(Stored::NotLeading);
+            return Ok(StatusWrite::NotLeading);
         }
         let mut tries = 0;
         loop {
             tries += 1;
             let Some((written, version, wanted)) = self.roster.cell(key, uid, |cell| cell.unwritten()).flatten() else {
-                return Ok(Stored::Yes);
+                return Ok(StatusWrite::Yes);
             };
             match self.patch(key, uid, version, &wanted).await {
                 Ok(version) => {
                     self.roster.cell(key, uid, |cell| cell.wrote(wanted.clone(), version));
                     self.publisher.publish(key, uid, &written.conditions, &wanted.conditions);
-                    return Ok(Stored::Yes);
+                    return Ok(StatusWrite::Yes);
                 }
-                Err(kube::Error::Api(status)) if status.code == 404 => return Ok(Stored::Yes),
+                Err(kube::Error::Api(status)) if status.code == 404 => return Ok(StatusWrite::Yes),
                 // Something was written since; or it is another one by now, and the watch will say so soon.
                 Err(kube::Error::Api(status)) if status.code == 422 => match self.read(key, uid).await? {
                     Some((current, of)) if of != version && tries < TRIES => {
                         self.roster.merge_stored(key, uid, current, of)
                     }
                     Some(_) => return Err(kube::Error::Api(status)),
-                    None => return Ok(Stored::Yes),
+                    None => return Ok(StatusWrite::Yes),
                 },
                 Err(error) => return Err(error),
             }

@@ -132,7 +132,7 @@ fn no_spec() -> Result<Box<SubscriberSpec>, Unreadable> {
 fn slim<'de, D: Deserializer<'de>>(deserializer: D) -> Result<ObjectMeta, D::Error> {
     #[derive(Default, Deserialize)]
     #[serde(rename_all = "camelCase", default)]
-    struct Slim {
+    struct SlimSubscriber {
         name: Option<String>,
         namespace: Option<String>,
         uid: Option<String>,
@@ -148,7 +148,7 @@ fn slim<'de, D: Deserializer<'de>>(deserializer: D) -> Result<ObjectMeta, D::Err
         #[serde(rename = "tidings.dev/test-requested-at")]
         test: Option<String>,
     }
-    Slim::deserialize(deserializer).map(|slim| ObjectMeta {
+    SlimSubscriber::deserialize(deserializer).map(|slim| ObjectMeta {
         name: slim.name,
         namespace: slim.namespace,
         uid: slim.uid,

@@ -9,7 +9,7 @@ use tidings_delivery::{
 };
 
 use super::{
-    member::Held,
+    member::HeldBack,
     pass::Pass,
     prerequisites::{Blocked, Prerequisites},
     status::Finding,
@@ -70,11 +70,11 @@ async fn post(mandate: &Mandate, pass: &Pass<'_>, route: &Route, value: &str) ->
 /// Why the test event was not sent.
 fn forbidden(pass: &Pass<'_>) -> String {
     match pass.held() {
-        Some(Held::Gone) => {
+        Some(HeldBack::Gone) => {
             let Finding { reason, message, .. } = Finding::gone();
             format!("{reason}: {message}")
         }
-        Some(Held::Paused) => {
+        Some(HeldBack::Paused) => {
             "Paused: the webhook asked to be left alone: see status.pausedUntilTime; test again after it".into()
         }
         _ => "the Subscriber changed before the test event was sent; test again".into(),
@@ -89,7 +89,7 @@ struct Cleared<'a> {
 
 impl Clearance for Cleared<'_> {
     fn may_send(&self) -> bool {
-        self.mandate.holds(self.pass.key()) && self.pass.held().is_none_or(|held| held == Held::Closed)
+        self.mandate.holds(self.pass.key()) && self.pass.held().is_none_or(|held| held == HeldBack::Closed)
     }
 
     async fn stopping(&self) {

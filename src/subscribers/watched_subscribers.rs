@@ -8,7 +8,7 @@ use std::{
 use kube::runtime::watcher::Event;
 use tidings_queue::SubscriberKey;
 
-use super::{member::Seen, roster::Roster, stored_subscriber::StoredSubscriber};
+use super::{member::ObservedSubscriber, roster::Roster, stored_subscriber::StoredSubscriber};
 use crate::cluster::call::version;
 
 /// All Subscribers as the watches last showed them, pages of a listing under way included. Keeps the roster up to date.
@@ -82,7 +82,7 @@ impl WatchedSubscribers {
 
     fn show(&mut self, mut subscriber: StoredSubscriber) -> Option<WatchChange> {
         let key = subscriber.key();
-        let seen = Seen {
+        let seen = ObservedSubscriber {
             spec: subscriber.id(),
             expire_after: subscriber.expire_after(),
             // The roster keeps it.

@@ -22,7 +22,7 @@ use tracing::{debug, error, info, warn};
 
 use super::{
     initial_status::{INITIAL_STATUS_AFTER, InitialStatuses},
-    reconcile::{Ended, Error, Reconciler},
+    reconcile::{Ended, ReconcileError, Reconciler},
     reconcile_queue::ReconcileQueue,
     reconcile_requests::ReconcileCause,
     roster::Roster,
@@ -39,7 +39,7 @@ const TRY_AGAIN: Duration = Duration::from_secs(5);
 const INITIAL_STATUSES: usize = 4;
 
 /// A pass that ended: whose, and how (None: it panicked).
-type EndedPass = (SubscriberKey, Option<Result<Ended, Error>>);
+type EndedPass = (SubscriberKey, Option<Result<Ended, ReconcileError>>);
 
 /// The loop and its state.
 pub(super) struct Watching {
