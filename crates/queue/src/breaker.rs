@@ -21,14 +21,14 @@ pub enum Health {
 #[derive(Debug, Default)]
 pub(crate) struct Breaker {
     failures: u32,
-    era: Era,
+    cycle: Cycle,
     open: Option<Open>,
 }
 
 /// The time from one opening or reset of the circuit to the next. A failure of an attempt that began in an earlier era
 /// is old news.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Era(u32);
+pub(crate) struct Cycle(u32);
 
 #[derive(Debug)]
 struct Open {
@@ -39,7 +39,7 @@ struct Open {
 
 /// What a circuit lets start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Passage {
+pub(crate) enum Allowance {
     /// Whatever comes.
     All,
     /// One probe, at this time.
@@ -53,15 +53,15 @@ impl Breaker {
         self.open.is_some()
     }
 
-    pub(crate) fn era(&self) -> Era {
-        self.era
+    pub(crate) fn cycle(&self) -> Cycle {
+        self.cycle
     }
 
-    pub(crate) fn passage(&self) -> Passage {
+    pub(crate) fn allowance(&self) -> Allowance {
         match &self.open {
-            None => Passage::All,
-            Some(open) if open.probing => Passage::Nothing,
-            Some(open) => Passage::ProbeAt(open.probe_at),
+            None => Allowance::All,
+            Some(open) if open.probing => Allowance::Nothing,
+            Some(open) => Allowance::ProbeAt(open.probe_at),
         }
     }
 
@@ -73,23 +73,23 @@ impl Breaker {
         self.is_open()
     }
 
-    /// The probe that began in `era` is no longer under way.
-    pub(crate) fn probe_ended(&mut self, era: Era) {
-        if era == self.era
+    /// The probe that began in `cycle` is no longer under way.
+    pub(crate) fn probe_ended(&mut self, cycle: Cycle) {
+        if cycle == self.cycle
             && let Some(open) = &mut self.open
         {
             open.probing = false;
         }
     }
 
-    /// What an attempt that began in `era` found.
-    pub(crate) fn report(&mut self, health: Health, era: Era, now: Instant) {
+    /// What an attempt that began in `cycle` found.
+    pub(crate) fn report(&mut self, health: Health, cycle: Cycle, now: Instant) {
         match (health, &mut self.open) {
             (Health::Success | Health::Answered, _) => {
                 self.failures = 0;
                 self.open = None;
             }
-            (Health::Failure, _) if era != self.era => {}
+            (Health::Failure, _) if cycle != self.cycle => {}
             // Of this era: only a probe can be.
             (Health::Failure, Some(open)) => {
                 open.wait = (open.wait * 2).min(LONGEST_WAIT);
@@ -98,7 +98,7 @@ impl Breaker {
             (Health::Failure, None) => {
                 self.failures += 1;
                 if self.failures >= FAILURES_TO_OPEN {
-                    self.begin_era();
+                    self.begin_cycle();
                     self.open = Some(Open { wait: FIRST_PROBE, probe_at: now + FIRST_PROBE, probing: false });
                 }
             }
@@ -108,12 +108,12 @@ impl Breaker {
     /// Closes the circuit; what is under way cannot open it again.
     pub(crate) fn reset(&mut self) {
         self.open = None;
-        self.begin_era();
+        self.begin_cycle();
     }
 
-    fn begin_era(&mut self) {
+    fn begin_cycle(&mut self) {
         self.failures = 0;
-        self.era = Era(self.era.0.wrapping_add(1));
+        self.cycle = Cycle(self.cycle.0.wrapping_add(1));
     }
 }
 
@@ -124,7 +124,7 @@ mod tests {
     const SECOND: Duration = Duration::from_secs(1);
 
     fn fail(breaker: &mut Breaker, times: u32, now: Instant) {
-        (0..times).for_each(|_| breaker.report(Health::Failure, breaker.era(), now));
+        (0..times).for_each(|_| breaker.report(Health::Failure, breaker.cycle(), now));
     }
 
     #[test]
@@ -132,13 +132,13 @@ mod tests {
         for health in [Health::Success, Health::Answered] {
             let (mut breaker, now) = (Breaker::default(), Instant::now());
             fail(&mut breaker, 4, now);
-            breaker.report(health, breaker.era(), now);
+            breaker.report(health, breaker.cycle(), now);
             fail(&mut breaker, 4, now);
-            assert_eq!(breaker.passage(), Passage::All);
+            assert_eq!(breaker.allowance(), Allowance::All);
             fail(&mut breaker, 1, now);
-            assert_eq!(breaker.passage(), Passage::ProbeAt(now + 30 * SECOND));
-            breaker.report(health, breaker.era(), now);
-            assert_eq!(breaker.passage(), Passage::All);
+            assert_eq!(breaker.allowance(), Allowance::ProbeAt(now + 30 * SECOND));
+            breaker.report(health, breaker.cycle(), now);
+            assert_eq!(breaker.allowance(), Allowance::All);
         }
     }
 
@@ -148,23 +148,23 @@ mod tests {
         fail(&mut breaker, 5, now);
         for wait in [60, 120, 240, 480, 900, 900] {
             assert!(breaker.start());
-            assert_eq!(breaker.passage(), Passage::Nothing);
+            assert_eq!(breaker.allowance(), Allowance::Nothing);
             fail(&mut breaker, 1, now);
-            breaker.probe_ended(breaker.era());
-            assert_eq!(breaker.passage(), Passage::ProbeAt(now + wait * SECOND));
+            breaker.probe_ended(breaker.cycle());
+            assert_eq!(breaker.allowance(), Allowance::ProbeAt(now + wait * SECOND));
         }
     }
 
     #[test]
     fn failures_of_attempts_that_began_before_it_opened_count_nothing_even_once_it_closed() {
         let (mut breaker, now) = (Breaker::default(), Instant::now());
-        let before = breaker.era();
+        let before = breaker.cycle();
         fail(&mut breaker, 5, now);
         breaker.report(Health::Failure, before, now + SECOND);
-        assert_eq!(breaker.passage(), Passage::ProbeAt(now + 30 * SECOND));
-        breaker.report(Health::Success, breaker.era(), now);
+        assert_eq!(breaker.allowance(), Allowance::ProbeAt(now + 30 * SECOND));
+        breaker.report(Health::Success, breaker.cycle(), now);
         (0..5).for_each(|_| breaker.report(Health::Failure, before, now));
-        assert_eq!(breaker.passage(), Passage::All);
+        assert_eq!(breaker.allowance(), Allowance::All);
     }
 
     #[test]
@@ -172,8 +172,8 @@ mod tests {
         let (mut breaker, now) = (Breaker::default(), Instant::now());
         fail(&mut breaker, 5, now);
         breaker.start();
-        breaker.probe_ended(breaker.era());
-        assert_eq!(breaker.passage(), Passage::ProbeAt(now + 30 * SECOND));
+        breaker.probe_ended(breaker.cycle());
+        assert_eq!(breaker.allowance(), Allowance::ProbeAt(now + 30 * SECOND));
     }
 
     #[test]
@@ -181,19 +181,19 @@ mod tests {
         let (mut breaker, now) = (Breaker::default(), Instant::now());
         fail(&mut breaker, 5, now);
         breaker.start();
-        let earlier = breaker.era();
+        let earlier = breaker.cycle();
         breaker.report(Health::Success, earlier, now);
         fail(&mut breaker, 5, now);
         breaker.start();
         breaker.probe_ended(earlier);
-        assert_eq!(breaker.passage(), Passage::Nothing);
+        assert_eq!(breaker.allowance(), Allowance::Nothing);
     }
 
     #[test]
     fn a_reset_closes_it_and_what_was_under_way_cannot_open_it_again() {
         let (mut breaker, now) = (Breaker::default(), Instant::now());
         fail(&mut breaker, 5, now);
-        let before = breaker.era();
+        let before = breaker.cycle();
         breaker.reset();
         (0..5).for_each(|_| breaker.report(Health::Failure, before, now));
         assert!(!breaker.is_open());

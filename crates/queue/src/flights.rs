@@ -4,7 +4,7 @@ use std::{collections::HashMap, time::Instant};
 
 use crate::{
     SpecVersion, Term,
-    breaker::Era,
+    breaker::Cycle,
     numbers::{LaneNo, No},
     work::{Flight, Permit, Ticket, Work},
 };
@@ -13,7 +13,7 @@ use crate::{
 pub(crate) struct Airborne<R> {
     pub(crate) lane: LaneNo,
     pub(crate) began: Instant,
-    pub(crate) era: Era,
+    pub(crate) cycle: Cycle,
     pub(crate) is_probe: bool,
     pub(crate) permit: Permit,
     /// Where it goes, and by which version of its Subscriber's spec.

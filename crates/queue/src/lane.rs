@@ -7,7 +7,7 @@ use std::{
 
 use crate::{
     LaneSnapshot, LaneState, Limits, SourceId, SpecVersion, SubscriberKey,
-    breaker::{Breaker, Era, Passage},
+    breaker::{Allowance, Breaker, Cycle},
     clock::{NEVER, Seconds, Tick},
     expiry::{Ages, Lifetime},
     gate::Gate,
@@ -201,10 +201,10 @@ impl<R> Lane<R> {
         if self.line.len() == 0 || self.in_flight >= self.max_in_flight {
             return Readiness::Blocked;
         }
-        let probe = match self.breaker.passage() {
-            Passage::Nothing => return Readiness::Blocked,
-            Passage::ProbeAt(probe) => Some(probe),
-            Passage::All => None,
+        let probe = match self.breaker.allowance() {
+            Allowance::Nothing => return Readiness::Blocked,
+            Allowance::ProbeAt(probe) => Some(probe),
+            Allowance::All => None,
         };
         match probe.max(self.rate.next()) {
             Some(at) if at > now => Readiness::At(at),
@@ -213,16 +213,16 @@ impl<R> Lane<R> {
     }
 
     /// An event of `bytes` starts. Returns whether it is a probe, and of which era of the circuit.
-    pub(crate) fn take_off(&mut self, now: Instant, bytes: usize) -> (bool, Era) {
+    pub(crate) fn take_off(&mut self, now: Instant, bytes: usize) -> (bool, Cycle) {
         self.in_flight += 1;
         self.bytes += bytes;
         self.rate.start(now);
-        (self.breaker.start(), self.breaker.era())
+        (self.breaker.start(), self.breaker.cycle())
     }
 
     /// An event of `bytes` that began then, as the probe of this era if it was one, is no longer in flight. It counts for the rate
     /// if it `counts`.
-    pub(crate) fn land(&mut self, began: Instant, probe: Option<Era>, bytes: usize, counts: bool) {
+    pub(crate) fn land(&mut self, began: Instant, probe: Option<Cycle>, bytes: usize, counts: bool) {
         self.in_flight -= 1;
         self.bytes -= bytes;
         if counts {
@@ -230,7 +230,7 @@ impl<R> Lane<R> {
         } else {
             self.rate.give_back(began);
         }
-        probe.into_iter().for_each(|era| self.breaker.probe_ended(era));
+        probe.into_iter().for_each(|cycle| self.breaker.probe_ended(cycle));
     }
 
     /// How many more events it has room for: its free slots that no pull is for, or one where an open circuit waits for a probe.

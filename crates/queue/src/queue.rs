@@ -717,14 +717,14 @@ impl<W: Work> Queue<W> {
     fn signal(&mut self, event: No, signal: Signal) {
         let Some(flight) = self.schedule.flights.get(event) else { return };
         let (no, spec, now) = (flight.lane, flight.spec.clone(), self.schedule.now());
-        let era = flight.era;
+        let cycle = flight.cycle;
         let lane = self.schedule.lanes.get_mut(no).filter(|lane| spec.concerns(lane.version.as_ref()));
         let Some(lane) = lane else { return };
         match signal {
             // The Subscriber was deleted, and perhaps created again, meanwhile.
             Signal::Pause(_) | Signal::Gone if lane.version.is_none() => {}
             Signal::Health(health) => {
-                lane.breaker.report(health, era, now);
+                lane.breaker.report(health, cycle, now);
                 self.schedule.refresh(no);
             }
             Signal::Pause(wait) => self.pause(no, now + wait),

@@ -311,7 +311,7 @@ impl<W: Work> Schedule<W> {
         let bytes = self.charge(self.entries.get(event)?);
         self.entries.get_mut(event)?.place = Place::Aside;
         let lane = self.lanes.get_mut(flight.lane)?;
-        lane.land(flight.began, flight.is_probe.then_some(flight.era), bytes, counts);
+        lane.land(flight.began, flight.is_probe.then_some(flight.cycle), bytes, counts);
         let namespace = lane.key.namespace.clone();
         self.turns.ended(&namespace, bytes);
         self.lanes.touch(flight.lane);
@@ -456,8 +456,8 @@ impl<W: Work> Schedule<W> {
         let (route, spec, version) = (route.clone(), spec.clone(), record.version);
         lane.line.remove(record.turn, record.tried);
         record.place = Place::InFlight;
-        let (is_probe, era) = lane.take_off(began, bytes);
-        let flight = Airborne { lane: no, began, era, is_probe, permit, route, spec, version, term };
+        let (is_probe, cycle) = lane.take_off(began, bytes);
+        let flight = Airborne { lane: no, began, cycle, is_probe, permit, route, spec, version, term };
         self.unfile(entry);
         self.aside.remove(&entry);
         self.flights.insert(event, flight);

@@ -26,7 +26,7 @@ pub fn key(lane: usize) -> SubscriberKey {
 pub enum Place {
     Waiting(Instant),
     Due(Instant),
-    InFlight { began: Instant, era: u32, reported: bool },
+    InFlight { began: Instant, cycle: u32, reported: bool },
 }
 
 #[derive(Clone, Debug)]
@@ -43,7 +43,7 @@ pub struct Subscriber {
     pub limits: Limits,
     pub paused_until: Option<Instant>,
     failures: u32,
-    era: u32,
+    cycle: u32,
     /// The wait for the next probe, and when it may start.
     pub circuit: Option<(Duration, Instant)>,
     probe: Option<u32>,
@@ -64,7 +64,7 @@ impl Default for Subscriber {
             limits: Limits { max_in_flight: 1, rate_per_minute: None },
             paused_until: None,
             failures: 0,
-            era: 0,
+            cycle: 0,
             circuit: None,
             probe: None,
             queue: Vec::new(),
@@ -185,14 +185,14 @@ impl Model {
     pub fn reset(&mut self, lane: usize) {
         let lane = &mut self.lanes[lane];
         (lane.paused_until, lane.circuit, lane.failures, lane.probe) = (None, None, 0, None);
-        lane.era += 1;
+        lane.cycle += 1;
     }
 
     pub fn report(&mut self, id: u32, health: Health) {
         let item = self.items.get_mut(&id).unwrap();
-        let Place::InFlight { era, reported, .. } = &mut item.place else { panic!("{id} is not in flight") };
+        let Place::InFlight { cycle, reported, .. } = &mut item.place else { panic!("{id} is not in flight") };
         *reported = true;
-        let (era, no, now) = (*era, item.lane, self.now);
+        let (cycle, no, now) = (*cycle, item.lane, self.now);
         let lane = &mut self.lanes[no];
         if health != Health::Failure {
             (lane.circuit, lane.failures, lane.probe) = (None, 0, None);
@@ -201,11 +201,11 @@ impl Model {
                 *wait = (*wait * 2).min(900 * SECOND);
                 *at = now + *wait;
             }
-        } else if era == lane.era {
+        } else if cycle == lane.cycle {
             lane.failures += 1;
             if lane.failures == 5 {
                 lane.circuit = Some((30 * SECOND, now + 30 * SECOND));
-                (lane.failures, lane.era) = (0, lane.era + 1);
+                (lane.failures, lane.cycle) = (0, lane.cycle + 1);
             }
         }
         self.wake(|of| of == no);
@@ -326,7 +326,7 @@ impl Model {
         if lane.circuit.is_some() {
             lane.probe = Some(id);
         }
-        let place = Place::InFlight { began: now, era: lane.era, reported: false };
+        let place = Place::InFlight { began: now, cycle: lane.cycle, reported: false };
         self.items.entry(id).and_modify(|item| item.place = place);
     }
 
