@@ -18,7 +18,7 @@ use crate::{
 
 /// Whether the events of a lane may go, and where.
 #[derive(Clone, Debug)]
-pub(crate) enum Way<R> {
+pub(crate) enum RouteState<R> {
     Open(R),
     Closed(Gate),
 }
@@ -27,7 +27,7 @@ pub(crate) enum Way<R> {
 #[derive(Debug)]
 pub(crate) struct Lane<R> {
     pub(crate) key: SubscriberKey,
-    pub(crate) way: Way<R>,
+    pub(crate) route_state: RouteState<R>,
     /// The version of the Subscriber's spec that was reconciled last (None: none yet).
     pub(crate) version: Option<SpecVersion>,
     /// The version whose webhook answered 410.
@@ -104,7 +104,7 @@ impl<R> Lane<R> {
     pub(crate) fn new(key: SubscriberKey, room: usize) -> Self {
         Self {
             key,
-            way: Way::Closed(Gate::SubscriberNotFound),
+            route_state: RouteState::Closed(Gate::SubscriberNotFound),
             version: None,
             gone: None,
             lifetime: Lifetime::Unknown,
@@ -130,14 +130,14 @@ impl<R> Lane<R> {
     pub(crate) fn open(&mut self, route: R, limits: Limits) {
         self.max_in_flight = limits.max_in_flight.clamp(1, self.room);
         self.rate.limit(limits.rate_per_minute);
-        self.way = Way::Open(route);
+        self.route_state = RouteState::Open(route);
     }
 
     pub(crate) fn close(&mut self, gate: Gate) {
         if self.closed() != Some(gate) {
             self.behind = None;
         }
-        self.way = Way::Closed(gate);
+        self.route_state = RouteState::Closed(gate);
     }
 
     /// Whether what was pulled for it is given back: it cannot be sent for a while.
@@ -147,9 +147,9 @@ impl<R> Lane<R> {
 
     /// The gate that only an opening ends.
     pub(crate) fn closed(&self) -> Option<Gate> {
-        match self.way {
-            Way::Open(_) => None,
-            Way::Closed(gate) => Some(gate),
+        match self.route_state {
+            RouteState::Open(_) => None,
+            RouteState::Closed(gate) => Some(gate),
         }
     }
 

@@ -14,7 +14,7 @@ use crate::{
     explain::{Explanations, unexplained},
     flights::{Airborne, Flights},
     gate::Explained,
-    lane::{Lane, Readiness, Way},
+    lane::{Lane, Readiness, RouteState},
     lanes::Lanes,
     numbers::{FIRST, LaneNo, No},
     turns::Turns,
@@ -452,7 +452,7 @@ impl<W: Work> Schedule<W> {
         let ends = Some(self.ends(entry)).filter(|ends| *ends != NEVER);
         let permit = Permit::until(ends.map(calendar));
         let (lane, record) = (self.lanes.get_mut(no)?, self.entries.get_mut(event)?);
-        let (Way::Open(route), Some(spec)) = (&lane.way, &lane.version) else { return None };
+        let (RouteState::Open(route), Some(spec)) = (&lane.route_state, &lane.version) else { return None };
         let (route, spec, version) = (route.clone(), spec.clone(), record.version);
         lane.line.remove(record.turn, record.tried);
         record.place = Place::InFlight;
