@@ -82,7 +82,7 @@ impl ReconcileQueue {
             QueueState::UnderWay => subject.again = true,
             QueueState::Idle => {
                 subject.place = QueueState::Waiting;
-                self.line_up(key);
+                self.enqueue(key);
             }
         }
     }
@@ -214,7 +214,7 @@ impl ReconcileQueue {
         None
     }
 
-    fn line_up(&mut self, key: &SubscriberKey) {
+    fn enqueue(&mut self, key: &SubscriberKey) {
         self.namespaces.entry(key.namespace.clone()).or_default().waiting.push_back(key.clone());
         self.stand_in_order(&key.namespace);
     }

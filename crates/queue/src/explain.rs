@@ -105,10 +105,10 @@ pub(crate) fn unexplained<W: Work>(
         let record = entries.get(no)?;
         (record.place == Place::Queued && !record.explained.contains(gate)).then_some(record.at)
     };
-    let put_back = lane.line.put_back().filter_map(|no| Some((queued(no)?, no))).min();
+    let put_back = lane.ready_queue.put_back().filter_map(|no| Some((queued(no)?, no))).min();
     let before = &mut lane.explained_before[gate.number()];
     let mut in_line = None;
-    while let Some((turn, no)) = lane.line.from(*before) {
+    while let Some((turn, no)) = lane.ready_queue.from(*before) {
         in_line = queued(no).map(|at| (at, no));
         if in_line.is_some() {
             break;

@@ -11,9 +11,9 @@ use crate::{
     clock::{NEVER, Seconds, Tick},
     expiry::{Ages, Lifetime},
     gate::Gate,
-    line::Line,
     numbers::{FIRST, No, Turn},
     rate::Rate,
+    ready_queue::ReadyQueue,
 };
 
 /// Whether the events of a lane may go, and where.
@@ -38,7 +38,7 @@ pub(crate) struct Lane<R> {
     /// By when they are due.
     pub(crate) waiting: BTreeSet<(Tick, No)>,
     /// Those that are due.
-    pub(crate) line: Line,
+    pub(crate) ready_queue: ReadyQueue,
     pub(crate) ages: Ages,
     /// How many records name this lane, wherever their events are.
     pub(crate) records: usize,
@@ -110,7 +110,7 @@ impl<R> Lane<R> {
             lifetime: Lifetime::Unknown,
             longest_wait: None,
             waiting: BTreeSet::new(),
-            line: Line::default(),
+            ready_queue: ReadyQueue::default(),
             ages: Ages::default(),
             records: 0,
             in_flight: 0,
@@ -194,11 +194,11 @@ impl<R> Lane<R> {
         }
         // Looked at before the rest: one that waits behind a pause hears when another gate follows it.
         if let Some(until) = self.pause_end(now)
-            && self.line.len() > 0
+            && self.ready_queue.len() > 0
         {
             return Readiness::At(until);
         }
-        if self.line.len() == 0 || self.in_flight >= self.max_in_flight {
+        if self.ready_queue.len() == 0 || self.in_flight >= self.max_in_flight {
             return Readiness::Blocked;
         }
         let probe = match self.breaker.allowance() {
@@ -271,12 +271,12 @@ impl<R> Lane<R> {
 
     /// The one to start next: the first, or the probe of an open circuit.
     pub(crate) fn candidate(&self) -> Option<No> {
-        if self.breaker.is_open() { self.line.longest_untried() } else { self.line.first() }
+        if self.breaker.is_open() { self.ready_queue.longest_untried() } else { self.ready_queue.first() }
     }
 
     /// How many events it holds: waiting, due and in flight.
     pub(crate) fn pending(&self) -> usize {
-        self.line.len() + self.waiting.len() + self.in_flight
+        self.ready_queue.len() + self.waiting.len() + self.in_flight
     }
 
     /// When its first event expires by the Subscriber's lifetime, and which it is.

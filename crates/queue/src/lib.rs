@@ -34,7 +34,7 @@
 //! | `memory` | untried entries that are kept in memory, within a budget of bytes |
 //! | `lane` | one lane: its gate, its limits, what it holds |
 //! | `lanes` | all lanes, by number and by name, and when to look at each again |
-//! | `line` | one lane's line |
+//! | `ready_queue` | one lane's line |
 //! | `gate` | the gates, and which of them an entry has named |
 //! | `breaker` | the circuit of one lane: open after failures in a row, then probes |
 //! | `rate` | how often attempts of one lane may start |
@@ -57,12 +57,12 @@ mod flights;
 mod gate;
 mod lane;
 mod lanes;
-mod line;
 mod memory;
 mod names;
 mod numbers;
 mod queue;
 mod rate;
+mod ready_queue;
 mod schedule;
 mod scopes;
 mod snapshots;

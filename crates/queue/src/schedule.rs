@@ -274,7 +274,7 @@ impl<W: Work> Schedule<W> {
         self.take_out(event);
         match due {
             Some(due) => self.wait(event, due),
-            None => self.line_up(event, false),
+            None => self.enqueue(event, false),
         }
     }
 
@@ -292,7 +292,7 @@ impl<W: Work> Schedule<W> {
     /// The attempt did not start after all: the event is first in its lane again, and counts neither for the rate nor as a probe.
     pub(crate) fn put_back(&mut self, event: No) {
         if self.leave_flight(event, false).is_some() {
-            self.line_up(event, true);
+            self.enqueue(event, true);
         }
     }
 
@@ -454,7 +454,7 @@ impl<W: Work> Schedule<W> {
         let (lane, record) = (self.lanes.get_mut(no)?, self.entries.get_mut(event)?);
         let (RouteState::Open(route), Some(spec)) = (&lane.route_state, &lane.version) else { return None };
         let (route, spec, version) = (route.clone(), spec.clone(), record.version);
-        lane.line.remove(record.turn, record.tried);
+        lane.ready_queue.remove(record.turn, record.tried);
         record.place = Place::InFlight;
         let (is_probe, cycle) = lane.take_off(began, bytes);
         let flight = Airborne { lane: no, began, cycle, is_probe, permit, route, spec, version, term };
@@ -560,7 +560,7 @@ impl<W: Work> Schedule<W> {
             && lane.waiting.first().is_some_and(|(at, _)| *at <= now)
             && let Some((_, event)) = lane.waiting.pop_first()
         {
-            self.line_up(event, false);
+            self.enqueue(event, false);
             if let Some(entry) = self.entry_of(event) {
                 self.file(entry);
             }
@@ -573,7 +573,7 @@ impl<W: Work> Schedule<W> {
         let Some(lane) = self.lanes.get_mut(record.lane) else { return };
         match record.place {
             Place::Waiting => drop(lane.waiting.remove(&(record.at, event))),
-            Place::Queued => lane.line.remove(record.turn, record.tried),
+            Place::Queued => lane.ready_queue.remove(record.turn, record.tried),
             Place::InFlight | Place::Finished | Place::Aside => return,
         }
         record.place = Place::Aside;
@@ -592,18 +592,19 @@ impl<W: Work> Schedule<W> {
     }
 
     /// The event, which stands nowhere, is due: it stands last in its lane's line, or first.
-    fn line_up(&mut self, event: No, is_first: bool) {
+    fn enqueue(&mut self, event: No, is_first: bool) {
         let at = self.clock.tick(self.clock.now());
         let Some(record) = self.entries.get_mut(event) else { return };
         let Some(lane) = self.lanes.get_mut(record.lane) else { return };
         (record.place, record.at) = (Place::Queued, at);
         let (no, tried) = (record.lane, record.tried);
-        record.turn = if is_first { lane.line.push_front(event, tried) } else { lane.line.push_back(event, tried) };
-        if lane.line.is_worn() {
+        record.turn =
+            if is_first { lane.ready_queue.push_front(event, tried) } else { lane.ready_queue.push_back(event, tried) };
+        if lane.ready_queue.is_worn() {
             lane.explained_before = [FIRST; Gate::COUNT];
-            for event in lane.line.drain() {
+            for event in lane.ready_queue.drain() {
                 let Some(record) = self.entries.get_mut(event) else { continue };
-                record.turn = lane.line.push_back(event, record.tried);
+                record.turn = lane.ready_queue.push_back(event, record.tried);
             }
         }
         self.lanes.touch(no);

@@ -106,7 +106,7 @@ impl Turns {
     /// The lane waits for its turn. It must not wait already.
     pub(crate) fn enter(&mut self, name: &Arc<str>, lane: LaneNo) {
         self.namespaces.entry(name.clone()).or_default().round.push_back(lane);
-        self.line_up(name);
+        self.enqueue(name);
     }
 
     /// The lane whose turn it is; it leaves the round. The turn remains its namespace's until [`Self::started`].
@@ -120,7 +120,7 @@ impl Turns {
                     return Some(lane);
                 }
                 if let Some(name) = self.leave() {
-                    self.line_up(&name);
+                    self.enqueue(&name);
                 }
             } else if admission == Some(Admission::AfterItsOwn) {
                 self.leave();
@@ -151,7 +151,7 @@ impl Turns {
             let namespace = self.namespaces.entry(name.clone()).or_default();
             namespace.slots += 1;
             namespace.bytes += bytes;
-            self.line_up(&name);
+            self.enqueue(&name);
         }
     }
 
@@ -163,7 +163,7 @@ impl Turns {
             namespace.slots = namespace.slots.saturating_sub(1);
             namespace.bytes = namespace.bytes.saturating_sub(bytes);
         }
-        self.line_up(name);
+        self.enqueue(name);
         self.look_again();
     }
 
@@ -190,7 +190,7 @@ impl Turns {
 
     /// The namespace stands last in order, if it has a lane in its round and does not stand there; an idle one is
     /// forgotten, which makes the shares of the others larger.
-    fn line_up(&mut self, name: &Arc<str>) {
+    fn enqueue(&mut self, name: &Arc<str>) {
         let Entry::Occupied(mut entry) = self.namespaces.entry(name.clone()) else { return };
         let namespace = entry.get_mut();
         if namespace.in_order {

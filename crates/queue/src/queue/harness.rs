@@ -274,7 +274,7 @@ impl Harness {
     }
 
     pub fn queued(&self, of: &SubscriberKey) -> usize {
-        self.queue.schedule.lanes.by_key(of).map_or(0, |lane| lane.line.len())
+        self.queue.schedule.lanes.by_key(of).map_or(0, |lane| lane.ready_queue.len())
     }
 
     pub fn pending(&self, of: &SubscriberKey) -> usize {
@@ -286,7 +286,7 @@ impl Harness {
         let Some(lane) = self.queue.schedule.lanes.by_key(of) else { return Vec::new() };
         let waiting = lane.waiting.iter().map(|(_, no)| *no);
         let id = |no: No| self.queue.schedule.entries.get(no).unwrap().id;
-        lane.line.numbers().into_iter().chain(waiting).map(id).collect()
+        lane.ready_queue.numbers().into_iter().chain(waiting).map(id).collect()
     }
 
     /// What to do at `now`, until there is nothing more.

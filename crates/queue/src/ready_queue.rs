@@ -9,9 +9,9 @@ use crate::{
 
 /// First in, first out; and, for a probe, the one that was tried longest ago. All in logarithmic time.
 #[derive(Debug)]
-pub(crate) struct Line {
+pub(crate) struct ReadyQueue {
     /// Not tried by this process: a flood of new events, which has to be small.
-    fresh: Row,
+    fresh: Fifo,
     tried: BTreeMap<Turn, No>,
     by_last_try: BTreeSet<(Tick, Turn)>,
     front: Turn,
@@ -20,17 +20,17 @@ pub(crate) struct Line {
 
 /// Numbers in the order of their turns. One that left leaves an empty place until it is first, or there are too many such.
 #[derive(Debug, Default)]
-struct Row {
-    places: VecDeque<(Turn, Option<Taken>)>,
+struct Fifo {
+    places: VecDeque<(Turn, Option<Slot>)>,
     taken: usize,
 }
 
 /// A number plus one, so that an empty place takes no more memory.
-type Taken = std::num::NonZeroU32;
+type Slot = std::num::NonZeroU32;
 
-impl Row {
+impl Fifo {
     fn insert(&mut self, turn: Turn, no: No) {
-        let place = (turn, Taken::new(no.wrapping_add(1)));
+        let place = (turn, Slot::new(no.wrapping_add(1)));
         self.taken += 1;
         if self.places.back().is_none_or(|(last, _)| *last < turn) {
             self.places.push_back(place);
@@ -64,14 +64,14 @@ impl Row {
     }
 }
 
-impl Default for Line {
+impl Default for ReadyQueue {
     fn default() -> Self {
-        let (fresh, tried, by_last_try) = (Row::default(), BTreeMap::new(), BTreeSet::new());
+        let (fresh, tried, by_last_try) = (Fifo::default(), BTreeMap::new(), BTreeSet::new());
         Self { fresh, tried, by_last_try, front: FIRST, back: FIRST }
     }
 }
 
-impl Line {
+impl ReadyQueue {
     /// Lets `no` stand last; `tried` is when it was last tried (0: never). Both say later which one to [`Self::remove`].
     pub(crate) fn push_back(&mut self, no: No, tried: Tick) -> Turn {
         self.back += 1;
@@ -165,31 +165,31 @@ mod tests {
 
     #[test]
     fn it_is_first_in_first_out_but_what_is_put_back_stands_first() {
-        let mut line = Line::default();
-        line.push_back(1, 0);
-        let removed = line.push_back(2, 7);
-        line.push_back(3, 7);
-        line.push_front(4, 7);
-        line.push_front(5, 0);
-        line.remove(removed, 7);
-        assert_eq!(line.numbers(), [5, 4, 1, 3]);
-        assert_eq!(line.first(), Some(5));
-        assert_eq!(line.put_back().collect::<Vec<_>>(), [5, 4]);
-        assert_eq!(line.from(FIRST), Some((FIRST, 1)));
-        assert_eq!(line.len(), 4);
+        let mut ready_queue = ReadyQueue::default();
+        ready_queue.push_back(1, 0);
+        let removed = ready_queue.push_back(2, 7);
+        ready_queue.push_back(3, 7);
+        ready_queue.push_front(4, 7);
+        ready_queue.push_front(5, 0);
+        ready_queue.remove(removed, 7);
+        assert_eq!(ready_queue.numbers(), [5, 4, 1, 3]);
+        assert_eq!(ready_queue.first(), Some(5));
+        assert_eq!(ready_queue.put_back().collect::<Vec<_>>(), [5, 4]);
+        assert_eq!(ready_queue.from(FIRST), Some((FIRST, 1)));
+        assert_eq!(ready_queue.len(), 4);
     }
 
     #[test]
     fn a_probe_takes_the_never_tried_first_then_the_one_tried_longest_ago_then_the_one_that_stands_first() {
-        let mut line = Line::default();
+        let mut ready_queue = ReadyQueue::default();
         let all = [('a', 9), ('b', 8), ('c', 8), ('d', 0), ('e', 0)];
         let mut turns: Vec<_> =
-            (0..).zip(all).map(|(no, (name, tried))| (name, line.push_back(no, tried), tried)).collect();
+            (0..).zip(all).map(|(no, (name, tried))| (name, ready_queue.push_back(no, tried), tried)).collect();
         let mut probes = Vec::new();
-        while let Some(no) = line.longest_untried() {
+        while let Some(no) = ready_queue.longest_untried() {
             let (name, turn, tried) =
                 turns.remove(turns.iter().position(|(name, ..)| *name == all[no as usize].0).unwrap());
-            line.remove(turn, tried);
+            ready_queue.remove(turn, tried);
             probes.push(name);
         }
         assert_eq!(probes, ['d', 'e', 'b', 'c', 'a']);
@@ -198,29 +198,29 @@ mod tests {
     #[test]
     fn a_line_without_places_is_formed_again_in_the_same_order() {
         for front in [1, FIRST] {
-            let mut line = Line { front, back: Turn::MAX - 2, ..Line::default() };
-            line.push_back(1, 3);
-            line.push_back(2, 0);
-            line.push_front(3, 0);
-            assert!(line.is_worn());
-            assert_eq!(line.drain(), [3, 1, 2]);
-            assert!(line.len() == 0 && !line.is_worn() && line.longest_untried().is_none());
-            assert_eq!(line.push_back(4, 0), FIRST);
+            let mut ready_queue = ReadyQueue { front, back: Turn::MAX - 2, ..ReadyQueue::default() };
+            ready_queue.push_back(1, 3);
+            ready_queue.push_back(2, 0);
+            ready_queue.push_front(3, 0);
+            assert!(ready_queue.is_worn());
+            assert_eq!(ready_queue.drain(), [3, 1, 2]);
+            assert!(ready_queue.len() == 0 && !ready_queue.is_worn() && ready_queue.longest_untried().is_none());
+            assert_eq!(ready_queue.push_back(4, 0), FIRST);
         }
     }
 
     #[test]
     fn those_that_left_a_line_take_no_room_for_long_and_the_order_stays() {
-        let mut line = Line::default();
-        let turns: Vec<_> = (0..1000).map(|no| line.push_back(no, 0)).collect();
+        let mut ready_queue = ReadyQueue::default();
+        let turns: Vec<_> = (0..1000).map(|no| ready_queue.push_back(no, 0)).collect();
         // All but the first and each hundredth.
-        (1..1000).filter(|no| no % 100 != 0).for_each(|no| line.remove(turns[no], 0));
-        assert_eq!(line.numbers(), [0, 100, 200, 300, 400, 500, 600, 700, 800, 900]);
-        assert!(line.fresh.places.len() <= 2 * 10 + 65, "{}", line.fresh.places.len());
-        line.push_front(1000, 0);
-        line.push_back(1001, 0);
-        assert_eq!((line.first(), line.len()), (Some(1000), 12));
-        line.remove(turns[0], 0);
-        assert_eq!(line.from(turns[0]), Some((turns[100], 100)));
+        (1..1000).filter(|no| no % 100 != 0).for_each(|no| ready_queue.remove(turns[no], 0));
+        assert_eq!(ready_queue.numbers(), [0, 100, 200, 300, 400, 500, 600, 700, 800, 900]);
+        assert!(ready_queue.fresh.places.len() <= 2 * 10 + 65, "{}", ready_queue.fresh.places.len());
+        ready_queue.push_front(1000, 0);
+        ready_queue.push_back(1001, 0);
+        assert_eq!((ready_queue.first(), ready_queue.len()), (Some(1000), 12));
+        ready_queue.remove(turns[0], 0);
+        assert_eq!(ready_queue.from(turns[0]), Some((turns[100], 100)));
     }
 }
