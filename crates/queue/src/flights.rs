@@ -10,7 +10,7 @@ use crate::{
 };
 
 /// An event in flight.
-pub(crate) struct Airborne<R> {
+pub(crate) struct InFlight<R> {
     pub(crate) lane: LaneNo,
     pub(crate) began: Instant,
     pub(crate) cycle: Cycle,
@@ -25,22 +25,22 @@ pub(crate) struct Airborne<R> {
 }
 
 /// All that is in flight, by the numbers of the events.
-pub(crate) struct Flights<R>(HashMap<No, Airborne<R>>);
+pub(crate) struct Flights<R>(HashMap<No, InFlight<R>>);
 
 impl<R: Clone> Flights<R> {
     pub(crate) fn new() -> Self {
         Self(HashMap::new())
     }
 
-    pub(crate) fn insert(&mut self, event: No, flight: Airborne<R>) {
+    pub(crate) fn insert(&mut self, event: No, flight: InFlight<R>) {
         self.0.insert(event, flight);
     }
 
-    pub(crate) fn get(&self, event: No) -> Option<&Airborne<R>> {
+    pub(crate) fn get(&self, event: No) -> Option<&InFlight<R>> {
         self.0.get(&event)
     }
 
-    pub(crate) fn remove(&mut self, event: No) -> Option<Airborne<R>> {
+    pub(crate) fn remove(&mut self, event: No) -> Option<InFlight<R>> {
         self.0.remove(&event)
     }
 
@@ -60,7 +60,7 @@ impl<R: Clone> Flights<R> {
         ticket: Ticket<W>,
         item: Box<W::Item>,
     ) -> Option<Flight<W>> {
-        let Airborne { permit, route, term, .. } = self.get(event)?;
+        let InFlight { permit, route, term, .. } = self.get(event)?;
         Some(Flight { ticket, item, route: route.clone(), permit: permit.clone(), term: *term })
     }
 

@@ -12,7 +12,7 @@ use crate::{
     entries::{Entries, Place, Record},
     expiry::{Expiries, Next},
     explain::{Explanations, unexplained},
-    flights::{Airborne, Flights},
+    flights::{Flights, InFlight},
     gate::Explained,
     lane::{Lane, Readiness, RouteState},
     lanes::Lanes,
@@ -457,7 +457,7 @@ impl<W: Work> Schedule<W> {
         lane.ready_queue.remove(record.turn, record.tried);
         record.place = Place::InFlight;
         let (is_probe, cycle) = lane.take_off(began, bytes);
-        let flight = Airborne { lane: no, began, cycle, is_probe, permit, route, spec, version, term };
+        let flight = InFlight { lane: no, began, cycle, is_probe, permit, route, spec, version, term };
         self.unfile(entry);
         self.aside.remove(&entry);
         self.flights.insert(event, flight);
