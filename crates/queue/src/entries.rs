@@ -7,7 +7,7 @@ use hashbrown::HashTable;
 use crate::{
     clock::{Seconds, Tick},
     gate::Explained,
-    numbers::{LaneNo, No, Turn},
+    numbers::{LaneNumber, RecordNumber, Turn},
     work::Work,
 };
 
@@ -27,7 +27,7 @@ pub(crate) struct Record<W: Work> {
     pub(crate) at: Tick,
     /// Its place in the line of its lane.
     pub(crate) turn: Turn,
-    pub(crate) lane: LaneNo,
+    pub(crate) lane: LaneNumber,
     /// When its life began.
     pub(crate) began: Seconds,
     /// When it expires by its own lifetime.
@@ -67,9 +67,9 @@ pub(crate) enum Place {
 /// All records, by number and, those of entries, by id.
 pub(crate) struct Entries<W: Work> {
     chunks: Vec<Vec<Option<Record<W>>>>,
-    free: Vec<No>,
+    free: Vec<RecordNumber>,
     /// The numbers alone: the ids stand in the records.
-    by_id: HashTable<No>,
+    by_id: HashTable<RecordNumber>,
     hasher: RandomState,
 }
 
@@ -83,32 +83,33 @@ impl<W: Work> Entries<W> {
         self.by_id.len()
     }
 
-    pub(crate) fn find(&self, id: &W::Id) -> Option<No> {
-        let is_it = |no: &No| self.get(*no).is_some_and(|record| record.id == *id);
+    pub(crate) fn find(&self, id: &W::Id) -> Option<RecordNumber> {
+        let is_it = |no: &RecordNumber| self.get(*no).is_some_and(|record| record.id == *id);
         self.by_id.find(self.hasher.hash_one(id), is_it).copied()
     }
 
-    pub(crate) fn get(&self, no: No) -> Option<&Record<W>> {
+    pub(crate) fn get(&self, no: RecordNumber) -> Option<&Record<W>> {
         self.chunks.get(no as usize / CHUNK)?.get(no as usize % CHUNK)?.as_ref()
     }
 
-    pub(crate) fn get_mut(&mut self, no: No) -> Option<&mut Record<W>> {
+    pub(crate) fn get_mut(&mut self, no: RecordNumber) -> Option<&mut Record<W>> {
         self.chunks.get_mut(no as usize / CHUNK)?.get_mut(no as usize % CHUNK)?.as_mut()
     }
 
     /// Takes in the record of an entry that is not known.
-    pub(crate) fn insert(&mut self, record: Record<W>) -> No {
+    pub(crate) fn insert(&mut self, record: Record<W>) -> RecordNumber {
         let hash = self.hasher.hash_one(record.id);
         let no = self.insert_part(record);
         let Self { chunks, by_id, hasher, .. } = self;
-        let hash_of =
-            |no: &No| chunks[*no as usize / CHUNK][*no as usize % CHUNK].as_ref().map_or(0, |r| hasher.hash_one(r.id));
+        let hash_of = |no: &RecordNumber| {
+            chunks[*no as usize / CHUNK][*no as usize % CHUNK].as_ref().map_or(0, |r| hasher.hash_one(r.id))
+        };
         by_id.insert_unique(hash, no, hash_of);
         no
     }
 
     /// Takes in the record of another event of an entry.
-    pub(crate) fn insert_part(&mut self, record: Record<W>) -> No {
+    pub(crate) fn insert_part(&mut self, record: Record<W>) -> RecordNumber {
         if let Some(no) = self.free.pop() {
             self.chunks[no as usize / CHUNK][no as usize % CHUNK] = Some(record);
             return no;
@@ -118,10 +119,10 @@ impl<W: Work> Entries<W> {
         }
         let last = self.chunks.len() - 1;
         self.chunks[last].push(Some(record));
-        No::try_from(last * CHUNK + self.chunks[last].len() - 1).unwrap_or(No::MAX)
+        RecordNumber::try_from(last * CHUNK + self.chunks[last].len() - 1).unwrap_or(RecordNumber::MAX)
     }
 
-    pub(crate) fn remove(&mut self, no: No) -> Option<Record<W>> {
+    pub(crate) fn remove(&mut self, no: RecordNumber) -> Option<Record<W>> {
         let record = self.chunks.get_mut(no as usize / CHUNK)?.get_mut(no as usize % CHUNK)?.take()?;
         if let Ok(found) = self.by_id.find_entry(self.hasher.hash_one(record.id), |other| *other == no) {
             found.remove();
@@ -136,7 +137,7 @@ impl<W: Work> Entries<W> {
     }
 
     /// All records.
-    pub(crate) fn iter(&self) -> impl Iterator<Item = (No, &Record<W>)> {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (RecordNumber, &Record<W>)> {
         let numbered = self.chunks.iter().flatten().zip(0..);
         numbered.filter_map(|(record, no)| Some((no, record.as_ref()?)))
     }

@@ -5,7 +5,7 @@ use std::collections::{BTreeSet, HashMap};
 use crate::{
     SubscriberKey,
     clock::{NEVER, Seconds},
-    numbers::{LaneNo, No},
+    numbers::{LaneNumber, RecordNumber},
 };
 
 /// What names a missing Subscriber expires after this: the default of `delivery.expireAfterSeconds`.
@@ -41,21 +41,21 @@ impl Lifetime {
 /// neither a suspension nor an absence of the operator ends the rest.
 #[derive(Debug, Default)]
 pub(crate) struct Ages {
-    tried: BTreeSet<(Seconds, No)>,
-    untried: BTreeSet<(Seconds, No)>,
+    tried: BTreeSet<(Seconds, RecordNumber)>,
+    untried: BTreeSet<(Seconds, RecordNumber)>,
 }
 
 impl Ages {
-    pub(crate) fn insert(&mut self, began: Seconds, no: No, is_tried: bool) {
+    pub(crate) fn insert(&mut self, began: Seconds, no: RecordNumber, is_tried: bool) {
         self.of(is_tried).insert((began, no));
     }
 
-    pub(crate) fn remove(&mut self, began: Seconds, no: No, is_tried: bool) {
+    pub(crate) fn remove(&mut self, began: Seconds, no: RecordNumber, is_tried: bool) {
         self.of(is_tried).remove(&(began, no));
     }
 
     /// The first one that the lifetime ends, and when; `all`: also what was never tried.
-    pub(crate) fn first(&self, lifetime: Lifetime, all: bool) -> Option<(Seconds, No)> {
+    pub(crate) fn first(&self, lifetime: Lifetime, all: bool) -> Option<(Seconds, RecordNumber)> {
         let untried = self.untried.first().filter(|_| all);
         let (began, no) = *self.tried.first().into_iter().chain(untried).min()?;
         let ends = lifetime.ends(began);
@@ -63,11 +63,11 @@ impl Ages {
     }
 
     /// All of them.
-    pub(crate) fn iter(&self) -> impl Iterator<Item = No> {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = RecordNumber> {
         self.tried.iter().chain(&self.untried).map(|(_, no)| *no)
     }
 
-    fn of(&mut self, is_tried: bool) -> &mut BTreeSet<(Seconds, No)> {
+    fn of(&mut self, is_tried: bool) -> &mut BTreeSet<(Seconds, RecordNumber)> {
         if is_tried { &mut self.tried } else { &mut self.untried }
     }
 }
@@ -98,31 +98,31 @@ impl Missing {
 /// What expires next: entries by lifetimes of their own, lanes by their first entry.
 #[derive(Debug, Default)]
 pub(crate) struct Expiries {
-    own: BTreeSet<(Seconds, No)>,
-    lanes: BTreeSet<(Seconds, LaneNo)>,
+    own: BTreeSet<(Seconds, RecordNumber)>,
+    lanes: BTreeSet<(Seconds, LaneNumber)>,
 }
 
 /// Whose time comes first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Next {
-    Entry(No),
+    Entry(RecordNumber),
     /// The first entry of this lane.
-    OfLane(LaneNo),
+    OfLane(LaneNumber),
 }
 
 impl Expiries {
-    pub(crate) fn insert(&mut self, expires: Seconds, no: No) {
+    pub(crate) fn insert(&mut self, expires: Seconds, no: RecordNumber) {
         if expires != NEVER {
             self.own.insert((expires, no));
         }
     }
 
-    pub(crate) fn remove(&mut self, expires: Seconds, no: No) {
+    pub(crate) fn remove(&mut self, expires: Seconds, no: RecordNumber) {
         self.own.remove(&(expires, no));
     }
 
     /// Moves a lane from one time to another; None: it had, or has, none.
-    pub(crate) fn move_lane(&mut self, lane: LaneNo, old: Option<Seconds>, new: Option<Seconds>) {
+    pub(crate) fn move_lane(&mut self, lane: LaneNumber, old: Option<Seconds>, new: Option<Seconds>) {
         if old != new {
             old.map(|old| self.lanes.remove(&(old, lane)));
             self.lanes.extend(new.map(|new| (new, lane)));

@@ -11,7 +11,7 @@ use crate::{
     gate::Gate,
     lane::{Lane, Marks},
     lanes::{Lanes, pop_due},
-    numbers::{LaneNo, No},
+    numbers::{LaneNumber, RecordNumber},
     work::Work,
 };
 
@@ -23,14 +23,14 @@ const SPACING: Duration = Duration::from_millis(200);
 /// The lanes with something to explain, in turns.
 #[derive(Debug, Default)]
 pub(crate) struct Explanations {
-    timers: BTreeSet<(Instant, LaneNo)>,
-    round: VecDeque<LaneNo>,
+    timers: BTreeSet<(Instant, LaneNumber)>,
+    round: VecDeque<LaneNumber>,
     next: Option<Instant>,
 }
 
 impl Explanations {
     /// The lane has something to explain at `due` (None: nothing).
-    pub(crate) fn schedule(&mut self, no: LaneNo, marks: &mut Marks, due: Option<Instant>) {
+    pub(crate) fn schedule(&mut self, no: LaneNumber, marks: &mut Marks, due: Option<Instant>) {
         // Whether one in the round still has something is looked at when its turn comes.
         if marks.in_explanation_round || marks.explanation_timer == due {
             return;
@@ -51,7 +51,7 @@ impl Explanations {
         lanes: &mut Lanes<W::Route>,
         entries: &mut Entries<W>,
         clock: &Clock,
-    ) -> Option<(No, Gate)> {
+    ) -> Option<(RecordNumber, Gate)> {
         let now = clock.now();
         if self.next.is_some_and(|next| next > now) {
             return None;
@@ -99,9 +99,9 @@ pub(crate) fn unexplained<W: Work>(
     lane: &mut Lane<W::Route>,
     entries: &Entries<W>,
     clock: &Clock,
-) -> Option<(Instant, No, Gate)> {
+) -> Option<(Instant, RecordNumber, Gate)> {
     let (gate, since) = lane.behind?;
-    let queued = |no: No| {
+    let queued = |no: RecordNumber| {
         let record = entries.get(no)?;
         (record.place == Place::Queued && !record.explained.contains(gate)).then_some(record.at)
     };

@@ -5,13 +5,13 @@ use std::{collections::HashMap, time::Instant};
 use crate::{
     SpecVersion, Term,
     breaker::Cycle,
-    numbers::{LaneNo, No},
+    numbers::{LaneNumber, RecordNumber},
     work::{Flight, Permit, Ticket, Work},
 };
 
 /// An event in flight.
 pub(crate) struct InFlight<R> {
-    pub(crate) lane: LaneNo,
+    pub(crate) lane: LaneNumber,
     pub(crate) began: Instant,
     pub(crate) cycle: Cycle,
     pub(crate) is_probe: bool,
@@ -25,38 +25,38 @@ pub(crate) struct InFlight<R> {
 }
 
 /// All that is in flight, by the numbers of the events.
-pub(crate) struct Flights<R>(HashMap<No, InFlight<R>>);
+pub(crate) struct Flights<R>(HashMap<RecordNumber, InFlight<R>>);
 
 impl<R: Clone> Flights<R> {
     pub(crate) fn new() -> Self {
         Self(HashMap::new())
     }
 
-    pub(crate) fn insert(&mut self, event: No, flight: InFlight<R>) {
+    pub(crate) fn insert(&mut self, event: RecordNumber, flight: InFlight<R>) {
         self.0.insert(event, flight);
     }
 
-    pub(crate) fn get(&self, event: No) -> Option<&InFlight<R>> {
+    pub(crate) fn get(&self, event: RecordNumber) -> Option<&InFlight<R>> {
         self.0.get(&event)
     }
 
-    pub(crate) fn remove(&mut self, event: No) -> Option<InFlight<R>> {
+    pub(crate) fn remove(&mut self, event: RecordNumber) -> Option<InFlight<R>> {
         self.0.remove(&event)
     }
 
-    pub(crate) fn contains(&self, event: No) -> bool {
+    pub(crate) fn contains(&self, event: RecordNumber) -> bool {
         self.0.contains_key(&event)
     }
 
     /// The events in flight.
-    pub(crate) fn events(&self) -> impl Iterator<Item = No> {
+    pub(crate) fn events(&self) -> impl Iterator<Item = RecordNumber> {
         self.0.keys().copied()
     }
 
     /// The flight, as it is sent; the entry of its event expires at the end of `permit`.
     pub(crate) fn sent<W: Work<Route = R>>(
         &self,
-        event: No,
+        event: RecordNumber,
         ticket: Ticket<W>,
         item: Box<W::Item>,
     ) -> Option<Flight<W>> {
@@ -65,7 +65,7 @@ impl<R: Clone> Flights<R> {
     }
 
     /// What of the lane was not sent yet is not sent; but for what goes by the version `kept`.
-    pub(crate) fn revoke_lane(&self, lane: LaneNo, kept: Option<&SpecVersion>) {
+    pub(crate) fn revoke_lane(&self, lane: LaneNumber, kept: Option<&SpecVersion>) {
         let flights = self.0.values().filter(|flight| flight.lane == lane && Some(&flight.spec) != kept);
         flights.for_each(|flight| flight.permit.revoke());
     }

@@ -11,7 +11,7 @@ use crate::{
     clock::{NEVER, Seconds, Tick},
     expiry::{Ages, Lifetime},
     gate::Gate,
-    numbers::{FIRST, No, Turn},
+    numbers::{FIRST, RecordNumber, Turn},
     rate::Rate,
     ready_queue::ReadyQueue,
 };
@@ -36,7 +36,7 @@ pub(crate) struct Lane<R> {
     /// No wait is longer; of the last route.
     pub(crate) longest_wait: Option<Duration>,
     /// By when they are due.
-    pub(crate) waiting: BTreeSet<(Tick, No)>,
+    pub(crate) waiting: BTreeSet<(Tick, RecordNumber)>,
     /// Those that are due.
     pub(crate) ready_queue: ReadyQueue,
     pub(crate) ages: Ages,
@@ -270,7 +270,7 @@ impl<R> Lane<R> {
     }
 
     /// The one to start next: the first, or the probe of an open circuit.
-    pub(crate) fn candidate(&self) -> Option<No> {
+    pub(crate) fn candidate(&self) -> Option<RecordNumber> {
         if self.breaker.is_open() { self.ready_queue.longest_untried() } else { self.ready_queue.first() }
     }
 
@@ -280,7 +280,7 @@ impl<R> Lane<R> {
     }
 
     /// When its first event expires by the Subscriber's lifetime, and which it is.
-    pub(crate) fn first_expiry(&self) -> Option<(Seconds, No)> {
+    pub(crate) fn first_expiry(&self) -> Option<(Seconds, RecordNumber)> {
         self.ages.first(self.lifetime, self.ends_all())
     }
 

@@ -7,19 +7,19 @@ use std::{
     time::Instant,
 };
 
-use crate::numbers::LaneNo;
+use crate::numbers::LaneNumber;
 use crate::{SubscriberKey, lane::Lane};
 
 #[derive(Debug)]
 pub(crate) struct Lanes<R> {
-    by_no: HashMap<LaneNo, Lane<R>>,
-    names: BTreeMap<SubscriberKey, LaneNo>,
-    last: LaneNo,
+    by_no: HashMap<LaneNumber, Lane<R>>,
+    names: BTreeMap<SubscriberKey, LaneNumber>,
+    last: LaneNumber,
     /// The cap for one lane.
     room: usize,
-    timers: BTreeSet<(Instant, LaneNo)>,
+    timers: BTreeSet<(Instant, LaneNumber)>,
     /// Lanes to look at before anything starts.
-    changed: Vec<LaneNo>,
+    changed: Vec<LaneNumber>,
 }
 
 impl<R> Lanes<R> {
@@ -29,15 +29,15 @@ impl<R> Lanes<R> {
         Self { by_no, names, last: 0, room, timers, changed }
     }
 
-    pub(crate) fn get(&self, no: LaneNo) -> Option<&Lane<R>> {
+    pub(crate) fn get(&self, no: LaneNumber) -> Option<&Lane<R>> {
         self.by_no.get(&no)
     }
 
-    pub(crate) fn get_mut(&mut self, no: LaneNo) -> Option<&mut Lane<R>> {
+    pub(crate) fn get_mut(&mut self, no: LaneNumber) -> Option<&mut Lane<R>> {
         self.by_no.get_mut(&no)
     }
 
-    pub(crate) fn find(&self, key: &SubscriberKey) -> Option<LaneNo> {
+    pub(crate) fn find(&self, key: &SubscriberKey) -> Option<LaneNumber> {
         self.names.get(key).copied()
     }
 
@@ -46,7 +46,7 @@ impl<R> Lanes<R> {
     }
 
     /// The number of a new lane.
-    pub(crate) fn insert(&mut self, key: SubscriberKey) -> LaneNo {
+    pub(crate) fn insert(&mut self, key: SubscriberKey) -> LaneNumber {
         self.last = self.last.wrapping_add(1);
         while self.by_no.contains_key(&self.last) {
             self.last = self.last.wrapping_add(1);
@@ -56,14 +56,14 @@ impl<R> Lanes<R> {
         self.last
     }
 
-    pub(crate) fn remove(&mut self, no: LaneNo) {
+    pub(crate) fn remove(&mut self, no: LaneNumber) {
         if let Some(lane) = self.by_no.remove(&no) {
             self.names.remove(&lane.key);
         }
     }
 
     /// The lanes of a namespace (None: all).
-    pub(crate) fn of_namespace<'a>(&'a self, namespace: Option<&'a str>) -> impl Iterator<Item = LaneNo> + 'a {
+    pub(crate) fn of_namespace<'a>(&'a self, namespace: Option<&'a str>) -> impl Iterator<Item = LaneNumber> + 'a {
         let first = SubscriberKey { namespace: namespace.unwrap_or_default().into(), name: Arc::default() };
         let lanes = self.names.range(first..);
         lanes
@@ -72,7 +72,7 @@ impl<R> Lanes<R> {
     }
 
     /// The lane changed: it is looked at before anything starts.
-    pub(crate) fn touch(&mut self, no: LaneNo) {
+    pub(crate) fn touch(&mut self, no: LaneNumber) {
         if let Some(lane) = self.by_no.get_mut(&no)
             && !lane.marks.changed
         {
@@ -97,7 +97,7 @@ impl<R> Lanes<R> {
     }
 
     /// The next lane whose time has come.
-    pub(crate) fn pop_due(&mut self, now: Instant) -> Option<LaneNo> {
+    pub(crate) fn pop_due(&mut self, now: Instant) -> Option<LaneNumber> {
         let no = pop_due(&mut self.timers, now)?;
         if let Some(lane) = self.by_no.get_mut(&no) {
             lane.marks.timer = None;
@@ -106,12 +106,12 @@ impl<R> Lanes<R> {
     }
 
     /// The lanes that changed, to be looked at now.
-    pub(crate) fn take_changed(&mut self) -> Vec<LaneNo> {
+    pub(crate) fn take_changed(&mut self) -> Vec<LaneNumber> {
         mem::take(&mut self.changed)
     }
 
     /// Looks at a lane again at `timer` (None: when it changes).
-    pub(crate) fn set_timer(&mut self, no: LaneNo, timer: Option<Instant>) {
+    pub(crate) fn set_timer(&mut self, no: LaneNumber, timer: Option<Instant>) {
         let Some(lane) = self.by_no.get_mut(&no).filter(|lane| lane.marks.timer != timer) else { return };
         if let Some(old) = lane.marks.timer {
             self.timers.remove(&(old, no));

@@ -3,7 +3,7 @@
 use std::{collections::HashMap, sync::Arc};
 
 use crate::SubscriberKey;
-use crate::numbers::No;
+use crate::numbers::RecordNumber;
 
 /// What the small texts of an entry take, about: id, names, versions.
 const NAMES: usize = 256;
@@ -12,7 +12,7 @@ const NAMES: usize = 256;
 #[derive(Debug)]
 pub(crate) struct Kept<I> {
     /// With the bytes that each is charged.
-    items: HashMap<No, (Box<I>, usize)>,
+    items: HashMap<RecordNumber, (Box<I>, usize)>,
     memory: EventMemory,
 }
 
@@ -23,14 +23,14 @@ impl<I> Kept<I> {
     }
 
     /// Keeps an entry of a Subscriber, whose event has `bytes`, if there is room.
-    pub(crate) fn keep(&mut self, no: No, of: &SubscriberKey, item: Box<I>, bytes: usize) {
+    pub(crate) fn keep(&mut self, no: RecordNumber, of: &SubscriberKey, item: Box<I>, bytes: usize) {
         let bytes = size_of::<I>() + NAMES + bytes;
         if self.memory.keep(of, bytes) {
             self.items.insert(no, (item, bytes));
         }
     }
 
-    pub(crate) fn take(&mut self, no: No, of: &SubscriberKey) -> Option<Box<I>> {
+    pub(crate) fn take(&mut self, no: RecordNumber, of: &SubscriberKey) -> Option<Box<I>> {
         let (item, bytes) = self.items.remove(&no)?;
         self.memory.release(of, bytes);
         Some(item)

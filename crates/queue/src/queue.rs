@@ -15,7 +15,7 @@ use crate::{
     gate::Explained,
     lane::{Lane, Supply},
     memory::Kept,
-    numbers::{FIRST, LaneNo, No},
+    numbers::{FIRST, LaneNumber, RecordNumber},
     schedule::Schedule,
     scopes::Scopes,
     snapshots::Snapshots,
@@ -80,9 +80,9 @@ pub struct Queue<W: Work> {
     /// Untried entries that are kept in memory.
     kept: Kept<W::Item>,
     /// Of entries with several events.
-    batches: HashMap<No, Batch<W>>,
+    batches: HashMap<RecordNumber, Batch<W>>,
     /// The version at which a source showed an entry absent while it was busy.
-    leaving: HashMap<No, u64>,
+    leaving: HashMap<RecordNumber, u64>,
     /// Entries whose expiry is being written.
     expiring: HashSet<W::Id>,
     tombstones: Tombstones<W::Id>,
@@ -139,27 +139,27 @@ impl<W: Work> Queue<W> {
         self.schedule.clock.set(now);
         match update {
             Update::Open { of, version, route, limits, lifetime, longest_wait } => {
-                let no = self.lane_no(&of);
+                let no = self.lane_number(&of);
                 self.missing.remove(&of);
                 self.keep_to_version(no, Some(version), Lifetime::Known(span(lifetime)));
                 self.open(no, route, limits, longest_wait);
             }
             Update::Closed { of, gate: Gate::SubscriberNotFound, .. } => {
-                let (no, today) = (self.lane_no(&of), self.schedule.clock.today());
+                let (no, today) = (self.lane_number(&of), self.schedule.clock.today());
                 self.missing.insert(of, today);
                 self.keep_to_version(no, None, Lifetime::Missing(today));
                 self.schedule.lanes.get_mut(no).into_iter().for_each(|lane| lane.longest_wait = None);
                 self.close(no, Gate::SubscriberNotFound);
             }
             Update::Closed { of, version, gate, lifetime } => {
-                let no = self.lane_no(&of);
+                let no = self.lane_number(&of);
                 self.missing.remove(&of);
                 let lifetime = lifetime.map_or(Lifetime::Unknown, |lifetime| Lifetime::Known(span(lifetime)));
                 self.keep_to_version(no, version, lifetime);
                 self.close(no, gate);
             }
             Update::Paused { of, until } => {
-                let no = self.lane_no(&of);
+                let no = self.lane_number(&of);
                 self.pause(no, until);
             }
             Update::Reset { of } => {
@@ -228,7 +228,7 @@ impl<W: Work> Queue<W> {
 
     /// When to call [`Self::next`] again, after it returned None, if nothing is handed in before.
     pub fn wake_at(&self) -> Option<Instant> {
-        let due = |(no, batch): (&No, &Batch<W>)| {
+        let due = |(no, batch): (&RecordNumber, &Batch<W>)| {
             let at = batch.progress_at().filter(|_| !self.schedule.is_written(*no))?;
             Some(at.min(self.schedule.clock.instant_of(self.schedule.ends(*no))))
         };
@@ -326,7 +326,7 @@ impl<W: Work> Queue<W> {
     }
 
     /// What `seen` says of an entry that is known; from now on it counts.
-    fn news_of(&mut self, no: No, seen: &Entry<W>) -> News {
+    fn news_of(&mut self, no: RecordNumber, seen: &Entry<W>) -> News {
         let Some(record) = self.schedule.entries.get_mut(no) else { return News::Old };
         record.listing = self.listing;
         // It came back after it had left, whatever this process has read or written meanwhile.
@@ -347,8 +347,8 @@ impl<W: Work> Queue<W> {
     }
 
     /// Takes in an entry that is not known.
-    fn insert(&mut self, seen: &Entry<W>) -> No {
-        let lane = self.lane_no(&seen.of);
+    fn insert(&mut self, seen: &Entry<W>) -> RecordNumber {
+        let lane = self.lane_number(&seen.of);
         let began = seconds(seen.began);
         let is_finished = |event: &u16| seen.events > 1 && seen.finished.contains(event);
         let record = |event| Record {
@@ -380,12 +380,12 @@ impl<W: Work> Queue<W> {
     }
 
     /// What `seen` says counts from now on. Returns whether that moves the entry.
-    fn take_over(&mut self, no: No, seen: &Entry<W>) -> bool {
+    fn take_over(&mut self, no: RecordNumber, seen: &Entry<W>) -> bool {
         self.schedule.record(no, seen.version, seen.attempts, seconds(seen.began), seen.next.map_or(0, seconds))
     }
 
     /// It is still what it was before it seemed to have left: what was set aside is due.
-    fn come_back(&mut self, no: No, seen: &Entry<W>) {
+    fn come_back(&mut self, no: RecordNumber, seen: &Entry<W>) {
         if seen.cancelled {
             return self.cancel(no, seen);
         }
@@ -394,13 +394,13 @@ impl<W: Work> Queue<W> {
     }
 
     /// It was replayed: its life begins again, and so do all of its events.
-    fn restart(&mut self, no: No) {
+    fn restart(&mut self, no: RecordNumber) {
         let events = self.schedule.restart(no);
         self.batches.get_mut(&no).into_iter().for_each(|batch| batch.restart(events));
     }
 
     /// It is being deleted. What is under way is its last: when that has ended, the entry is forgotten.
-    fn cancel(&mut self, no: No, seen: &Entry<W>) {
+    fn cancel(&mut self, no: RecordNumber, seen: &Entry<W>) {
         self.revoke(no);
         self.schedule.set_aside(no);
         if self.schedule.is_busy(no) || self.expiring.contains(&seen.id) {
@@ -447,7 +447,7 @@ impl<W: Work> Queue<W> {
 
     /// A source has, or has not, more entries for a Subscriber; `is_answer`: a pull ended.
     fn supply(&mut self, source: SourceId, of: &SubscriberKey, any: bool, is_answer: bool) {
-        let no = self.lane_no(of);
+        let no = self.lane_number(of);
         let Some(lane) = self.schedule.lanes.get_mut(no) else { return };
         match lane.supplies.iter_mut().find(|supply| supply.source == source) {
             // What came while the pull was under way may not be in its answer.
@@ -464,7 +464,7 @@ impl<W: Work> Queue<W> {
 // What Subscribers say.
 impl<W: Work> Queue<W> {
     /// The lane of a Subscriber; a new one if it is not known.
-    fn lane_no(&mut self, key: &SubscriberKey) -> LaneNo {
+    fn lane_number(&mut self, key: &SubscriberKey) -> LaneNumber {
         if let Some(no) = self.schedule.lanes.find(key) {
             return no;
         }
@@ -482,7 +482,7 @@ impl<W: Work> Queue<W> {
     }
 
     /// The lane is that of this version from now on: flights by another one do not send any more.
-    fn keep_to_version(&mut self, no: LaneNo, version: Option<SpecVersion>, lifetime: Lifetime) {
+    fn keep_to_version(&mut self, no: LaneNumber, version: Option<SpecVersion>, lifetime: Lifetime) {
         let Some(lane) = self.schedule.lanes.get_mut(no) else { return };
         lane.gone.take_if(|gone| version.as_ref() != Some(gone));
         self.schedule.flights.revoke_lane(no, version.as_ref());
@@ -491,7 +491,7 @@ impl<W: Work> Queue<W> {
     }
 
     /// The lane opens, unless its webhook answered 410 to this version.
-    fn open(&mut self, no: LaneNo, route: W::Route, limits: Limits, longest_wait: Duration) {
+    fn open(&mut self, no: LaneNumber, route: W::Route, limits: Limits, longest_wait: Duration) {
         let Some(lane) = self.schedule.lanes.get_mut(no) else { return };
         if lane.gone.is_some() {
             return self.close(no, Gate::EndpointGone);
@@ -505,13 +505,13 @@ impl<W: Work> Queue<W> {
     }
 
     /// Nothing of the lane is sent until it is opened.
-    fn close(&mut self, no: LaneNo, gate: Gate) {
+    fn close(&mut self, no: LaneNumber, gate: Gate) {
         self.schedule.lanes.get_mut(no).into_iter().for_each(|lane| lane.close(gate));
         self.schedule.flights.revoke_lane(no, None);
         self.schedule.lanes.touch(no);
     }
 
-    fn pause(&mut self, no: LaneNo, until: Instant) {
+    fn pause(&mut self, no: LaneNumber, until: Instant) {
         self.schedule.lanes.get_mut(no).into_iter().for_each(|lane| lane.pause(until));
         if until > self.schedule.now() {
             self.schedule.flights.revoke_lane(no, None);
@@ -570,7 +570,7 @@ impl<W: Work> Queue<W> {
     }
 
     /// Whether what is known of an event may be old, so that it is loaded immediately before it is sent.
-    fn may_be_old(&self, event: No) -> bool {
+    fn may_be_old(&self, event: RecordNumber) -> bool {
         let scope = self.schedule.lane_of(event).and_then(|lane| self.scopes.of(&lane.key.namespace));
         self.term.is_some_and(|term| term.contested) || scope.is_some_and(|scope| scope.may_be_old(self.schedule.now()))
     }
@@ -619,12 +619,12 @@ impl<W: Work> Queue<W> {
     }
 
     /// Lets an entry expire when its time comes, or gives it back if it was pulled and cannot be sent for a while; unless it is busy.
-    fn rest(&mut self, no: No) {
+    fn rest(&mut self, no: RecordNumber) {
         self.schedule.file(no);
         self.give_back_if_held(no);
     }
 
-    fn give_back_if_held(&mut self, no: No) {
+    fn give_back_if_held(&mut self, no: RecordNumber) {
         let now = self.schedule.now();
         if self.is_draining || self.schedule.lane_of(no).is_some_and(|lane| lane.gives_back(now)) {
             self.give_back(no);
@@ -632,7 +632,7 @@ impl<W: Work> Queue<W> {
     }
 
     /// Gives an entry back to its source, if it was pulled and is not busy.
-    fn give_back(&mut self, no: No) {
+    fn give_back(&mut self, no: RecordNumber) {
         if self.schedule.is_busy(no) || !self.schedule.entries.get(no).is_some_and(|record| record.pulled) {
             return;
         }
@@ -658,7 +658,7 @@ impl<W: Work> Queue<W> {
         }
     }
 
-    fn load_failed(&mut self, event: No, why: Written<W>) {
+    fn load_failed(&mut self, event: RecordNumber, why: Written<W>) {
         if let Some(no) = self.schedule.entry_of(event) {
             self.ended(no, Some(event), why);
         }
@@ -699,7 +699,7 @@ impl<W: Work> Queue<W> {
 
     /// The next entry with several events whose outcomes are to be written.
     fn progress(&mut self) -> Option<Action<W>> {
-        let is_due = |(no, batch): (&No, &Batch<W>)| {
+        let is_due = |(no, batch): (&RecordNumber, &Batch<W>)| {
             let most = self.schedule.lane_of(*no).map_or(1, |lane| lane.max_in_flight);
             let is_over = self.is_draining || self.schedule.ends(*no) <= self.schedule.clock.today();
             let is_last = is_over && !batch.is_empty();
@@ -714,7 +714,7 @@ impl<W: Work> Queue<W> {
     }
 
     /// What the answer to an event in flight says of its webhook. Of another version than the present one it says nothing.
-    fn signal(&mut self, event: No, signal: Signal) {
+    fn signal(&mut self, event: RecordNumber, signal: Signal) {
         let Some(flight) = self.schedule.flights.get(event) else { return };
         let (no, spec, now) = (flight.lane, flight.spec.clone(), self.schedule.now());
         let cycle = flight.cycle;
@@ -736,7 +736,7 @@ impl<W: Work> Queue<W> {
     }
 
     /// Nothing was sent. Where that is the Subscriber's trouble, its lane closes until it was reconciled.
-    fn not_sent(&mut self, event: No, item: Option<Box<W::Item>>, why: NotSent) {
+    fn not_sent(&mut self, event: RecordNumber, item: Option<Box<W::Item>>, why: NotSent) {
         let (Some(entry), Some(flight)) = (self.schedule.entry_of(event), self.schedule.flights.get(event)) else {
             return;
         };
@@ -760,7 +760,7 @@ impl<W: Work> Queue<W> {
         }
     }
 
-    fn written(&mut self, no: No, written: Written<W>) {
+    fn written(&mut self, no: RecordNumber, written: Written<W>) {
         if matches!(written, Written::Noted) {
             return;
         }
@@ -775,7 +775,7 @@ impl<W: Work> Queue<W> {
     }
 
     /// An attempt, or a write, is over; `flight` is the event whose flight ends with it.
-    fn ended(&mut self, no: No, flight: Option<No>, written: Written<W>) {
+    fn ended(&mut self, no: RecordNumber, flight: Option<RecordNumber>, written: Written<W>) {
         let has_left = self.leaving.contains_key(&no);
         let is_newer =
             |version| !has_left && self.schedule.entries.get(no).is_some_and(|record| record.version > version);
@@ -815,7 +815,14 @@ impl<W: Work> Queue<W> {
 
     /// This process recorded an attempt: what the source shows up to it is old. False if the source has shown a replay since,
     /// which began a new life.
-    fn recorded(&mut self, no: No, version: u64, attempts: u32, began: SystemTime, next: Option<SystemTime>) -> bool {
+    fn recorded(
+        &mut self,
+        no: RecordNumber,
+        version: u64,
+        attempts: u32,
+        began: SystemTime,
+        next: Option<SystemTime>,
+    ) -> bool {
         let Some(record) = self.schedule.entries.get(no) else { return true };
         if record.version > version {
             return record.attempts >= attempts;
@@ -826,14 +833,14 @@ impl<W: Work> Queue<W> {
     }
 
     /// Tries the event in flight, and those that stand nowhere, again at `due`.
-    fn again(&mut self, no: No, flight: Option<No>, due: Instant) {
+    fn again(&mut self, no: RecordNumber, flight: Option<RecordNumber>, due: Instant) {
         flight.into_iter().for_each(|event| self.schedule.retry(event, due));
         self.schedule.resume(no, Some(due));
         self.rest(no);
     }
 
     /// The same after `wait` at the earliest, or at `due`. An entry that has expired by then is not looked at before.
-    fn again_later(&mut self, no: No, flight: Option<No>, due: Option<Instant>, wait: Duration) {
+    fn again_later(&mut self, no: RecordNumber, flight: Option<RecordNumber>, due: Option<Instant>, wait: Duration) {
         let later = self.schedule.now() + wait;
         if self.schedule.ends(no) > self.schedule.clock.today().saturating_add(span(wait)) {
             return self.again(no, flight, due.unwrap_or(later));
@@ -846,7 +853,7 @@ impl<W: Work> Queue<W> {
     }
 
     /// This process finished the entry by writing `version`; `out_of_sight`: the source has nothing more to show of it.
-    fn finished(&mut self, no: No, version: u64, out_of_sight: bool) {
+    fn finished(&mut self, no: RecordNumber, version: u64, out_of_sight: bool) {
         let has_shown = self.leaving.get(&no).is_some_and(|left| *left >= version);
         let Some((record, namespace)) = self.forget(no) else { return };
         if !out_of_sight && !has_shown {
@@ -856,7 +863,7 @@ impl<W: Work> Queue<W> {
 
     /// The flight that ended is the last, or no more is sent of what others there are of the entry, which left at `version`.
     /// Returns whether it was the last.
-    fn leave(&mut self, no: No, flight: Option<No>, version: u64) -> bool {
+    fn leave(&mut self, no: RecordNumber, flight: Option<RecordNumber>, version: u64) -> bool {
         if let Some(event) = flight {
             self.schedule.leave_flight(event, true);
         }
@@ -870,14 +877,14 @@ impl<W: Work> Queue<W> {
     }
 
     /// Drops all that is known of an entry, when its last flight has ended.
-    fn forget_later(&mut self, no: No, flight: Option<No>, version: u64) {
+    fn forget_later(&mut self, no: RecordNumber, flight: Option<RecordNumber>, version: u64) {
         if self.leave(no, flight, version) {
             self.forget(no);
         }
     }
 
     /// Drops all that is known of an entry.
-    fn forget(&mut self, no: No) -> Option<(Record<W>, Arc<str>)> {
+    fn forget(&mut self, no: RecordNumber) -> Option<(Record<W>, Arc<str>)> {
         self.take_item(no);
         self.leaving.remove(&no);
         self.batches.remove(&no);
@@ -885,7 +892,7 @@ impl<W: Work> Queue<W> {
     }
 
     /// Keeps the item of an untried entry with one event, if there is room.
-    fn keep_item(&mut self, no: No, item: Option<Box<W::Item>>, bytes: usize) {
+    fn keep_item(&mut self, no: RecordNumber, item: Option<Box<W::Item>>, bytes: usize) {
         let is_untried = self.schedule.entries.get(no).is_some_and(|record| record.attempts == 0);
         let is_single = !self.batches.contains_key(&no);
         if let (Some(item), Some(lane)) = (item, self.schedule.lane_of(no).filter(|_| is_untried && is_single)) {
@@ -893,12 +900,12 @@ impl<W: Work> Queue<W> {
         }
     }
 
-    fn take_item(&mut self, no: No) -> Option<Box<W::Item>> {
+    fn take_item(&mut self, no: RecordNumber) -> Option<Box<W::Item>> {
         self.kept.take(no, &self.schedule.lane_of(no)?.key)
     }
 
     /// What is in flight of an entry and was not sent yet is not sent.
-    fn revoke(&self, no: No) {
+    fn revoke(&self, no: RecordNumber) {
         let flights = self.schedule.events(no).into_iter().filter_map(|event| self.schedule.flights.get(event));
         flights.for_each(|flight| flight.permit.revoke());
     }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use crate::{
     clock::Tick,
-    numbers::{FIRST, No, Turn},
+    numbers::{FIRST, RecordNumber, Turn},
 };
 
 /// First in, first out; and, for a probe, the one that was tried longest ago. All in logarithmic time.
@@ -12,7 +12,7 @@ use crate::{
 pub(crate) struct ReadyQueue {
     /// Not tried by this process: a flood of new events, which has to be small.
     fresh: Fifo,
-    tried: BTreeMap<Turn, No>,
+    tried: BTreeMap<Turn, RecordNumber>,
     by_last_try: BTreeSet<(Tick, Turn)>,
     front: Turn,
     back: Turn,
@@ -29,7 +29,7 @@ struct Fifo {
 type Slot = std::num::NonZeroU32;
 
 impl Fifo {
-    fn insert(&mut self, turn: Turn, no: No) {
+    fn insert(&mut self, turn: Turn, no: RecordNumber) {
         let place = (turn, Slot::new(no.wrapping_add(1)));
         self.taken += 1;
         if self.places.back().is_none_or(|(last, _)| *last < turn) {
@@ -54,11 +54,11 @@ impl Fifo {
     }
 
     /// The first one that does not stand before `turn`.
-    fn from(&self, turn: Turn) -> Option<(Turn, No)> {
+    fn from(&self, turn: Turn) -> Option<(Turn, RecordNumber)> {
         self.iter_from(turn).next()
     }
 
-    fn iter_from(&self, turn: Turn) -> impl Iterator<Item = (Turn, No)> {
+    fn iter_from(&self, turn: Turn) -> impl Iterator<Item = (Turn, RecordNumber)> {
         let at = self.places.partition_point(|(of, _)| *of < turn);
         self.places.range(at..).filter_map(|(turn, place)| Some((*turn, (*place)?.get() - 1)))
     }
@@ -73,13 +73,13 @@ impl Default for ReadyQueue {
 
 impl ReadyQueue {
     /// Lets `no` stand last; `tried` is when it was last tried (0: never). Both say later which one to [`Self::remove`].
-    pub(crate) fn push_back(&mut self, no: No, tried: Tick) -> Turn {
+    pub(crate) fn push_back(&mut self, no: RecordNumber, tried: Tick) -> Turn {
         self.back += 1;
         self.insert(self.back - 1, no, tried)
     }
 
     /// Lets `no` stand first.
-    pub(crate) fn push_front(&mut self, no: No, tried: Tick) -> Turn {
+    pub(crate) fn push_front(&mut self, no: RecordNumber, tried: Tick) -> Turn {
         self.front -= 1;
         self.insert(self.front, no, tried)
     }
@@ -90,7 +90,7 @@ impl ReadyQueue {
     }
 
     /// Empties the line.
-    pub(crate) fn drain(&mut self) -> Vec<No> {
+    pub(crate) fn drain(&mut self) -> Vec<RecordNumber> {
         let all = self.all_from(0);
         *self = Self::default();
         all
@@ -106,18 +106,18 @@ impl ReadyQueue {
     }
 
     /// The one that stands first.
-    pub(crate) fn first(&self) -> Option<No> {
+    pub(crate) fn first(&self) -> Option<RecordNumber> {
         self.from(0).map(|(_, no)| no)
     }
 
     /// The one that was never tried, else the one that was tried longest ago; of equals the first.
-    pub(crate) fn longest_untried(&self) -> Option<No> {
+    pub(crate) fn longest_untried(&self) -> Option<RecordNumber> {
         let tried = || self.tried.get(&self.by_last_try.first()?.1).copied();
         self.fresh.from(0).map(|(_, no)| no).or_else(tried)
     }
 
     /// Those that were put back, in order. Never more than were in flight at once.
-    pub(crate) fn put_back(&self) -> impl Iterator<Item = No> {
+    pub(crate) fn put_back(&self) -> impl Iterator<Item = RecordNumber> {
         let fresh = self.fresh.iter_from(0).take_while(|(turn, _)| *turn < FIRST);
         let tried = self.tried.range(..FIRST).map(|(turn, no)| (*turn, *no));
         let mut all: Vec<_> = fresh.chain(tried).collect();
@@ -126,7 +126,7 @@ impl ReadyQueue {
     }
 
     /// The first one that does not stand before `turn`, and its place.
-    pub(crate) fn from(&self, turn: Turn) -> Option<(Turn, No)> {
+    pub(crate) fn from(&self, turn: Turn) -> Option<(Turn, RecordNumber)> {
         let tried = self.tried.range(turn..).next().map(|(turn, no)| (*turn, *no));
         self.fresh.from(turn).into_iter().chain(tried).min()
     }
@@ -135,7 +135,7 @@ impl ReadyQueue {
         self.fresh.taken + self.tried.len()
     }
 
-    fn insert(&mut self, turn: Turn, no: No, tried: Tick) -> Turn {
+    fn insert(&mut self, turn: Turn, no: RecordNumber, tried: Tick) -> Turn {
         if tried == 0 {
             self.fresh.insert(turn, no);
         } else {
@@ -145,7 +145,7 @@ impl ReadyQueue {
         turn
     }
 
-    fn all_from(&self, turn: Turn) -> Vec<No> {
+    fn all_from(&self, turn: Turn) -> Vec<RecordNumber> {
         let tried = self.tried.range(turn..).map(|(turn, no)| (*turn, *no));
         let mut all: Vec<_> = self.fresh.iter_from(turn).chain(tried).collect();
         all.sort_unstable();
@@ -154,7 +154,7 @@ impl ReadyQueue {
 
     /// All, in order.
     #[cfg(test)]
-    pub(crate) fn numbers(&self) -> Vec<No> {
+    pub(crate) fn numbers(&self) -> Vec<RecordNumber> {
         self.all_from(0)
     }
 }

@@ -16,7 +16,7 @@ use crate::{
     gate::Explained,
     lane::{Lane, Readiness, RouteState},
     lanes::Lanes,
-    numbers::{FIRST, LaneNo, No},
+    numbers::{FIRST, LaneNumber, RecordNumber},
     turns::Turns,
     work::{Permit, Ticket, Work},
 };
@@ -40,26 +40,26 @@ pub(crate) struct Schedule<W: Work> {
     pub(crate) flights: Flights<W::Route>,
     turns: Turns,
     /// Of entries with several events, the records of those after the first.
-    parts: HashMap<No, Parts>,
+    parts: HashMap<RecordNumber, Parts>,
     /// Entries that are neither busy nor filed.
-    aside: HashSet<No>,
+    aside: HashSet<RecordNumber>,
     expiries: Expiries,
     explanations: Explanations,
     /// Subscribers whose lanes changed.
     changed: HashSet<SubscriberKey>,
     /// Lanes that may pull.
-    thirsty: HashSet<LaneNo>,
+    thirsty: HashSet<LaneNumber>,
 }
 
 #[derive(Default)]
 struct Parts {
-    events: Vec<No>,
+    events: Vec<RecordNumber>,
     in_flight: usize,
     /// What came of some is to be written.
     is_answered: bool,
     is_writing: bool,
     /// Those that what is being written finishes.
-    written: Vec<No>,
+    written: Vec<RecordNumber>,
 }
 
 impl<W: Work> Schedule<W> {
@@ -106,24 +106,24 @@ impl<W: Work> Schedule<W> {
     }
 
     /// The lane of an event.
-    pub(crate) fn lane_of(&self, event: No) -> Option<&Lane<W::Route>> {
+    pub(crate) fn lane_of(&self, event: RecordNumber) -> Option<&Lane<W::Route>> {
         self.lanes.get(self.entries.get(event)?.lane)
     }
 
     /// The records of an entry's events.
-    pub(crate) fn events(&self, no: No) -> Vec<No> {
+    pub(crate) fn events(&self, no: RecordNumber) -> Vec<RecordNumber> {
         let parts = self.parts.get(&no).map(|parts| parts.events.as_slice()).unwrap_or_default();
         [&[no], parts].concat()
     }
 
     /// The entry of an event.
-    pub(crate) fn entry_of(&self, event: No) -> Option<No> {
+    pub(crate) fn entry_of(&self, event: RecordNumber) -> Option<RecordNumber> {
         let record = self.entries.get(event)?;
         if record.event == 0 { Some(event) } else { self.entries.find(&record.id) }
     }
 
     /// The event in flight that a ticket names.
-    pub(crate) fn flying(&self, ticket: &Ticket<W>) -> Option<No> {
+    pub(crate) fn flying(&self, ticket: &Ticket<W>) -> Option<RecordNumber> {
         let no = self.entries.find(&ticket.id)?;
         let event = match ticket.event {
             0 => no,
@@ -133,18 +133,18 @@ impl<W: Work> Schedule<W> {
     }
 
     /// Whether anything of an entry is in flight, written, or to be written.
-    pub(crate) fn is_busy(&self, no: No) -> bool {
+    pub(crate) fn is_busy(&self, no: RecordNumber) -> bool {
         let of_parts = |parts: &Parts| parts.in_flight > 0 || parts.is_answered || parts.is_writing;
         self.flights.contains(no) || self.parts.get(&no).is_some_and(of_parts)
     }
 
     /// Whether the outcomes of an entry with several events are being written.
-    pub(crate) fn is_written(&self, no: No) -> bool {
+    pub(crate) fn is_written(&self, no: RecordNumber) -> bool {
         self.parts.get(&no).is_some_and(|parts| parts.is_writing)
     }
 
     /// Something came of one of several events; `is_finished`: there will be no other attempt at it.
-    pub(crate) fn set_answered(&mut self, no: No, event: No, is_finished: bool) {
+    pub(crate) fn set_answered(&mut self, no: RecordNumber, event: RecordNumber, is_finished: bool) {
         self.parts.get_mut(&no).into_iter().for_each(|parts| parts.is_answered = true);
         if let Some(record) = self.entries.get_mut(event).filter(|_| is_finished) {
             record.place = Place::Finished;
@@ -153,8 +153,8 @@ impl<W: Work> Schedule<W> {
     }
 
     /// What came of events of an entry is being written; `is_answered` says of which.
-    pub(crate) fn begin_writing(&mut self, no: No, is_answered: impl Fn(u16) -> bool) {
-        let is_written = |event: &No| {
+    pub(crate) fn begin_writing(&mut self, no: RecordNumber, is_answered: impl Fn(u16) -> bool) {
+        let is_written = |event: &RecordNumber| {
             let record = self.entries.get(*event).filter(|record| record.place == Place::Finished);
             record.is_some_and(|record| is_answered(record.event))
         };
@@ -166,7 +166,7 @@ impl<W: Work> Schedule<W> {
     }
 
     /// That write is over. Returns how many events it does not finish after all, where it was not `recorded`.
-    pub(crate) fn end_writing(&mut self, no: No, recorded: bool) -> usize {
+    pub(crate) fn end_writing(&mut self, no: RecordNumber, recorded: bool) -> usize {
         let Some(parts) = self.parts.get_mut(&no) else { return 0 };
         parts.is_writing = false;
         let written = std::mem::take(&mut parts.written);
@@ -174,7 +174,7 @@ impl<W: Work> Schedule<W> {
     }
 
     /// All events of an entry are to be sent again. Returns how many it has.
-    pub(crate) fn restart(&mut self, no: No) -> usize {
+    pub(crate) fn restart(&mut self, no: RecordNumber) -> usize {
         self.parts.get_mut(&no).into_iter().for_each(|parts| parts.is_answered = false);
         let events = self.events(no);
         for event in &events {
@@ -184,13 +184,13 @@ impl<W: Work> Schedule<W> {
     }
 
     /// A finished event is to be sent again. Returns whether it was finished.
-    fn reopen(&mut self, event: No) -> bool {
+    fn reopen(&mut self, event: RecordNumber) -> bool {
         let finished = self.entries.get_mut(event).filter(|record| record.place == Place::Finished);
         finished.map(|record| record.place = Place::Aside).is_some()
     }
 
     /// Puts those events of an entry into their lane that stand nowhere.
-    pub(crate) fn resume(&mut self, no: No, due: Option<Instant>) {
+    pub(crate) fn resume(&mut self, no: RecordNumber, due: Option<Instant>) {
         for event in self.events(no) {
             if self.entries.get(event).is_some_and(|record| record.place == Place::Aside) {
                 self.add(event, due, None);
@@ -198,7 +198,7 @@ impl<W: Work> Schedule<W> {
         }
     }
 
-    pub(crate) fn ticket(&self, event: No) -> Option<Ticket<W>> {
+    pub(crate) fn ticket(&self, event: RecordNumber) -> Option<Ticket<W>> {
         let (record, entry) = (self.entries.get(event)?, self.entries.get(self.entry_of(event)?)?);
         let of = self.lanes.get(record.lane)?.key.clone();
         let (id, name, began) = (record.id, record.name.clone(), calendar(entry.began));
@@ -206,7 +206,7 @@ impl<W: Work> Schedule<W> {
     }
 
     /// Takes in the record of an entry, and a copy of it for each further event. They are set aside.
-    pub(crate) fn insert(&mut self, events: u16, record: impl Fn(u16) -> Record<W>) -> No {
+    pub(crate) fn insert(&mut self, events: u16, record: impl Fn(u16) -> Record<W>) -> RecordNumber {
         let no = self.entries.insert(record(0));
         self.aside.insert(no);
         let parts: Vec<_> = (1..events).map(|event| self.entries.insert_part(record(event))).collect();
@@ -220,7 +220,14 @@ impl<W: Work> Schedule<W> {
     }
 
     /// Takes note of what is recorded of an entry. Returns whether anything but its version is new.
-    pub(crate) fn record(&mut self, no: No, version: u64, attempts: u32, began: Seconds, next: Seconds) -> bool {
+    pub(crate) fn record(
+        &mut self,
+        no: RecordNumber,
+        version: u64,
+        attempts: u32,
+        began: Seconds,
+        next: Seconds,
+    ) -> bool {
         let Some(record) = self.entries.get_mut(no) else { return false };
         if (record.attempts, record.began, record.next) == (attempts, began, next) {
             record.version = version;
@@ -239,7 +246,7 @@ impl<W: Work> Schedule<W> {
     }
 
     /// Forgets an entry, in flight or not: what was in flight counts as tried, and is not sent if it was not sent yet.
-    pub(crate) fn remove(&mut self, no: No) -> Option<(Record<W>, Arc<str>)> {
+    pub(crate) fn remove(&mut self, no: RecordNumber) -> Option<(Record<W>, Arc<str>)> {
         for event in self.events(no) {
             self.flights.get(event).into_iter().for_each(|flight| flight.permit.revoke());
             self.leave_flight(event, true);
@@ -258,7 +265,7 @@ impl<W: Work> Schedule<W> {
 
     /// Puts an event, unless it is in flight, into its lane: due now or at `due`. One that is due and stays so keeps its place.
     /// `explained` is the gate that it names already.
-    pub(crate) fn add(&mut self, event: No, due: Option<Instant>, explained: Option<Gate>) {
+    pub(crate) fn add(&mut self, event: RecordNumber, due: Option<Instant>, explained: Option<Gate>) {
         let Some(lane) = self.entries.get(event).map(|record| record.lane) else { return };
         // What became due meanwhile stands before it.
         self.wake(lane);
@@ -279,7 +286,7 @@ impl<W: Work> Schedule<W> {
     }
 
     /// The attempt at an event ended; the next one is due at `due`.
-    pub(crate) fn retry(&mut self, event: No, due: Instant) {
+    pub(crate) fn retry(&mut self, event: RecordNumber, due: Instant) {
         if let Some(began) = self.leave_flight(event, true) {
             let tried = self.clock.tick(began);
             if let Some(record) = self.entries.get_mut(event) {
@@ -290,21 +297,21 @@ impl<W: Work> Schedule<W> {
     }
 
     /// The attempt did not start after all: the event is first in its lane again, and counts neither for the rate nor as a probe.
-    pub(crate) fn put_back(&mut self, event: No) {
+    pub(crate) fn put_back(&mut self, event: RecordNumber) {
         if self.leave_flight(event, false).is_some() {
             self.enqueue(event, true);
         }
     }
 
     /// As [`Self::put_back`], but it is due at `due`.
-    pub(crate) fn put_off(&mut self, event: No, due: Instant) {
+    pub(crate) fn put_off(&mut self, event: RecordNumber, due: Instant) {
         if self.leave_flight(event, false).is_some() {
             self.wait(event, due);
         }
     }
 
     /// Takes an event out of flight. Returns when its attempt began, which counts for the rate if it `counts`.
-    pub(crate) fn leave_flight(&mut self, event: No, counts: bool) -> Option<Instant> {
+    pub(crate) fn leave_flight(&mut self, event: RecordNumber, counts: bool) -> Option<Instant> {
         let flight = self.flights.remove(event)?;
         let entry = self.entry_of(event)?;
         self.parts.get_mut(&entry).into_iter().for_each(|parts| parts.in_flight -= 1);
@@ -319,7 +326,7 @@ impl<W: Work> Schedule<W> {
     }
 
     /// The entry waits for nothing: when it was tried, and what it was explained, is forgotten.
-    pub(crate) fn set_aside(&mut self, no: No) {
+    pub(crate) fn set_aside(&mut self, no: RecordNumber) {
         for event in self.events(no) {
             self.take_out(event);
             if let Some(record) = self.entries.get_mut(event).filter(|record| record.place == Place::Aside) {
@@ -330,7 +337,7 @@ impl<W: Work> Schedule<W> {
     }
 
     /// The entry does not expire before it is filed.
-    pub(crate) fn hide(&mut self, no: No) {
+    pub(crate) fn hide(&mut self, no: RecordNumber) {
         self.unfile(no);
         if !self.is_busy(no) {
             self.aside.insert(no);
@@ -338,7 +345,7 @@ impl<W: Work> Schedule<W> {
     }
 
     /// Lets the entry expire when its time comes, unless it is busy.
-    pub(crate) fn file(&mut self, no: No) {
+    pub(crate) fn file(&mut self, no: RecordNumber) {
         if self.is_busy(no) {
             return;
         }
@@ -353,7 +360,7 @@ impl<W: Work> Schedule<W> {
     }
 
     /// The entry does not expire for now. Returns whether it could.
-    fn unfile(&mut self, no: No) -> bool {
+    fn unfile(&mut self, no: RecordNumber) -> bool {
         let Some(record) = self.entries.get_mut(no).filter(|record| record.filed) else { return false };
         record.filed = false;
         self.expiries.remove(record.expires, no);
@@ -365,7 +372,7 @@ impl<W: Work> Schedule<W> {
     }
 
     /// When the entry expires, by all that is known now.
-    pub(crate) fn ends(&self, no: No) -> Seconds {
+    pub(crate) fn ends(&self, no: RecordNumber) -> Seconds {
         let Some(record) = self.entries.get(no) else { return NEVER };
         self.lanes
             .get(record.lane)
@@ -373,7 +380,7 @@ impl<W: Work> Schedule<W> {
     }
 
     /// The next entry whose time is over. It is set aside.
-    pub(crate) fn expire(&mut self) -> Option<No> {
+    pub(crate) fn expire(&mut self) -> Option<RecordNumber> {
         self.settle();
         let (_, next) = self.expiries.first().filter(|(at, _)| *at <= self.clock.today())?;
         let no = match next {
@@ -390,8 +397,8 @@ impl<W: Work> Schedule<W> {
     }
 
     /// The entries of a namespace (None: of all) that no listing has shown since `begun`. Costs nothing for other namespaces.
-    pub(crate) fn unseen_since(&self, begun: u32, namespace: Option<&str>) -> Vec<No> {
-        let is_unseen = |no: &No| {
+    pub(crate) fn unseen_since(&self, begun: u32, namespace: Option<&str>) -> Vec<RecordNumber> {
+        let is_unseen = |no: &RecordNumber| {
             self.entries.get(*no).is_some_and(|record| record.event == 0 && !record.pulled && record.listing < begun)
         };
         let Some(of) = namespace else {
@@ -399,14 +406,14 @@ impl<W: Work> Schedule<W> {
         };
         let lanes = self.lanes.of_namespace(Some(of)).filter_map(|lane| self.lanes.get(lane));
         let filed = lanes.flat_map(|lane| lane.ages.iter());
-        let is_of = |no: &No| self.lane_of(*no).is_some_and(|lane| *lane.key.namespace == *of);
+        let is_of = |no: &RecordNumber| self.lane_of(*no).is_some_and(|lane| *lane.key.namespace == *of);
         let others = self.flights.events().chain(self.parts.keys().copied()).chain(self.aside.iter().copied());
         let unseen: HashSet<_> = filed.chain(others.filter(is_of)).filter(is_unseen).collect();
         unseen.into_iter().collect()
     }
 
     /// Now that the longest wait is known, no wait is longer, whatever clock wrote it. Costs as much as there are longer ones.
-    pub(crate) fn shorten_waits(&mut self, no: LaneNo, longest: Duration) {
+    pub(crate) fn shorten_waits(&mut self, no: LaneNumber, longest: Duration) {
         let latest = self.clock.tick(self.clock.now() + longest);
         let Some(lane) = self.lanes.get_mut(no) else { return };
         for (_, event) in lane.waiting.split_off(&(latest.saturating_add(1), 0)) {
@@ -416,7 +423,7 @@ impl<W: Work> Schedule<W> {
     }
 
     /// The next event to start now, and its entry. It is in flight until it is taken out of it.
-    pub(crate) fn start(&mut self, term: Term) -> Option<(No, No)> {
+    pub(crate) fn start(&mut self, term: Term) -> Option<(RecordNumber, RecordNumber)> {
         self.settle();
         while let Some(no) = self.turns.take() {
             let Some(lane) = self.lanes.get_mut(no) else { continue };
@@ -434,7 +441,7 @@ impl<W: Work> Schedule<W> {
     }
 
     /// The lane's next event and what it is charged, if the lane can start it.
-    fn could_start(&self, no: LaneNo) -> Option<(No, usize)> {
+    fn could_start(&self, no: LaneNumber) -> Option<(RecordNumber, usize)> {
         let lane = self.lanes.get(no).filter(|lane| lane.readiness(self.clock.now()) == Readiness::Ready)?;
         let event = lane.candidate()?;
         let bytes = self.charge(self.entries.get(event)?);
@@ -447,7 +454,7 @@ impl<W: Work> Schedule<W> {
     }
 
     /// Takes an event of an open lane into flight. Returns its entry.
-    fn take_off(&mut self, no: LaneNo, event: No, bytes: usize, term: Term) -> Option<No> {
+    fn take_off(&mut self, no: LaneNumber, event: RecordNumber, bytes: usize, term: Term) -> Option<RecordNumber> {
         let (entry, began) = (self.entry_of(event)?, self.clock.now());
         let ends = Some(self.ends(entry)).filter(|ends| *ends != NEVER);
         let permit = Permit::until(ends.map(calendar));
@@ -466,13 +473,13 @@ impl<W: Work> Schedule<W> {
     }
 
     /// The next event that is to name the gate that holds it, as [`Explanations::next`] says.
-    pub(crate) fn explain(&mut self) -> Option<(No, Gate)> {
+    pub(crate) fn explain(&mut self) -> Option<(RecordNumber, Gate)> {
         self.settle();
         self.explanations.next(&mut self.lanes, &mut self.entries, &self.clock)
     }
 
     /// The next lane that may pull: it has a supply, and changed since it was last taken.
-    pub(crate) fn take_thirsty(&mut self) -> Option<LaneNo> {
+    pub(crate) fn take_thirsty(&mut self) -> Option<LaneNumber> {
         self.settle();
         let no = self.thirsty.iter().next().copied()?;
         self.thirsty.remove(&no);
@@ -513,7 +520,7 @@ impl<W: Work> Schedule<W> {
     }
 
     /// Puts the lane on every list that it belongs on now.
-    pub(crate) fn refresh(&mut self, no: LaneNo) {
+    pub(crate) fn refresh(&mut self, no: LaneNumber) {
         let now = self.clock.now();
         self.wake(no);
         let Some(lane) = self.lanes.get_mut(no) else { return };
@@ -554,7 +561,7 @@ impl<W: Work> Schedule<W> {
     }
 
     /// Moves what has become due into the lane's line.
-    fn wake(&mut self, no: LaneNo) {
+    fn wake(&mut self, no: LaneNumber) {
         let now = self.clock.tick(self.clock.now());
         while let Some(lane) = self.lanes.get_mut(no)
             && lane.waiting.first().is_some_and(|(at, _)| *at <= now)
@@ -568,7 +575,7 @@ impl<W: Work> Schedule<W> {
     }
 
     /// Takes an event out of its lane's orders, wherever it waits.
-    fn take_out(&mut self, event: No) {
+    fn take_out(&mut self, event: RecordNumber) {
         let Some(record) = self.entries.get_mut(event) else { return };
         let Some(lane) = self.lanes.get_mut(record.lane) else { return };
         match record.place {
@@ -581,7 +588,7 @@ impl<W: Work> Schedule<W> {
     }
 
     /// The event, which stands nowhere, waits until `due`.
-    fn wait(&mut self, event: No, due: Instant) {
+    fn wait(&mut self, event: RecordNumber, due: Instant) {
         let at = self.clock.tick(due);
         let Some(record) = self.entries.get_mut(event) else { return };
         (record.place, record.at) = (Place::Waiting, at);
@@ -592,7 +599,7 @@ impl<W: Work> Schedule<W> {
     }
 
     /// The event, which stands nowhere, is due: it stands last in its lane's line, or first.
-    fn enqueue(&mut self, event: No, is_first: bool) {
+    fn enqueue(&mut self, event: RecordNumber, is_first: bool) {
         let at = self.clock.tick(self.clock.now());
         let Some(record) = self.entries.get_mut(event) else { return };
         let Some(lane) = self.lanes.get_mut(record.lane) else { return };

@@ -5,7 +5,7 @@ use std::{
     sync::Arc,
 };
 
-use crate::numbers::LaneNo;
+use crate::numbers::LaneNumber;
 
 /// What all attempts under way share: slots, or bytes.
 #[derive(Debug)]
@@ -71,7 +71,7 @@ pub(crate) struct Turns {
 struct Namespace {
     slots: usize,
     bytes: usize,
-    round: VecDeque<LaneNo>,
+    round: VecDeque<LaneNumber>,
     /// It stands in `order` or in `held`.
     in_order: bool,
 }
@@ -104,13 +104,13 @@ impl Turns {
     }
 
     /// The lane waits for its turn. It must not wait already.
-    pub(crate) fn enter(&mut self, name: &Arc<str>, lane: LaneNo) {
+    pub(crate) fn enter(&mut self, name: &Arc<str>, lane: LaneNumber) {
         self.namespaces.entry(name.clone()).or_default().round.push_back(lane);
         self.enqueue(name);
     }
 
     /// The lane whose turn it is; it leaves the round. The turn remains its namespace's until [`Self::started`].
-    pub(crate) fn take(&mut self) -> Option<LaneNo> {
+    pub(crate) fn take(&mut self) -> Option<LaneNumber> {
         loop {
             let active = self.namespaces.len();
             let namespace = self.namespaces.get_mut(self.order.front()?);
@@ -132,7 +132,7 @@ impl Turns {
 
     /// Whether the lane just taken may start an event of this size now. If not, it stands first in its namespace's round
     /// again, and its namespace waits: what is large does not wait for ever behind what is small.
-    pub(crate) fn admit(&mut self, lane: LaneNo, bytes: usize) -> bool {
+    pub(crate) fn admit(&mut self, lane: LaneNumber, bytes: usize) -> bool {
         let active = self.namespaces.len();
         let Some(namespace) = self.order.front().and_then(|name| self.namespaces.get_mut(name)) else { return false };
         let admitted = self.bytes.admits(namespace.bytes, bytes, active) == Admission::Admitted;
@@ -210,13 +210,13 @@ impl Turns {
 mod tests {
     use super::*;
 
-    fn turns(room: usize, lanes: &[(&Arc<str>, LaneNo)]) -> Turns {
+    fn turns(room: usize, lanes: &[(&Arc<str>, LaneNumber)]) -> Turns {
         let mut turns = Turns::new(4 * room, 64);
         lanes.iter().for_each(|(name, lane)| turns.enter(name, *lane));
         turns
     }
 
-    fn start_all(turns: &mut Turns) -> Vec<LaneNo> {
+    fn start_all(turns: &mut Turns) -> Vec<LaneNumber> {
         std::iter::from_fn(|| turns.take().inspect(|_| turns.started(0))).collect()
     }
 
@@ -251,7 +251,7 @@ mod tests {
         let mut turns = Turns::new(64, 64);
         let slow: Vec<Arc<str>> = (0..4).map(|n| format!("slow{n}").into()).collect();
         for lane in 0..400 {
-            turns.enter(&slow[lane % 4], lane as LaneNo);
+            turns.enter(&slow[lane % 4], lane as LaneNumber);
         }
         assert_eq!(start_all(&mut turns).len(), 48, "three quarters: each holds its fair share");
         let quick: Arc<str> = "quick".into();

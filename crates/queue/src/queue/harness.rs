@@ -127,7 +127,7 @@ impl Harness {
         self.queue.schedule.ticket(self.no(id).unwrap()).unwrap()
     }
 
-    pub fn no(&self, id: u32) -> Option<No> {
+    pub fn no(&self, id: u32) -> Option<RecordNumber> {
         self.queue.schedule.entries.find(&id)
     }
 
@@ -285,7 +285,7 @@ impl Harness {
     pub fn ids_of(&self, of: &SubscriberKey) -> Vec<u32> {
         let Some(lane) = self.queue.schedule.lanes.by_key(of) else { return Vec::new() };
         let waiting = lane.waiting.iter().map(|(_, no)| *no);
-        let id = |no: No| self.queue.schedule.entries.get(no).unwrap().id;
+        let id = |no: RecordNumber| self.queue.schedule.entries.get(no).unwrap().id;
         lane.ready_queue.numbers().into_iter().chain(waiting).map(id).collect()
     }
 
