@@ -42,7 +42,7 @@ pub(crate) struct Record<W: Work> {
     pub(crate) listing: u32,
     /// Which event of its entry.
     pub(crate) event: u16,
-    pub(crate) place: Place,
+    pub(crate) place: EventPlace,
     pub(crate) explained: Explained,
     /// It stands in the orders by expiry.
     pub(crate) filed: bool,
@@ -51,7 +51,7 @@ pub(crate) struct Record<W: Work> {
 
 /// Where an event is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Place {
+pub(crate) enum EventPlace {
     /// Nowhere: it is being deleted, or its expiry is being written.
     Aside,
     /// It waits for its time.
@@ -174,7 +174,7 @@ mod tests {
             bytes: 0,
             listing: 0,
             event,
-            place: Place::Aside,
+            place: EventPlace::Aside,
             explained: Explained::default(),
             filed: false,
             pulled: false,

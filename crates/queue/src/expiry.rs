@@ -21,7 +21,7 @@ pub(crate) enum Lifetime {
     /// Whether there is a Subscriber, or what it says, is not known yet: it ends nothing.
     Unknown,
     /// There is no such Subscriber, as far as is known since then.
-    Missing(Seconds),
+    MissingSubscribers(Seconds),
 }
 
 impl Lifetime {
@@ -29,7 +29,9 @@ impl Lifetime {
     pub(crate) fn ends(self, began: Seconds) -> Seconds {
         match self {
             Self::Known(age) => began.saturating_add(age),
-            Self::Missing(since) => began.saturating_add(MISSING_EXPIRY).max(since.saturating_add(MISSING_FOR)),
+            Self::MissingSubscribers(since) => {
+                began.saturating_add(MISSING_EXPIRY).max(since.saturating_add(MISSING_FOR))
+            }
             Self::Unknown => NEVER,
         }
     }
@@ -74,9 +76,9 @@ impl Ages {
 
 /// When Subscribers that are missing were deleted, for the first hour after it.
 #[derive(Debug, Default)]
-pub(crate) struct Missing(HashMap<SubscriberKey, Seconds>);
+pub(crate) struct MissingSubscribers(HashMap<SubscriberKey, Seconds>);
 
-impl Missing {
+impl MissingSubscribers {
     /// The Subscriber is missing from `today` on.
     pub(crate) fn insert(&mut self, key: SubscriberKey, today: Seconds) {
         // Swept when it has doubled, not with each deletion.
@@ -104,7 +106,7 @@ pub(crate) struct Expiries {
 
 /// Whose time comes first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Next {
+pub(crate) enum NextExpiry {
     Entry(RecordNumber),
     /// The first entry of this lane.
     OfLane(LaneNumber),
@@ -129,9 +131,9 @@ impl Expiries {
         }
     }
 
-    pub(crate) fn first(&self) -> Option<(Seconds, Next)> {
-        let own = self.own.first().map(|(at, no)| (*at, Next::Entry(*no)));
-        let of_lane = self.lanes.first().map(|(at, lane)| (*at, Next::OfLane(*lane)));
+    pub(crate) fn first(&self) -> Option<(Seconds, NextExpiry)> {
+        let own = self.own.first().map(|(at, no)| (*at, NextExpiry::Entry(*no)));
+        let of_lane = self.lanes.first().map(|(at, lane)| (*at, NextExpiry::OfLane(*lane)));
         own.into_iter().chain(of_lane).min_by_key(|(at, _)| *at)
     }
 }
@@ -146,8 +148,8 @@ mod tests {
     fn a_subscriber_that_is_not_known_yet_ends_nothing_and_one_that_is_missing_nothing_for_an_hour() {
         assert_eq!(Lifetime::Unknown.ends(0), NEVER);
         assert_eq!(Lifetime::Known(60).ends(5), 65);
-        assert_eq!(Lifetime::Missing(10).ends(0), DAY);
-        assert_eq!(Lifetime::Missing(7 * DAY).ends(0), 7 * DAY + 3600);
+        assert_eq!(Lifetime::MissingSubscribers(10).ends(0), DAY);
+        assert_eq!(Lifetime::MissingSubscribers(7 * DAY).ends(0), 7 * DAY + 3600);
         assert_eq!(Lifetime::Known(NEVER - 1).ends(5), NEVER, "beyond the calendar is never");
     }
 
@@ -175,13 +177,13 @@ mod tests {
         expiries.insert(DAY / 2, 2);
         expiries.insert(NEVER, 3);
         expiries.move_lane(7, None, Some(DAY / 4));
-        assert_eq!(expiries.first(), Some((DAY / 4, Next::OfLane(7))));
+        assert_eq!(expiries.first(), Some((DAY / 4, NextExpiry::OfLane(7))));
         expiries.move_lane(7, Some(DAY / 4), Some(2 * DAY));
-        assert_eq!(expiries.first(), Some((DAY / 2, Next::Entry(2))));
+        assert_eq!(expiries.first(), Some((DAY / 2, NextExpiry::Entry(2))));
         expiries.remove(DAY / 2, 2);
-        assert_eq!(expiries.first(), Some((DAY, Next::Entry(1))));
+        assert_eq!(expiries.first(), Some((DAY, NextExpiry::Entry(1))));
         expiries.remove(DAY, 1);
-        assert_eq!(expiries.first(), Some((2 * DAY, Next::OfLane(7))));
+        assert_eq!(expiries.first(), Some((2 * DAY, NextExpiry::OfLane(7))));
         expiries.move_lane(7, Some(2 * DAY), None);
         assert_eq!(expiries.first(), None, "what never comes does not come up");
     }

@@ -7,9 +7,9 @@ use std::{
 
 use crate::{
     clock::Clock,
-    entries::{Entries, Place},
+    entries::{Entries, EventPlace},
     gate::Gate,
-    lane::{Lane, Marks},
+    lane::{Lane, LaneMemberships},
     lanes::{Lanes, pop_due},
     numbers::{LaneNumber, RecordNumber},
     work::Work,
@@ -30,7 +30,7 @@ pub(crate) struct Explanations {
 
 impl Explanations {
     /// The lane has something to explain at `due` (None: nothing).
-    pub(crate) fn schedule(&mut self, no: LaneNumber, marks: &mut Marks, due: Option<Instant>) {
+    pub(crate) fn schedule(&mut self, no: LaneNumber, marks: &mut LaneMemberships, due: Option<Instant>) {
         // Whether one in the round still has something is looked at when its turn comes.
         if marks.in_explanation_round || marks.explanation_timer == due {
             return;
@@ -103,7 +103,7 @@ pub(crate) fn unexplained<W: Work>(
     let (gate, since) = lane.behind?;
     let queued = |no: RecordNumber| {
         let record = entries.get(no)?;
-        (record.place == Place::Queued && !record.explained.contains(gate)).then_some(record.at)
+        (record.place == EventPlace::Queued && !record.explained.contains(gate)).then_some(record.at)
     };
     let put_back = lane.ready_queue.put_back().filter_map(|no| Some((queued(no)?, no))).min();
     let before = &mut lane.explained_before[gate.number()];

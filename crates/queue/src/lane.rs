@@ -56,7 +56,7 @@ pub(crate) struct Lane<R> {
     /// For each gate: those that were explained it all stand before this, and those that were put back stand apart.
     pub(crate) explained_before: [Turn; Gate::COUNT],
     pub(crate) supplies: Vec<Supply>,
-    pub(crate) marks: Marks,
+    pub(crate) marks: LaneMemberships,
 }
 
 /// Where events of the lane can be pulled from.
@@ -73,7 +73,7 @@ pub(crate) struct Supply {
 
 /// In which lists outside the lane the lane stands, so that each list has the lane at most once and the lane can be taken off.
 #[derive(Debug, Default)]
-pub(crate) struct Marks {
+pub(crate) struct LaneMemberships {
     /// It is on the list of lanes that changed, in `lanes.rs`: [`crate::schedule::Schedule::refresh`] looks at it before anything
     /// starts.
     pub(crate) changed: bool,
@@ -91,7 +91,7 @@ pub(crate) struct Marks {
 
 /// Whether a lane can start an attempt, its namespace and the other lanes aside.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Readiness {
+pub(crate) enum LaneReadiness {
     Ready,
     /// Look again at this time.
     At(Instant),
@@ -123,7 +123,7 @@ impl<R> Lane<R> {
             behind: None,
             explained_before: [FIRST; Gate::COUNT],
             supplies: Vec::new(),
-            marks: Marks::default(),
+            marks: LaneMemberships::default(),
         }
     }
 
@@ -188,27 +188,27 @@ impl<R> Lane<R> {
         }
     }
 
-    pub(crate) fn readiness(&self, now: Instant) -> Readiness {
+    pub(crate) fn readiness(&self, now: Instant) -> LaneReadiness {
         if self.closed().is_some() {
-            return Readiness::Blocked;
+            return LaneReadiness::Blocked;
         }
         // Looked at before the rest: one that waits behind a pause hears when another gate follows it.
         if let Some(until) = self.pause_end(now)
             && self.ready_queue.len() > 0
         {
-            return Readiness::At(until);
+            return LaneReadiness::At(until);
         }
         if self.ready_queue.len() == 0 || self.in_flight >= self.max_in_flight {
-            return Readiness::Blocked;
+            return LaneReadiness::Blocked;
         }
         let probe = match self.breaker.allowance() {
-            Allowance::Nothing => return Readiness::Blocked,
+            Allowance::Nothing => return LaneReadiness::Blocked,
             Allowance::ProbeAt(probe) => Some(probe),
             Allowance::All => None,
         };
         match probe.max(self.rate.next()) {
-            Some(at) if at > now => Readiness::At(at),
-            _ => Readiness::Ready,
+            Some(at) if at > now => LaneReadiness::At(at),
+            _ => LaneReadiness::Ready,
         }
     }
 
@@ -266,7 +266,7 @@ impl<R> Lane<R> {
     /// Whether something is due that only the rate holds.
     pub(crate) fn is_rate_limited(&self, now: Instant) -> bool {
         let waits = |at| self.rate.next() == Some(at);
-        self.gate(now).is_none() && matches!(self.readiness(now), Readiness::At(at) if waits(at))
+        self.gate(now).is_none() && matches!(self.readiness(now), LaneReadiness::At(at) if waits(at))
     }
 
     /// The one to start next: the first, or the probe of an open circuit.

@@ -10,8 +10,8 @@ use crate::{
     Gate, LaneSnapshot, Limits, SourceId, SpecVersion, SubscriberKey, Term, Update,
     batch::Batch,
     clock::{NEVER, Now, seconds, span},
-    entries::{Place, Record},
-    expiry::{Lifetime, Missing},
+    entries::{EventPlace, Record},
+    expiry::{Lifetime, MissingSubscribers},
     gate::Explained,
     lane::{Lane, Supply},
     memory::Kept,
@@ -43,7 +43,7 @@ const AFTER_EXPIRED: Duration = Duration::from_secs(60);
 const AFTER_UNREAD: Duration = Duration::from_secs(5);
 /// What a source shows of an entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum News {
+enum EntryChange {
     /// It is older than what is known.
     Old,
     /// As old, but the entry seemed to have left meanwhile.
@@ -88,7 +88,7 @@ pub struct Queue<W: Work> {
     tombstones: Tombstones<W::Id>,
     scopes: Scopes,
     listing: u32,
-    missing: Missing,
+    missing: MissingSubscribers,
     term: Option<Term>,
     /// Actions that wait for nothing.
     ready: VecDeque<Action<W>>,
@@ -109,7 +109,7 @@ impl<W: Work> Queue<W> {
             tombstones: Tombstones::new(),
             scopes: Scopes::new(namespaces),
             listing: 0,
-            missing: Missing::default(),
+            missing: MissingSubscribers::default(),
             term: None,
             ready: VecDeque::new(),
             is_draining: false,
@@ -147,7 +147,7 @@ impl<W: Work> Queue<W> {
             Update::Closed { of, gate: Gate::SubscriberNotFound, .. } => {
                 let (no, today) = (self.lane_number(&of), self.schedule.clock.today());
                 self.missing.insert(of, today);
-                self.keep_to_version(no, None, Lifetime::Missing(today));
+                self.keep_to_version(no, None, Lifetime::MissingSubscribers(today));
                 self.schedule.lanes.get_mut(no).into_iter().for_each(|lane| lane.longest_wait = None);
                 self.close(no, Gate::SubscriberNotFound);
             }
@@ -293,13 +293,13 @@ impl<W: Work> Queue<W> {
         }
         let item = seen.item.take();
         let (no, news) = match self.schedule.entries.find(&seen.id) {
-            Some(no) => (no, self.news_of(no, &seen)),
-            None => (self.insert(&seen), News::Moved),
+            Some(no) => (no, self.change_of(no, &seen)),
+            None => (self.insert(&seen), EntryChange::Moved),
         };
         match news {
-            News::Old => return,
-            News::Back => return self.come_back(no, &seen),
-            News::Unmoved | News::Moved | News::Replayed => {}
+            EntryChange::Old => return,
+            EntryChange::Back => return self.come_back(no, &seen),
+            EntryChange::Unmoved | EntryChange::Moved | EntryChange::Replayed => {}
         }
         // The next outcome is written over this one's status, so an older item will not do.
         self.take_item(no);
@@ -307,13 +307,13 @@ impl<W: Work> Queue<W> {
             return self.cancel(no, &seen);
         }
         self.keep_item(no, item, seen.bytes);
-        if news == News::Unmoved {
+        if news == EntryChange::Unmoved {
             return;
         }
         if self.expiring.contains(&seen.id) {
             return self.schedule.set_aside(no);
         }
-        if news == News::Replayed {
+        if news == EntryChange::Replayed {
             // The replay took its reason away: it is explained once more.
             self.schedule.set_aside(no);
             self.restart(no);
@@ -326,8 +326,8 @@ impl<W: Work> Queue<W> {
     }
 
     /// What `seen` says of an entry that is known; from now on it counts.
-    fn news_of(&mut self, no: RecordNumber, seen: &Entry<W>) -> News {
-        let Some(record) = self.schedule.entries.get_mut(no) else { return News::Old };
+    fn change_of(&mut self, no: RecordNumber, seen: &Entry<W>) -> EntryChange {
+        let Some(record) = self.schedule.entries.get_mut(no) else { return EntryChange::Old };
         record.listing = self.listing;
         // It came back after it had left, whatever this process has read or written meanwhile.
         let is_back = self.leaving.get(&no).is_some_and(|left| *left == u64::MAX || *left <= seen.version);
@@ -335,14 +335,14 @@ impl<W: Work> Queue<W> {
             self.leaving.remove(&no);
         }
         if seen.version <= record.version {
-            return if is_back { News::Back } else { News::Old };
+            return if is_back { EntryChange::Back } else { EntryChange::Old };
         }
         let is_replayed = record.began != seconds(seen.began);
         match self.take_over(no, seen) {
-            _ if is_replayed => News::Replayed,
-            is_moved if is_moved || is_back => News::Moved,
+            _ if is_replayed => EntryChange::Replayed,
+            is_moved if is_moved || is_back => EntryChange::Moved,
             // A label, an annotation, or why it waits.
-            _ => News::Unmoved,
+            _ => EntryChange::Unmoved,
         }
     }
 
@@ -366,7 +366,7 @@ impl<W: Work> Queue<W> {
             bytes: u32::try_from(seen.bytes).unwrap_or(u32::MAX),
             listing: self.listing,
             event,
-            place: if is_finished(&event) { Place::Finished } else { Place::Aside },
+            place: if is_finished(&event) { EventPlace::Finished } else { EventPlace::Aside },
             explained: Explained::none_of(event),
             filed: false,
             pulled: seen.pulled,
@@ -473,7 +473,7 @@ impl<W: Work> Queue<W> {
         let missing = self.missing.since(key).or(known);
         if let Some(lane) = self.schedule.lanes.get_mut(no) {
             match missing {
-                Some(since) => lane.lifetime = Lifetime::Missing(since),
+                Some(since) => lane.lifetime = Lifetime::MissingSubscribers(since),
                 // Whether there is such a Subscriber is not known yet.
                 None => lane.close(Gate::SubscriberNotReady),
             }
@@ -527,7 +527,7 @@ impl<W: Work> Queue<W> {
         for no in lanes {
             let Some(lane) = self.schedule.lanes.get_mut(no) else { continue };
             if lane.version.is_none() && lane.lifetime == Lifetime::Unknown {
-                lane.lifetime = Lifetime::Missing(today);
+                lane.lifetime = Lifetime::MissingSubscribers(today);
                 self.close(no, Gate::SubscriberNotFound);
             }
         }

@@ -9,12 +9,12 @@ use std::{
 use crate::{
     Gate, SubscriberKey, Term,
     clock::{Clock, NEVER, Now, Seconds, calendar},
-    entries::{Entries, Place, Record},
-    expiry::{Expiries, Next},
+    entries::{Entries, EventPlace, Record},
+    expiry::{Expiries, NextExpiry},
     explain::{Explanations, unexplained},
     flights::{Flights, InFlight},
     gate::Explained,
-    lane::{Lane, Readiness, RouteState},
+    lane::{Lane, LaneReadiness, RouteState},
     lanes::Lanes,
     numbers::{FIRST, LaneNumber, RecordNumber},
     turns::Turns,
@@ -24,7 +24,7 @@ use crate::{
 /// Where each event is. The queue decides, the schedule moves: each method moves an event, or an entry, from one place to another, and
 /// keeps lanes, turns and expiries in step. Events that are not known are ignored.
 ///
-/// An event is in one place ([`Place`]): it waits for its time, it is in its lane's line, it is in flight, it is finished (with other
+/// An event is in one place ([`EventPlace`]): it waits for its time, it is in its lane's line, it is in flight, it is finished (with other
 /// events of its entry still to be sent), or it is aside, which means in none of these.
 ///
 /// An entry is, besides, in one of three states:
@@ -40,7 +40,7 @@ pub(crate) struct Schedule<W: Work> {
     pub(crate) flights: Flights<W::Route>,
     turns: Turns,
     /// Of entries with several events, the records of those after the first.
-    parts: HashMap<RecordNumber, Parts>,
+    parts: HashMap<RecordNumber, EntryProgress>,
     /// Entries that are neither busy nor filed.
     aside: HashSet<RecordNumber>,
     expiries: Expiries,
@@ -52,7 +52,7 @@ pub(crate) struct Schedule<W: Work> {
 }
 
 #[derive(Default)]
-struct Parts {
+struct EntryProgress {
     events: Vec<RecordNumber>,
     in_flight: usize,
     /// What came of some is to be written.
@@ -134,7 +134,7 @@ impl<W: Work> Schedule<W> {
 
     /// Whether anything of an entry is in flight, written, or to be written.
     pub(crate) fn is_busy(&self, no: RecordNumber) -> bool {
-        let of_parts = |parts: &Parts| parts.in_flight > 0 || parts.is_answered || parts.is_writing;
+        let of_parts = |parts: &EntryProgress| parts.in_flight > 0 || parts.is_answered || parts.is_writing;
         self.flights.contains(no) || self.parts.get(&no).is_some_and(of_parts)
     }
 
@@ -147,7 +147,7 @@ impl<W: Work> Schedule<W> {
     pub(crate) fn set_answered(&mut self, no: RecordNumber, event: RecordNumber, is_finished: bool) {
         self.parts.get_mut(&no).into_iter().for_each(|parts| parts.is_answered = true);
         if let Some(record) = self.entries.get_mut(event).filter(|_| is_finished) {
-            record.place = Place::Finished;
+            record.place = EventPlace::Finished;
         }
         self.hide(no);
     }
@@ -155,7 +155,7 @@ impl<W: Work> Schedule<W> {
     /// What came of events of an entry is being written; `is_answered` says of which.
     pub(crate) fn begin_writing(&mut self, no: RecordNumber, is_answered: impl Fn(u16) -> bool) {
         let is_written = |event: &RecordNumber| {
-            let record = self.entries.get(*event).filter(|record| record.place == Place::Finished);
+            let record = self.entries.get(*event).filter(|record| record.place == EventPlace::Finished);
             record.is_some_and(|record| is_answered(record.event))
         };
         let written = self.events(no).into_iter().filter(is_written).collect();
@@ -185,14 +185,14 @@ impl<W: Work> Schedule<W> {
 
     /// A finished event is to be sent again. Returns whether it was finished.
     fn reopen(&mut self, event: RecordNumber) -> bool {
-        let finished = self.entries.get_mut(event).filter(|record| record.place == Place::Finished);
-        finished.map(|record| record.place = Place::Aside).is_some()
+        let finished = self.entries.get_mut(event).filter(|record| record.place == EventPlace::Finished);
+        finished.map(|record| record.place = EventPlace::Aside).is_some()
     }
 
     /// Puts those events of an entry into their lane that stand nowhere.
     pub(crate) fn resume(&mut self, no: RecordNumber, due: Option<Instant>) {
         for event in self.events(no) {
-            if self.entries.get(event).is_some_and(|record| record.place == Place::Aside) {
+            if self.entries.get(event).is_some_and(|record| record.place == EventPlace::Aside) {
                 self.add(event, due, None);
             }
         }
@@ -214,7 +214,7 @@ impl<W: Work> Schedule<W> {
             lane.records += 1 + parts.len();
         }
         if !parts.is_empty() {
-            self.parts.insert(no, Parts { events: parts, ..Parts::default() });
+            self.parts.insert(no, EntryProgress { events: parts, ..EntryProgress::default() });
         }
         no
     }
@@ -270,12 +270,12 @@ impl<W: Work> Schedule<W> {
         // What became due meanwhile stands before it.
         self.wake(lane);
         let Some(record) = self.entries.get_mut(event) else { return };
-        if matches!(record.place, Place::InFlight | Place::Finished) {
+        if matches!(record.place, EventPlace::InFlight | EventPlace::Finished) {
             return;
         }
         explained.into_iter().for_each(|gate| record.explained.insert(gate));
         let due = due.filter(|due| *due > self.clock.now());
-        if record.place == Place::Queued && due.is_none() {
+        if record.place == EventPlace::Queued && due.is_none() {
             return;
         }
         self.take_out(event);
@@ -316,7 +316,7 @@ impl<W: Work> Schedule<W> {
         let entry = self.entry_of(event)?;
         self.parts.get_mut(&entry).into_iter().for_each(|parts| parts.in_flight -= 1);
         let bytes = self.charge(self.entries.get(event)?);
-        self.entries.get_mut(event)?.place = Place::Aside;
+        self.entries.get_mut(event)?.place = EventPlace::Aside;
         let lane = self.lanes.get_mut(flight.lane)?;
         lane.land(flight.began, flight.is_probe.then_some(flight.cycle), bytes, counts);
         let namespace = lane.key.namespace.clone();
@@ -329,7 +329,7 @@ impl<W: Work> Schedule<W> {
     pub(crate) fn set_aside(&mut self, no: RecordNumber) {
         for event in self.events(no) {
             self.take_out(event);
-            if let Some(record) = self.entries.get_mut(event).filter(|record| record.place == Place::Aside) {
+            if let Some(record) = self.entries.get_mut(event).filter(|record| record.place == EventPlace::Aside) {
                 (record.tried, record.explained) = (0, Explained::none_of(record.event));
             }
         }
@@ -384,8 +384,8 @@ impl<W: Work> Schedule<W> {
         self.settle();
         let (_, next) = self.expiries.first().filter(|(at, _)| *at <= self.clock.today())?;
         let no = match next {
-            Next::Entry(no) => no,
-            Next::OfLane(lane) => self.lanes.get(lane)?.first_expiry()?.1,
+            NextExpiry::Entry(no) => no,
+            NextExpiry::OfLane(lane) => self.lanes.get(lane)?.first_expiry()?.1,
         };
         self.set_aside(no);
         Some(no)
@@ -442,7 +442,7 @@ impl<W: Work> Schedule<W> {
 
     /// The lane's next event and what it is charged, if the lane can start it.
     fn could_start(&self, no: LaneNumber) -> Option<(RecordNumber, usize)> {
-        let lane = self.lanes.get(no).filter(|lane| lane.readiness(self.clock.now()) == Readiness::Ready)?;
+        let lane = self.lanes.get(no).filter(|lane| lane.readiness(self.clock.now()) == LaneReadiness::Ready)?;
         let event = lane.candidate()?;
         let bytes = self.charge(self.entries.get(event)?);
         (lane.bytes + bytes <= self.turns.bytes_of_lane()).then_some((event, bytes))
@@ -462,7 +462,7 @@ impl<W: Work> Schedule<W> {
         let (RouteState::Open(route), Some(spec)) = (&lane.route_state, &lane.version) else { return None };
         let (route, spec, version) = (route.clone(), spec.clone(), record.version);
         lane.ready_queue.remove(record.turn, record.tried);
-        record.place = Place::InFlight;
+        record.place = EventPlace::InFlight;
         let (is_probe, cycle) = lane.take_off(began, bytes);
         let flight = InFlight { lane: no, began, cycle, is_probe, permit, route, spec, version, term };
         self.unfile(entry);
@@ -531,15 +531,15 @@ impl<W: Work> Schedule<W> {
         lane.notice_gate(now);
         let look_again = match lane.readiness(now) {
             _ if lane.is_idle() => lane.rests_until().filter(|until| *until > now),
-            Readiness::Ready => {
+            LaneReadiness::Ready => {
                 if !lane.marks.in_round {
                     lane.marks.in_round = true;
                     self.turns.enter(&lane.key.namespace, no);
                 }
                 None
             }
-            Readiness::At(at) => Some(at),
-            Readiness::Blocked => None,
+            LaneReadiness::At(at) => Some(at),
+            LaneReadiness::Blocked => None,
         };
         let is_over = lane.is_idle() && look_again.is_none();
         let first_due = lane.waiting.first().map(|(at, _)| self.clock.instant(*at));
@@ -579,11 +579,11 @@ impl<W: Work> Schedule<W> {
         let Some(record) = self.entries.get_mut(event) else { return };
         let Some(lane) = self.lanes.get_mut(record.lane) else { return };
         match record.place {
-            Place::Waiting => drop(lane.waiting.remove(&(record.at, event))),
-            Place::Queued => lane.ready_queue.remove(record.turn, record.tried),
-            Place::InFlight | Place::Finished | Place::Aside => return,
+            EventPlace::Waiting => drop(lane.waiting.remove(&(record.at, event))),
+            EventPlace::Queued => lane.ready_queue.remove(record.turn, record.tried),
+            EventPlace::InFlight | EventPlace::Finished | EventPlace::Aside => return,
         }
-        record.place = Place::Aside;
+        record.place = EventPlace::Aside;
         self.lanes.touch(record.lane);
     }
 
@@ -591,7 +591,7 @@ impl<W: Work> Schedule<W> {
     fn wait(&mut self, event: RecordNumber, due: Instant) {
         let at = self.clock.tick(due);
         let Some(record) = self.entries.get_mut(event) else { return };
-        (record.place, record.at) = (Place::Waiting, at);
+        (record.place, record.at) = (EventPlace::Waiting, at);
         if let Some(lane) = self.lanes.get_mut(record.lane) {
             lane.waiting.insert((at, event));
         }
@@ -603,7 +603,7 @@ impl<W: Work> Schedule<W> {
         let at = self.clock.tick(self.clock.now());
         let Some(record) = self.entries.get_mut(event) else { return };
         let Some(lane) = self.lanes.get_mut(record.lane) else { return };
-        (record.place, record.at) = (Place::Queued, at);
+        (record.place, record.at) = (EventPlace::Queued, at);
         let (no, tried) = (record.lane, record.tried);
         record.turn =
             if is_first { lane.ready_queue.push_front(event, tried) } else { lane.ready_queue.push_back(event, tried) };

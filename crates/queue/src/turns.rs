@@ -58,7 +58,7 @@ impl Pool {
 /// A lane is entered when it may have something to start; whether it really has is looked at when its turn comes.
 #[derive(Debug)]
 pub(crate) struct Turns {
-    namespaces: HashMap<Arc<str>, Namespace>,
+    namespaces: HashMap<Arc<str>, NamespaceTurns>,
     /// Namespaces with a lane in their round that may have room for an attempt.
     order: VecDeque<Arc<str>>,
     /// Namespaces that lost their turn because the others leave too little; they come first when that changes.
@@ -68,7 +68,7 @@ pub(crate) struct Turns {
 }
 
 #[derive(Debug, Default)]
-struct Namespace {
+struct NamespaceTurns {
     slots: usize,
     bytes: usize,
     round: VecDeque<LaneNumber>,

@@ -23,7 +23,7 @@ enum Step {
         id: u32,
         elsewhere: Option<usize>,
         due: Option<u64>,
-        told: Option<Gate>,
+        explained: Option<Gate>,
     },
     Remove(u32),
     Open(usize, Limits),
@@ -39,12 +39,12 @@ enum Step {
     PutBack(usize),
     /// All in flight report the same and come again.
     Storm(Health, u64),
-    Courtesy,
+    ExplainNow,
     /// Two seconds of them, as the queue's owner would.
-    Courtesies,
+    ExplanationBudget,
     Pass(u64),
     PassUntilWoken,
-    PassUntilCourtesy,
+    PassUntilExplanation,
 }
 
 fn millis() -> impl Strategy<Value = u64> {
@@ -61,7 +61,7 @@ fn step() -> impl Strategy<Value = Step> {
     let health = || select(vec![Health::Failure, Health::Failure, Health::Failure, Health::Success, Health::Answered]);
     let add = (0..IDS, option::weighted(0.1, lane()), option::weighted(0.4, millis()), option::weighted(0.2, gates()));
     prop_oneof![
-        16 => add.prop_map(|(id, elsewhere, due, told)| Add { id, elsewhere, due, told }),
+        16 => add.prop_map(|(id, elsewhere, due, explained)| Add { id, elsewhere, due, explained }),
         2 => (0..IDS).prop_map(Remove),
         8 => (lane(), limits).prop_map(|(lane, limits)| Open(lane, limits)),
         2 => (lane(), closed()).prop_map(|(lane, gate)| Close(lane, gate)),
@@ -74,11 +74,11 @@ fn step() -> impl Strategy<Value = Step> {
         4 => (any::<usize>(), millis()).prop_map(|(n, millis)| Retry(n, millis)),
         4 => any::<usize>().prop_map(PutBack),
         4 => (health(), 0..3000_u64).prop_map(|(health, millis)| Storm(health, millis)),
-        4 => Just(Courtesy),
-        4 => Just(Courtesies),
+        4 => Just(ExplainNow),
+        4 => Just(ExplanationBudget),
         6 => millis().prop_map(Pass),
         6 => Just(PassUntilWoken),
-        3 => Just(PassUntilCourtesy),
+        3 => Just(PassUntilExplanation),
     ]
 }
 
@@ -98,12 +98,12 @@ impl World {
         let now = self.model.now;
         let after = |millis| now + Duration::from_millis(millis);
         match step {
-            Step::Add { id, elsewhere, due, told } => {
+            Step::Add { id, elsewhere, due, explained } => {
                 let lane = elsewhere.unwrap_or(id as usize % LANES);
                 // An entry stays with its Subscriber.
                 let lane = self.model.items.get(&id).map_or(lane, |item| item.lane);
-                self.queue.add(id, key(lane), due.map(after), told, bytes(id), now);
-                self.model.add(id, lane, due.map(after), told);
+                self.queue.add(id, key(lane), due.map(after), explained, bytes(id), now);
+                self.model.add(id, lane, due.map(after), explained);
                 self.model.numbers.insert(id, self.queue.no(id).unwrap());
             }
             Step::Remove(id) => {
@@ -144,10 +144,10 @@ impl World {
                     self.retry(id, after(millis));
                 }
             }
-            Step::Courtesy => drop(self.courtesy()),
-            Step::Courtesies => {
+            Step::ExplainNow => drop(self.explanation()),
+            Step::ExplanationBudget => {
                 while self.model.now < after(2000) {
-                    while self.next().is_some() || self.courtesy().is_some() {}
+                    while self.next().is_some() || self.explanation().is_some() {}
                     let (wake_at, ask_at) = (self.queue.wake_at(), self.queue.explain_at());
                     self.model.now = wake_at.into_iter().chain(ask_at).min().unwrap_or(after(2000));
                     self.model.look();
@@ -155,7 +155,7 @@ impl World {
             }
             Step::Pass(millis) => self.model.now = after(millis),
             Step::PassUntilWoken => self.model.now = now.max(self.queue.wake_at().unwrap_or(now)),
-            Step::PassUntilCourtesy => self.model.now = now.max(self.queue.explain_at().unwrap_or(now)),
+            Step::PassUntilExplanation => self.model.now = now.max(self.queue.explain_at().unwrap_or(now)),
         }
         self.model.look();
         self.compare();
@@ -172,14 +172,14 @@ impl World {
         id
     }
 
-    fn courtesy(&mut self) -> Option<u32> {
+    fn explanation(&mut self) -> Option<u32> {
         self.model.settle();
-        let told = self.queue.explain(self.model.now);
-        match told {
-            Some((id, gate)) => self.model.told(id, gate),
+        let explained = self.queue.explain(self.model.now);
+        match explained {
+            Some((id, gate)) => self.model.explained(id, gate),
             None => self.model.silent(self.queue.explain_at()),
         }
-        told.map(|(id, _)| id)
+        explained.map(|(id, _)| id)
     }
 
     fn pick(&self, n: usize) -> Option<u32> {
@@ -276,12 +276,12 @@ proptest! {
     fn one_failing_subscriber_obeys_every_rule(steps in vec(step(), 1..200)) {
         let mut world = World::new(64, 400);
         for id in 0..20 {
-            world.take(Step::Add { id, elsewhere: Some(0), due: None, told: None });
+            world.take(Step::Add { id, elsewhere: Some(0), due: None, explained: None });
         }
         world.take(Step::Open(0, Limits { max_in_flight: 8, rate_per_minute: None }));
         for step in steps {
             match step {
-                Step::Add { id, due, told, .. } => world.take(Step::Add { id, elsewhere: Some(0), due, told }),
+                Step::Add { id, due, explained, .. } => world.take(Step::Add { id, elsewhere: Some(0), due, explained }),
                 Step::Open(_, limits) => world.take(Step::Open(0, limits)),
                 Step::Close(..) | Step::Remove(_) | Step::Reset(_) => world.take(Step::Storm(Health::Failure, 1000)),
                 Step::Pause(_, millis) => world.take(Step::Pause(0, millis)),

@@ -8,8 +8,8 @@ use super::{
 };
 use crate::{Health, Limits};
 
-mod courtesy;
 mod expiries;
+mod explanation;
 mod groups;
 mod news;
 mod pulls;

@@ -34,7 +34,7 @@ pub struct Item {
     pub lane: usize,
     pub place: Place,
     pub tried: Option<Instant>,
-    pub told: HashSet<Gate>,
+    pub explained: HashSet<Gate>,
 }
 
 #[derive(Clone, Debug)]
@@ -87,7 +87,7 @@ pub struct Model {
     /// How often the second lane (or namespace) started while the first could have.
     passed: HashMap<(usize, usize), u32>,
     passed_namespaces: HashMap<(usize, usize), u32>,
-    courtesies: Vec<Instant>,
+    explanations: Vec<Instant>,
     view: View,
 }
 
@@ -103,8 +103,8 @@ struct View {
 impl Model {
     pub fn new(cap: usize, max_bytes: usize, now: Instant) -> Self {
         let lanes = vec![Subscriber::default(); LANES];
-        let (items, numbers, passed, passed_namespaces, courtesies, view) = Default::default();
-        Self { now, cap, max_bytes, items, numbers, lanes, passed, passed_namespaces, courtesies, view }
+        let (items, numbers, passed, passed_namespaces, explanations, view) = Default::default();
+        Self { now, cap, max_bytes, items, numbers, lanes, passed, passed_namespaces, explanations, view }
     }
 
     pub fn in_flight(&self) -> Vec<u32> {
@@ -135,15 +135,15 @@ impl Model {
 
     // What is done to the queue.
 
-    pub fn add(&mut self, id: u32, lane: usize, due: Option<Instant>, told: Option<Gate>) {
+    pub fn add(&mut self, id: u32, lane: usize, due: Option<Instant>, explained: Option<Gate>) {
         self.wake(|of| of == lane);
         let known = self.items.get(&id).cloned();
         let mut item =
-            known.clone().unwrap_or(Item { lane, place: Place::Due(self.now), tried: None, told: [].into() });
+            known.clone().unwrap_or(Item { lane, place: Place::Due(self.now), tried: None, explained: [].into() });
         if matches!(item.place, Place::InFlight { .. }) && known.is_some() {
             return;
         }
-        item.told.extend(told);
+        item.explained.extend(explained);
         let due = due.filter(|due| *due > self.now);
         let keeps = known.is_some() && item.lane == lane && matches!(item.place, Place::Due(_)) && due.is_none();
         if !keeps {
@@ -222,7 +222,7 @@ impl Model {
         let item = self.end(id);
         let Place::InFlight { began, .. } = item.place else { panic!("{id} is not in flight") };
         let place = Place::Waiting(due);
-        self.items.insert(id, Item { lane: item.lane, place, tried: Some(began), told: HashSet::new() });
+        self.items.insert(id, Item { lane: item.lane, place, tried: Some(began), explained: HashSet::new() });
     }
 
     pub fn put_back(&mut self, id: u32) {
@@ -342,27 +342,27 @@ impl Model {
     }
 
     /// The queue told `id` of `gate`: should it?
-    pub fn told(&mut self, id: u32, gate: Gate) {
+    pub fn explained(&mut self, id: u32, gate: Gate) {
         let item = self.items.get_mut(&id).unwrap();
         let held = self.lanes[item.lane].gate.filter(|(held, _)| *held == gate);
         let since = held.unwrap_or_else(|| panic!("{id} is told {gate:?}, which does not hold it")).1;
         let Place::Due(due) = item.place else { panic!("{id} is told {gate:?} and is not due") };
         assert!(since.max(due) + 5 * SECOND <= self.now, "{id} is told {gate:?} too early");
-        assert!(item.told.insert(gate), "{id} is told {gate:?} again");
-        self.courtesies.push(self.now);
-        if let Some(sixth) = self.courtesies.iter().rev().nth(5) {
+        assert!(item.explained.insert(gate), "{id} is told {gate:?} again");
+        self.explanations.push(self.now);
+        if let Some(sixth) = self.explanations.iter().rev().nth(5) {
             assert!(*sixth + SECOND <= self.now, "more than five courtesies in a second");
         }
     }
 
     /// The queue has nobody to tell now, and says when to ask again: is that all?
     pub fn silent(&self, ask_at: Option<Instant>) {
-        let pace = self.courtesies.last().map(|last| *last + SECOND / 5);
+        let pace = self.explanations.last().map(|last| *last + SECOND / 5);
         let due = |item: &Item| {
             let (gate, since) = self.lanes[item.lane].noticed?;
             let Place::Due(due) = item.place else { return None };
-            let untold = (!item.told.contains(&gate)).then_some(since.max(due) + 5 * SECOND);
-            untold.max(pace.filter(|_| untold.is_some()))
+            let unexplained = (!item.explained.contains(&gate)).then_some(since.max(due) + 5 * SECOND);
+            unexplained.max(pace.filter(|_| unexplained.is_some()))
         };
         if let Some(first) = self.items.values().filter_map(due).min() {
             assert!(first > self.now, "somebody should be told");
