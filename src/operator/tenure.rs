@@ -26,9 +26,9 @@ impl Tenure {
         let candidate = candidate.map(Arc::new);
         let leadership = candidate.as_ref().map_or_else(Leadership::alone, |candidate| candidate.leadership());
         // In a task of its own: what is in flight at the end, too, ends under the Lease.
-        let standing = candidate.clone();
+        let lease_state = candidate.clone();
         let lost = tokio::spawn(async move {
-            match standing {
+            match lease_state {
                 Some(candidate) => candidate.run().await,
                 None => std::future::pending().await,
             }

@@ -30,7 +30,7 @@ const LIFE: Duration = Duration::from_secs(15);
 const RENEW_DEADLINE: Duration = Duration::from_secs(10);
 /// A leader renews this often, a standby looks this often.
 const RENEW_EVERY: Duration = Duration::from_secs(2);
-const LOOK_EVERY: Duration = Duration::from_secs(1);
+const READ_INTERVAL: Duration = Duration::from_secs(1);
 /// Of failures in a row one in this many is logged: one each half a minute.
 const LOG_EVERY: u32 = 30;
 /// A call to the API server that takes longer has failed.
@@ -45,15 +45,15 @@ const CONTESTED_ANNOTATION: &str = "tidings.dev/contested-seconds";
 /// Whether this process may act for a Subscriber now. Today one Lease is for all Subscribers; clones share what is known of it.
 #[derive(Clone, Debug)]
 pub struct Leadership {
-    standing: watch::Sender<Standing>,
+    lease_state: watch::Sender<LeaseState>,
     /// Is notified when the Lease is gained or lapses, and not of each renewal.
-    changes: watch::Receiver<Standing>,
+    changes: watch::Receiver<LeaseState>,
 }
 
 /// What this process knows of the Lease: until when it holds the Lease, how often it gained the Lease, and whether the leader before
 /// may still be writing. It is the value of a `watch` channel; nothing waits while it is borrowed.
 #[derive(Clone, Copy, Debug, Default)]
-struct Standing {
+struct LeaseState {
     /// Nothing may be started after this, whatever else is known (None: the Lease is not held).
     until: Option<Instant>,
     /// Whether the Lease was held when that was last announced.
@@ -63,7 +63,7 @@ struct Standing {
     contest: Contest,
 }
 
-impl Standing {
+impl LeaseState {
     /// The clock has the last word: a leader that cannot renew, and notices nothing, holds nothing all the same.
     fn holds(&self, now: Instant) -> bool {
         self.until.is_some_and(|until| now < until)
@@ -111,20 +111,20 @@ impl Contest {
 impl Leadership {
     /// Of an operator without a Lease, which is alone: it always may act.
     pub fn alone() -> Self {
-        let mut standing = Standing::default();
-        standing.renewed(Instant::now() + Duration::from_secs(u32::MAX.into()));
-        Self::new(&watch::Sender::new(standing))
+        let mut lease_state = LeaseState::default();
+        lease_state.renewed(Instant::now() + Duration::from_secs(u32::MAX.into()));
+        Self::new(&watch::Sender::new(lease_state))
     }
 
-    fn new(standing: &watch::Sender<Standing>) -> Self {
-        Self { standing: standing.clone(), changes: standing.subscribe() }
+    fn new(lease_state: &watch::Sender<LeaseState>) -> Self {
+        Self { lease_state: lease_state.clone(), changes: lease_state.subscribe() }
     }
 
     /// Of an operator that took the Lease over from one that may still be writing.
     #[cfg(test)]
     pub fn contested() -> Self {
         let alone = Self::alone();
-        alone.standing.send_modify(|standing| standing.contest.until = Some(Instant::now() + CONTESTED));
+        alone.lease_state.send_modify(|lease_state| lease_state.contest.until = Some(Instant::now() + CONTESTED));
         alone
     }
 
@@ -136,8 +136,8 @@ impl Leadership {
 
     /// The term in which this process acts for all Subscribers now (None: it does not).
     pub fn term_of_all(&self) -> Option<Term> {
-        let (standing, now) = (*self.standing.borrow(), Instant::now());
-        standing.holds(now).then(|| Term { epoch: standing.epoch, contested: standing.is_contested(now) })
+        let (lease_state, now) = (*self.lease_state.borrow(), Instant::now());
+        lease_state.holds(now).then(|| Term { epoch: lease_state.epoch, contested: lease_state.is_contested(now) })
     }
 
     /// Whether this process may act for a Subscriber now.
@@ -147,8 +147,8 @@ impl Leadership {
 
     /// All Notifications were listed since this operator leads.
     pub fn all_are_listed(&self) {
-        self.standing.send_if_modified(|standing| {
-            standing.contest.is_listed = true;
+        self.lease_state.send_if_modified(|lease_state| {
+            lease_state.contest.is_listed = true;
             false
         });
     }
@@ -166,7 +166,7 @@ impl Leadership {
 
 /// What a candidate does about the Lease as it read it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Move {
+enum LeaseDecision {
     /// It is not there: make it.
     Create,
     /// It is free: take it.
@@ -181,7 +181,7 @@ enum Move {
 
 /// What a candidate remembers of the Lease.
 #[derive(Debug, Default)]
-struct Sight {
+struct LeaseObservation {
     version: Option<String>,
     since: Option<Instant>,
     /// Whether there was one.
@@ -190,18 +190,18 @@ struct Sight {
     missing_since: Option<Instant>,
 }
 
-impl Sight {
+impl LeaseObservation {
     /// Decides by what was read at `now`.
-    fn judge(&mut self, identity: &str, lease: Option<&Lease>, now: Instant) -> Move {
+    fn judge(&mut self, identity: &str, lease: Option<&Lease>, now: Instant) -> LeaseDecision {
         let Some(lease) = lease else { return self.judge_missing(now) };
         (self.was_there, self.missing_since) = (true, None);
         let spec = lease.spec.as_ref();
         let holder = spec.and_then(|spec| spec.holder_identity.as_deref()).unwrap_or_default();
         if holder == identity {
-            return Move::Renew;
+            return LeaseDecision::Renew;
         }
         if holder.is_empty() {
-            return Move::Take;
+            return LeaseDecision::Take;
         }
         if self.version != lease.metadata.resource_version {
             self.version.clone_from(&lease.metadata.resource_version);
@@ -210,16 +210,16 @@ impl Sight {
         let life = spec.and_then(|spec| spec.lease_duration_seconds).and_then(|seconds| u64::try_from(seconds).ok());
         let life = life.map_or(LIFE, Duration::from_secs);
         let left = self.since.map_or(life, |since| (since + life).saturating_duration_since(now));
-        if left.is_zero() { Move::TakeOver } else { Move::Wait(left.min(LOOK_EVERY)) }
+        if left.is_zero() { LeaseDecision::TakeOver } else { LeaseDecision::Wait(left.min(READ_INTERVAL)) }
     }
 
     /// A Lease that was deleted may still have a leader, which goes on until it notices the deletion.
-    fn judge_missing(&mut self, now: Instant) -> Move {
+    fn judge_missing(&mut self, now: Instant) -> LeaseDecision {
         if !self.was_there {
-            return Move::Create;
+            return LeaseDecision::Create;
         }
         let left = (*self.missing_since.get_or_insert(now) + LIFE).saturating_duration_since(now);
-        if left.is_zero() { Move::Create } else { Move::Wait(left.min(LOOK_EVERY)) }
+        if left.is_zero() { LeaseDecision::Create } else { LeaseDecision::Wait(left.min(READ_INTERVAL)) }
     }
 }
 
@@ -229,40 +229,40 @@ pub struct Candidate {
     namespace: String,
     name: String,
     identity: String,
-    standing: watch::Sender<Standing>,
+    lease_state: watch::Sender<LeaseState>,
 }
 
 impl Candidate {
     /// A candidate for the Lease of this name. No two have one `identity`.
     pub fn new(client: &SingleTry, namespace: &str, name: &str, identity: String) -> Self {
-        let (api, standing) = (client.namespaced(namespace), watch::Sender::default());
+        let (api, lease_state) = (client.namespaced(namespace), watch::Sender::default());
         let (namespace, name) = (namespace.to_owned(), name.to_owned());
-        Self { api, namespace, name, identity, standing }
+        Self { api, namespace, name, identity, lease_state }
     }
 
     /// Whether it leads.
     pub fn leadership(&self) -> Leadership {
-        Leadership::new(&self.standing)
+        Leadership::new(&self.lease_state)
     }
 
     /// Stands by until it leads, and leads until it finds the Lease anything but its own: returns who leads then. Others may
     /// have led, and given the Lease back, while this process was cut off or stood still: what it knows is old.
     pub async fn run(&self) -> String {
-        let (mut sight, mut led, mut failures) = (Sight::default(), false, 0_u32);
+        let (mut observation, mut led, mut failures) = (LeaseObservation::default(), false, 0_u32);
         loop {
             let began = Instant::now();
-            let result = self.step(&mut sight, led).await;
+            let result = self.step(&mut observation, led).await;
             failures = if result.is_ok() { 0 } else { failures.saturating_add(1) };
             let wait = match result {
-                Ok(next) if led && next != Move::Renew => return self.holder().await,
-                Ok(Move::Wait(wait)) => wait,
+                Ok(next) if led && next != LeaseDecision::Renew => return self.holder().await,
+                Ok(LeaseDecision::Wait(wait)) => wait,
                 Ok(_) => {
                     // Also where the answer to the write that took it was lost, and it is only found to be ours.
                     if !led {
                         info!(lease = self.name, identity = self.identity, "this operator leads");
                     }
                     led = true;
-                    self.standing.send_if_modified(|standing| standing.renewed(began + RENEW_DEADLINE));
+                    self.lease_state.send_if_modified(|lease_state| lease_state.renewed(began + RENEW_DEADLINE));
                     RENEW_EVERY
                 }
                 // Somebody else was faster; who leads is read again.
@@ -271,10 +271,10 @@ impl Candidate {
                     if failures % LOG_EVERY == 1 {
                         self.log(&error);
                     }
-                    LOOK_EVERY
+                    READ_INTERVAL
                 }
             };
-            self.standing.send_if_modified(|standing| standing.lapsed(Instant::now()));
+            self.lease_state.send_if_modified(|lease_state| lease_state.lapsed(Instant::now()));
             tokio::time::sleep(wait).await;
         }
     }
@@ -290,8 +290,8 @@ impl Candidate {
 
     /// Gives the Lease back, if it is ours, so that another operator takes over at once.
     pub async fn release(&self) {
-        self.standing.send_if_modified(|standing| {
-            standing.until = None;
+        self.lease_state.send_if_modified(|lease_state| {
+            lease_state.until = None;
             false
         });
         let released = match self.give_back().await {
@@ -311,36 +311,36 @@ impl Candidate {
         if holder != Some(self.identity.as_str()) {
             return Ok(());
         }
-        let left = self.standing.borrow().contest.left(Instant::now());
+        let left = self.lease_state.borrow().contest.left(Instant::now());
         self.replace(&lease, "", left).await
     }
 
     /// Reads the Lease and does about it what is to be done. One that led writes over no Lease but its own.
-    async fn step(&self, sight: &mut Sight, led: bool) -> Result<Move, kube::Error> {
+    async fn step(&self, observation: &mut LeaseObservation, led: bool) -> Result<LeaseDecision, kube::Error> {
         let lease = self.read().await?;
-        let next = sight.judge(&self.identity, lease.as_ref(), Instant::now());
-        if led && next != Move::Renew {
+        let next = observation.judge(&self.identity, lease.as_ref(), Instant::now());
+        if led && next != LeaseDecision::Renew {
             return Ok(next);
         }
         let contested = match next {
-            Move::TakeOver => CONTESTED,
-            Move::Take => lease.as_ref().map_or(Duration::ZERO, handed_on),
+            LeaseDecision::TakeOver => CONTESTED,
+            LeaseDecision::Take => lease.as_ref().map_or(Duration::ZERO, handed_on),
             _ => Duration::ZERO,
         };
         if !contested.is_zero() {
             // Before the write: its answer may be lost.
-            self.standing.send_if_modified(|standing| {
-                standing.contest = Contest { until: Some(Instant::now() + contested), is_listed: false };
+            self.lease_state.send_if_modified(|lease_state| {
+                lease_state.contest = Contest { until: Some(Instant::now() + contested), is_listed: false };
                 false
             });
         }
         match (next, &lease) {
-            (Move::Create, _) => {
+            (LeaseDecision::Create, _) => {
                 let spec = self.spec(None, &self.identity);
                 let metadata = ObjectMeta { name: Some(self.name.clone()), ..ObjectMeta::default() };
                 within(CALL, self.api.create(&PostParams::default(), &Lease { metadata, spec: Some(spec) })).await?;
             }
-            (Move::Take | Move::TakeOver | Move::Renew, Some(lease)) => {
+            (LeaseDecision::Take | LeaseDecision::TakeOver | LeaseDecision::Renew, Some(lease)) => {
                 self.replace(lease, &self.identity, Duration::ZERO).await?;
             }
             _ => {}
@@ -412,27 +412,42 @@ mod tests {
 
     #[test]
     fn a_lease_is_taken_when_it_is_free_or_was_seen_unchanged_for_its_whole_life() {
-        let (mut sight, now) = (Sight::default(), Instant::now());
-        assert_eq!(sight.judge("me", None, now), Move::Create);
-        assert_eq!(sight.judge("me", Some(&lease("", "1")), now), Move::Take);
-        assert_eq!(sight.judge("me", Some(&lease("me", "1")), now), Move::Renew);
-        assert_eq!(sight.judge("me", Some(&lease("other", "1")), now), Move::Wait(SECOND));
-        assert!(matches!(sight.judge("me", Some(&lease("other", "1")), now + 14 * SECOND), Move::Wait(_)));
+        let (mut observation, now) = (LeaseObservation::default(), Instant::now());
+        assert_eq!(observation.judge("me", None, now), LeaseDecision::Create);
+        assert_eq!(observation.judge("me", Some(&lease("", "1")), now), LeaseDecision::Take);
+        assert_eq!(observation.judge("me", Some(&lease("me", "1")), now), LeaseDecision::Renew);
+        assert_eq!(observation.judge("me", Some(&lease("other", "1")), now), LeaseDecision::Wait(SECOND));
+        assert!(matches!(
+            observation.judge("me", Some(&lease("other", "1")), now + 14 * SECOND),
+            LeaseDecision::Wait(_)
+        ));
         // Renewed: its life begins anew, whatever times it names.
-        assert!(matches!(sight.judge("me", Some(&lease("other", "2")), now + 14 * SECOND), Move::Wait(_)));
-        assert!(matches!(sight.judge("me", Some(&lease("other", "2")), now + 28 * SECOND), Move::Wait(_)));
-        assert_eq!(sight.judge("me", Some(&lease("other", "2")), now + 29 * SECOND), Move::TakeOver);
+        assert!(matches!(
+            observation.judge("me", Some(&lease("other", "2")), now + 14 * SECOND),
+            LeaseDecision::Wait(_)
+        ));
+        assert!(matches!(
+            observation.judge("me", Some(&lease("other", "2")), now + 28 * SECOND),
+            LeaseDecision::Wait(_)
+        ));
+        assert_eq!(observation.judge("me", Some(&lease("other", "2")), now + 29 * SECOND), LeaseDecision::TakeOver);
     }
 
     #[test]
     fn a_lease_that_was_deleted_is_made_again_only_after_its_whole_life() {
-        let (mut sight, now) = (Sight::default(), Instant::now());
-        sight.judge("me", Some(&lease("other", "1")), now);
-        assert!(matches!(sight.judge("me", None, now), Move::Wait(_)), "its leader believes in it still");
-        assert!(matches!(sight.judge("me", None, now + 14 * SECOND), Move::Wait(_)));
-        assert_eq!(sight.judge("me", None, now + 15 * SECOND), Move::Create);
-        sight.judge("me", Some(&lease("other", "2")), now + 15 * SECOND);
-        assert!(matches!(sight.judge("me", None, now + 16 * SECOND), Move::Wait(_)), "deleted once more");
+        let (mut observation, now) = (LeaseObservation::default(), Instant::now());
+        observation.judge("me", Some(&lease("other", "1")), now);
+        assert!(
+            matches!(observation.judge("me", None, now), LeaseDecision::Wait(_)),
+            "its leader believes in it still"
+        );
+        assert!(matches!(observation.judge("me", None, now + 14 * SECOND), LeaseDecision::Wait(_)));
+        assert_eq!(observation.judge("me", None, now + 15 * SECOND), LeaseDecision::Create);
+        observation.judge("me", Some(&lease("other", "2")), now + 15 * SECOND);
+        assert!(
+            matches!(observation.judge("me", None, now + 16 * SECOND), LeaseDecision::Wait(_)),
+            "deleted once more"
+        );
     }
 
     #[test]
@@ -457,8 +472,8 @@ mod tests {
     fn a_leader_stops_starting_before_anybody_may_take_over() {
         assert!(RENEW_DEADLINE + CALL < LIFE);
         let term = |until| {
-            let standing = Standing { until, is_announced: true, ..Standing::default() };
-            Leadership::new(&watch::Sender::new(standing)).term_of_all()
+            let lease_state = LeaseState { until, is_announced: true, ..LeaseState::default() };
+            Leadership::new(&watch::Sender::new(lease_state)).term_of_all()
         };
         assert!(term(Some(Instant::now() + SECOND)).is_some());
         assert_eq!((term(Some(Instant::now())), term(None)), (None, None), "though nothing has announced that");
@@ -467,20 +482,23 @@ mod tests {
 
     #[test]
     fn a_lease_that_is_gained_again_begins_another_term_and_a_renewal_does_not() {
-        let (mut standing, now) = (Standing::default(), Instant::now());
-        assert!(!standing.lapsed(now) && standing.renewed(now + 10 * SECOND));
-        assert!(!standing.renewed(now + 12 * SECOND) && !standing.lapsed(now + 11 * SECOND));
-        assert_eq!(standing.epoch, 1);
-        assert!(standing.lapsed(now + 12 * SECOND) && !standing.lapsed(now + 13 * SECOND), "that is announced once");
-        assert!(standing.renewed(now + 23 * SECOND));
-        assert_eq!(standing.epoch, 2);
+        let (mut lease_state, now) = (LeaseState::default(), Instant::now());
+        assert!(!lease_state.lapsed(now) && lease_state.renewed(now + 10 * SECOND));
+        assert!(!lease_state.renewed(now + 12 * SECOND) && !lease_state.lapsed(now + 11 * SECOND));
+        assert_eq!(lease_state.epoch, 1);
+        assert!(
+            lease_state.lapsed(now + 12 * SECOND) && !lease_state.lapsed(now + 13 * SECOND),
+            "that is announced once"
+        );
+        assert!(lease_state.renewed(now + 23 * SECOND));
+        assert_eq!(lease_state.epoch, 2);
     }
 
     #[tokio::test]
     async fn who_waits_for_the_lease_hears_of_its_gain_and_not_of_its_renewals() {
-        let standing = watch::Sender::<Standing>::default();
-        let mut leadership = Leadership::new(&standing);
-        let renew = || standing.send_if_modified(|standing| standing.renewed(Instant::now() + SECOND));
+        let lease_state = watch::Sender::<LeaseState>::default();
+        let mut leadership = Leadership::new(&lease_state);
+        let renew = || lease_state.send_if_modified(|lease_state| lease_state.renewed(Instant::now() + SECOND));
         assert!(renew() && !renew());
         leadership.regained().await;
         renew();
