@@ -12,8 +12,8 @@ const RENEW_BEFORE: Duration = Duration::from_secs(60);
 /// The margin is up to so much longer, by chance, so that tokens issued together are not renewed together.
 const SPREAD: f64 = 0.5;
 /// A service in trouble is asked again after this, doubling up to the longest, each up to a fifth shorter or longer.
-const ASK_AGAIN_FIRST: Duration = Duration::from_secs(5);
-const ASK_AGAIN_LONGEST: Duration = Duration::from_secs(5 * 60);
+const FIRST_RETRY: Duration = Duration::from_secs(5);
+const LONGEST_RETRY: Duration = Duration::from_secs(5 * 60);
 /// A service that refuses the client is asked again after this, doubling up to the longest, each up to a fifth longer.
 const REJECTED_FIRST: Duration = Duration::from_secs(15 * 60);
 const REJECTED_LONGEST: Duration = Duration::from_secs(50 * 60);
@@ -24,7 +24,7 @@ const LONGEST_MEMORY: Duration = Duration::from_secs(3600);
 
 /// What to do for somebody who needs a token.
 #[derive(Debug)]
-pub(super) enum Decision {
+pub(super) enum TokenDecision {
     /// This token serves.
     Serve(HeaderValue),
     /// This token serves on, and it is time to ask for the next one.
@@ -38,13 +38,13 @@ pub(super) enum Decision {
 /// What is known of the tokens for one key: the token in use, the last failure, and when a renewal was last forced.
 /// [`Self::decide`] says what follows from that.
 #[derive(Default)]
-pub(super) struct Standing {
-    token: Option<Held>,
+pub(super) struct TokenState {
+    token: Option<HeldToken>,
     failure: Option<Failure>,
     forced: Option<Instant>,
 }
 
-struct Held {
+struct HeldToken {
     authorization: HeaderValue,
     renew_at: Instant,
     ends_at: Instant,
@@ -61,17 +61,17 @@ struct Failure {
     count: u32,
 }
 
-impl Standing {
+impl TokenState {
     /// What to do at `now`. A failure is not asked about before its time, and a token that lives serves on meanwhile.
-    pub(super) fn decide(&self, now: Instant) -> Decision {
+    pub(super) fn decide(&self, now: Instant) -> TokenDecision {
         let waiting = self.failure.filter(|failure| now < failure.ask_again);
         match (self.token.as_ref().filter(|token| now < token.ends_at), waiting) {
-            (Some(token), Some(_)) => Decision::Serve(token.authorization.clone()),
-            (Some(token), None) if token.doubted => Decision::Ask,
-            (Some(token), None) if now < token.renew_at => Decision::Serve(token.authorization.clone()),
-            (Some(token), None) => Decision::Renew(token.authorization.clone()),
-            (None, Some(failure)) => Decision::Refuse(failure.no_token()),
-            (None, None) => Decision::Ask,
+            (Some(token), Some(_)) => TokenDecision::Serve(token.authorization.clone()),
+            (Some(token), None) if token.doubted => TokenDecision::Ask,
+            (Some(token), None) if now < token.renew_at => TokenDecision::Serve(token.authorization.clone()),
+            (Some(token), None) => TokenDecision::Renew(token.authorization.clone()),
+            (None, Some(failure)) => TokenDecision::Refuse(failure.no_token()),
+            (None, None) => TokenDecision::Ask,
         }
     }
 
@@ -79,7 +79,7 @@ impl Standing {
     pub(super) fn issued(&mut self, asked: Instant, token: Token, chance: f64) -> HeaderValue {
         let Token { authorization, lifetime } = token;
         let margin = RENEW_BEFORE.max(lifetime / 10).min(lifetime / 2).mul_f64(1.0 + SPREAD * chance);
-        let held = Held {
+        let held = HeldToken {
             authorization: authorization.clone(),
             renew_at: asked + lifetime.saturating_sub(margin),
             ends_at: asked + lifetime,
@@ -138,7 +138,7 @@ impl Standing {
     /// Somebody acted: the service is asked again at once, if it was not just now.
     pub(super) fn forget_failure(&mut self) {
         if let Some(failure) = &mut self.failure {
-            failure.ask_again = failure.ask_again.min(failure.at + ASK_AGAIN_FIRST);
+            failure.ask_again = failure.ask_again.min(failure.at + FIRST_RETRY);
             failure.count = 0;
         }
     }
@@ -171,7 +171,7 @@ fn ask_again_after(error: TokenError, before: u32, chance: f64) -> Duration {
     if is_rejected(error) {
         return doubled(REJECTED_FIRST, REJECTED_LONGEST).mul_f64(1.0 + 0.2 * chance);
     }
-    let backoff = doubled(ASK_AGAIN_FIRST, ASK_AGAIN_LONGEST).mul_f64(0.8 + 0.4 * chance);
+    let backoff = doubled(FIRST_RETRY, LONGEST_RETRY).mul_f64(0.8 + 0.4 * chance);
     match error {
         // Asked for by many at once, so not less but, by chance, a little more.
         TokenError::Unavailable { retry_after: Some(wanted), .. } => wanted.mul_f64(1.0 + 0.2 * chance).max(backoff),
@@ -204,32 +204,32 @@ mod tests {
     }
 
     /// One that got a token `t` at `now`, which lives for so many seconds.
-    fn holding(now: Instant, life: f64) -> Standing {
-        let mut standing = Standing::default();
-        standing.issued(now, token("t", life), 0.0);
-        standing
+    fn holding(now: Instant, life: f64) -> TokenState {
+        let mut token_state = TokenState::default();
+        token_state.issued(now, token("t", life), 0.0);
+        token_state
     }
 
     /// A decision in a word, with the token or the error.
-    fn decision(standing: &Standing, now: Instant) -> String {
-        match standing.decide(now) {
-            Decision::Serve(token) => format!("serve {}", token.to_str().unwrap()),
-            Decision::Renew(token) => format!("renew {}", token.to_str().unwrap()),
-            Decision::Ask => "ask".into(),
-            Decision::Refuse(no_token) => format!("refuse: {no_token}"),
+    fn decision(token_state: &TokenState, now: Instant) -> String {
+        match token_state.decide(now) {
+            TokenDecision::Serve(token) => format!("serve {}", token.to_str().unwrap()),
+            TokenDecision::Renew(token) => format!("renew {}", token.to_str().unwrap()),
+            TokenDecision::Ask => "ask".into(),
+            TokenDecision::Refuse(no_token) => format!("refuse: {no_token}"),
         }
     }
 
     /// The seconds between the first request and each later one within `span`, if all of them fail with `error`.
     fn requests(error: TokenError, span: f64, mut chance: impl FnMut() -> f64) -> Vec<f64> {
         let start = Instant::now();
-        let (mut standing, mut now, mut requests) = (Standing::default(), start, Vec::new());
+        let (mut token_state, mut now, mut requests) = (TokenState::default(), start, Vec::new());
         while now - start < seconds(span) {
-            assert!(matches!(standing.decide(now), Decision::Ask));
+            assert!(matches!(token_state.decide(now), TokenDecision::Ask));
             requests.push((now - start).as_secs_f64());
-            let no_token = standing.failed(now, error, chance()).unwrap_err();
+            let no_token = token_state.failed(now, error, chance()).unwrap_err();
             let before = no_token.ask_again - Duration::from_millis(1);
-            assert!(matches!(standing.decide(before), Decision::Refuse(refused) if refused == no_token));
+            assert!(matches!(token_state.decide(before), TokenDecision::Refuse(refused) if refused == no_token));
             now = no_token.ask_again;
         }
         requests
@@ -240,10 +240,10 @@ mod tests {
         // Its life, and when its renewal is due at the latest and at the earliest.
         for (life, latest, earliest) in [(3600.0, 3240.0, 3060.0), (600.0, 540.0, 510.0), (60.0, 30.0, 15.0)] {
             for (chance, renewal) in [(0.0, latest), (1.0, earliest)] {
-                let (now, mut standing) = (Instant::now(), Standing::default());
-                assert_eq!(decision(&standing, now), "ask");
-                standing.issued(now, token("t", life), chance);
-                let at = |time: f64| decision(&standing, now + seconds(time));
+                let (now, mut token_state) = (Instant::now(), TokenState::default());
+                assert_eq!(decision(&token_state, now), "ask");
+                token_state.issued(now, token("t", life), chance);
+                let at = |time: f64| decision(&token_state, now + seconds(time));
                 assert_eq!(at(renewal - 0.1), "serve t", "{life} {chance}");
                 assert_eq!(at(renewal + 0.1), "renew t", "{life} {chance}");
                 assert_eq!(at(life - 0.1), "renew t", "{life} {chance}");
@@ -255,16 +255,16 @@ mod tests {
     #[test]
     fn a_token_that_lives_serves_on_through_an_outage_and_no_longer() {
         let now = Instant::now();
-        let mut standing = holding(now, 600.0);
-        assert_eq!(standing.failed(now + seconds(595.0), UNREACHABLE, 0.0).unwrap(), "t");
-        assert_eq!(decision(&standing, now + seconds(598.0)), "serve t");
-        assert_eq!(decision(&standing, now + seconds(599.5)), "renew t", "it is time to ask again");
-        standing.failed(now + seconds(599.5), UNREACHABLE, 0.0).unwrap();
-        assert_eq!(decision(&standing, now + seconds(600.0)), format!("refuse: {UNREACHABLE}"));
-        standing.issued(now + seconds(610.0), token("u", 600.0), 0.0);
-        assert_eq!(decision(&standing, now + seconds(610.0)), "serve u", "the failure is over");
-        assert_eq!(standing.failed(now + seconds(620.0), UNREACHABLE, 0.5).unwrap(), "u");
-        assert_eq!(decision(&standing, now + seconds(626.0)), "serve u", "and waits begin anew");
+        let mut token_state = holding(now, 600.0);
+        assert_eq!(token_state.failed(now + seconds(595.0), UNREACHABLE, 0.0).unwrap(), "t");
+        assert_eq!(decision(&token_state, now + seconds(598.0)), "serve t");
+        assert_eq!(decision(&token_state, now + seconds(599.5)), "renew t", "it is time to ask again");
+        token_state.failed(now + seconds(599.5), UNREACHABLE, 0.0).unwrap();
+        assert_eq!(decision(&token_state, now + seconds(600.0)), format!("refuse: {UNREACHABLE}"));
+        token_state.issued(now + seconds(610.0), token("u", 600.0), 0.0);
+        assert_eq!(decision(&token_state, now + seconds(610.0)), "serve u", "the failure is over");
+        assert_eq!(token_state.failed(now + seconds(620.0), UNREACHABLE, 0.5).unwrap(), "u");
+        assert_eq!(decision(&token_state, now + seconds(626.0)), "serve u", "and waits begin anew");
     }
 
     #[test]
@@ -288,39 +288,39 @@ mod tests {
 
     #[test]
     fn retry_after_is_obeyed_and_never_makes_for_asking_more() {
-        let mut standing = Standing::default();
+        let mut token_state = TokenState::default();
         let now = Instant::now();
         let wait = |no_token: NoToken| no_token.ask_again - now;
-        assert_eq!(wait(standing.failed(now, told_to_wait(600.0), 0.0).unwrap_err()), seconds(600.0));
-        assert_eq!(wait(standing.failed(now, told_to_wait(600.0), 1.0).unwrap_err()), seconds(720.0));
-        assert_eq!(wait(standing.failed(now, told_to_wait(1.0), 0.5).unwrap_err()), seconds(20.0), "the third wait");
+        assert_eq!(wait(token_state.failed(now, told_to_wait(600.0), 0.0).unwrap_err()), seconds(600.0));
+        assert_eq!(wait(token_state.failed(now, told_to_wait(600.0), 1.0).unwrap_err()), seconds(720.0));
+        assert_eq!(wait(token_state.failed(now, told_to_wait(1.0), 0.5).unwrap_err()), seconds(20.0), "the third wait");
     }
 
     #[test]
     fn another_kind_of_failure_begins_its_waits_anew() {
-        let (now, mut standing) = (Instant::now(), Standing::default());
+        let (now, mut token_state) = (Instant::now(), TokenState::default());
         for _ in 0..3 {
-            let _ = standing.failed(now, UNREACHABLE, 0.5);
+            let _ = token_state.failed(now, UNREACHABLE, 0.5);
         }
-        assert_eq!(standing.failed(now, REJECTED, 0.0).unwrap_err().ask_again, now + seconds(900.0));
-        assert_eq!(standing.failed(now, UNREACHABLE, 0.5).unwrap_err().ask_again, now + seconds(5.0));
+        assert_eq!(token_state.failed(now, REJECTED, 0.0).unwrap_err().ask_again, now + seconds(900.0));
+        assert_eq!(token_state.failed(now, UNREACHABLE, 0.5).unwrap_err().ask_again, now + seconds(5.0));
     }
 
     #[test]
     fn a_renewal_is_forced_at_most_once_a_minute_whichever_way() {
-        type Way = fn(&mut Standing, Instant) -> bool;
-        let ways: [Way; 2] = [Standing::drop_token, Standing::doubt_token];
+        type Way = fn(&mut TokenState, Instant) -> bool;
+        let ways: [Way; 2] = [TokenState::drop_token, TokenState::doubt_token];
         for first in ways {
             for second in ways {
                 let now = Instant::now();
-                let mut standing = holding(now, 3600.0);
-                assert!(first(&mut standing, now));
-                assert_eq!(decision(&standing, now), "ask");
-                standing.issued(now, token("u", 3600.0), 0.0);
-                assert!(!second(&mut standing, now + seconds(59.9)));
-                assert_eq!(decision(&standing, now + seconds(59.9)), "serve u");
-                assert!(second(&mut standing, now + seconds(60.0)));
-                assert_eq!(decision(&standing, now + seconds(60.0)), "ask");
+                let mut token_state = holding(now, 3600.0);
+                assert!(first(&mut token_state, now));
+                assert_eq!(decision(&token_state, now), "ask");
+                token_state.issued(now, token("u", 3600.0), 0.0);
+                assert!(!second(&mut token_state, now + seconds(59.9)));
+                assert_eq!(decision(&token_state, now + seconds(59.9)), "serve u");
+                assert!(second(&mut token_state, now + seconds(60.0)));
+                assert_eq!(decision(&token_state, now + seconds(60.0)), "ask");
             }
         }
     }
@@ -328,52 +328,52 @@ mod tests {
     #[test]
     fn a_doubted_token_serves_on_if_there_is_no_fresh_one_and_a_dropped_one_does_not() {
         let now = Instant::now();
-        let mut standing = holding(now, 3600.0);
-        assert!(standing.doubt_token(now));
-        assert_eq!(standing.failed(now, UNREACHABLE, 0.5).unwrap(), "t");
-        assert_eq!(decision(&standing, now + seconds(1.0)), "serve t");
-        assert_eq!(decision(&standing, now + seconds(10.0)), "serve t", "it is not asked for again on that account");
-        assert!(standing.drop_token(now + seconds(60.0)));
-        assert!(standing.failed(now + seconds(60.0), UNREACHABLE, 0.5).is_err());
-        assert!(!standing.holds(&HeaderValue::from_static("t")));
+        let mut token_state = holding(now, 3600.0);
+        assert!(token_state.doubt_token(now));
+        assert_eq!(token_state.failed(now, UNREACHABLE, 0.5).unwrap(), "t");
+        assert_eq!(decision(&token_state, now + seconds(1.0)), "serve t");
+        assert_eq!(decision(&token_state, now + seconds(10.0)), "serve t", "it is not asked for again on that account");
+        assert!(token_state.drop_token(now + seconds(60.0)));
+        assert!(token_state.failed(now + seconds(60.0), UNREACHABLE, 0.5).is_err());
+        assert!(!token_state.holds(&HeaderValue::from_static("t")));
     }
 
     #[test]
     fn a_refused_token_is_no_way_around_the_wait_for_a_service_that_refuses() {
         let now = Instant::now();
-        let mut standing = holding(now, 100.0);
-        assert!(standing.failed(now + seconds(60.0), REJECTED, 0.0).is_ok(), "an early renewal");
-        assert!(standing.drop_token(now + seconds(61.0)));
-        assert_eq!(decision(&standing, now + seconds(61.0)), format!("refuse: {REJECTED}"));
+        let mut token_state = holding(now, 100.0);
+        assert!(token_state.failed(now + seconds(60.0), REJECTED, 0.0).is_ok(), "an early renewal");
+        assert!(token_state.drop_token(now + seconds(61.0)));
+        assert_eq!(decision(&token_state, now + seconds(61.0)), format!("refuse: {REJECTED}"));
     }
 
     #[test]
     fn somebody_who_acts_is_not_kept_waiting_but_may_not_hammer() {
         for error in [REJECTED, told_to_wait(3600.0)] {
-            let (now, mut standing) = (Instant::now(), Standing::default());
-            let _ = standing.failed(now, error, 0.5);
+            let (now, mut token_state) = (Instant::now(), TokenState::default());
+            let _ = token_state.failed(now, error, 0.5);
             for _ in 0..3 {
-                standing.forget_failure();
-                assert_eq!(decision(&standing, now + seconds(4.9)), format!("refuse: {error}"));
-                assert_eq!(decision(&standing, now + seconds(5.0)), "ask");
+                token_state.forget_failure();
+                assert_eq!(decision(&token_state, now + seconds(4.9)), format!("refuse: {error}"));
+                assert_eq!(decision(&token_state, now + seconds(5.0)), "ask");
             }
         }
-        let (now, mut standing) = (Instant::now(), Standing::default());
-        let _ = standing.failed(now, UNREACHABLE, 0.0);
-        standing.forget_failure();
-        assert_eq!(decision(&standing, now + seconds(4.0)), "ask", "a shorter wait is not made longer");
+        let (now, mut token_state) = (Instant::now(), TokenState::default());
+        let _ = token_state.failed(now, UNREACHABLE, 0.0);
+        token_state.forget_failure();
+        assert_eq!(decision(&token_state, now + seconds(4.0)), "ask", "a shorter wait is not made longer");
     }
 
     #[test]
     fn what_bounds_the_asking_is_remembered_for_a_minute_and_at_most_an_hour() {
-        let (now, mut standing) = (Instant::now(), Standing::default());
-        let memory = |standing: &Standing| standing.remember_until(now) - now;
-        standing.drop_token(now);
-        assert_eq!(memory(&standing), FORCED_RENEWAL);
-        let _ = standing.failed(now, REJECTED, 0.0);
-        assert_eq!(memory(&standing), REJECTED_FIRST);
-        let _ = standing.failed(now, told_to_wait(86_400.0), 0.0);
-        assert_eq!(memory(&standing), LONGEST_MEMORY);
+        let (now, mut token_state) = (Instant::now(), TokenState::default());
+        let memory = |token_state: &TokenState| token_state.remember_until(now) - now;
+        token_state.drop_token(now);
+        assert_eq!(memory(&token_state), FORCED_RENEWAL);
+        let _ = token_state.failed(now, REJECTED, 0.0);
+        assert_eq!(memory(&token_state), REJECTED_FIRST);
+        let _ = token_state.failed(now, told_to_wait(86_400.0), 0.0);
+        assert_eq!(memory(&token_state), LONGEST_MEMORY);
     }
 
     proptest! {
@@ -393,10 +393,10 @@ mod tests {
         #[test]
         fn a_token_is_renewed_in_the_last_three_quarters_of_its_life(life in 1.0..86400.0f64, chance in 0.0..1.0f64) {
             let now = Instant::now();
-            let mut standing = Standing::default();
-            standing.issued(now, token("t", life), chance);
-            prop_assert_eq!(decision(&standing, now + seconds(life * 0.249)), "serve t");
-            prop_assert_eq!(decision(&standing, now + seconds(life * 0.999)), "renew t");
+            let mut token_state = TokenState::default();
+            token_state.issued(now, token("t", life), chance);
+            prop_assert_eq!(decision(&token_state, now + seconds(life * 0.249)), "serve t");
+            prop_assert_eq!(decision(&token_state, now + seconds(life * 0.999)), "renew t");
         }
 
         /// However the service answers, whatever the webhook refuses and whoever acts.
@@ -404,36 +404,36 @@ mod tests {
         fn asking_is_bounded_over_any_course_of_events(
             steps in proptest::collection::vec((0u64..20_000, 0u8..6, 0.0..1.0f64, 1.0..100_000.0f64), 1..200),
         ) {
-            let (mut standing, mut now) = (Standing::default(), Instant::now());
+            let (mut token_state, mut now) = (TokenState::default(), Instant::now());
             let (mut forced, mut failed): (Option<Instant>, Option<(Instant, Duration)>) = (None, None);
             for (wait, step, chance, life) in steps {
                 now += Duration::from_millis(wait);
-                let asks = matches!(standing.decide(now), Decision::Ask | Decision::Renew(_));
+                let asks = matches!(token_state.decide(now), TokenDecision::Ask | TokenDecision::Renew(_));
                 match step {
                     0 | 1 => {
                         // As the source does: only a token that is held can be refused.
-                        let way = if step == 0 { Standing::drop_token } else { Standing::doubt_token };
-                        if standing.token.is_some() && way(&mut standing, now) {
+                        let way = if step == 0 { TokenState::drop_token } else { TokenState::doubt_token };
+                        if token_state.token.is_some() && way(&mut token_state, now) {
                             prop_assert!(forced.is_none_or(|last| now - last >= FORCED_RENEWAL));
                             forced = Some(now);
                         }
                     }
                     2 => {
-                        standing.forget_failure();
-                        failed = failed.map(|(at, least)| (at, least.min(ASK_AGAIN_FIRST.mul_f64(0.8))));
+                        token_state.forget_failure();
+                        failed = failed.map(|(at, least)| (at, least.min(FIRST_RETRY.mul_f64(0.8))));
                     }
                     _ if asks => {
                         let early = failed.filter(|(at, least)| now - *at < *least);
                         prop_assert!(early.is_none(), "asked {:?} after a failure", early.map(|(at, _)| now - at));
                         failed = match step {
                             3 => {
-                                standing.issued(now, token("t", life), chance);
+                                token_state.issued(now, token("t", life), chance);
                                 None
                             }
                             _ => {
-                                let trouble = (UNREACHABLE, ASK_AGAIN_FIRST.mul_f64(0.8));
+                                let trouble = (UNREACHABLE, FIRST_RETRY.mul_f64(0.8));
                                 let (error, least) = if step == 4 { (REJECTED, REJECTED_FIRST) } else { trouble };
-                                let _ = standing.failed(now, error, chance);
+                                let _ = token_state.failed(now, error, chance);
                                 Some((now, least))
                             }
                         };

@@ -14,28 +14,28 @@ use tokio::{
 
 use super::{
     NoToken, TokenError, TokenRequest, client,
-    policy::{Decision, Standing},
+    policy::{TokenDecision, TokenState},
 };
 
 /// Hands out one key's token and asks for a new one when it is time.
 pub struct TokenSource {
     request: TokenRequest,
-    state: Mutex<State>,
+    state: Mutex<SourceState>,
     /// How many bytes of its namespace's sources may be remembered after their last use.
     memory: Arc<Semaphore>,
 }
 
 /// Never locked while a request is under way.
 #[derive(Default)]
-struct State {
-    standing: Standing,
-    flight: Option<Flight>,
+struct SourceState {
+    token_state: TokenState,
+    flight: Option<PendingRequest>,
     /// Until when the source is kept though nobody may use it.
     kept_until: Option<Instant>,
 }
 
 /// A request under way. It runs in a task of its own, so that it ends well even if all who wait for it go away.
-type Flight = Shared<BoxFuture<'static, Result<HeaderValue, NoToken>>>;
+type PendingRequest = Shared<BoxFuture<'static, Result<HeaderValue, NoToken>>>;
 
 impl TokenSource {
     pub(super) fn new(request: TokenRequest, memory: Arc<Semaphore>) -> Self {
@@ -56,11 +56,11 @@ impl TokenSource {
     pub async fn token_other_than(self: &Arc<Self>, refused: &HeaderValue) -> Option<Result<HeaderValue, NoToken>> {
         let mut state = self.state.lock().await;
         let result = match state.flight.clone() {
-            Some(flight) if state.standing.holds(refused) => {
+            Some(flight) if state.token_state.holds(refused) => {
                 drop(state);
                 flight.await
             }
-            None if state.standing.holds(refused) && !self.force(&mut state, Standing::drop_token) => return None,
+            None if state.token_state.holds(refused) && !self.force(&mut state, TokenState::drop_token) => return None,
             _ => self.serve(state).await,
         };
         (result.as_ref().ok() != Some(refused)).then_some(result)
@@ -69,37 +69,37 @@ impl TokenSource {
     /// The webhook refused what `refused` permits: the next attempt gets a fresh token, unless one was forced lately.
     pub async fn renew_next(self: &Arc<Self>, refused: &HeaderValue) {
         let mut state = self.state.lock().await;
-        if state.standing.holds(refused) && state.flight.is_none() {
-            self.force(&mut state, Standing::doubt_token);
+        if state.token_state.holds(refused) && state.flight.is_none() {
+            self.force(&mut state, TokenState::doubt_token);
         }
     }
 
     /// Somebody acted: the service is asked again at once, though not sooner than after the first wait of a failure.
     pub async fn forget_failure(&self) {
-        self.state.lock().await.standing.forget_failure();
+        self.state.lock().await.token_state.forget_failure();
     }
 
-    async fn serve(self: &Arc<Self>, mut state: MutexGuard<'_, State>) -> Result<HeaderValue, NoToken> {
-        let flight = match state.standing.decide(Instant::now()) {
-            Decision::Serve(token) => return Ok(token),
-            Decision::Refuse(no_token) => return Err(no_token),
-            Decision::Renew(token) => {
+    async fn serve(self: &Arc<Self>, mut state: MutexGuard<'_, SourceState>) -> Result<HeaderValue, NoToken> {
+        let flight = match state.token_state.decide(Instant::now()) {
+            TokenDecision::Serve(token) => return Ok(token),
+            TokenDecision::Refuse(no_token) => return Err(no_token),
+            TokenDecision::Renew(token) => {
                 drop(self.ask(&mut state));
                 return Ok(token);
             }
-            Decision::Ask => self.ask(&mut state),
+            TokenDecision::Ask => self.ask(&mut state),
         };
         drop(state);
         flight.await
     }
 
     /// The request under way; a new one if there is none.
-    fn ask(self: &Arc<Self>, state: &mut State) -> Flight {
+    fn ask(self: &Arc<Self>, state: &mut SourceState) -> PendingRequest {
         if let Some(flight) = &state.flight {
             return flight.clone();
         }
         let source = self.clone();
-        let task = tokio::spawn(async move { source.ask_once().await });
+        let task = tokio::spawn(async move { source.request_once().await });
         // It cannot panic; the runtime drops it when the program ends.
         let ended = NoToken { error: TokenError::Internal, ask_again: Instant::now() };
         let flight = task.map(move |result| result.unwrap_or(Err(ended))).boxed().shared();
@@ -107,21 +107,21 @@ impl TokenSource {
         flight
     }
 
-    async fn ask_once(self: &Arc<Self>) -> Result<HeaderValue, NoToken> {
+    async fn request_once(self: &Arc<Self>) -> Result<HeaderValue, NoToken> {
         let asked = Instant::now();
         let answer = AssertUnwindSafe(client::send(&self.request)).catch_unwind().await;
         let mut state = self.state.lock().await;
         state.flight = None;
         let result = match answer.unwrap_or(Err(TokenError::Internal)) {
-            Ok(token) => Ok(state.standing.issued(asked, token, rand::random())),
-            Err(error) => state.standing.failed(Instant::now(), error, rand::random()),
+            Ok(token) => Ok(state.token_state.issued(asked, token, rand::random())),
+            Err(error) => state.token_state.failed(Instant::now(), error, rand::random()),
         };
         self.remember(&mut state);
         result
     }
 
-    fn force(self: &Arc<Self>, state: &mut State, how: impl FnOnce(&mut Standing, Instant) -> bool) -> bool {
-        let forced = how(&mut state.standing, Instant::now());
+    fn force(self: &Arc<Self>, state: &mut SourceState, how: impl FnOnce(&mut TokenState, Instant) -> bool) -> bool {
+        let forced = how(&mut state.token_state, Instant::now());
         if forced {
             self.remember(state);
         }
@@ -130,12 +130,12 @@ impl TokenSource {
 
     /// Keeps this source for a while even if nobody uses it, so that a Subscriber that is changed to and fro, or deleted
     /// and created again, asks no more often than one that stays.
-    fn remember(self: &Arc<Self>, state: &mut State) {
-        let until = state.standing.remember_until(Instant::now());
+    fn remember(self: &Arc<Self>, state: &mut SourceState) {
+        let until = state.token_state.remember_until(Instant::now());
         if state.kept_until.replace(until).is_some() {
             return; // by the task below, which looks again when it wakes
         }
-        let bytes = self.request.bytes().saturating_add(state.standing.bytes());
+        let bytes = self.request.bytes().saturating_add(state.token_state.bytes());
         match self.memory.clone().try_acquire_many_owned(u32::try_from(bytes).unwrap_or(u32::MAX)) {
             Ok(permit) => drop(tokio::spawn(self.clone().keep(permit))),
             Err(_) => state.kept_until = None,
