@@ -117,7 +117,7 @@ pub mod testing {
     use tidings_delivery::{
         egress::{Egress, Policy, Trust},
         event::Encoding,
-        oauth::{ClientAuthentication, Credentials, TokenCache, TokenKey, TokenRequest},
+        oauth::{AuthMethod, Credentials, TokenCache, TokenKey, TokenRequest},
     };
 
     use super::*;
@@ -128,7 +128,7 @@ pub mod testing {
         let http = Egress::new(Policy::allowing(Vec::new())).client("a", &trust).unwrap();
         let url: url::Url = "https://hooks.example.com/".parse().unwrap();
         let timeout = Duration::from_secs(1);
-        let (authentication, client_id) = (ClientAuthentication::Basic, "id".to_owned());
+        let (authentication, client_id) = (AuthMethod::Basic, "id".to_owned());
         let key = TokenKey {
             namespace: "a".into(),
             secret_uid: "uid".into(),

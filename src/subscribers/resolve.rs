@@ -199,10 +199,10 @@ fn request(service: &TokenService, url: &Url, credentials: Credentials, http: Ar
     }
 }
 
-fn authentication(of: ClientAuthentication) -> oauth::ClientAuthentication {
+fn authentication(of: ClientAuthentication) -> oauth::AuthMethod {
     match of {
-        ClientAuthentication::Basic => oauth::ClientAuthentication::Basic,
-        ClientAuthentication::Post => oauth::ClientAuthentication::Post,
+        ClientAuthentication::Basic => oauth::AuthMethod::Basic,
+        ClientAuthentication::Post => oauth::AuthMethod::Post,
     }
 }
 

@@ -9,7 +9,7 @@ use tidings_api::AttemptReason;
 use tidings_delivery::{
     egress::{self, Answer, Egress, Policy, SendError, Trust},
     event::{Defaults, Encoding, Event},
-    oauth::{ClientAuthentication, TokenError, TokenSource},
+    oauth::{AuthMethod, TokenError, TokenSource},
     webhook::{Clearance, Delivery, NoValidationResponse, Outcome, Target, request_validation},
 };
 
@@ -48,7 +48,7 @@ impl Sender {
         let service = TokenService::start(&authority).await.unwrap();
         service.register(Client::new("id", "secret"));
         let way = Egress::new(allowing("127.0.0.1")).client("test", &trusting(&authority)).unwrap();
-        let tokens = source_of(&service, way, ClientAuthentication::Basic);
+        let tokens = source_of(&service, way, AuthMethod::Basic);
         Self { http, tokens, _service: service }
     }
 
@@ -107,7 +107,7 @@ impl Sender {
 
     /// Why no token comes from `url`; None if one does.
     pub async fn token(&self, url: &str, timeout: Duration) -> Option<TokenError> {
-        let source = source_at(url, timeout, self.http.clone(), ClientAuthentication::Basic);
+        let source = source_at(url, timeout, self.http.clone(), AuthMethod::Basic);
         source.token().await.err().map(|error| error.error)
     }
 }

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use testkit::{Authority, TokenService};
 use tidings_delivery::{
     egress::Trust,
-    oauth::{ClientAuthentication, Credentials, TokenCache, TokenKey, TokenRequest, TokenSource},
+    oauth::{AuthMethod, Credentials, TokenCache, TokenKey, TokenRequest, TokenSource},
 };
 
 /// Trust in an authority's certificates.
@@ -17,7 +17,7 @@ pub fn trusting(authority: &Authority) -> Trust {
 pub fn source_of(
     service: &TokenService,
     http: Arc<tidings_delivery::egress::Client>,
-    authentication: ClientAuthentication,
+    authentication: AuthMethod,
 ) -> Arc<TokenSource> {
     source_at(&service.url(), Duration::from_secs(5), http, authentication)
 }
@@ -27,7 +27,7 @@ pub fn source_at(
     url: &str,
     timeout: Duration,
     http: Arc<tidings_delivery::egress::Client>,
-    authentication: ClientAuthentication,
+    authentication: AuthMethod,
 ) -> Arc<TokenSource> {
     source_in(&TokenCache::default(), url, http, |key| (key.timeout, key.authentication) = (timeout, authentication))
 }
@@ -46,7 +46,7 @@ pub fn source_in(
         secret_keys: ["client_id".into(), "client_secret".into()],
         url: url.into(),
         client_id: "id".into(),
-        authentication: ClientAuthentication::Post,
+        authentication: AuthMethod::Post,
         scopes: Vec::new(),
         audience: None,
         parameters: BTreeMap::new(),

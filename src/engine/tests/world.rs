@@ -7,7 +7,7 @@ use testkit::{Authority, Client, Receiver, TokenService};
 use tidings_delivery::{
     egress::{self, Egress, Policy, Trust},
     event::Encoding,
-    oauth::{ClientAuthentication, Credentials, TokenCache, TokenKey, TokenRequest, TokenSource},
+    oauth::{AuthMethod, Credentials, TokenCache, TokenKey, TokenRequest, TokenSource},
     webhook::Target,
 };
 use tidings_queue::{Backoff, Bounds, Gate, LaneSnapshot, Limits, SpecVersion, SubscriberKey};
@@ -213,7 +213,7 @@ impl Webhook {
 }
 
 fn tokens(service: &TokenService, http: &Arc<egress::Client>, trust: &Trust) -> Arc<TokenSource> {
-    let (authentication, client_id, timeout) = (ClientAuthentication::Basic, "id".to_owned(), PATIENCE);
+    let (authentication, client_id, timeout) = (AuthMethod::Basic, "id".to_owned(), PATIENCE);
     let key = TokenKey {
         namespace: "test".into(),
         secret_uid: "uid".into(),

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use tokio::time::sleep;
 
 use crate::binaries;
-use crate::endpoints::token_client::{Client, ClientAuthentication};
+use crate::endpoints::token_client::{AuthMethod, Client};
 use crate::error::{Error, Result};
 use crate::folder::Folder;
 use crate::loopback::{free_address, get, post};
@@ -84,12 +84,7 @@ impl Hydra {
     ///
     /// # Errors
     /// When it is refused, with what Hydra said.
-    pub async fn register(
-        &self,
-        client: &Client,
-        authentication: ClientAuthentication,
-        audiences: &[&str],
-    ) -> Result<()> {
+    pub async fn register(&self, client: &Client, authentication: AuthMethod, audiences: &[&str]) -> Result<()> {
         let registration = json!({
             "client_id": client.id,
             "client_secret": client.secret,
@@ -97,8 +92,8 @@ impl Hydra {
             "scope": client.scopes.join(" "),
             "audience": audiences,
             "token_endpoint_auth_method": match authentication {
-                ClientAuthentication::Basic => "client_secret_basic",
-                ClientAuthentication::Post => "client_secret_post",
+                AuthMethod::Basic => "client_secret_basic",
+                AuthMethod::Post => "client_secret_post",
             },
         });
         match post(self.admin, "/admin/clients", "application/json", &registration.to_string(), LIMIT).await? {

@@ -21,6 +21,6 @@ pub use raw::{RawServer, read_request};
 pub use receiver::{Received, Receiver};
 pub use script::Behaviour;
 pub use token_book::{Grant, TokenBook};
-pub use token_client::{Client, ClientAuthentication};
+pub use token_client::{AuthMethod, Client};
 pub use token_request::{Fields, TokenRequest};
 pub use token_service::TokenService;

@@ -10,7 +10,7 @@ pub struct Client {
 
 /// How a client proved who it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ClientAuthentication {
+pub enum AuthMethod {
     /// `client_secret_basic`: HTTP Basic.
     Basic,
     /// `client_secret_post`: in the body.

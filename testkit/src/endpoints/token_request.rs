@@ -7,7 +7,7 @@ use base64::engine::general_purpose::STANDARD;
 use http::header::{AUTHORIZATION, CONTENT_TYPE};
 
 use crate::endpoints::exchange::Request;
-use crate::endpoints::token_client::ClientAuthentication;
+use crate::endpoints::token_client::AuthMethod;
 
 /// The fields of a form, in their order.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -25,7 +25,7 @@ pub struct TokenRequest {
     /// The client id it names, if any.
     pub client_id: Option<String>,
     /// Its way of client authentication, if it can be told.
-    pub authentication: Option<ClientAuthentication>,
+    pub authentication: Option<AuthMethod>,
     /// All form fields, client secret included.
     pub fields: Fields,
     /// The status of the answer, from when it is handed to the connection; none before (delay, hang, reset).
@@ -46,7 +46,7 @@ pub(crate) struct Refusal {
 pub(crate) struct Credentials {
     pub(crate) id: String,
     pub(crate) secret: String,
-    pub(crate) method: ClientAuthentication,
+    pub(crate) method: AuthMethod,
 }
 
 impl Fields {
@@ -121,7 +121,7 @@ pub(crate) fn credentials(request: &Request, fields: &Fields) -> Result<Credenti
         (None, Some(secret)) => {
             let id = fields.get("client_id").ok_or_else(|| Refusal::invalid_request("there is no client_id"))?;
             let (id, secret) = (id.to_owned(), secret.to_owned());
-            Ok(Credentials { id, secret, method: ClientAuthentication::Post })
+            Ok(Credentials { id, secret, method: AuthMethod::Post })
         }
         (None, None) => Err(Refusal::new("invalid_client", "there is no client authentication")),
     }
@@ -135,7 +135,7 @@ fn basic(header: &str) -> Option<Credentials> {
     }
     let decoded = String::from_utf8(STANDARD.decode(encoded.trim()).ok()?).ok()?;
     let (id, secret) = decoded.split_once(':')?;
-    Some(Credentials { id: form_decoded(id), secret: form_decoded(secret), method: ClientAuthentication::Basic })
+    Some(Credentials { id: form_decoded(id), secret: form_decoded(secret), method: AuthMethod::Basic })
 }
 
 fn form_decoded(text: &str) -> String {

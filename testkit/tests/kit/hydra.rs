@@ -1,5 +1,5 @@
 use base64::{Engine, engine::general_purpose::STANDARD};
-use tidings_testkit::endpoints::ClientAuthentication;
+use tidings_testkit::endpoints::AuthMethod;
 use tidings_testkit::{Authority, Client, Hydra, Receiver};
 
 use crate::client::{Answer, send};
@@ -27,9 +27,9 @@ async fn hydra_takes_a_client_by_its_own_way_alone_and_decodes_what_must_be_form
     let authority = Authority::new();
     let hydra = Hydra::start(&authority).await.unwrap();
     let (by_basic, by_post) = (Client::new(ID, SECRET), Client::new("post", SECRET));
-    hydra.register(&by_basic, ClientAuthentication::Basic, &[]).await.unwrap();
-    hydra.register(&by_post, ClientAuthentication::Post, &[]).await.unwrap();
-    let refused = hydra.register(&by_post, ClientAuthentication::Post, &[]).await.unwrap_err();
+    hydra.register(&by_basic, AuthMethod::Basic, &[]).await.unwrap();
+    hydra.register(&by_post, AuthMethod::Post, &[]).await.unwrap();
+    let refused = hydra.register(&by_post, AuthMethod::Post, &[]).await.unwrap_err();
     assert!(refused.to_string().contains("409"), "{refused}");
 
     let encoded = basic(&form_encoded(ID), &form_encoded(SECRET));
@@ -49,7 +49,7 @@ async fn a_receiver_can_ask_hydra_whether_a_token_is_valid() {
     let authority = Authority::new();
     let hydra = Hydra::start(&authority).await.unwrap();
     let (client, audience) = (Client::new("shop", SECRET).scopes(["events.write"]), "https://hooks.example.com/");
-    hydra.register(&client, ClientAuthentication::Post, &[audience]).await.unwrap();
+    hydra.register(&client, AuthMethod::Post, &[audience]).await.unwrap();
     let fields = [("client_id", "shop"), ("client_secret", SECRET), ("scope", "events.write"), ("audience", audience)];
     let answer = token(&authority, &hydra, &[], &fields).await.json();
     let token = answer["access_token"].as_str().unwrap();

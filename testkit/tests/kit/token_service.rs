@@ -2,7 +2,7 @@ use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use tidings_testkit::endpoints::ClientAuthentication;
+use tidings_testkit::endpoints::AuthMethod;
 use tidings_testkit::{Authority, Behaviour, Client, TokenService};
 
 use crate::client::{Answer, send};
@@ -44,7 +44,7 @@ async fn a_client_gets_a_token_by_post_and_the_request_is_recorded() {
     assert_eq!(answer.status, 200, "{}", answer.body);
     assert_eq!(answer.json()["scope"], "events.write events.read", "no scope asked for: all that are allowed");
     let [request] = &service.requests_of("acme")[..] else { panic!("{:?}", service.requests()) };
-    assert_eq!(request.authentication, Some(ClientAuthentication::Post));
+    assert_eq!(request.authentication, Some(AuthMethod::Post));
     assert_eq!(request.audience(), Some("https://hooks"));
     assert_eq!((request.scope(), request.answered, request.error), (None, Some(200), None));
 }

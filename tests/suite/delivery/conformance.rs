@@ -12,7 +12,7 @@ use tidings_api::AttemptReason;
 use tidings_delivery::{
     egress::{Egress, Policy, Trust},
     event::{Defaults, Encoding, Event},
-    oauth::ClientAuthentication,
+    oauth::AuthMethod,
     webhook::{Delivery, Outcome, Target, Verdict},
 };
 
@@ -37,7 +37,7 @@ impl Exchange {
         let receiver = Receiver::start(&authority, tokens.tokens()).await.unwrap();
         let egress = Egress::new(Policy::allowing(vec!["127.0.0.0/8".parse().unwrap()]));
         let http = egress.client("test", &trusting(&authority)).unwrap();
-        let source = source_of(&tokens, http.clone(), ClientAuthentication::Basic);
+        let source = source_of(&tokens, http.clone(), AuthMethod::Basic);
         let target = Target {
             url: receiver.url(PATH).parse().unwrap(),
             encoding,

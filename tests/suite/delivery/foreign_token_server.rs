@@ -1,7 +1,7 @@
 //! A token server that this project did not write: Ory Hydra, which holds a client to what RFC 6749 says.
 
 use serde_json::{Value, json};
-use testkit::{Authority, Client, Hydra, Receiver, endpoints::ClientAuthentication};
+use testkit::{Authority, Client, Hydra, Receiver, endpoints::AuthMethod};
 
 use crate::world::{PATIENCE, World, condition, path};
 
@@ -25,7 +25,7 @@ impl Foreign {
     }
 
     /// Registers a client with this way of authentication, and a Subscriber `name` that uses it.
-    async fn subscriber(&self, name: &str, client_id: &str, authentication: ClientAuthentication) {
+    async fn subscriber(&self, name: &str, client_id: &str, authentication: AuthMethod) {
         let client = Client::new(client_id, SECRET).scopes(["events.write", "events.read"]);
         self.hydra.register(&client, authentication, &[AUDIENCE]).await.unwrap();
         self.secret(name, client_id, SECRET).await;
@@ -76,8 +76,7 @@ async fn receiver(authority: &Authority, hydra: &Hydra) -> Receiver {
 async fn events_arrive_with_tokens_that_a_foreign_server_vouches_for_by_basic_and_by_post() {
     let foreign = Foreign::new("foreign").await;
     let _operator = foreign.world.operator().await;
-    let clients =
-        [("basic", "shop:1 %41", ClientAuthentication::Basic), ("post", "shop&2=%41", ClientAuthentication::Post)];
+    let clients = [("basic", "shop:1 %41", AuthMethod::Basic), ("post", "shop&2=%41", AuthMethod::Post)];
     for (subscriber, client_id, authentication) in clients {
         foreign.subscriber(subscriber, client_id, authentication).await;
         foreign.notification(subscriber, subscriber).await;
@@ -95,7 +94,7 @@ async fn events_arrive_with_tokens_that_a_foreign_server_vouches_for_by_basic_an
 async fn what_a_foreign_server_refuses_is_told_and_heals_without_a_restart() {
     let foreign = Foreign::new("foreign-refusals").await;
     let _operator = foreign.world.operator().await;
-    foreign.subscriber("shop", "shop", ClientAuthentication::Basic).await;
+    foreign.subscriber("shop", "shop", AuthMethod::Basic).await;
     foreign.world.until_reason("shop", "Operational").await;
     let rejected = async |error: &'static str| {
         let says = |s: &Value| condition(s, "Ready")["message"].as_str().is_some_and(|m| m.contains(error));

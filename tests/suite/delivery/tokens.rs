@@ -13,11 +13,11 @@ use futures::future::join_all;
 use http::HeaderValue;
 use testkit::{
     Authority, Behaviour, Client, TokenService,
-    endpoints::{ClientAuthentication as Method, Reply, TokenRequest as Received},
+    endpoints::{AuthMethod as Method, Reply, TokenRequest as Received},
 };
 use tidings_delivery::{
     egress::{Egress, Policy, SendError},
-    oauth::{ClientAuthentication, TokenCache, TokenError, TokenKey, TokenSource},
+    oauth::{AuthMethod, TokenCache, TokenError, TokenKey, TokenSource},
 };
 use tokio::time::{Instant, sleep};
 
@@ -191,9 +191,7 @@ async fn expires_in_may_be_a_numeric_string_and_where_it_says_nothing_the_token_
 #[tokio::test]
 async fn parameters_arrive_as_form_fields_beside_those_of_the_grant() {
     let field = Field::new().await;
-    for (authentication, method) in
-        [(ClientAuthentication::Post, Method::Post), (ClientAuthentication::Basic, Method::Basic)]
-    {
+    for (authentication, method) in [(AuthMethod::Post, Method::Post), (AuthMethod::Basic, Method::Basic)] {
         let source = field.source_with(|key| {
             key.authentication = authentication;
             key.scopes = vec!["a".into(), "b".into()];
@@ -229,9 +227,7 @@ async fn a_client_id_of_all_printable_characters_authenticates_either_way() {
     let field = Field::new().await;
     let printable: String = (' '..='~').collect();
     field.service.register(Client::new(&printable, "secret"));
-    for (authentication, method) in
-        [(ClientAuthentication::Post, Method::Post), (ClientAuthentication::Basic, Method::Basic)]
-    {
+    for (authentication, method) in [(AuthMethod::Post, Method::Post), (AuthMethod::Basic, Method::Basic)] {
         let odd_id = field.source_with(|key| (key.client_id, key.authentication) = (printable.clone(), authentication));
         odd_id.token().await.unwrap();
         let request = field.service.requests().pop().unwrap();
@@ -447,7 +443,7 @@ async fn s11_all_that_a_token_is_asked_for_with_tells_its_source_from_others() {
         |key| key.secret_keys[0] = "other".into(),
         |key| key.url += "?other",
         |key| key.client_id = "other".into(),
-        |key| key.authentication = ClientAuthentication::Basic,
+        |key| key.authentication = AuthMethod::Basic,
         |key| key.scopes = vec!["other".into()],
         |key| key.audience = Some("other".into()),
         |key| key.parameters = BTreeMap::from([("resource".into(), "other".into())]),

@@ -162,7 +162,7 @@ async fn basic_and_post_authentication_audience_and_parameters_reach_the_token_s
     world.until_reason("post", "Operational").await;
     let requests = world.tokens.requests();
     let methods: Vec<_> = requests.iter().map(|request| request.authentication).collect();
-    use testkit::endpoints::ClientAuthentication::{Basic, Post};
+    use testkit::endpoints::AuthMethod::{Basic, Post};
     assert_eq!(methods, [Some(Basic), Some(Post)]);
     assert_eq!(requests[1].audience(), Some("https://hooks.example.com"));
     let resources: Vec<_> = requests.iter().map(|request| request.fields.get("resource")).collect();

@@ -10,7 +10,7 @@ use std::{
 use sha2::{Digest, Sha256};
 use tokio::sync::Semaphore;
 
-use super::{ClientAuthentication, TokenRequest, TokenSource};
+use super::{AuthMethod, TokenRequest, TokenSource};
 use crate::egress::{Fingerprint, WeakMap};
 
 /// The bytes of the sources of one namespace that are remembered, for an hour at most, after their last use:
@@ -33,7 +33,7 @@ pub struct TokenKey {
     /// The client id.
     pub client_id: String,
     /// How the client authenticates.
-    pub authentication: ClientAuthentication,
+    pub authentication: AuthMethod,
     /// The scopes, in the order they are sent.
     pub scopes: Vec<String>,
     /// The audience.
@@ -126,7 +126,7 @@ mod tests {
             secret_keys: ["client_id".into(), "client_secret".into()],
             url: "https://127.0.0.1:1/".into(),
             client_id: "id".into(),
-            authentication: ClientAuthentication::Basic,
+            authentication: AuthMethod::Basic,
             scopes: vec![scope.into()],
             audience: None,
             parameters: BTreeMap::new(),

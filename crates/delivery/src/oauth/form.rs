@@ -9,7 +9,7 @@ use http::{
 use secrecy::{ExposeSecret, zeroize::Zeroizing};
 use url::form_urlencoded::{Serializer, byte_serialize};
 
-use super::{ClientAuthentication, Credentials, TokenRequest, secret_header::secret_header};
+use super::{AuthMethod, Credentials, TokenRequest, secret_header::secret_header};
 
 /// The request for a token. Fails when the URL cannot be the target of a request.
 pub(super) fn encode(request: &TokenRequest) -> Result<Request<Bytes>, http::Error> {
@@ -21,7 +21,7 @@ pub(super) fn encode(request: &TokenRequest) -> Result<Request<Bytes>, http::Err
     }
     fields.extend(request.audience.as_deref().map(|audience| ("audience", audience)));
     fields.extend(request.parameters.iter().map(|(name, value)| (name.as_str(), value.as_str())));
-    if request.authentication == ClientAuthentication::Post {
+    if request.authentication == AuthMethod::Post {
         fields.extend([("client_id", client_id.as_str()), ("client_secret", client_secret.expose_secret())]);
     }
     let mut encoded = Request::builder()
@@ -30,7 +30,7 @@ pub(super) fn encode(request: &TokenRequest) -> Result<Request<Bytes>, http::Err
         .header(ACCEPT, "application/json")
         .header(CONTENT_TYPE, "application/x-www-form-urlencoded")
         .body(form(&fields))?;
-    if request.authentication == ClientAuthentication::Basic {
+    if request.authentication == AuthMethod::Basic {
         encoded.headers_mut().insert(AUTHORIZATION, basic(&request.credentials)?);
     }
     Ok(encoded)
@@ -71,7 +71,7 @@ mod tests {
     static HTTP: LazyLock<Arc<Client>> =
         LazyLock::new(|| Egress::new(Policy::default()).client("test", &crate::egress::Trust::default()).unwrap());
 
-    fn request(authentication: ClientAuthentication, id: &str, secret: &str) -> TokenRequest {
+    fn request(authentication: AuthMethod, id: &str, secret: &str) -> TokenRequest {
         TokenRequest {
             url: "https://login.example.com/token?tenant=acme".parse().unwrap(),
             credentials: Credentials { client_id: id.into(), client_secret: secret.into() },
@@ -128,7 +128,7 @@ mod tests {
         let owned = |pairs: &[(&str, &str)]| {
             pairs.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect::<Vec<_>>()
         };
-        let post = encode(&request(ClientAuthentication::Post, "id", "s&=+%")).unwrap();
+        let post = encode(&request(AuthMethod::Post, "id", "s&=+%")).unwrap();
         assert_eq!(post.uri(), "https://login.example.com/token?tenant=acme");
         assert_eq!((post.method(), &post.headers()[ACCEPT]), (&Method::POST, &"application/json".parse().unwrap()));
         assert_eq!(post.headers()[CONTENT_TYPE], "application/x-www-form-urlencoded");
@@ -137,14 +137,14 @@ mod tests {
             fields(post.body()),
             owned(&[&common[..], &[("client_id", "id"), ("client_secret", "s&=+%")]].concat())
         );
-        let basic = encode(&request(ClientAuthentication::Basic, "id", "secret")).unwrap();
+        let basic = encode(&request(AuthMethod::Basic, "id", "secret")).unwrap();
         assert_eq!(fields(basic.body()), owned(&common));
     }
 
     #[test]
     fn the_basic_header_is_the_one_of_the_specification_and_sensitive() {
         // RFC 6749, section 2.3.1: the client s6BhdRkqt3 with the secret 7Fjfp0ZBr1KtDRbnfVdmIw.
-        let encoded = |id, secret| encode(&request(ClientAuthentication::Basic, id, secret)).unwrap();
+        let encoded = |id, secret| encode(&request(AuthMethod::Basic, id, secret)).unwrap();
         let header = encoded("s6BhdRkqt3", "7Fjfp0ZBr1KtDRbnfVdmIw").headers()[AUTHORIZATION].clone();
         assert_eq!(header, "Basic czZCaGRSa3F0Mzo3RmpmcDBaQnIxS3REUmJuZlZkbUl3");
         assert!(header.is_sensitive());
@@ -154,7 +154,7 @@ mod tests {
 
     #[test]
     fn scopes_and_audience_are_sent_only_where_there_are_any() {
-        let mut request = request(ClientAuthentication::Basic, "id", "secret");
+        let mut request = request(AuthMethod::Basic, "id", "secret");
         (request.scopes, request.audience) = (Vec::new(), None);
         request.parameters.clear();
         assert_eq!(encode(&request).unwrap().body(), b"grant_type=client_credentials".as_slice());
@@ -164,10 +164,10 @@ mod tests {
         /// Appendix A.1 and A.2 of RFC 6749: an id and a secret are printable ASCII.
         #[test]
         fn any_id_and_secret_come_back_out_of_header_and_form(id in "[ -~]{0,40}", secret in "[ -~]{0,80}") {
-            let basic = encode(&request(ClientAuthentication::Basic, &id, &secret)).unwrap();
+            let basic = encode(&request(AuthMethod::Basic, &id, &secret)).unwrap();
             let (user, password) = user_and_password(&basic);
             prop_assert_eq!((decoded(&user), decoded(&password)), (id.clone(), secret.clone()));
-            let post = encode(&request(ClientAuthentication::Post, &id, &secret)).unwrap();
+            let post = encode(&request(AuthMethod::Post, &id, &secret)).unwrap();
             let fields = fields(post.body());
             prop_assert!(fields.contains(&("client_id".into(), id)) && fields.contains(&("client_secret".into(), secret)));
         }

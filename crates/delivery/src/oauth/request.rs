@@ -9,7 +9,7 @@ use crate::egress::Client;
 
 /// How the client authenticates at the token endpoint (RFC 6749, section 2.3.1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum ClientAuthentication {
+pub enum AuthMethod {
     /// `client_secret_basic`.
     Basic,
     /// `client_secret_post`.
@@ -31,7 +31,7 @@ pub struct TokenRequest {
     /// Client id and secret.
     pub credentials: Credentials,
     /// How they are sent.
-    pub authentication: ClientAuthentication,
+    pub authentication: AuthMethod,
     /// The scopes to ask for.
     pub scopes: Vec<String>,
     /// The audience to ask for.
