@@ -7,7 +7,7 @@ use http::{HeaderMap, HeaderValue, StatusCode, header::RETRY_AFTER};
 use libfuzzer_sys::{Corpus, fuzz_target};
 use serde_json::{Value, json};
 use tidings_delivery::{
-    egress::Answer,
+    egress::Response,
     oauth::{Token, TokenError},
 };
 
@@ -17,7 +17,7 @@ const DAY: Duration = Duration::from_secs(24 * 3600);
 
 fn read(status: StatusCode, retry_after: &HeaderValue, body: &[u8], complete: bool) -> Result<Token, TokenError> {
     let headers = HeaderMap::from_iter([(RETRY_AFTER, retry_after.clone())]);
-    let answer = Answer { status, headers, body: body.to_vec().into(), complete };
+    let answer = Response { status, headers, body: body.to_vec().into(), complete };
     let result = Token::read(answer, SystemTime::UNIX_EPOCH);
     match &result {
         Ok(token) => check_token(token),

@@ -7,7 +7,7 @@ use http::{HeaderValue, Method, Request};
 use testkit::{Authority, Client, TokenService};
 use tidings_api::AttemptReason;
 use tidings_delivery::{
-    egress::{self, Answer, Egress, Policy, SendError, Trust},
+    egress::{self, Egress, Policy, Response, SendError, Trust},
     event::{Defaults, Encoding, Event},
     oauth::{AuthMethod, TokenError, TokenSource},
     webhook::{Clearance, Delivery, NoValidationResponse, Outcome, Target, request_validation},
@@ -97,7 +97,7 @@ impl Sender {
     }
 
     /// What comes back for an OPTIONS to `url`, which goes out as it is written where that is possible.
-    pub async fn options(&self, url: &str, timeout: Duration) -> Result<Answer, SendError> {
+    pub async fn options(&self, url: &str, timeout: Duration) -> Result<Response, SendError> {
         let normal = || url.parse::<url::Url>().unwrap().as_str().parse().unwrap();
         let mut request = Request::new(Bytes::new());
         *request.method_mut() = Method::OPTIONS;

@@ -5,7 +5,7 @@ use std::{future::Future, sync::Arc, time::Duration};
 use testkit::{Authority, RawServer, endpoints::read_request};
 use tidings_api::AttemptReason;
 use tidings_delivery::{
-    egress::{Answer, SendError},
+    egress::{Response, SendError},
     oauth::TokenError,
     webhook::{Outcome, Verdict},
 };
@@ -91,7 +91,7 @@ impl Field {
         soon(self.sender.post(&self.server.url("/"), deadline)).await
     }
 
-    async fn options(&self, deadline: Duration) -> Result<Answer, SendError> {
+    async fn options(&self, deadline: Duration) -> Result<Response, SendError> {
         soon(self.sender.options(&self.server.url("/"), deadline)).await
     }
 

@@ -20,7 +20,7 @@ use super::{
     Dns, Fingerprint, Lookup, Policy, SendError, Trust, TrustError, WeakMap,
     dns::Share,
     error::{Denied, broke_off, has_cause, sort},
-    resolver::Resolver,
+    resolver::AddressResolver,
     reuse::{Connections, connecting, watched},
     stores::Stores,
 };
@@ -47,7 +47,7 @@ const SESSIONS: usize = 32;
 /// Makes clients that obey one policy, and shares them between users of the same namespace and trust.
 pub struct Egress {
     policy: Arc<Policy>,
-    names: Names,
+    names: NameResolution,
     clients: Mutex<WeakMap<(String, Fingerprint), Client>>,
     /// What is alike in the clients of one trust, whatever their namespaces.
     trusts: Mutex<WeakMap<Fingerprint, ClientConfig>>,
@@ -55,7 +55,7 @@ pub struct Egress {
 }
 
 /// Where names are resolved.
-enum Names {
+enum NameResolution {
     Dns { dns: Arc<Dns>, shares: Mutex<WeakMap<String, Share>> },
     Given(Arc<dyn Lookup>),
 }
@@ -63,7 +63,7 @@ enum Names {
 /// An HTTP client that dials allowed addresses only, follows no redirect, uses no proxy and never decompresses.
 #[derive(Debug)]
 pub struct Client {
-    resolver: Resolver,
+    resolver: AddressResolver,
     http: reqwest::Client,
     /// Makes a new connection for each request. Made when it is first needed.
     fresh: OnceLock<reqwest::Client>,
@@ -74,7 +74,7 @@ pub struct Client {
 }
 
 /// What came back. It cannot be shown: the body of a token service's answer is a secret.
-pub struct Answer {
+pub struct Response {
     /// The HTTP status code.
     pub status: StatusCode,
     /// The response headers.
@@ -93,15 +93,15 @@ impl Egress {
 
     /// The same with these settings of the DNS.
     pub fn with_dns(policy: Policy, dns: Dns) -> Self {
-        Self::of(policy, Names::Dns { dns: Arc::new(dns), shares: Mutex::default() })
+        Self::of(policy, NameResolution::Dns { dns: Arc::new(dns), shares: Mutex::default() })
     }
 
     /// The same with names from elsewhere. The policy judges the addresses, wherever they come from.
     pub fn with_lookup(policy: Policy, names: Arc<dyn Lookup>) -> Self {
-        Self::of(policy, Names::Given(names))
+        Self::of(policy, NameResolution::Given(names))
     }
 
-    fn of(policy: Policy, names: Names) -> Self {
+    fn of(policy: Policy, names: NameResolution) -> Self {
         Self {
             policy: Arc::new(policy),
             names,
@@ -120,7 +120,7 @@ impl Egress {
             return Ok(client);
         }
         let names = self.names.of_namespace(namespace);
-        let resolver = Resolver { policy: self.policy.clone(), names };
+        let resolver = AddressResolver { policy: self.policy.clone(), names };
         let client = Arc::new(Client::new(resolver, self.trust(key.1, trust)?)?);
         clients.insert(key, &client);
         Ok(client)
@@ -138,7 +138,7 @@ impl Egress {
     }
 }
 
-impl Names {
+impl NameResolution {
     fn of_namespace(&self, namespace: &str) -> Arc<dyn Lookup> {
         match self {
             Self::Given(names) => names.clone(),
@@ -155,7 +155,7 @@ impl Names {
 }
 
 impl Client {
-    fn new(resolver: Resolver, trust: Arc<ClientConfig>) -> Result<Self, TrustError> {
+    fn new(resolver: AddressResolver, trust: Arc<ClientConfig>) -> Result<Self, TrustError> {
         let http = make(&resolver, &trust, IDLE_PER_HOST).map_err(|_| TrustError::Unsupported)?;
         Ok(Self { resolver, http, fresh: OnceLock::new(), trust, connecting: Mutex::default() })
     }
@@ -173,7 +173,7 @@ impl Client {
         body_limit: usize,
         timeout: Duration,
         may_repeat: &(dyn Fn() -> bool + Sync),
-    ) -> Result<Answer, SendError> {
+    ) -> Result<Response, SendError> {
         let request = self.checked(request)?;
         let deadline = Instant::now() + timeout;
         let exchange =
@@ -187,7 +187,7 @@ impl Client {
         request: Request<Bytes>,
         body_limit: usize,
         timeout: Duration,
-    ) -> Result<Answer, SendError> {
+    ) -> Result<Response, SendError> {
         let request = self.checked(request)?;
         let deadline = Instant::now() + timeout;
         let exchange = watched(self.bound(request.url()), self.http.execute(request));
@@ -265,7 +265,7 @@ impl Client {
 }
 
 /// The HTTP client itself. It keeps `idle` connections for each host.
-fn make(resolver: &Resolver, trust: &ClientConfig, idle: usize) -> Result<reqwest::Client, reqwest::Error> {
+fn make(resolver: &AddressResolver, trust: &ClientConfig, idle: usize) -> Result<reqwest::Client, reqwest::Error> {
     let mut tls = trust.clone();
     tls.resumption = Resumption::in_memory_sessions(SESSIONS);
     reqwest::Client::builder()
@@ -286,14 +286,14 @@ fn make(resolver: &Resolver, trust: &ClientConfig, idle: usize) -> Result<reqwes
 }
 
 /// Reads the answer until the deadline.
-async fn answer(mut response: reqwest::Response, body_limit: usize, deadline: Instant) -> Result<Answer, SendError> {
+async fn answer(mut response: reqwest::Response, body_limit: usize, deadline: Instant) -> Result<Response, SendError> {
     let headers: usize = response.headers().iter().map(|(name, value)| name.as_str().len() + value.len()).sum();
     if headers > HEADER_LIMIT {
         return Err(SendError::Broken);
     }
     let mut body = Zeroizing::default();
     let complete = timeout_at(deadline, read(&mut response, &mut body, body_limit)).await.unwrap_or(false);
-    Ok(Answer { status: response.status(), headers: std::mem::take(response.headers_mut()), body, complete })
+    Ok(Response { status: response.status(), headers: std::mem::take(response.headers_mut()), body, complete })
 }
 
 async fn read(response: &mut reqwest::Response, body: &mut Zeroizing<Vec<u8>>, limit: usize) -> bool {

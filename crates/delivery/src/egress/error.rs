@@ -38,7 +38,7 @@ pub(super) struct Denied;
 /// A name has no address.
 #[derive(Debug, thiserror::Error)]
 #[error("the host name does not resolve")]
-pub(super) struct Unresolved(#[source] pub(super) io::Error);
+pub(super) struct NameNotFound(#[source] pub(super) io::Error);
 
 /// Sorts a failure by the types in its chain of causes, never by their texts.
 ///
@@ -47,7 +47,7 @@ pub(super) struct Unresolved(#[source] pub(super) io::Error);
 pub(super) fn sort(error: &reqwest::Error) -> SendError {
     if has_cause::<Denied>(error) {
         SendError::Denied
-    } else if has_cause::<Unresolved>(error) {
+    } else if has_cause::<NameNotFound>(error) {
         SendError::Dns
     } else if error.is_timeout() {
         SendError::Timeout

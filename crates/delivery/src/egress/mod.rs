@@ -21,7 +21,7 @@ mod stores;
 mod trust;
 mod weak_map;
 
-pub use client::{Answer, Client, Egress};
+pub use client::{Client, Egress, Response};
 pub use cluster_domain::{ClusterDomain, ClusterDomainError};
 pub use dns::{Dns, name_server};
 pub use endpoint::{InvalidEndpoint, endpoint};

@@ -11,7 +11,7 @@ use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 
 use super::{
     Policy,
-    error::{Denied, Unresolved},
+    error::{Denied, NameNotFound},
 };
 
 /// Where the addresses of host names come from.
@@ -23,12 +23,12 @@ pub trait Lookup: fmt::Debug + Send + Sync {
 
 /// Resolves a name once and hands on only the addresses that the policy allows, so those are what is dialled.
 #[derive(Clone, Debug)]
-pub(super) struct Resolver {
+pub(super) struct AddressResolver {
     pub(super) policy: Arc<Policy>,
     pub(super) names: Arc<dyn Lookup>,
 }
 
-impl Resolver {
+impl AddressResolver {
     /// The addresses of `name` that may be dialled; [`Denied`] when it has some and none of them may.
     ///
     /// A name inside the cluster that the policy does not allow by name is denied also when it does not exist: else
@@ -38,7 +38,7 @@ impl Resolver {
             Err(error) if error.kind() == io::ErrorKind::NotFound && self.policy.conceals(name) => {
                 return Err(io::Error::other(Denied));
             }
-            found => found.map_err(|error| io::Error::other(Unresolved(error)))?,
+            found => found.map_err(|error| io::Error::other(NameNotFound(error)))?,
         };
         let found = addresses.len();
         addresses.retain(|address| self.policy.allows(Some(name), *address));
@@ -49,7 +49,7 @@ impl Resolver {
     }
 }
 
-impl Resolve for Resolver {
+impl Resolve for AddressResolver {
     fn resolve(&self, name: Name) -> Resolving {
         let resolver = self.clone();
         Box::pin(async move {

@@ -8,7 +8,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::{TokenError, secret_header::secret_header};
-use crate::egress::{Answer, retry_after};
+use crate::egress::{Response, retry_after};
 
 /// What a token lives that does not say so (RFC 6749, section 5.1 leaves it open).
 const DEFAULT_LIFETIME: Duration = Duration::from_secs(300);
@@ -66,8 +66,8 @@ impl Token {
     /// The body counts, not its Content-Type, which real services get wrong; nor need success be 200, or failure anything
     /// else. A status that speaks of trouble is believed whatever the body says, and a 401 means `invalid_client`, for
     /// which alone section 5.2 has it, unless a standard code says otherwise.
-    pub fn read(answer: Answer, now: SystemTime) -> Result<Self, TokenError> {
-        let Answer { status, headers, body, complete } = answer;
+    pub fn read(answer: Response, now: SystemTime) -> Result<Self, TokenError> {
+        let Response { status, headers, body, complete } = answer;
         let unavailable = |code| {
             let retry_after = retry_after(&headers, now).map(|wait| wait.min(LONGEST));
             TokenError::Unavailable { status, code, retry_after }
@@ -151,8 +151,8 @@ mod tests {
 
     use super::*;
 
-    fn answer(status: u16, body: impl Into<Vec<u8>>) -> Answer {
-        Answer {
+    fn answer(status: u16, body: impl Into<Vec<u8>>) -> Response {
+        Response {
             status: StatusCode::from_u16(status).unwrap(),
             headers: HeaderMap::new(),
             body: Zeroizing::new(body.into()),
@@ -161,7 +161,7 @@ mod tests {
     }
 
     /// What is read of an answer: the header and the seconds of life, or the error.
-    fn outcome(answer: Answer) -> Result<(String, f64), TokenError> {
+    fn outcome(answer: Response) -> Result<(String, f64), TokenError> {
         let token = Token::read(answer, SystemTime::UNIX_EPOCH)?;
         Ok((token.authorization.to_str().unwrap().to_owned(), token.lifetime.as_secs_f64()))
     }
@@ -271,7 +271,7 @@ mod tests {
         }
         let nested = format!(r#"{{"access_token":"t","pad":{}1{}}}"#, "[".repeat(30_000), "]".repeat(30_000));
         assert!(outcome(answer(200, nested)).is_ok(), "depth costs no stack");
-        let cut = Answer { complete: false, ..answer(200, r#"{"access_token":"t"}"#) };
+        let cut = Response { complete: false, ..answer(200, r#"{"access_token":"t"}"#) };
         assert_eq!(outcome(cut), Err(TokenError::Malformed("it is too long, or broke off")));
         assert!(outcome(answer(200, r#"{"access_token":"t","error":null}"#)).is_ok());
         assert!(outcome(answer(200, r#"{"access_token":"t","error":""}"#)).is_ok());
@@ -314,7 +314,7 @@ mod tests {
         for body in ["", "<html>", r#"{"error":"canary"}"#, r#"{"message":"wrong secret"}"#] {
             assert_eq!(error(401, body), TokenError::Rejected("invalid_client"), "{body}");
         }
-        let cut = Answer { complete: false, ..answer(401, "x".repeat(100)) };
+        let cut = Response { complete: false, ..answer(401, "x".repeat(100)) };
         assert_eq!(outcome(cut), Err(TokenError::Rejected("invalid_client")));
     }
 

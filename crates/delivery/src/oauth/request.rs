@@ -78,7 +78,7 @@ mod tests {
         <Credentials as Hidden<_>>::is_hidden();
         <TokenRequest as Hidden<_>>::is_hidden();
         <crate::oauth::Token as Hidden<_>>::is_hidden();
-        <crate::egress::Answer as Hidden<_>>::is_hidden();
+        <crate::egress::Response as Hidden<_>>::is_hidden();
         <crate::oauth::TokenSource as Hidden<_>>::is_hidden();
     }
 }

@@ -7,7 +7,7 @@ use http::{HeaderMap, HeaderValue, Method, Request};
 use url::Url;
 
 use crate::{
-    egress::{Answer, Client, SendError},
+    egress::{Client, Response, SendError},
     event::Encoding,
     oauth::TokenSource,
 };
@@ -42,7 +42,7 @@ impl Target {
         body: Bytes,
         timeout: Duration,
         may_repeat: &(dyn Fn() -> bool + Sync),
-    ) -> Result<Answer, SendError> {
+    ) -> Result<Response, SendError> {
         let mut request = Request::new(body);
         *request.method_mut() = method;
         *request.uri_mut() = self.url.as_str().parse().map_err(|_| SendError::Broken)?;

@@ -64,14 +64,14 @@ struct System {
 }
 
 /// The addresses of a name, and until when they serve.
-pub(super) struct Found {
+pub(super) struct ResolvedName {
     addresses: Arc<[IpAddr]>,
     until: Instant,
 }
 
 /// Why there are no addresses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub(super) enum Fault {
+pub(super) enum LookupError {
     /// The name servers say that there are none.
     #[error("the name does not exist, or has no address")]
     Nonexistent,
@@ -102,16 +102,16 @@ impl Dns {
     }
 
     /// Asks for the addresses of a host, whatever was asked before.
-    async fn ask(&self, host: &str) -> Result<Found, Fault> {
+    async fn ask(&self, host: &str) -> Result<ResolvedName, LookupError> {
         let (resolver, hosts) = self.system();
         let name = self.cluster_domain.qualified(host);
         let of_file = hosts.addresses(&host.to_ascii_lowercase()).or_else(|| hosts.addresses(&name));
         if let Some(addresses) = of_file {
-            return Ok(Found { addresses: addresses.into(), until: Instant::now() + READ_AGAIN });
+            return Ok(ResolvedName { addresses: addresses.into(), until: Instant::now() + READ_AGAIN });
         }
-        let resolver = resolver.ok_or(Fault::Unconfigured)?;
-        let name = Name::from_ascii(&name).map_err(|_| Fault::Nonexistent)?;
-        timeout(NAME, both_families(&resolver, name)).await.unwrap_or(Err(Fault::Unanswered))
+        let resolver = resolver.ok_or(LookupError::Unconfigured)?;
+        let name = Name::from_ascii(&name).map_err(|_| LookupError::Nonexistent)?;
+        timeout(NAME, both_families(&resolver, name)).await.unwrap_or(Err(LookupError::Unanswered))
     }
 
     /// The resolver and the hosts of now.
@@ -171,7 +171,7 @@ fn resolver_of(servers: &[SocketAddr]) -> Option<Arc<TokioResolver>> {
 }
 
 /// IPv4 and IPv6 addresses, queried at once, in this order.
-async fn both_families(resolver: &TokioResolver, name: Name) -> Result<Found, Fault> {
+async fn both_families(resolver: &TokioResolver, name: Name) -> Result<ResolvedName, LookupError> {
     let v4 = pin!(resolver.lookup(name.clone(), RecordType::A));
     let v6 = pin!(resolver.lookup(name, RecordType::AAAA));
     let (v4, v6) = match select(v4, v6).await {
@@ -190,10 +190,10 @@ async fn both_families(resolver: &TokioResolver, name: Name) -> Result<Found, Fa
     }
     found.truncate(MOST_ADDRESSES);
     match (found.is_empty(), &v4, &v6) {
-        (false, ..) => Ok(Found { addresses: found.into(), until }),
-        (true, v4, v6) if is_negative(v4) && is_negative(v6) => Err(Fault::Nonexistent),
-        (true, Err(error), _) | (true, _, Err(error)) if error.is_nx_domain() => Err(Fault::Nonexistent),
-        _ => Err(Fault::Unanswered),
+        (false, ..) => Ok(ResolvedName { addresses: found.into(), until }),
+        (true, v4, v6) if is_negative(v4) && is_negative(v6) => Err(LookupError::Nonexistent),
+        (true, Err(error), _) | (true, _, Err(error)) if error.is_nx_domain() => Err(LookupError::Nonexistent),
+        _ => Err(LookupError::Unanswered),
     }
 }
 

@@ -14,7 +14,7 @@ use futures::{
 };
 use tokio::sync::Semaphore;
 
-use super::{Dns, Fault, Found};
+use super::{Dns, LookupError, ResolvedName};
 use crate::egress::Lookup;
 
 /// The most names of one namespace that are queried at once; more wait. Whatever the name servers do with these, they take
@@ -27,27 +27,27 @@ const REMEMBERED: usize = 256;
 const NEGATIVE: Duration = Duration::from_secs(2);
 
 /// The names of one namespace.
-pub(in crate::egress) struct Share(Arc<Inner>);
+pub(in crate::egress) struct Share(Arc<ShareState>);
 
-struct Inner {
+struct ShareState {
     dns: Arc<Dns>,
     room: Semaphore,
     /// Never locked while a query is under way.
-    names: Mutex<HashMap<String, Entry>>,
+    names: Mutex<HashMap<String, PendingLookup>>,
 }
 
-type Answer = Result<Arc<[IpAddr]>, Fault>;
+type LookupAnswer = Result<Arc<[IpAddr]>, LookupError>;
 
-enum Entry {
+enum PendingLookup {
     /// A query is under way for those that wait: when the last of them goes away, the query ends.
-    Asked(WeakShared<BoxFuture<'static, Answer>>),
+    Asked(WeakShared<BoxFuture<'static, LookupAnswer>>),
     /// What came, and until when it serves.
-    Known(Answer, Instant),
+    Known(LookupAnswer, Instant),
 }
 
 impl Share {
     pub(in crate::egress) fn new(dns: Arc<Dns>) -> Self {
-        Self(Arc::new(Inner { dns, room: Semaphore::new(AT_ONCE), names: Mutex::default() }))
+        Self(Arc::new(ShareState { dns, room: Semaphore::new(AT_ONCE), names: Mutex::default() }))
     }
 }
 
@@ -58,12 +58,14 @@ impl Lookup for Share {
     }
 }
 
-impl Inner {
-    fn answer(self: Arc<Self>, name: &str) -> BoxFuture<'static, Answer> {
+impl ShareState {
+    fn answer(self: Arc<Self>, name: &str) -> BoxFuture<'static, LookupAnswer> {
         let mut names = self.names.lock().unwrap_or_else(PoisonError::into_inner);
         match names.get(name) {
-            Some(Entry::Known(answer, until)) if Instant::now() < *until => return ready(answer.clone()).boxed(),
-            Some(Entry::Asked(asked)) => {
+            Some(PendingLookup::Known(answer, until)) if Instant::now() < *until => {
+                return ready(answer.clone()).boxed();
+            }
+            Some(PendingLookup::Asked(asked)) => {
                 if let Some(asked) = asked.upgrade() {
                     return asked.boxed();
                 }
@@ -73,26 +75,28 @@ impl Inner {
         make_room(&mut names);
         let asking = self.clone().ask(name.to_owned()).boxed().shared();
         if let Some(weak) = asking.downgrade() {
-            names.insert(name.to_owned(), Entry::Asked(weak));
+            names.insert(name.to_owned(), PendingLookup::Asked(weak));
         }
         asking.boxed()
     }
 
-    async fn ask(self: Arc<Self>, name: String) -> Answer {
+    async fn ask(self: Arc<Self>, name: String) -> LookupAnswer {
         // The semaphore is never closed; were it, the bound would be missing and nothing else.
         let _turn = self.room.acquire().await;
         let answer = self.dns.ask(&name).await;
         let mut names = self.names.lock().unwrap_or_else(PoisonError::into_inner);
         match answer {
-            Ok(Found { addresses, until }) => {
-                names.insert(name, Entry::Known(Ok(addresses.clone()), until));
+            Ok(ResolvedName { addresses, until }) => {
+                names.insert(name, PendingLookup::Known(Ok(addresses.clone()), until));
                 Ok(addresses)
             }
             Err(fault) => {
                 // Silence is not remembered: the next one asks again.
                 match fault {
-                    Fault::Nonexistent => names.insert(name, Entry::Known(Err(fault), Instant::now() + NEGATIVE)),
-                    Fault::Unanswered | Fault::Unconfigured => names.remove(&name),
+                    LookupError::Nonexistent => {
+                        names.insert(name, PendingLookup::Known(Err(fault), Instant::now() + NEGATIVE))
+                    }
+                    LookupError::Unanswered | LookupError::Unconfigured => names.remove(&name),
                 };
                 Err(fault)
             }
@@ -101,26 +105,26 @@ impl Inner {
 }
 
 /// Drops what is out of date where there is much, and everything known where that does not help.
-fn make_room(names: &mut HashMap<String, Entry>) {
+fn make_room(names: &mut HashMap<String, PendingLookup>) {
     if names.len() < REMEMBERED {
         return;
     }
     let now = Instant::now();
     names.retain(|_, entry| match entry {
-        Entry::Asked(asked) => asked.upgrade().is_some(),
-        Entry::Known(_, until) => now < *until,
+        PendingLookup::Asked(asked) => asked.upgrade().is_some(),
+        PendingLookup::Known(_, until) => now < *until,
     });
     if names.len() >= REMEMBERED {
-        names.retain(|_, entry| matches!(entry, Entry::Asked(_)));
+        names.retain(|_, entry| matches!(entry, PendingLookup::Asked(_)));
     }
 }
 
-impl From<Fault> for io::Error {
-    fn from(fault: Fault) -> Self {
+impl From<LookupError> for io::Error {
+    fn from(fault: LookupError) -> Self {
         let kind = match fault {
-            Fault::Nonexistent => io::ErrorKind::NotFound,
-            Fault::Unanswered => io::ErrorKind::HostUnreachable,
-            Fault::Unconfigured => io::ErrorKind::Unsupported,
+            LookupError::Nonexistent => io::ErrorKind::NotFound,
+            LookupError::Unanswered => io::ErrorKind::HostUnreachable,
+            LookupError::Unconfigured => io::ErrorKind::Unsupported,
         };
         Self::new(kind, fault)
     }
