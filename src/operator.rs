@@ -189,12 +189,13 @@ impl Parts {
     fn start_notifications(&mut self) -> Engine<Notifications> {
         let Ground { namespaces, reader, writer, metrics, .. } = &self.ground;
         let retention = Retention::new(writer.clone(), metrics.clone(), self.settings.generated_ttl);
-        let (stock, handled) = (retention.stock(), Arc::new(HandledReplays::default()));
+        let (finished_count, handled) = (retention.finished_count(), Arc::new(HandledReplays::default()));
         let outcomes = StatusWriter::new(writer.clone(), metrics.clone());
         let source = Notifications::new(outcomes, retention.handle(), handled.clone());
         let surroundings = Surroundings::new(self.mandate.clone(), self.reports.clone(), metrics.clone());
         let engine = Engine::new(source, &self.settings.bounds(), namespaces, surroundings);
-        let replays = || Replays::new(reader.clone(), writer.clone(), metrics.clone(), stock.clone(), handled.clone());
+        let replays =
+            || Replays::new(reader.clone(), writer.clone(), metrics.clone(), finished_count.clone(), handled.clone());
         let replays: Vec<_> = namespaces.iter().map(|of| replays().run(of.clone(), self.stopped())).collect();
         let retention = retention.run(namespaces.clone(), self.stopped());
         self.ground.tasks.spawn(retention);

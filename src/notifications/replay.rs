@@ -25,7 +25,7 @@ use tidings_queue::Backoff;
 use tokio::time::sleep;
 use tracing::{info, warn};
 
-use super::{replayed::HandledReplays, retention::Stock, status::in_phase, stored::Stored};
+use super::{replayed::HandledReplays, retention::FinishedCount, status::in_phase, stored::Stored};
 use crate::{
     cluster::{
         SingleTry,
@@ -52,7 +52,7 @@ pub struct Replays {
     writer: SingleTry,
     metrics: Metrics,
     /// Where a finished Notification that is replayed is taken off.
-    stock: Stock,
+    finished_count: FinishedCount,
     /// Where it is noted what was replayed.
     handled: Arc<HandledReplays>,
 }
@@ -74,16 +74,16 @@ struct Left {
 }
 
 impl Replays {
-    /// Lists and watches by `client`, reads and writes by `writer`. What is replayed is taken off the `stock` of finished
+    /// Lists and watches by `client`, reads and writes by `writer`. What is replayed is taken off the `finished_count` of finished
     /// Notifications, and noted in `handled`.
     pub fn new(
         client: Client,
         writer: SingleTry,
         metrics: Metrics,
-        stock: Stock,
+        finished_count: FinishedCount,
         handled: Arc<HandledReplays>,
     ) -> Self {
-        Self { client, writer, metrics, stock, handled }
+        Self { client, writer, metrics, finished_count, handled }
     }
 
     /// Replays what is asked for in one namespace (None: in all) until `shutdown`.
@@ -196,7 +196,7 @@ impl Replays {
         self.handled.note(read);
         self.metrics.status_write("recorded");
         if read.status.is_finished() {
-            self.stock.changed(read.namespace(), -1);
+            self.finished_count.changed(read.namespace(), -1);
         }
         info!(notification = %format_args!("{}/{}", read.namespace(), read.name()), label = read.replay_label(), "replayed: it is sent again");
     }

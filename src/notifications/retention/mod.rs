@@ -8,9 +8,9 @@
 
 mod clock;
 mod deadlines;
-mod eraser;
+mod deleter;
+mod finished_count;
 mod listing;
-mod stock;
 
 use std::{
     collections::HashMap,
@@ -28,11 +28,11 @@ use tokio::{
 };
 use tracing::warn;
 
-pub use self::stock::Stock;
+pub use self::finished_count::FinishedCount;
 use self::{
     clock::{Reading, SteadyClock},
     deadlines::{Deadlines, Due, Rules},
-    eraser::{Eraser, Looked},
+    deleter::{Deleter, DeletionResult},
     listing::{Listed, Lister, Scope},
 };
 use super::wire::Unfinished;
@@ -66,7 +66,7 @@ pub struct Retention {
 #[derive(Clone)]
 pub struct RetentionHandle {
     rules: Rules,
-    stock: Stock,
+    finished_count: FinishedCount,
     news: mpsc::UnboundedSender<Due>,
 }
 
@@ -87,7 +87,7 @@ impl RetentionHandle {
         else {
             return;
         };
-        self.stock.changed(namespace, 1);
+        self.finished_count.changed(namespace, 1);
         let (ttl, generated) = (read.spec.ttl_seconds_after_finished, metadata.generate_name.is_some());
         if let Some(at) = self.rules.deadline(ttl, generated, completed.0) {
             let (namespace, name, uid) = (namespace.as_str().into(), name.as_str().into(), uid.as_str().into());
@@ -103,7 +103,7 @@ impl Retention {
     pub fn new(client: SingleTry, metrics: Metrics, generated_ttl: u32) -> Self {
         let rules = Rules { generated_ttl: (generated_ttl > 0).then_some(generated_ttl) };
         let (sender, news) = mpsc::unbounded_channel();
-        let handle = RetentionHandle { rules, stock: Stock::new(metrics), news: sender };
+        let handle = RetentionHandle { rules, finished_count: FinishedCount::new(metrics), news: sender };
         Self { client, rules, deadlines: Deadlines::default(), listings: HashMap::new(), news, handle }
     }
 
@@ -113,8 +113,8 @@ impl Retention {
     }
 
     /// Hears of what this process replays.
-    pub fn stock(&self) -> Stock {
-        self.handle.stock.clone()
+    pub fn finished_count(&self) -> FinishedCount {
+        self.handle.finished_count.clone()
     }
 
     /// Deletes what is due in these namespaces (None: in all) until `shutdown`.
@@ -134,7 +134,7 @@ impl Retention {
     }
 
     async fn work(&mut self, mut listed: mpsc::Receiver<(Scope, Listed)>) {
-        let eraser = Eraser::new(self.client.clone(), self.handle.stock.clone(), self.rules);
+        let deleter = Deleter::new(self.client.clone(), self.handle.finished_count.clone(), self.rules);
         let mut clock = SteadyClock::new(Timestamp::now(), Instant::now());
         let mut looking = FuturesUnordered::new();
         loop {
@@ -148,7 +148,7 @@ impl Retention {
             while looking.len() < self.deadlines.at_once(now)
                 && let Some(due) = self.deadlines.take_due(now, instant)
             {
-                looking.push(eraser.look(due, now));
+                looking.push(deleter.look(due, now));
             }
             let wait = self.deadlines.wait(now, instant).map_or(LOOK, |wait| wait.min(LOOK));
             tokio::select! {
@@ -161,13 +161,13 @@ impl Retention {
         }
     }
 
-    fn settle(&mut self, due: Due, looked: Result<Looked, kube::Error>, now: Timestamp) {
+    fn settle(&mut self, due: Due, looked: Result<DeletionResult, kube::Error>, now: Timestamp) {
         let pause = |failures| OF_NAMESPACE.wait(failures, rand::random());
         let failed = looked.is_err();
         let namespace = due.namespace.clone();
         match looked {
-            Ok(Looked::Done) => {}
-            Ok(Looked::Again(at)) => self.deadlines.add(&Due { at, version: None, failures: 0, ..due }),
+            Ok(DeletionResult::Done) => {}
+            Ok(DeletionResult::Again(at)) => self.deadlines.add(&Due { at, version: None, failures: 0, ..due }),
             Err(error) => {
                 let failures = due.failures.saturating_add(1);
                 let wait = OF_ONE.wait(failures, rand::random());
@@ -182,7 +182,8 @@ impl Retention {
     fn observe(&mut self, scope: Scope, listed: Listed) {
         match listed {
             Listed::Begun => {
-                let (number, before) = (self.deadlines.begin_listing(), self.handle.stock.of(scope.as_deref()));
+                let (number, before) =
+                    (self.deadlines.begin_listing(), self.handle.finished_count.of(scope.as_deref()));
                 self.listings.insert(scope, Listing { number, before, listed: 0 });
             }
             Listed::Page(stored, due) => {
@@ -194,7 +195,7 @@ impl Retention {
             Listed::Complete => {
                 if let Some(Listing { number, before, listed }) = self.listings.remove(&scope) {
                     self.deadlines.end_listing(number, scope.as_deref());
-                    self.handle.stock.counted(scope.as_deref(), before, listed);
+                    self.handle.finished_count.counted(scope.as_deref(), before, listed);
                 }
             }
         }

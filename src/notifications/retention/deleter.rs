@@ -11,7 +11,7 @@ use tracing::debug;
 
 use super::{
     deadlines::{Decision, Due, Rules, decide},
-    stock::Stock,
+    finished_count::FinishedCount,
 };
 use crate::{
     cluster::{SingleTry, call::in_time},
@@ -22,7 +22,7 @@ use crate::{
 const AFTER_CONFLICT: Duration = Duration::from_secs(1);
 
 /// What became of one that was due.
-pub enum Looked {
+pub enum DeletionResult {
     /// There is nothing more to do.
     Done,
     /// It is to be looked at again then.
@@ -38,44 +38,44 @@ enum Deleted {
 }
 
 /// Deletes those that are due.
-pub struct Eraser {
+pub struct Deleter {
     client: SingleTry,
     /// Hears of each delete.
-    stock: Stock,
+    finished_count: FinishedCount,
     /// Decide again where one was changed.
     rules: Rules,
 }
 
-impl Eraser {
+impl Deleter {
     /// Reads and deletes by `client`.
-    pub fn new(client: SingleTry, stock: Stock, rules: Rules) -> Self {
-        Self { client, stock, rules }
+    pub fn new(client: SingleTry, finished_count: FinishedCount, rules: Rules) -> Self {
+        Self { client, finished_count, rules }
     }
 
     /// Deletes `due`, as of `now`, if it is still as it was; otherwise reads it and decides again.
-    pub async fn look(&self, due: Due, now: Timestamp) -> (Due, Result<Looked, kube::Error>) {
-        let looked = self.erase(&due, now).await;
+    pub async fn look(&self, due: Due, now: Timestamp) -> (Due, Result<DeletionResult, kube::Error>) {
+        let looked = self.delete_if_due(&due, now).await;
         (due, looked)
     }
 
-    async fn erase(&self, due: &Due, now: Timestamp) -> Result<Looked, kube::Error> {
+    async fn delete_if_due(&self, due: &Due, now: Timestamp) -> Result<DeletionResult, kube::Error> {
         if let Some(version) = due.version
             && matches!(self.delete(due, version.to_string()).await?, Deleted::Gone)
         {
-            return Ok(Looked::Done);
+            return Ok(DeletionResult::Done);
         }
         let Some(read) = in_time(self.api(due).get_opt(&due.name)).await? else {
-            return Ok(Looked::Done);
+            return Ok(DeletionResult::Done);
         };
         match decide(&read, &due.uid, self.rules, now) {
-            Decision::Forget => return Ok(Looked::Done),
-            Decision::Later(at) => return Ok(Looked::Again(at)),
+            Decision::Forget => return Ok(DeletionResult::Done),
+            Decision::Later(at) => return Ok(DeletionResult::Again(at)),
             Decision::Delete => {}
         }
         let version = read.metadata.resource_version.unwrap_or_default();
         Ok(match self.delete(due, version).await? {
-            Deleted::Gone => Looked::Done,
-            Deleted::Changed => Looked::Again(now.checked_add(AFTER_CONFLICT).unwrap_or(Timestamp::MAX)),
+            Deleted::Gone => DeletionResult::Done,
+            Deleted::Changed => DeletionResult::Again(now.checked_add(AFTER_CONFLICT).unwrap_or(Timestamp::MAX)),
         })
     }
 
@@ -84,7 +84,7 @@ impl Eraser {
         let params = DeleteParams { preconditions: Some(preconditions), ..DeleteParams::default() };
         match in_time(self.api(due).delete(&due.name, &params)).await {
             Ok(_) => {
-                self.stock.changed(&due.namespace, -1);
+                self.finished_count.changed(&due.namespace, -1);
                 debug!(notification = %due, "deleted: its time is over");
                 Ok(Deleted::Gone)
             }

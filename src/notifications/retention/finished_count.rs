@@ -9,7 +9,7 @@ use crate::metrics::Metrics;
 
 /// The counts behind the gauge; clones share them.
 #[derive(Clone)]
-pub struct Stock(Arc<Inner>);
+pub struct FinishedCount(Arc<Inner>);
 
 struct Inner {
     metrics: Metrics,
@@ -17,7 +17,7 @@ struct Inner {
     counts: Mutex<HashMap<Box<str>, i64>>,
 }
 
-impl Stock {
+impl FinishedCount {
     /// Shows the sum in `metrics`.
     pub fn new(metrics: Metrics) -> Self {
         Self(Arc::new(Inner { metrics, counts: Mutex::default() }))
@@ -58,16 +58,16 @@ mod tests {
     #[test]
     fn each_listing_corrects_its_own_scope_and_keeps_what_changed_meanwhile() {
         let metrics = Metrics::default();
-        let stock = Stock::new(metrics.clone());
-        stock.changed("a", 3);
-        stock.changed("b", 1);
-        let before = stock.of(Some("a"));
-        stock.changed("a", -1);
-        stock.changed("b", 1);
-        stock.counted(Some("a"), before, 10);
-        assert_eq!((stock.of(Some("a")), stock.of(Some("b")), stock.of(None)), (9, 2, 11));
+        let finished_count = FinishedCount::new(metrics.clone());
+        finished_count.changed("a", 3);
+        finished_count.changed("b", 1);
+        let before = finished_count.of(Some("a"));
+        finished_count.changed("a", -1);
+        finished_count.changed("b", 1);
+        finished_count.counted(Some("a"), before, 10);
+        assert_eq!((finished_count.of(Some("a")), finished_count.of(Some("b")), finished_count.of(None)), (9, 2, 11));
         assert_eq!(shown(&metrics), "11");
-        stock.counted(None, stock.of(None), 5);
-        assert_eq!((stock.of(None), shown(&metrics).as_str()), (5, "5"));
+        finished_count.counted(None, finished_count.of(None), 5);
+        assert_eq!((finished_count.of(None), shown(&metrics).as_str()), (5, "5"));
     }
 }
