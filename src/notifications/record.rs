@@ -30,7 +30,7 @@ pub struct StatusWriter {
 
 /// What is read of the answer to a write.
 #[derive(Deserialize)]
-struct Answer {
+struct PatchResponse {
     #[serde(deserialize_with = "slim")]
     metadata: ObjectMeta,
 }
@@ -160,7 +160,7 @@ impl StatusWriter {
         ];
         let mut request = patch::request::<Unfinished>(&at.namespace, &at.name, operations)?;
         patch::want_metadata_alone(&mut request);
-        let _: Answer = in_time(self.client.request(request)).await?;
+        let _: PatchResponse = in_time(self.client.request(request)).await?;
         self.metrics.status_write("courtesy");
         Ok(())
     }
@@ -172,7 +172,7 @@ impl StatusWriter {
         status: &NotificationStatus,
     ) -> Result<ObjectMeta, kube::Error> {
         let request = over(read, expected, status)?;
-        let written = in_time(self.client.request::<Answer>(request)).await?;
+        let written = in_time(self.client.request::<PatchResponse>(request)).await?;
         Ok(written.metadata)
     }
 

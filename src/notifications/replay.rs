@@ -25,7 +25,7 @@ use tidings_queue::Backoff;
 use tokio::time::sleep;
 use tracing::{info, warn};
 
-use super::{replayed::HandledReplays, retention::FinishedCount, status::in_phase, stored::Stored};
+use super::{replayed::HandledReplays, retention::FinishedCount, status::in_phase, stored::StoredNotification};
 use crate::{
     cluster::{
         SingleTry,
@@ -58,15 +58,15 @@ pub struct Replays {
 }
 
 /// One to look at.
-enum Task {
+enum ReplayTask {
     /// As the watch shows it.
-    Read(Box<Stored>),
+    Read(Box<StoredNotification>),
     /// It was left before.
-    Again(Left),
+    Again(FailedReplay),
 }
 
 /// One that could not be replayed.
-struct Left {
+struct FailedReplay {
     uid: String,
     namespace: String,
     name: String,
@@ -101,11 +101,11 @@ impl Replays {
         loop {
             let has_room = under_way.len() < AT_ONCE;
             tokio::select! {
-                Some(read) = asked_for.next(), if has_room => under_way.push(self.attend(Task::Read(Box::new(read)))),
+                Some(read) = asked_for.next(), if has_room => under_way.push(self.attend(ReplayTask::Read(Box::new(read)))),
                 Some(again) = waiting.next(), if has_room => {
-                    let again: Left = again;
+                    let again: FailedReplay = again;
                     left.remove(&again.uid);
-                    under_way.push(self.attend(Task::Again(again)));
+                    under_way.push(self.attend(ReplayTask::Again(again)));
                 }
                 Some(undone) = under_way.next() => if let Some(undone) = undone && left.insert(undone.uid.clone()) {
                     let wait = LATER.wait(undone.failures, rand::random());
@@ -120,8 +120,8 @@ impl Replays {
     }
 
     /// All that have the label and that the watch shows, whether or not the label was handled.
-    fn asked_for(&self, namespace: Option<&str>) -> impl Stream<Item = Stored> {
-        let api: Api<Stored> = in_namespace(&self.client, namespace);
+    fn asked_for(&self, namespace: Option<&str>) -> impl Stream<Item = StoredNotification> {
+        let api: Api<StoredNotification> = in_namespace(&self.client, namespace);
         let config = watcher::Config::default().labels(REPLAY_LABEL).page_size(PAGE).timeout(WATCH_SECONDS);
         watcher::watcher(api, config).default_backoff().filter_map(|event| async {
             match event {
@@ -136,26 +136,26 @@ impl Replays {
     }
 
     /// Returns what is to be tried again later.
-    async fn attend(&self, task: Task) -> Option<Left> {
+    async fn attend(&self, task: ReplayTask) -> Option<FailedReplay> {
         let (read, failures) = match task {
-            Task::Read(read) => (*read, 0),
-            Task::Again(left) => {
-                let api: Api<Stored> = self.writer.namespaced(&left.namespace);
+            ReplayTask::Read(read) => (*read, 0),
+            ReplayTask::Again(left) => {
+                let api: Api<StoredNotification> = self.writer.namespaced(&left.namespace);
                 match in_time(api.get_opt(&left.name)).await {
                     Ok(read) => (read.filter(|read| read.metadata.uid.as_ref() == Some(&left.uid))?, left.failures),
-                    Err(_) => return Some(Left { failures: left.failures.saturating_add(1), ..left }),
+                    Err(_) => return Some(FailedReplay { failures: left.failures.saturating_add(1), ..left }),
                 }
             }
         };
         let (uid, namespace, name) = (read.metadata.uid.clone()?, read.namespace().to_owned(), read.name().to_owned());
         let is_done = self.handle(read).await;
-        (!is_done).then(|| Left { uid, namespace, name, failures: failures.saturating_add(1) })
+        (!is_done).then(|| FailedReplay { uid, namespace, name, failures: failures.saturating_add(1) })
     }
 
     /// Replays `read` if that is asked for; false if it is asked for and could not be done.
     ///
     /// Decides again from what is stored after every failure: a write whose answer was lost is found to be handled.
-    async fn handle(&self, mut read: Stored) -> bool {
+    async fn handle(&self, mut read: StoredNotification) -> bool {
         for tries in 1..=TRIES {
             let Some(status) = replayed(&read, Timestamp::now()) else {
                 if tries > 1 {
@@ -188,11 +188,11 @@ impl Replays {
         replayed(&read, Timestamp::now()).is_none()
     }
 
-    async fn write(&self, read: &Stored, status: &NotificationStatus) -> Result<(), kube::Error> {
-        in_time(self.writer.request::<PartialObjectMeta<Stored>>(request(read, status)?)).await.map(drop)
+    async fn write(&self, read: &StoredNotification, status: &NotificationStatus) -> Result<(), kube::Error> {
+        in_time(self.writer.request::<PartialObjectMeta<StoredNotification>>(request(read, status)?)).await.map(drop)
     }
 
-    fn succeeded(&self, read: &Stored) {
+    fn succeeded(&self, read: &StoredNotification) {
         self.handled.note(read);
         self.metrics.status_write("recorded");
         if read.status.is_finished() {
@@ -201,7 +201,7 @@ impl Replays {
         info!(notification = %format_args!("{}/{}", read.namespace(), read.name()), label = read.replay_label(), "replayed: it is sent again");
     }
 
-    fn failed(&self, read: &Stored, error: &kube::Error) {
+    fn failed(&self, read: &StoredNotification, error: &kube::Error) {
         if matches!(error, kube::Error::Api(answer) if matches!(answer.code, 404 | 409 | 422)) {
             self.metrics.status_write("conflict");
         } else {
@@ -210,7 +210,7 @@ impl Replays {
         }
     }
 
-    fn api(&self, read: &Stored) -> Api<Stored> {
+    fn api(&self, read: &StoredNotification) -> Api<StoredNotification> {
         self.writer.namespaced(read.namespace())
     }
 }
@@ -221,7 +221,7 @@ fn is_refusal(error: &kube::Error) -> bool {
 }
 
 /// The status that sends `read` again, unless the value of its label was handled already.
-fn replayed(read: &Stored, now: Timestamp) -> Option<NotificationStatus> {
+fn replayed(read: &StoredNotification, now: Timestamp) -> Option<NotificationStatus> {
     let asked = read.replay_asked_for().filter(|_| !read.is_being_deleted())?;
     let message = format!("to be sent again, as the label {REPLAY_LABEL}={asked} asks for");
     Some(NotificationStatus {
@@ -234,14 +234,14 @@ fn replayed(read: &Stored, now: Timestamp) -> Option<NotificationStatus> {
     })
 }
 
-fn request(read: &Stored, status: &NotificationStatus) -> Result<http::Request<Vec<u8>>, kube::Error> {
-    let mut request = patch::request::<Stored>(read.namespace(), read.name(), operations(read, status))?;
+fn request(read: &StoredNotification, status: &NotificationStatus) -> Result<http::Request<Vec<u8>>, kube::Error> {
+    let mut request = patch::request::<StoredNotification>(read.namespace(), read.name(), operations(read, status))?;
     patch::want_metadata_alone(&mut request);
     Ok(request)
 }
 
 /// Writes `status` over what `read` holds, and only over that: stale news of a label replays nothing.
-fn operations(read: &Stored, status: &NotificationStatus) -> Vec<PatchOperation> {
+fn operations(read: &StoredNotification, status: &NotificationStatus) -> Vec<PatchOperation> {
     vec![
         test(["metadata", "uid"], json!(read.metadata.uid)),
         test(["metadata", "labels", REPLAY_LABEL], json!(status.last_handled_replay)),
@@ -259,7 +259,7 @@ mod tests {
     use super::*;
     use tidings_api::ConditionStatus;
 
-    fn stored(change: impl FnOnce(&mut Value)) -> Stored {
+    fn stored(change: impl FnOnce(&mut Value)) -> StoredNotification {
         let condition = |type_, status| {
             json!({"type": type_, "status": status, "reason": "Exhausted", "message": "m",
                 "lastTransitionTime": "2026-01-01T00:00:00Z"})
@@ -362,7 +362,7 @@ mod tests {
 
     #[test]
     fn the_patch_tests_all_that_was_decided_from() {
-        let tested = |read: &Stored| {
+        let tested = |read: &StoredNotification| {
             let status = replayed(read, now()).unwrap();
             let patch = json!(operations(read, &status));
             let (add, tests) = patch.as_array().unwrap().split_last().unwrap();

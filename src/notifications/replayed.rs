@@ -8,7 +8,7 @@ use std::{
 
 use kube::api::ObjectMeta;
 
-use super::{stored::Stored, wire::Unfinished};
+use super::{stored::StoredNotification, wire::Unfinished};
 
 /// Every watch has shown a replay by then, or is listed anew.
 const REMEMBERED: Duration = Duration::from_secs(300);
@@ -33,7 +33,7 @@ struct Handled {
 
 impl HandledReplays {
     /// The API server has the label of `read` as handled now.
-    pub fn note(&self, read: &Stored) {
+    pub fn note(&self, read: &StoredNotification) {
         if let (Some(uid), Some(label)) = (read.metadata.uid.as_deref(), read.replay_label()) {
             self.note_at(uid, label, Instant::now());
         }

@@ -7,7 +7,7 @@ use super::wire::{Status, reads_notifications, replay_label, slim};
 
 /// A Notification without its event.
 #[derive(Clone, Debug, Deserialize)]
-pub struct Stored {
+pub struct StoredNotification {
     /// As slim as that of [`super::wire::Unfinished`].
     #[serde(deserialize_with = "slim")]
     pub metadata: ObjectMeta,
@@ -26,7 +26,7 @@ pub struct StoredSpec {
     pub ttl_seconds_after_finished: Option<u32>,
 }
 
-impl Stored {
+impl StoredNotification {
     /// The value of the label that asks for a replay.
     pub fn replay_label(&self) -> Option<&str> {
         replay_label(&self.metadata)
@@ -53,4 +53,4 @@ impl Stored {
     }
 }
 
-reads_notifications!(Stored);
+reads_notifications!(StoredNotification);

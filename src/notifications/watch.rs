@@ -30,7 +30,7 @@ const SHORTEST: Duration = Duration::from_secs(1);
 /// The pages that are in memory at once, over all namespaces.
 const PAGES: usize = 4;
 
-type Watched = BoxStream<'static, Result<WatchEvent<Unfinished>, kube::Error>>;
+type WatchStream = BoxStream<'static, Result<WatchEvent<Unfinished>, kube::Error>>;
 
 /// One list and watch: a paged list, which is a consistent read, then a watch of what follows.
 struct Watcher {
@@ -41,10 +41,10 @@ struct Watcher {
     failures: u32,
     /// To be waited for before anything else.
     wait: Option<Duration>,
-    state: State,
+    state: WatchState,
 }
 
-enum State {
+enum WatchState {
     /// A list begins.
     Begin,
     /// A page is in hand.
@@ -56,7 +56,7 @@ enum State {
         _permit: Option<OwnedSemaphorePermit>,
     },
     /// What changed after `version`.
-    Watching { version: String, events: Option<(Watched, Instant)> },
+    Watching { version: String, events: Option<(WatchStream, Instant)> },
 }
 
 /// Bounds the pages that several lists have in memory.
@@ -77,7 +77,7 @@ pub(crate) fn watch(
         pages,
         failures: 0,
         wait: None,
-        state: State::Begin,
+        state: WatchState::Begin,
     };
     stream::unfold(watcher, |mut watcher| async move {
         let event = watcher.next().await;
@@ -92,9 +92,9 @@ impl Watcher {
         }
         loop {
             let event = match &self.state {
-                State::Begin => Some(self.begin()),
-                State::Listing { .. } => self.listed().await.transpose()?,
-                State::Watching { .. } => self.watched().await.transpose()?,
+                WatchState::Begin => Some(self.begin()),
+                WatchState::Listing { .. } => self.listed().await.transpose()?,
+                WatchState::Watching { .. } => self.watched().await.transpose()?,
             };
             if let Some(event) = event {
                 return Ok(event);
@@ -104,25 +104,25 @@ impl Watcher {
 
     fn begin(&mut self) -> Event<Unfinished> {
         self.pager.restart();
-        self.state = State::Listing { items: Vec::new().into_iter(), complete: None, _permit: None };
+        self.state = WatchState::Listing { items: Vec::new().into_iter(), complete: None, _permit: None };
         Event::Init
     }
 
     async fn listed(&mut self) -> Option<Result<Event<Unfinished>, kube::Error>> {
-        let State::Listing { items, complete, _permit } = &mut self.state else { return None };
+        let WatchState::Listing { items, complete, _permit } = &mut self.state else { return None };
         if let Some(object) = items.next() {
             return Some(Ok(Event::InitApply(object)));
         }
         *_permit = None;
         if let Some(version) = complete.take() {
-            self.state = State::Watching { version, events: None };
+            self.state = WatchState::Watching { version, events: None };
             return Some(Ok(Event::InitDone));
         }
         let permit = self.pages.clone().acquire_owned().await.ok();
         match self.pager.next().await {
             Ok(page) => {
                 let complete = page.is_last.then_some(page.version);
-                self.state = State::Listing { items: page.items.into_iter(), complete, _permit: permit };
+                self.state = WatchState::Listing { items: page.items.into_iter(), complete, _permit: permit };
                 None
             }
             Err(error) => Some(Err(self.failed(error))),
@@ -130,7 +130,7 @@ impl Watcher {
     }
 
     async fn watched(&mut self) -> Option<Result<Event<Unfinished>, kube::Error>> {
-        let State::Watching { version, events } = &mut self.state else { return None };
+        let WatchState::Watching { version, events } = &mut self.state else { return None };
         let Some((watched, since)) = events else {
             let params = WatchParams::default().fields(SELECTOR).timeout(WATCH_SECONDS);
             return match in_time(self.api.watch(&params, version)).await {
@@ -174,8 +174,8 @@ impl Watcher {
         self.failures += 1;
         self.wait = Some(BACKOFF.wait(self.failures, rand::random()));
         if matches!(&error, kube::Error::Api(status) if matches!(status.code, 400 | 410)) {
-            self.state = State::Begin;
-        } else if let State::Watching { events, .. } = &mut self.state {
+            self.state = WatchState::Begin;
+        } else if let WatchState::Watching { events, .. } = &mut self.state {
             *events = None;
         }
         error

@@ -119,7 +119,7 @@ pub(super) fn slim<'de, D: Deserializer<'de>>(deserializer: D) -> Result<ObjectM
     #[derive(Deserialize)]
     #[serde(rename_all = "camelCase", default)]
     #[derive(Default)]
-    struct Slim {
+    struct SlimNotification {
         name: Option<String>,
         generate_name: Option<String>,
         namespace: Option<String>,
@@ -128,14 +128,14 @@ pub(super) fn slim<'de, D: Deserializer<'de>>(deserializer: D) -> Result<ObjectM
         generation: Option<i64>,
         creation_timestamp: Option<Time>,
         deletion_timestamp: Option<Time>,
-        labels: Option<Labels>,
+        labels: Option<ObjectLabels>,
     }
     #[derive(Deserialize)]
-    struct Labels {
+    struct ObjectLabels {
         #[serde(rename = "tidings.dev/replay")]
         replay: Option<String>,
     }
-    Slim::deserialize(deserializer).map(|slim| ObjectMeta {
+    SlimNotification::deserialize(deserializer).map(|slim| ObjectMeta {
         name: slim.name,
         generate_name: slim.generate_name,
         namespace: slim.namespace,

@@ -21,7 +21,7 @@ pub struct SteadyClock {
 
 /// What a look at the clock shows.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Reading {
+pub struct ClockReading {
     /// The time to go by.
     pub now: Timestamp,
     /// Whether the wall clock has jumped ahead since the last look.
@@ -35,7 +35,7 @@ impl SteadyClock {
     }
 
     /// The time to go by, now that the clocks show this.
-    pub fn read(&mut self, wall: Timestamp, instant: Instant) -> Reading {
+    pub fn read(&mut self, wall: Timestamp, instant: Instant) -> ClockReading {
         let passed = instant.saturating_duration_since(self.agreed.1);
         let expected = self.agreed.0.checked_add(passed).unwrap_or(Timestamp::MAX);
         let gained = Duration::try_from(wall.duration_since(expected)).unwrap_or_default();
@@ -43,11 +43,11 @@ impl SteadyClock {
             let has_jumped = self.ahead_since.is_none();
             let since = *self.ahead_since.get_or_insert(instant);
             if instant.saturating_duration_since(since) < STANDS {
-                return Reading { now: expected, has_jumped };
+                return ClockReading { now: expected, has_jumped };
             }
         }
         (self.agreed, self.ahead_since) = ((wall, instant), None);
-        Reading { now: wall, has_jumped: false }
+        ClockReading { now: wall, has_jumped: false }
     }
 }
 

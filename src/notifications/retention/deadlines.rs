@@ -8,16 +8,16 @@ use std::{
 
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 
-use crate::notifications::stored::Stored;
+use crate::notifications::stored::StoredNotification;
 
 /// How long finished Notifications are kept.
 #[derive(Clone, Copy, Debug)]
-pub struct Rules {
+pub struct RetentionRules {
     /// Seconds for those made with generateName that have no time of their own; None keeps them.
     pub generated_ttl: Option<u32>,
 }
 
-impl Rules {
+impl RetentionRules {
     /// When one that was finished at `completed` is to be deleted; None: never.
     pub fn deadline(self, ttl: Option<u32>, generated: bool, completed: Timestamp) -> Option<Timestamp> {
         let seconds = ttl.or(self.generated_ttl.filter(|_| generated))?;
@@ -25,7 +25,7 @@ impl Rules {
     }
 
     /// The same for what is stored: None too while it is not finished.
-    pub fn deadline_of(self, stored: &Stored) -> Option<Timestamp> {
+    pub fn deadline_of(self, stored: &StoredNotification) -> Option<Timestamp> {
         let completed = stored.status.completion_time.as_ref().filter(|_| stored.status.is_finished())?.0;
         self.deadline(stored.spec.ttl_seconds_after_finished, stored.metadata.generate_name.is_some(), completed)
     }
@@ -47,7 +47,7 @@ pub struct Due {
 
 /// What to do with one whose time seemed to have come, now that it was read again.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Decision {
+pub enum DeletionDecision {
     /// Its time has come: delete what was read, and only that.
     Delete,
     /// Its time comes then: it was finished anew, or a clock was wrong.
@@ -57,14 +57,14 @@ pub enum Decision {
 }
 
 /// Decides about what was read under the name of the one with this uid.
-pub fn decide(read: &Stored, uid: &str, rules: Rules, now: Timestamp) -> Decision {
+pub fn decide(read: &StoredNotification, uid: &str, rules: RetentionRules, now: Timestamp) -> DeletionDecision {
     if read.metadata.uid.as_deref() != Some(uid) || read.is_being_deleted() || read.replay_asked_for().is_some() {
-        return Decision::Forget;
+        return DeletionDecision::Forget;
     }
     match rules.deadline_of(read) {
-        None => Decision::Forget,
-        Some(at) if at > now => Decision::Later(at),
-        Some(_) => Decision::Delete,
+        None => DeletionDecision::Forget,
+        Some(at) if at > now => DeletionDecision::Later(at),
+        Some(_) => DeletionDecision::Delete,
     }
 }
 
@@ -84,16 +84,16 @@ const OF_ONE_THAT_FAILS: usize = 1;
 /// complete listing drops what it did not show.
 #[derive(Debug, Default)]
 pub struct Deadlines {
-    namespaces: BTreeMap<Box<str>, Namespace>,
+    namespaces: BTreeMap<Box<str>, NamespaceDeadlines>,
     /// Whose turn was the last one.
     last: Box<str>,
     listing: u64,
 }
 
 #[derive(Debug, Default)]
-struct Namespace {
+struct NamespaceDeadlines {
     /// By deadline, the first one first.
-    places: BTreeMap<(Timestamp, Label), Place>,
+    places: BTreeMap<(Timestamp, PackedName), DeadlinePlace>,
     under_way: usize,
     /// Failures in a row, and until when nothing is deleted here after the last one.
     failures: u32,
@@ -101,7 +101,7 @@ struct Namespace {
 }
 
 #[derive(Debug)]
-struct Place {
+struct DeadlinePlace {
     /// The number of the newest listing when it was last heard of.
     heard: u64,
     version: Option<u64>,
@@ -110,9 +110,9 @@ struct Place {
 
 /// Uid and name in one text.
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct Label(Box<str>);
+struct PackedName(Box<str>);
 
-impl Label {
+impl PackedName {
     fn of(due: &Due) -> Self {
         Self([&*due.uid, &due.name].join("/").into())
     }
@@ -123,7 +123,7 @@ impl Label {
     }
 }
 
-impl Namespace {
+impl NamespaceDeadlines {
     fn has_room(&self, now: Timestamp) -> bool {
         let room = match self.failures {
             0 => grown(OF_ONE_NAMESPACE, OF_ONE_NAMESPACE_IF_LATE, self.late_by(now)),
@@ -151,9 +151,9 @@ impl Namespace {
 impl Deadlines {
     /// It is to be deleted then.
     pub fn add(&mut self, due: &Due) {
-        let place = Place { heard: self.listing, version: due.version, failures: due.failures };
+        let place = DeadlinePlace { heard: self.listing, version: due.version, failures: due.failures };
         let namespace = self.namespaces.entry(due.namespace.clone()).or_default();
-        namespace.places.insert((due.at, Label::of(due)), place);
+        namespace.places.insert((due.at, PackedName::of(due)), place);
     }
 
     /// How many deletes may be under way at once.
@@ -175,7 +175,7 @@ impl Deadlines {
         let (name, _) = in_turn.find(|(_, namespace)| namespace.wait(now, instant) == Some(Duration::ZERO))?;
         self.last.clone_from(name);
         let namespace = self.namespaces.get_mut(&self.last)?;
-        let ((at, label), Place { version, failures, .. }) = namespace.places.pop_first()?;
+        let ((at, label), DeadlinePlace { version, failures, .. }) = namespace.places.pop_first()?;
         namespace.under_way += 1;
         let (uid, name) = label.parts();
         Some(Due { at, uid, namespace: self.last.clone(), name, version, failures })
@@ -226,7 +226,7 @@ mod tests {
 
     use super::*;
 
-    const RULES: Rules = Rules { generated_ttl: Some(100) };
+    const RULES: RetentionRules = RetentionRules { generated_ttl: Some(100) };
 
     fn at(second: i64) -> Timestamp {
         Timestamp::from_second(second).unwrap()
@@ -255,7 +255,7 @@ mod tests {
     }
 
     /// Finished at second 50 with a time to live of 10.
-    fn stored(change: impl FnOnce(&mut Value)) -> Stored {
+    fn stored(change: impl FnOnce(&mut Value)) -> StoredNotification {
         let mut object = json!({
             "metadata": {"name": "n", "namespace": "a", "uid": "u"},
             "spec": {"ttlSecondsAfterFinished": 10},
@@ -271,7 +271,7 @@ mod tests {
         assert_eq!(RULES.deadline(Some(0), true, at(1)), Some(at(1)));
         assert_eq!(RULES.deadline(None, true, at(1)), Some(at(101)));
         assert_eq!(RULES.deadline(None, false, at(1)), None);
-        let keep = Rules { generated_ttl: None };
+        let keep = RetentionRules { generated_ttl: None };
         assert_eq!(keep.deadline(None, true, at(1)), None);
         assert_eq!(keep.deadline(Some(5), true, at(1)), Some(at(6)));
         assert_eq!(RULES.deadline(Some(u32::MAX), false, Timestamp::MAX), None, "beyond the calendar");
@@ -280,9 +280,13 @@ mod tests {
     #[test]
     fn it_is_deleted_at_its_time_and_not_before() {
         let stored = stored(|_| ());
-        assert_eq!(decide(&stored, "u", RULES, at(59)), Decision::Later(at(60)));
-        assert_eq!(decide(&stored, "u", RULES, at(60)), Decision::Delete);
-        assert_eq!(decide(&stored, "u", RULES, at(-1000)), Decision::Later(at(60)), "a clock that was set back");
+        assert_eq!(decide(&stored, "u", RULES, at(59)), DeletionDecision::Later(at(60)));
+        assert_eq!(decide(&stored, "u", RULES, at(60)), DeletionDecision::Delete);
+        assert_eq!(
+            decide(&stored, "u", RULES, at(-1000)),
+            DeletionDecision::Later(at(60)),
+            "a clock that was set back"
+        );
     }
 
     #[test]
@@ -293,18 +297,18 @@ mod tests {
         let kept = |n: &mut Value| n["spec"] = json!({});
         let going = |n: &mut Value| n["metadata"]["deletionTimestamp"] = json!("1970-01-01T00:00:51Z");
         let asked_for = |n: &mut Value| n["metadata"]["labels"] = json!({"tidings.dev/replay": "2"});
-        assert_eq!(decide(&stored(|_| ()), "another", RULES, at(99)), Decision::Forget);
+        assert_eq!(decide(&stored(|_| ()), "another", RULES, at(99)), DeletionDecision::Forget);
         let left_alone = [pending, stale, unfinished_time, kept, going, asked_for];
         for object in left_alone.map(|change: fn(&mut Value)| stored(change)) {
-            assert_eq!(decide(&object, "u", RULES, at(99)), Decision::Forget, "{object:?}");
+            assert_eq!(decide(&object, "u", RULES, at(99)), DeletionDecision::Forget, "{object:?}");
         }
         let handled = stored(|n| {
             asked_for(n);
             n["status"]["lastHandledReplay"] = json!("2");
         });
-        assert_eq!(decide(&handled, "u", RULES, at(99)), Decision::Delete);
+        assert_eq!(decide(&handled, "u", RULES, at(99)), DeletionDecision::Delete);
         let anew = stored(|n| n["status"]["completionTime"] = json!("1970-01-01T00:01:30Z"));
-        assert_eq!(decide(&anew, "u", RULES, at(99)), Decision::Later(at(100)));
+        assert_eq!(decide(&anew, "u", RULES, at(99)), DeletionDecision::Later(at(100)));
     }
 
     #[test]

@@ -10,12 +10,12 @@ use kube::{
 use tracing::debug;
 
 use super::{
-    deadlines::{Decision, Due, Rules, decide},
+    deadlines::{DeletionDecision, Due, RetentionRules, decide},
     finished_count::FinishedCount,
 };
 use crate::{
     cluster::{SingleTry, call::in_time},
-    notifications::stored::Stored,
+    notifications::stored::StoredNotification,
 };
 
 /// One that was changed between the read and the delete is looked at again after this.
@@ -43,12 +43,12 @@ pub struct Deleter {
     /// Hears of each delete.
     finished_count: FinishedCount,
     /// Decide again where one was changed.
-    rules: Rules,
+    rules: RetentionRules,
 }
 
 impl Deleter {
     /// Reads and deletes by `client`.
-    pub fn new(client: SingleTry, finished_count: FinishedCount, rules: Rules) -> Self {
+    pub fn new(client: SingleTry, finished_count: FinishedCount, rules: RetentionRules) -> Self {
         Self { client, finished_count, rules }
     }
 
@@ -68,9 +68,9 @@ impl Deleter {
             return Ok(DeletionResult::Done);
         };
         match decide(&read, &due.uid, self.rules, now) {
-            Decision::Forget => return Ok(DeletionResult::Done),
-            Decision::Later(at) => return Ok(DeletionResult::Again(at)),
-            Decision::Delete => {}
+            DeletionDecision::Forget => return Ok(DeletionResult::Done),
+            DeletionDecision::Later(at) => return Ok(DeletionResult::Again(at)),
+            DeletionDecision::Delete => {}
         }
         let version = read.metadata.resource_version.unwrap_or_default();
         Ok(match self.delete(due, version).await? {
@@ -94,7 +94,7 @@ impl Deleter {
         }
     }
 
-    fn api(&self, due: &Due) -> Api<Stored> {
+    fn api(&self, due: &Due) -> Api<StoredNotification> {
         self.client.namespaced(&due.namespace)
     }
 }

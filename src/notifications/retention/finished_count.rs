@@ -9,9 +9,9 @@ use crate::metrics::Metrics;
 
 /// The counts behind the gauge; clones share them.
 #[derive(Clone)]
-pub struct FinishedCount(Arc<Inner>);
+pub struct FinishedCount(Arc<Counts>);
 
-struct Inner {
+struct Counts {
     metrics: Metrics,
     /// By namespace. What a listing of all namespaces corrects stands under the empty name.
     counts: Mutex<HashMap<Box<str>, i64>>,
@@ -20,7 +20,7 @@ struct Inner {
 impl FinishedCount {
     /// Shows the sum in `metrics`.
     pub fn new(metrics: Metrics) -> Self {
-        Self(Arc::new(Inner { metrics, counts: Mutex::default() }))
+        Self(Arc::new(Counts { metrics, counts: Mutex::default() }))
     }
 
     /// This process has finished (+1), deleted or replayed (-1) one of this namespace.

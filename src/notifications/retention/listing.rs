@@ -12,13 +12,13 @@ use tokio::{
 };
 use tracing::warn;
 
-use super::deadlines::{Due, Rules};
+use super::deadlines::{Due, RetentionRules};
 use crate::{
     cluster::{
         call::{plain, version},
         pager::Pager,
     },
-    notifications::stored::Stored,
+    notifications::stored::StoredNotification,
 };
 
 /// From the end of one listing to the begin of the next. The process itself hears of all that it finishes: a listing finds
@@ -40,18 +40,18 @@ pub enum Listed {
 }
 
 /// What is listed: one namespace, or all (None).
-pub type Scope = Option<String>;
+pub type ListedScope = Option<String>;
 
 /// Lists one scope again and again. Each scope has its own lister, so that one which cannot be listed delays no other.
 pub struct Lister {
     client: Client,
-    scope: Scope,
+    scope: ListedScope,
     /// Which of them are to be deleted.
-    rules: Rules,
+    rules: RetentionRules,
     /// How many pages are read at once, over all listers: it bounds their memory.
     pages: Arc<Semaphore>,
     /// Receives the news. The next page is read once this one was taken.
-    news: mpsc::Sender<(Scope, Listed)>,
+    news: mpsc::Sender<(ListedScope, Listed)>,
 }
 
 /// Why a listing broke off.
@@ -67,10 +67,10 @@ impl Lister {
     /// it finds; the next page is read once the one before was taken.
     pub fn new(
         client: Client,
-        scope: Scope,
-        rules: Rules,
+        scope: ListedScope,
+        rules: RetentionRules,
         pages: Arc<Semaphore>,
-        news: mpsc::Sender<(Scope, Listed)>,
+        news: mpsc::Sender<(ListedScope, Listed)>,
     ) -> Self {
         Self { client, scope, rules, pages, news }
     }
@@ -129,7 +129,7 @@ impl Lister {
     }
 
     /// One page, of which only what is needed is kept when the turn ends.
-    async fn page(&self, pager: &mut Pager<Stored>) -> Result<(Listed, bool), kube::Error> {
+    async fn page(&self, pager: &mut Pager<StoredNotification>) -> Result<(Listed, bool), kube::Error> {
         let _turn = self.pages.acquire().await;
         let page = pager.next().await?;
         let count = i64::try_from(page.items.len()).unwrap_or(i64::MAX);
@@ -137,7 +137,7 @@ impl Lister {
         Ok((Listed::Page(count, due), page.is_last))
     }
 
-    fn due(&self, stored: Stored) -> Option<Due> {
+    fn due(&self, stored: StoredNotification) -> Option<Due> {
         let at = self.rules.deadline_of(&stored)?;
         // A replay that is asked for comes first, and changes the version.
         let is_settled = stored.replay_asked_for().is_none() && !stored.is_being_deleted();

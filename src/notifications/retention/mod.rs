@@ -30,10 +30,10 @@ use tracing::warn;
 
 pub use self::finished_count::FinishedCount;
 use self::{
-    clock::{Reading, SteadyClock},
-    deadlines::{Deadlines, Due, Rules},
+    clock::{ClockReading, SteadyClock},
+    deadlines::{Deadlines, Due, RetentionRules},
     deleter::{Deleter, DeletionResult},
-    listing::{Listed, Lister, Scope},
+    listing::{Listed, ListedScope, Lister},
 };
 use super::wire::Unfinished;
 use crate::{
@@ -54,10 +54,10 @@ const LOOK: Duration = Duration::from_secs(60);
 /// its [`RetentionHandle`]s at once, and from listings at the start and every day.
 pub struct Retention {
     client: SingleTry,
-    rules: Rules,
+    rules: RetentionRules,
     deadlines: Deadlines,
     /// Those under way.
-    listings: HashMap<Scope, Listing>,
+    listings: HashMap<ListedScope, Listing>,
     news: mpsc::UnboundedReceiver<Due>,
     handle: RetentionHandle,
 }
@@ -65,7 +65,7 @@ pub struct Retention {
 /// Hears of what this process finishes; the listings find the rest.
 #[derive(Clone)]
 pub struct RetentionHandle {
-    rules: Rules,
+    rules: RetentionRules,
     finished_count: FinishedCount,
     news: mpsc::UnboundedSender<Due>,
 }
@@ -101,7 +101,7 @@ impl Retention {
     /// Deletes by `client`. Those made with generateName and without a time of their
     /// own are kept for `generated_ttl` seconds; 0 keeps them for good.
     pub fn new(client: SingleTry, metrics: Metrics, generated_ttl: u32) -> Self {
-        let rules = Rules { generated_ttl: (generated_ttl > 0).then_some(generated_ttl) };
+        let rules = RetentionRules { generated_ttl: (generated_ttl > 0).then_some(generated_ttl) };
         let (sender, news) = mpsc::unbounded_channel();
         let handle = RetentionHandle { rules, finished_count: FinishedCount::new(metrics), news: sender };
         Self { client, rules, deadlines: Deadlines::default(), listings: HashMap::new(), news, handle }
@@ -118,7 +118,7 @@ impl Retention {
     }
 
     /// Deletes what is due in these namespaces (None: in all) until `shutdown`.
-    pub async fn run(mut self, namespaces: Vec<Scope>, shutdown: impl Future<Output = ()>) {
+    pub async fn run(mut self, namespaces: Vec<ListedScope>, shutdown: impl Future<Output = ()>) {
         let (news, listed) = mpsc::channel(1);
         let pages = Arc::new(Semaphore::new(PAGES_AT_ONCE));
         let lister = |scope| {
@@ -133,13 +133,13 @@ impl Retention {
         }
     }
 
-    async fn work(&mut self, mut listed: mpsc::Receiver<(Scope, Listed)>) {
+    async fn work(&mut self, mut listed: mpsc::Receiver<(ListedScope, Listed)>) {
         let deleter = Deleter::new(self.client.clone(), self.handle.finished_count.clone(), self.rules);
         let mut clock = SteadyClock::new(Timestamp::now(), Instant::now());
         let mut looking = FuturesUnordered::new();
         loop {
             let instant = Instant::now();
-            let Reading { now, has_jumped } = clock.read(Timestamp::now(), instant);
+            let ClockReading { now, has_jumped } = clock.read(Timestamp::now(), instant);
             if has_jumped {
                 warn!(
                     "the system clock jumped ahead; the operator deletes nothing by the new time until that time has held for 10 minutes"
@@ -179,7 +179,7 @@ impl Retention {
         self.deadlines.end(&namespace, failed, Instant::now(), pause);
     }
 
-    fn observe(&mut self, scope: Scope, listed: Listed) {
+    fn observe(&mut self, scope: ListedScope, listed: Listed) {
         match listed {
             Listed::Begun => {
                 let (number, before) =
