@@ -57,7 +57,7 @@ impl Readiness {
 
 /// What one address answers.
 #[derive(Clone)]
-pub enum Answers {
+pub enum AdminEndpoint {
     /// `/healthz` and `/readyz`.
     Health(Readiness),
     /// `/metrics`.
@@ -71,7 +71,7 @@ pub async fn bind(address: SocketAddr) -> io::Result<TcpListener> {
 
 /// Answers until dropped. A new connection always gets in: if all slots are in use, the server closes the oldest connection.
 /// A request is answered as soon as it is read, so the oldest connection is one that sends none or reads no answer.
-pub async fn serve(listener: TcpListener, answers: Answers) {
+pub async fn serve(listener: TcpListener, answers: AdminEndpoint) {
     let (mut connections, mut open) = (JoinSet::new(), VecDeque::new());
     loop {
         let stream = match listener.accept().await {
@@ -93,7 +93,7 @@ pub async fn serve(listener: TcpListener, answers: Answers) {
     }
 }
 
-async fn converse(stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static, answers: Answers) {
+async fn converse(stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static, answers: AdminEndpoint) {
     let service = service_fn(|request: Request<Incoming>| {
         let answer = answers.to(request.uri().path());
         async move { Ok::<_, Infallible>(answer) }
@@ -108,7 +108,7 @@ async fn converse(stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static, 
     }
 }
 
-impl Answers {
+impl AdminEndpoint {
     fn to(&self, path: &str) -> Response<String> {
         let plain = "text/plain; charset=utf-8";
         let (status, content_type, text) = match (self, path) {

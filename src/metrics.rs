@@ -13,18 +13,18 @@ use prometheus_client::{
     registry::{Registry, Unit},
 };
 
-type Labels = [(&'static str, &'static str); 1];
+type LabelSet = [(&'static str, &'static str); 1];
 
 /// All metrics of the operator; clones share them.
 #[derive(Clone)]
-pub struct Metrics(Arc<Inner>);
+pub struct Metrics(Arc<Instruments>);
 
-struct Inner {
+struct Instruments {
     registry: Registry,
-    attempts: Family<Labels, Counter>,
+    attempts: Family<LabelSet, Counter>,
     attempt_duration: Histogram,
-    finished: Family<Labels, Counter>,
-    status_writes: Family<Labels, Counter>,
+    finished: Family<LabelSet, Counter>,
+    status_writes: Family<LabelSet, Counter>,
     unfinished: Gauge,
     in_flight: Gauge,
     finished_stored: Gauge,
@@ -35,7 +35,7 @@ struct Inner {
 impl Default for Metrics {
     fn default() -> Self {
         let mut registry = Registry::with_prefix("tidings");
-        let attempts = Family::<Labels, Counter>::default();
+        let attempts = Family::<LabelSet, Counter>::default();
         registry.register("attempts", "Delivery attempts that ended, by reason", attempts.clone());
         let attempt_duration = Histogram::new(exponential_buckets(0.001, 4.0, 9));
         registry.register_with_unit(
@@ -44,9 +44,9 @@ impl Default for Metrics {
             Unit::Seconds,
             attempt_duration.clone(),
         );
-        let finished = Family::<Labels, Counter>::default();
+        let finished = Family::<LabelSet, Counter>::default();
         registry.register("notifications_finished", "Notifications that got their final phase", finished.clone());
-        let status_writes = Family::<Labels, Counter>::default();
+        let status_writes = Family::<LabelSet, Counter>::default();
         registry.register("status_writes", "Writes of Notification statuses, by result", status_writes.clone());
         let unfinished = Gauge::default();
         registry.register("notifications_unfinished", "Notifications neither Delivered nor Failed", unfinished.clone());
@@ -66,7 +66,7 @@ impl Default for Metrics {
             "Watched namespaces whose Subscribers the API server refuses to list: nothing is delivered there",
             namespaces_refused.clone(),
         );
-        Self(Arc::new(Inner {
+        Self(Arc::new(Instruments {
             registry,
             attempts,
             attempt_duration,

@@ -2,9 +2,9 @@
 
 mod crds;
 mod error;
+mod leader_election;
 mod process;
 mod settings;
-mod tenure;
 
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -19,9 +19,9 @@ use tokio::{
 use tracing::{info, warn};
 
 pub use self::{error::Error, settings::Settings};
-use self::{process::Signals, tenure::Tenure};
+use self::{leader_election::LeaderElection, process::Signals};
 use crate::{
-    admin::{self, Answers, Readiness},
+    admin::{self, AdminEndpoint, Readiness},
     cluster::{self, SingleTry},
     contract::{Report, Update},
     engine::{Engine, Surroundings},
@@ -54,20 +54,20 @@ pub fn in_workers<T: Send + 'static>(threads: usize, work: impl Future<Output = 
 pub async fn run(settings: Settings) -> Result<(), Error> {
     process::raise_descriptor_limit(settings.max_in_flight);
     let mut signals = Signals::receive()?;
-    let Some(ground) = Ground::lay(&settings, &mut signals).await? else { return Ok(()) };
-    let (mut parts, inbox) = Parts::build(ground, settings);
+    let Some(shared) = Shared::lay(&settings, &mut signals).await? else { return Ok(()) };
+    let (mut parts, channels) = Parts::build(shared, settings);
     if !parts.stand_by(&mut signals).await? {
         parts.stop().await;
         return Ok(());
     }
-    let result = parts.run(inbox, &mut signals).await;
+    let result = parts.run(channels, &mut signals).await;
     parts.stop().await;
     info!("tidings ends");
     result
 }
 
 /// What all parts stand on.
-struct Ground {
+struct Shared {
     /// The namespaces to watch (None: all).
     namespaces: Vec<Option<String>>,
     /// Lists, watches and reads.
@@ -82,7 +82,7 @@ struct Ground {
     tasks: JoinSet<()>,
 }
 
-impl Ground {
+impl Shared {
     /// Begins to serve health and metrics, and checks that the API server serves what the operator needs. None: a signal came
     /// before that was known.
     async fn lay(settings: &Settings, signals: &mut Signals) -> Result<Option<Self>, Error> {
@@ -97,8 +97,8 @@ impl Ground {
         let (metrics, readiness) = (Metrics::default(), Readiness::of_parts(namespaces.len() + 1));
         let mut tasks = JoinSet::new();
         // Before the first request to the API server, so that probes are answered meanwhile.
-        tasks.spawn(admin::serve(for_health, Answers::Health(readiness.clone())));
-        tasks.spawn(admin::serve(for_metrics, Answers::Metrics(metrics.clone())));
+        tasks.spawn(admin::serve(for_health, AdminEndpoint::Health(readiness.clone())));
+        tasks.spawn(admin::serve(for_metrics, AdminEndpoint::Metrics(metrics.clone())));
         let checked = async {
             crds::check(&reader, &namespaces).await?;
             // Outcomes are written again by the writer itself, which knows when not to.
@@ -115,9 +115,9 @@ impl Ground {
 
 /// The parts of the operator, from the first that works to the last that ends.
 struct Parts {
-    ground: Ground,
+    shared: Shared,
     settings: Settings,
-    tenure: Tenure,
+    leader_election: LeaderElection,
     mandate: Mandate,
     subscribers: Subscribers,
     /// Where the engine reports to the Subscribers' side.
@@ -127,50 +127,50 @@ struct Parts {
 }
 
 /// What waits for the engine and the Subscribers' side until they run.
-struct Inbox {
+struct Channels {
     updates: mpsc::UnboundedReceiver<Update>,
     reports: mpsc::UnboundedReceiver<Report>,
 }
 
 impl Parts {
     /// Makes the parts that a standby has, too: it watches what Subscribers refer to, and knows no Subscriber.
-    fn build(mut ground: Ground, settings: Settings) -> (Self, Inbox) {
-        let tenure = Tenure::begin(settings.lease.as_ref(), &ground.of_lease);
+    fn build(mut shared: Shared, settings: Settings) -> (Self, Channels) {
+        let leader_election = LeaderElection::begin(settings.lease.as_ref(), &shared.of_lease);
         let stopping = watch::Sender::new(false);
         let (updates_to, updates) = mpsc::unbounded_channel();
         let (reports, reports_from) = mpsc::unbounded_channel();
-        let bounded = cluster::bounded(&ground.reader, CONCURRENT_READS);
+        let bounded = cluster::bounded(&shared.reader, CONCURRENT_READS);
         let consent = settings.require_secret_consent;
         let resolver = TargetResolver::new(bounded, settings.egress(), settings.origin.clone(), consent);
-        let mandate = Mandate::new(tenure.leadership(), stopping.subscribe());
-        let (reader, writer, metrics) = (ground.reader.clone(), ground.writer.clone(), ground.metrics.clone());
+        let mandate = Mandate::new(leader_election.leadership(), stopping.subscribe());
+        let (reader, writer, metrics) = (shared.reader.clone(), shared.writer.clone(), shared.metrics.clone());
         let subscribers = Subscribers::new(reader, writer, resolver, mandate.clone(), metrics, updates_to);
-        for namespace in &ground.namespaces {
-            ground.tasks.spawn(subscribers.watch_referents(namespace.clone()));
+        for namespace in &shared.namespaces {
+            shared.tasks.spawn(subscribers.watch_referents(namespace.clone()));
         }
-        let inbox = Inbox { updates, reports: reports_from };
-        (Self { ground, settings, tenure, mandate, subscribers, reports, stopping }, inbox)
+        let channels = Channels { updates, reports: reports_from };
+        (Self { shared, settings, leader_election, mandate, subscribers, reports, stopping }, channels)
     }
 
     /// Stands by until this operator leads (true), or is to end before that (false).
     async fn stand_by(&mut self, signals: &mut Signals) -> Result<bool, Error> {
-        if !self.tenure.has_lease() {
+        if !self.leader_election.has_lease() {
             return Ok(true);
         }
-        self.ground.readiness.stands_by(true);
-        let gained = self.tenure.gained(signals.next()).await?;
-        self.ground.readiness.stands_by(!gained);
+        self.shared.readiness.stands_by(true);
+        let gained = self.leader_election.gained(signals.next()).await?;
+        self.shared.readiness.stands_by(!gained);
         Ok(gained)
     }
 
     /// Works as the leader, from lists of this moment, until a signal comes or a part ends that must not; then lets what is
     /// under way end.
-    async fn run(&mut self, inbox: Inbox, signals: &mut Signals) -> Result<(), Error> {
-        self.ground.metrics.leads();
-        self.ground.tasks.spawn(self.subscribers.receive(inbox.reports));
+    async fn run(&mut self, channels: Channels, signals: &mut Signals) -> Result<(), Error> {
+        self.shared.metrics.leads();
+        self.shared.tasks.spawn(self.subscribers.receive(channels.reports));
         let engine = self.start_notifications();
-        let (reader, namespaces) = (self.ground.reader.clone(), self.ground.namespaces.clone());
-        let (of_engine, of_passes) = (self.ground.readiness.clone(), self.ground.readiness.clone());
+        let (reader, namespaces) = (self.shared.reader.clone(), self.shared.namespaces.clone());
+        let (of_engine, of_passes) = (self.shared.readiness.clone(), self.shared.readiness.clone());
         let mut passes = JoinSet::new();
         let synced = move || of_passes.part_is_ready();
         passes.spawn(self.subscribers.run(namespaces.clone(), synced, self.stopped()));
@@ -179,7 +179,7 @@ impl Parts {
             mandate.leadership().all_are_listed();
             of_engine.part_is_ready();
         };
-        let engine = engine.run(Notifications::watch(&reader, &namespaces), inbox.updates, listed);
+        let engine = engine.run(Notifications::watch(&reader, &namespaces), channels.updates, listed);
         // Not in a task of its own: see `in_workers`.
         let ((), result) = tokio::join!(engine, self.until_end(passes, signals));
         result
@@ -187,7 +187,7 @@ impl Parts {
 
     /// Starts what replays and deletes Notifications, and makes the engine that sends them.
     fn start_notifications(&mut self) -> Engine<Notifications> {
-        let Ground { namespaces, reader, writer, metrics, .. } = &self.ground;
+        let Shared { namespaces, reader, writer, metrics, .. } = &self.shared;
         let retention = Retention::new(writer.clone(), metrics.clone(), self.settings.generated_ttl);
         let (finished_count, handled) = (retention.finished_count(), Arc::new(HandledReplays::default()));
         let outcomes = StatusWriter::new(writer.clone(), metrics.clone());
@@ -198,9 +198,9 @@ impl Parts {
             || Replays::new(reader.clone(), writer.clone(), metrics.clone(), finished_count.clone(), handled.clone());
         let replays: Vec<_> = namespaces.iter().map(|of| replays().run(of.clone(), self.stopped())).collect();
         let retention = retention.run(namespaces.clone(), self.stopped());
-        self.ground.tasks.spawn(retention);
+        self.shared.tasks.spawn(retention);
         for replays in replays {
-            self.ground.tasks.spawn(replays);
+            self.shared.tasks.spawn(replays);
         }
         engine
     }
@@ -209,9 +209,9 @@ impl Parts {
     async fn until_end(&mut self, mut passes: JoinSet<()>, signals: &mut Signals) -> Result<(), Error> {
         let result = tokio::select! {
             () = signals.next() => Ok(()),
-            _ = self.ground.tasks.join_next() => Err(Error::PartEnded),
+            _ = self.shared.tasks.join_next() => Err(Error::PartEnded),
             _ = passes.join_next() => Err(Error::PartEnded),
-            error = self.tenure.lost() => Err(error),
+            error = self.leader_election.lost() => Err(error),
         };
         let _ = self.stopping.send(true);
         // A test that was sent is told of, and what a look found is written.
@@ -231,9 +231,9 @@ impl Parts {
 
     /// Gives the Lease back, while health is still served, and ends what is left.
     async fn stop(self) {
-        let Self { ground, tenure, .. } = self;
-        tenure.resign().await;
-        drop(ground);
+        let Self { shared, leader_election, .. } = self;
+        leader_election.resign().await;
+        drop(shared);
     }
 }
 

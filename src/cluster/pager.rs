@@ -113,20 +113,20 @@ fn next_limit(limit: u32, items: usize, bytes: usize) -> u32 {
 /// An object that cannot be read stops no other.
 fn readable<K: DeserializeOwned + Resource<DynamicType = ()>>(item: &RawValue) -> Option<K> {
     #[derive(Deserialize)]
-    struct Named {
-        metadata: Names,
+    struct NamedObject {
+        metadata: ObjectNames,
     }
     #[derive(Deserialize)]
     #[serde(default)]
     #[derive(Default)]
-    struct Names {
+    struct ObjectNames {
         namespace: String,
         name: String,
     }
     let read = serde_json::from_str(item.get());
     read.inspect_err(|error| {
-        let Names { namespace, name } =
-            serde_json::from_str(item.get()).map(|Named { metadata }| metadata).unwrap_or_default();
+        let ObjectNames { namespace, name } =
+            serde_json::from_str(item.get()).map(|NamedObject { metadata }| metadata).unwrap_or_default();
         // The error's own text may quote the object.
         let (line, column) = (error.line(), error.column());
         let kind = K::kind(&());

@@ -11,7 +11,7 @@ use crate::{
 };
 
 /// How this process comes to lead, and how that ends.
-pub(super) struct Tenure {
+pub(super) struct LeaderElection {
     leadership: Leadership,
     /// None: there is no Lease, and the operator is alone.
     candidate: Option<Arc<Candidate>>,
@@ -19,7 +19,7 @@ pub(super) struct Tenure {
     lost: JoinHandle<String>,
 }
 
-impl Tenure {
+impl LeaderElection {
     /// Begins to stand by for the Lease of this namespace and name, by `client`; without a Lease the operator leads at once.
     pub(super) fn begin(lease: Option<&(String, String)>, client: &SingleTry) -> Self {
         let candidate = lease.map(|(namespace, name)| Candidate::new(client, namespace, name, identity()));
