@@ -46,7 +46,7 @@ pub struct SubscriberHealth {
     lane: Option<LaneSnapshot>,
     last_success: Option<Timestamp>,
     last_failure: Option<LastFailure>,
-    written: Option<Instant>,
+    stored: Option<Instant>,
     /// Since when there is something that is not written.
     news: Option<Instant>,
     /// Until then it need not be seen to, unless its health changes.
@@ -119,16 +119,16 @@ impl HealthBoard {
         &mut self,
         now: Instant,
         clock: Timestamp,
-        written: impl IntoIterator<Item = StoredStatus>,
+        stored: impl IntoIterator<Item = StoredStatus>,
         at_most: usize,
     ) -> Vec<(SubscriberKey, SubscriberHealth)> {
         let mut due = Vec::new();
-        for StoredStatus { key, uid, status, is_behind } in written {
+        for StoredStatus { key, uid, status, is_behind } in stored {
             let health = self.known.get_mut(&key).filter(|health| health.uid == uid);
             // Its reconciler says the first word.
             let Some(health) = health.filter(|_| is_reconciled(&status)) else { continue };
             match health.compare(&status, is_behind, now, clock) {
-                HealthAction::Write(lack) => due.push((lack, health.written, key)),
+                HealthAction::Write(lack) => due.push((lack, health.stored, key)),
                 HealthAction::Wait => {}
                 HealthAction::Settled => drop(self.unsettled.remove(&key)),
             }
@@ -150,7 +150,7 @@ impl HealthBoard {
         let chosen = health.iter().take(HEALTH_WRITES).chain(others.iter().take(numbers)).take(at_most);
         let chosen = chosen.filter_map(|(_, _, key)| {
             let health = self.known.get_mut(key)?;
-            (health.written, health.news, health.rest) = (Some(now), None, None);
+            (health.stored, health.news, health.rest) = (Some(now), None, None);
             Some((key.clone(), health.clone()))
         });
         chosen.collect()
@@ -179,7 +179,7 @@ pub(super) fn is_reconciled(status: &SubscriberStatus) -> bool {
 
 impl SubscriberHealth {
     fn new(uid: Arc<str>) -> Self {
-        Self { uid, lane: None, last_success: None, last_failure: None, written: None, news: None, rest: None }
+        Self { uid, lane: None, last_success: None, last_failure: None, stored: None, news: None, rest: None }
     }
 
     /// Compares what is known with the status; `is_behind`: something is to be written in any case.
@@ -196,8 +196,8 @@ impl SubscriberHealth {
         };
         let news = *self.news.get_or_insert(now);
         let earliest = match lack {
-            MissingField::Health => self.written.map_or(now, |written| written + HEALTH_AFTER),
-            MissingField::Numbers => self.written.map_or(now, |written| written + NUMBERS_AFTER).max(news + SETTLE),
+            MissingField::Health => self.stored.map_or(now, |stored| stored + HEALTH_AFTER),
+            MissingField::Numbers => self.stored.map_or(now, |stored| stored + NUMBERS_AFTER).max(news + SETTLE),
         };
         if now >= earliest {
             return HealthAction::Write(lack);
@@ -319,12 +319,12 @@ mod tests {
         /// Writes what is due after so many seconds, and tells whose.
         fn write(&mut self, second: u32) -> Vec<String> {
             let (now, clock) = (self.begin + second * SECOND, Timestamp::from_second(second.into()).unwrap());
-            let written = self.health_board.unsettled(now).into_iter().map(|(key, uid)| {
+            let stored = self.health_board.unsettled(now).into_iter().map(|(key, uid)| {
                 let status = self.statuses[&key].clone();
                 StoredStatus { key, uid, status, is_behind: false }
             });
-            let written: Vec<_> = written.collect();
-            let due = self.health_board.due(now, clock, written, 1000);
+            let stored: Vec<_> = stored.collect();
+            let due = self.health_board.due(now, clock, stored, 1000);
             for (key, health) in &due {
                 health.put_into(self.statuses.get_mut(key).unwrap(), clock);
             }
@@ -368,10 +368,10 @@ mod tests {
         ward.count(&all(2, "s7"));
         ward.write(98);
         ward.count(&all(2, "s6"));
-        let written = ward.write(103);
-        assert_eq!(&written[..2], &["s6".to_owned(), "s7".to_owned()][..], "s7 is well again");
+        let stored = ward.write(103);
+        assert_eq!(&stored[..2], &["s6".to_owned(), "s7".to_owned()][..], "s7 is well again");
         // The other five have been written; numbers of those two are not written twice.
-        assert!(written.len() <= 7, "{written:?}");
+        assert!(stored.len() <= 7, "{stored:?}");
     }
 
     #[test]
@@ -381,8 +381,8 @@ mod tests {
         let mut ward = Ward::new(&names);
         let all = |state| names.iter().map(|name| (*name, lane(1, state))).collect::<Vec<_>>();
         ward.count(&all(LaneState::CircuitOpen));
-        let written: Vec<_> = (0..61).map(|second| ward.write(second).len()).collect();
-        assert_eq!((written[0], written[59], written[60]), (HEALTH_WRITES, HEALTH_WRITES, 0));
+        let stored: Vec<_> = (0..61).map(|second| ward.write(second).len()).collect();
+        assert_eq!((stored[0], stored[59], stored[60]), (HEALTH_WRITES, HEALTH_WRITES, 0));
         let mut both = Ward::new(&names);
         both.count(&all(LaneState::CircuitOpen)[..1000]);
         both.count(&all(LaneState::Delivering)[1000..]);

@@ -35,7 +35,7 @@ impl InitialStatuses {
     /// Whether the status of this Subscriber is empty.
     pub(super) fn are_missing_for(&self, subscriber: &StoredSubscriber) -> bool {
         let (key, uid) = (subscriber.key(), subscriber.id().uid);
-        self.roster.cell(&key, &uid, |cell| !is_reconciled(cell.wanted())).unwrap_or(false)
+        self.roster.cell(&key, &uid, |cell| !is_reconciled(cell.desired())).unwrap_or(false)
     }
 
     /// Writes at which step the pass is, unless the pass has ended.

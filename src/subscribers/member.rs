@@ -136,7 +136,7 @@ impl Member {
     /// A pass over this spec begins; `request` is the value of the annotation that requests it. What a new spec or request ends (a pause, a
     /// 410, the wait for the webhook's consent) ends now, once, however often the pass has to begin again.
     pub(super) fn begin(&mut self, spec: &SpecVersion, request: Option<String>) -> Begun {
-        let status = self.cell.wanted();
+        let status = self.cell.desired();
         let before = self.begun.or(status.observed_generation).filter(|generation| *generation >= 0);
         let changed = before.is_some_and(|generation| generation != spec.generation);
         let handled = self.request.as_ref().or(status.last_handled_request.as_ref());
@@ -149,24 +149,24 @@ impl Member {
             (self.gone, self.failed_validation, self.reset, self.paused_until) = (None, None, true, None);
             self.cell.amend(|status| status.paused_until_time = None);
         }
-        Begun { status: self.cell.wanted().clone(), changed, requested: self.reset }
+        Begun { status: self.cell.desired().clone(), changed, requested: self.reset }
     }
 
     /// What a reconcile of this spec found counts, as far as it still may: the way, or the gate that closes it.
     pub(super) fn decide(
         &mut self,
         spec: &SpecVersion,
-        way: Result<Arc<Route>, Gate>,
+        route_or_gate: Result<Arc<Route>, Gate>,
         expire_after: Duration,
     ) -> Result<Arc<Route>, Gate> {
-        let way = match way {
+        let route_or_gate = match route_or_gate {
             Ok(_) if self.is_gone(spec) => Err(Gate::EndpointGone),
             // The watch showed a newer spec meanwhile: its own reconcile follows.
             Ok(_) if self.generation > spec.generation => Err(Gate::SubscriberNotReady),
-            way => way,
+            route_or_gate => route_or_gate,
         };
-        (self.open, self.expire_after) = (way.is_ok(), expire_after);
-        way
+        (self.open, self.expire_after) = (route_or_gate.is_ok(), expire_after);
+        route_or_gate
     }
 
     /// Whether pause, open circuit and 410 end with the answer of this reconcile: once.
@@ -209,14 +209,14 @@ impl Member {
         self.cell.pause(until);
         let until = now + wait;
         self.paused_until = self.paused_until.max(Some(until));
-        self.pause_known = self.cell.wanted().paused_until_time.as_ref().map(|until| until.0);
+        self.pause_known = self.cell.desired().paused_until_time.as_ref().map(|until| until.0);
         Some(until)
     }
 
     /// The end of the pause that the status holds. A time is believed up to the Subscriber's expiry from when it is first
     /// read: the engine and every POST go by this one end, whatever the wall clock does meanwhile.
     pub(super) fn pause_end(&mut self, now: Instant, clock: Timestamp) -> Option<Instant> {
-        let known = self.cell.wanted().paused_until_time.as_ref().map(|until| until.0);
+        let known = self.cell.desired().paused_until_time.as_ref().map(|until| until.0);
         if known != self.pause_known {
             let silence = self.cell.silence(self.expire_after, clock);
             self.paused_until = self.paused_until.max((!silence.is_zero()).then(|| now + silence));
@@ -261,7 +261,7 @@ impl Member {
     }
 
     /// A request for the webhook's consent had no answer, or (None) it had one.
-    pub(super) fn set_unanswered(&mut self, failed_validation: Option<FailedValidation>) {
+    pub(super) fn set_failed_validation(&mut self, failed_validation: Option<FailedValidation>) {
         self.failed_validation = failed_validation;
     }
 

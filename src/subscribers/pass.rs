@@ -123,14 +123,14 @@ impl<'a> Pass<'a> {
 
     /// The webhook answered a request for its consent.
     pub(super) fn note_answer(&self) {
-        self.roster.set_unanswered(&self.key, &self.version.uid, None);
+        self.roster.set_failed_validation(&self.key, &self.version.uid, None);
     }
 
     /// The webhook did not answer a request for its consent. How long until the next request.
     pub(super) fn note_no_answer(&self, error: NoValidationResponse) -> Duration {
         let now = Instant::now();
         let failed_validation = FailedValidation::after(self.failed_validation(), error, now, rand::random());
-        self.roster.set_unanswered(&self.key, &self.version.uid, Some(failed_validation));
+        self.roster.set_failed_validation(&self.key, &self.version.uid, Some(failed_validation));
         if let Some(asked) = error.retry_after() {
             self.pause(asked);
         }
@@ -180,8 +180,8 @@ impl<'a> Pass<'a> {
     }
 
     /// Opens the Subscriber by this route, or closes it.
-    pub(super) fn publish(&self, way: Result<Arc<Route>, Gate>) {
-        self.roster.publish(&self.key, &self.version, way, self.expire_after());
+    pub(super) fn publish(&self, route_or_gate: Result<Arc<Route>, Gate>) {
+        self.roster.publish(&self.key, &self.version, route_or_gate, self.expire_after());
     }
 }
 

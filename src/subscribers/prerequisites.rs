@@ -26,7 +26,7 @@ pub(super) struct Prerequisites {
     /// The webhook's consent.
     pub(super) consent: Option<Validation>,
     /// The way, if all of it is open.
-    pub(super) way: Result<Arc<Route>, Blocked>,
+    pub(super) route_or_gate: Result<Arc<Route>, Blocked>,
     /// Check again after this.
     pub(super) again: Option<Duration>,
 }
@@ -34,18 +34,18 @@ pub(super) struct Prerequisites {
 impl Prerequisites {
     /// A step failed, and nothing else is known.
     pub(super) fn blocked(step: Step, why: Finding) -> Self {
-        let way = Err(Blocked { step, ready: why.clone(), why });
-        Self { token: None, consent: None, way, again: None }
+        let route_or_gate = Err(Blocked { step, ready: why.clone(), why });
+        Self { token: None, consent: None, route_or_gate, again: None }
     }
 
     /// There is a token, and this is known of the consent.
     pub(super) fn of_validation(route: Route, consent: Validation) -> Self {
         let token = Finding::yes(Reason::TokenIssued, "the token service issued a token");
-        let way = match &consent.blocked {
+        let route_or_gate = match &consent.blocked {
             Some(why) => Err(Blocked { step: Step::Handshake, ready: why.clone(), why: why.clone() }),
             None => Ok(Arc::new(route.bounded_by(consent.rate))),
         };
-        Self { token: Some(token), again: consent.again, consent: Some(consent), way }
+        Self { token: Some(token), again: consent.again, consent: Some(consent), route_or_gate }
     }
 
     /// There is no token: until the first success the Subscriber is not ready; later only TokenAvailable says so, unless
@@ -63,7 +63,7 @@ impl Prerequisites {
         };
         let again = ask_again.saturating_duration_since(Instant::now()).max(Duration::from_secs(1));
         let token = Some(why.clone());
-        Self { token, consent: None, way: Err(Blocked { step: Step::Token, why, ready }), again: Some(again) }
+        Self { token, consent: None, route_or_gate: Err(Blocked { step: Step::Token, why, ready }), again: Some(again) }
     }
 }
 

@@ -85,7 +85,7 @@ impl Reconciler {
         };
         let result = PassResult::of(&pass, prerequisites, tested);
         pass.conclude(|status| result.put_into(status, &pass, &self.origin));
-        pass.publish(result.way);
+        pass.publish(result.route_or_gate);
         Ok(match self.write(&pass).await.map_err(ReconcileError::Write)? {
             StatusWrite::Yes => Ended::Done(result.again),
             StatusWrite::NotLeading => Ended::Interrupted,
@@ -126,22 +126,22 @@ impl Reconciler {
 struct PassResult {
     findings: Findings,
     consent: Option<Validation>,
-    way: Result<Arc<Route>, Gate>,
+    route_or_gate: Result<Arc<Route>, Gate>,
     again: Option<Duration>,
 }
 
 impl PassResult {
     /// A suspension counts more than a 410, and both more than what the steps found.
     fn of(pass: &Pass<'_>, prerequisites: Prerequisites, tested: Option<Finding>) -> Self {
-        let Prerequisites { token, consent, way, again } = prerequisites;
-        let (ready, way) = match way {
+        let Prerequisites { token, consent, route_or_gate, again } = prerequisites;
+        let (ready, route_or_gate) = match route_or_gate {
             _ if pass.is_suspended() => (suspended(), Err(Gate::Suspended)),
             _ if pass.is_gone() => (Finding::gone(), Err(Gate::EndpointGone)),
             Ok(route) => (Finding::yes(Reason::Operational, "Notifications are sent"), Ok(route)),
             Err(blocked) => (blocked.ready, Err(Gate::SubscriberNotReady)),
         };
         let validated = consent.as_ref().and_then(|consent| consent.validated.clone());
-        Self { findings: Findings { ready, token, validated, tested }, consent, way, again }
+        Self { findings: Findings { ready, token, validated, tested }, consent, route_or_gate, again }
     }
 
     fn put_into(&self, status: &mut SubscriberStatus, pass: &Pass<'_>, origin: &str) {
@@ -187,13 +187,13 @@ mod tests {
             pass.note_gone();
         }
         let result = PassResult::of(&pass, found, None);
-        (result.findings.ready.reason, result.way.err())
+        (result.findings.ready.reason, result.route_or_gate.err())
     }
 
     #[test]
     fn a_suspension_counts_more_than_a_410_and_a_410_more_than_what_the_steps_found() {
         let blocked = || Prerequisites::blocked(Step::Token, Finding::no(Reason::TokenRejected, ""));
-        let open = || Prerequisites { way: Ok(route(subscriber(false).id())), ..blocked() };
+        let open = || Prerequisites { route_or_gate: Ok(route(subscriber(false).id())), ..blocked() };
         assert_eq!(result(true, true, open()), (Reason::Suspended, Some(Gate::Suspended)));
         assert_eq!(result(true, false, blocked()), (Reason::Suspended, Some(Gate::Suspended)));
         assert_eq!(result(false, true, open()), (Reason::EndpointGone, Some(Gate::EndpointGone)));

@@ -109,8 +109,8 @@ impl Reports {
     fn note_gone(&self, key: &SubscriberKey, version: &SpecVersion) {
         self.roster.note_gone(key, version);
         self.roster.cell(key, &version.uid, |cell| {
-            let is_held = cell.wanted().conditions.iter().any(|c| c.reason == Reason::Suspended.as_str());
-            if cell.wanted().observed_generation == Some(version.generation) && !is_held {
+            let is_held = cell.desired().conditions.iter().any(|c| c.reason == Reason::Suspended.as_str());
+            if cell.desired().observed_generation == Some(version.generation) && !is_held {
                 let findings = Findings { ready: Finding::gone(), token: None, validated: None, tested: None };
                 cell.amend(|status| findings.put_into(status, Some(version.generation), Timestamp::now()));
             }
@@ -123,8 +123,8 @@ impl Reports {
         for (key, health) in self.due(clock, WRITING.saturating_sub(self.writing.len())) {
             let statuses = self.statuses.clone();
             self.writing.spawn(async move {
-                let written = statuses.update(&key, health.uid(), |status| health.put_into(status, clock)).await;
-                if let Err(error) = written {
+                let stored = statuses.update(&key, health.uid(), |status| health.put_into(status, clock)).await;
+                if let Err(error) = stored {
                     debug!(subscriber = %key, %error, "how deliveries go could not be written yet");
                 }
             });

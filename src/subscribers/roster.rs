@@ -94,17 +94,17 @@ impl Roster {
 
     /// The API server has this status of a Subscriber that is known.
     pub(super) fn merge_stored(&self, key: &SubscriberKey, uid: &str, status: SubscriberStatus, version: u64) {
-        let shown = self.with(key, uid, |member| {
-            let has_pause = member.cell_mut().shown(status, version);
+        let observe = self.with(key, uid, |member| {
+            let has_pause = member.cell_mut().observe(status, version);
             if let Some(until) = member.pause_end(Instant::now(), Timestamp::now()).filter(|_| has_pause) {
                 self.send(Update::Paused { of: key.clone(), until });
             }
             (has_pause, member.cell().is_behind())
         });
-        if let Some((_, true)) = shown {
+        if let Some((_, true)) = observe {
             self.lock().overwritten.insert(key.clone());
         }
-        if let Some((true, _)) = shown {
+        if let Some((true, _)) = observe {
             // The reconcile lets the engine know of the pause that another operator obeyed.
             self.mark(key, ReconcileCause::Change);
         }
@@ -130,15 +130,15 @@ impl Roster {
         &self,
         key: &SubscriberKey,
         spec: &SpecVersion,
-        way: Result<Arc<Route>, Gate>,
+        route_or_gate: Result<Arc<Route>, Gate>,
         expire_after: Duration,
     ) {
         self.with(key, &spec.uid, |member| {
-            let way = member.decide(spec, way, expire_after);
+            let route_or_gate = member.decide(spec, route_or_gate, expire_after);
             if member.take_reset() {
                 self.send(Update::Reset { of: key.clone() });
             }
-            self.send(match way {
+            self.send(match route_or_gate {
                 Ok(route) => open(key.clone(), route),
                 Err(gate) => closed(key, Some(spec), gate, Some(expire_after)),
             });
@@ -201,8 +201,13 @@ impl Roster {
     }
 
     /// A request for the webhook's consent had no answer, or (None) it had one.
-    pub(super) fn set_unanswered(&self, key: &SubscriberKey, uid: &str, failed_validation: Option<FailedValidation>) {
-        self.with(key, uid, |member| member.set_unanswered(failed_validation));
+    pub(super) fn set_failed_validation(
+        &self,
+        key: &SubscriberKey,
+        uid: &str,
+        failed_validation: Option<FailedValidation>,
+    ) {
+        self.with(key, uid, |member| member.set_failed_validation(failed_validation));
     }
 
     /// What to do with the status of the Subscriber with this uid; None: it is not there any more.
@@ -225,9 +230,9 @@ impl Roster {
         &self,
         namespace: Option<&str>,
         of_kind: impl Fn(&Reference) -> bool,
-        shown: &HashSet<(String, Reference)>,
+        observe: &HashSet<(String, Reference)>,
     ) -> HashSet<SubscriberKey> {
-        self.lock().referrers.dangling(namespace, of_kind, shown)
+        self.lock().referrers.dangling(namespace, of_kind, observe)
     }
 
     /// The pass over this Subscriber is at this step; None: it is over.
@@ -264,12 +269,12 @@ impl Roster {
     /// The statuses of these, as they are written.
     pub(super) fn stored_statuses(&self, of: &[(SubscriberKey, Arc<str>)]) -> Vec<StoredStatus> {
         let known = self.lock();
-        let written = of.iter().filter_map(|(key, uid)| {
+        let stored = of.iter().filter_map(|(key, uid)| {
             let cell = known.subscribers.get(key).filter(|member| member.uid() == uid)?.cell();
-            let (key, uid, status) = (key.clone(), uid.clone(), cell.written().clone());
+            let (key, uid, status) = (key.clone(), uid.clone(), cell.stored().clone());
             Some(StoredStatus { key, uid, status, is_behind: cell.is_behind() })
         });
-        written.collect()
+        stored.collect()
     }
 
     /// Whatever there is to do, under the lock, with the Subscriber of this uid, if it is still there.
@@ -505,10 +510,10 @@ mod tests {
         assert!(roster.referrers("a", &secret("old")).is_empty());
         assert_eq!(roster.referrers("a", &secret("new")), [key("s")]);
         assert_eq!(roster.referrers("a", &secret("both")).len(), 2);
-        let shown = HashSet::from([("a".to_owned(), secret("both"))]);
-        assert_eq!(roster.dangling(Some("a"), any, &shown), HashSet::from([key("s")]));
-        assert_eq!(roster.dangling(None, any, &shown), HashSet::from([key("s")]));
-        assert!(roster.dangling(Some("b"), any, &shown).is_empty());
+        let observe = HashSet::from([("a".to_owned(), secret("both"))]);
+        assert_eq!(roster.dangling(Some("a"), any, &observe), HashSet::from([key("s")]));
+        assert_eq!(roster.dangling(None, any, &observe), HashSet::from([key("s")]));
+        assert!(roster.dangling(Some("b"), any, &observe).is_empty());
         exists(&roster, key("s"), "another".into());
         assert!(roster.referrers("a", &secret("new")).is_empty());
         roster.remove(&key("t"));

@@ -11,9 +11,9 @@ use tokio::sync::Mutex as AsyncMutex;
 #[derive(Debug)]
 pub struct StatusCell {
     /// As it should be.
-    wanted: SubscriberStatus,
+    desired: SubscriberStatus,
     /// As the API server has it.
-    written: SubscriberStatus,
+    stored: SubscriberStatus,
     /// The resourceVersion as of which that is known.
     version: u64,
     /// The latest end of a pause that was known so far, also of one that was ended early.
@@ -26,34 +26,34 @@ impl StatusCell {
     /// A page that holds what was read, as of this resourceVersion.
     pub fn new(read: SubscriberStatus, version: u64) -> Self {
         let latest_pause = read.paused_until_time.clone();
-        Self { wanted: read.clone(), written: read, version, latest_pause, turn: Arc::default() }
+        Self { desired: read.clone(), stored: read, version, latest_pause, turn: Arc::default() }
     }
 
     /// The status as it should be.
-    pub fn wanted(&self) -> &SubscriberStatus {
-        &self.wanted
+    pub fn desired(&self) -> &SubscriberStatus {
+        &self.desired
     }
 
     /// The status as the API server has it.
-    pub fn written(&self) -> &SubscriberStatus {
-        &self.written
+    pub fn stored(&self) -> &SubscriberStatus {
+        &self.stored
     }
 
     /// Changes what it should be.
     pub fn amend(&mut self, change: impl FnOnce(&mut SubscriberStatus)) {
-        change(&mut self.wanted);
+        change(&mut self.desired);
     }
 
     /// The webhook asked to be left alone until then; the latest end wins.
     pub fn pause(&mut self, until: Timestamp) {
-        let latest = self.wanted.paused_until_time.as_ref().map_or(until, |known| known.0.max(until));
-        self.wanted.paused_until_time = Some(Time(latest));
+        let latest = self.desired.paused_until_time.as_ref().map_or(until, |known| known.0.max(until));
+        self.desired.paused_until_time = Some(Time(latest));
         self.latest_pause = self.latest_pause.take().max(Some(Time(until)));
     }
 
     /// How much of a pause is left at `now`. A time written by a wrong clock is not trusted past `longest`.
     pub fn silence(&self, longest: Duration, now: Timestamp) -> Duration {
-        let left = self.wanted.paused_until_time.as_ref().map(|until| until.0.duration_since(now));
+        let left = self.desired.paused_until_time.as_ref().map(|until| until.0.duration_since(now));
         left.and_then(|left| Duration::try_from(left).ok()).unwrap_or_default().min(longest)
     }
 
@@ -64,24 +64,24 @@ impl StatusCell {
 
     /// Whether something is not written yet.
     pub fn is_behind(&self) -> bool {
-        self.wanted != self.written
+        self.desired != self.stored
     }
 
     /// What is written, as of which resourceVersion, and what should be (None: the same).
     pub fn unwritten(&self) -> Option<(SubscriberStatus, u64, SubscriberStatus)> {
-        self.is_behind().then(|| (self.written.clone(), self.version, self.wanted.clone()))
+        self.is_behind().then(|| (self.stored.clone(), self.version, self.desired.clone()))
     }
 
     /// This is written now, as of this resourceVersion.
-    pub fn wrote(&mut self, status: SubscriberStatus, version: u64) {
-        self.written = status;
+    pub fn note_written(&mut self, status: SubscriberStatus, version: u64) {
+        self.stored = status;
         self.version = version;
     }
 
     /// The API server shows this, as of this resourceVersion. What somebody else wrote over ours is to be written again,
     /// but for a later pause, which a former leader was asked for: that is obeyed. True if there is one. What is older than
     /// what is known is old news.
-    pub fn shown(&mut self, status: SubscriberStatus, version: u64) -> bool {
+    pub fn observe(&mut self, status: SubscriberStatus, version: u64) -> bool {
         if version <= self.version {
             return false;
         }
@@ -90,7 +90,7 @@ impl StatusCell {
         if let Some(Time(until)) = &pause {
             self.pause(*until);
         }
-        self.written = status;
+        self.stored = status;
         pause.is_some()
     }
 }
@@ -106,9 +106,9 @@ mod tests {
         cell.amend(|status| status.pending = Some(1));
         let (_, _, first) = cell.unwritten().unwrap();
         cell.amend(|status| status.pending = Some(2));
-        cell.wrote(first.clone(), 2);
-        let (written, _, wanted) = cell.unwritten().unwrap();
-        assert_eq!((written, wanted.pending), (first, Some(2)));
+        cell.note_written(first.clone(), 2);
+        let (stored, _, desired) = cell.unwritten().unwrap();
+        assert_eq!((stored, desired.pending), (first, Some(2)));
     }
 
     #[test]
@@ -117,10 +117,10 @@ mod tests {
         cell.amend(|status| status.pending = Some(1));
         let (_, version, ours) = cell.unwritten().unwrap();
         assert_eq!(version, 1);
-        cell.wrote(ours.clone(), 7);
-        cell.shown(SubscriberStatus::default(), 6);
+        cell.note_written(ours.clone(), 7);
+        cell.observe(SubscriberStatus::default(), 6);
         assert_eq!(cell.unwritten(), None);
-        cell.shown(SubscriberStatus::default(), 8);
+        cell.observe(SubscriberStatus::default(), 8);
         assert_eq!(cell.unwritten(), Some((SubscriberStatus::default(), 8, ours)));
     }
 
@@ -131,13 +131,13 @@ mod tests {
             let until = Timestamp::from_second(second).unwrap();
             SubscriberStatus { paused_until_time: Some(Time(until)), ..SubscriberStatus::default() }
         };
-        assert!(cell.shown(paused(100), 2));
-        assert_eq!((cell.wanted(), cell.unwritten()), (&paused(100), None));
+        assert!(cell.observe(paused(100), 2));
+        assert_eq!((cell.desired(), cell.unwritten()), (&paused(100), None));
         cell.amend(|status| status.paused_until_time = None);
-        assert!(!cell.shown(paused(100), 3), "it is known, and somebody ended it");
-        assert_eq!(cell.wanted(), &SubscriberStatus::default());
-        assert!(cell.shown(paused(200), 4));
-        assert!(!cell.shown(paused(300), 4), "old news");
-        assert_eq!(cell.wanted(), &paused(200));
+        assert!(!cell.observe(paused(100), 3), "it is known, and somebody ended it");
+        assert_eq!(cell.desired(), &SubscriberStatus::default());
+        assert!(cell.observe(paused(200), 4));
+        assert!(!cell.observe(paused(300), 4), "old news");
+        assert_eq!(cell.desired(), &paused(200));
     }
 }

@@ -71,13 +71,13 @@ impl StatusStore {
         let mut tries = 0;
         loop {
             tries += 1;
-            let Some((written, version, wanted)) = self.roster.cell(key, uid, |cell| cell.unwritten()).flatten() else {
+            let Some((stored, version, desired)) = self.roster.cell(key, uid, |cell| cell.unwritten()).flatten() else {
                 return Ok(StatusWrite::Yes);
             };
-            match self.patch(key, uid, version, &wanted).await {
+            match self.patch(key, uid, version, &desired).await {
                 Ok(version) => {
-                    self.roster.cell(key, uid, |cell| cell.wrote(wanted.clone(), version));
-                    self.publisher.publish(key, uid, &written.conditions, &wanted.conditions);
+                    self.roster.cell(key, uid, |cell| cell.note_written(desired.clone(), version));
+                    self.publisher.publish(key, uid, &stored.conditions, &desired.conditions);
                     return Ok(StatusWrite::Yes);
                 }
                 Err(kube::Error::Api(status)) if status.code == 404 => return Ok(StatusWrite::Yes),
@@ -101,18 +101,18 @@ impl StatusStore {
         key: &SubscriberKey,
         uid: &str,
         version: u64,
-        wanted: &SubscriberStatus,
+        desired: &SubscriberStatus,
     ) -> Result<u64, kube::Error> {
         let operations = vec![
             test(["metadata", "uid"], json!(uid)),
             test(["metadata", "resourceVersion"], json!(version.to_string())),
-            add(["status"], json!(wanted)),
+            add(["status"], json!(desired)),
         ];
         let mut request = patch::request::<Subscriber>(&key.namespace, &key.name, operations)?;
         patch::want_metadata_alone(&mut request);
         // Of a Subscriber that this version cannot read, too, the metadata can be read.
-        let written: PartialObjectMeta<Subscriber> = in_time(self.writer.request(request)).await?;
-        Ok(crate::cluster::call::version(&written.metadata))
+        let stored: PartialObjectMeta<Subscriber> = in_time(self.writer.request(request)).await?;
+        Ok(crate::cluster::call::version(&stored.metadata))
     }
 
     /// The status as it is now and its version, if it is still the same Subscriber.

@@ -28,7 +28,7 @@ pub(super) async fn test(
     prerequisites: &Prerequisites,
     value: &str,
 ) -> Option<Finding> {
-    let route = match &prerequisites.way {
+    let route = match &prerequisites.route_or_gate {
         Err(Blocked { step, why, .. }) => return Some(failed(*step, format!("{}: {}", why.reason, why.message))),
         Ok(route) => route,
     };
