@@ -9,7 +9,7 @@ use http::{HeaderMap, header::CONTENT_TYPE};
 use libfuzzer_sys::{Corpus, fuzz_target};
 use percent_encoding::percent_decode_str;
 use serde_json::{Value, value::RawValue};
-use tidings_delivery::event::{Defaults, Encoding, Event, encode};
+use tidings_delivery::event::{CheckedEvent, Defaults, Encoding, encode};
 
 const DEFAULTS: Defaults<'_> = Defaults { id: "uid-1", time: "2026-10-01T10:02:00Z" };
 const MEDIA_TYPES: [&str; 2] = [Encoding::CLOUDEVENTS_JSON, "application/json"];
@@ -20,7 +20,7 @@ type Members = BTreeMap<String, Box<RawValue>>;
 
 // An event in the JSON event format.
 fuzz_target!(|json: &str| -> Corpus {
-    let event = match Event::parse(json, DEFAULTS) {
+    let event = match CheckedEvent::parse(json, DEFAULTS) {
         Ok(event) => event,
         Err(fault) => {
             // It goes into a status and a log line.
@@ -66,7 +66,7 @@ fn check_structured(json: &str, members: &Members, body: &[u8]) {
     if let Ok(value) = serde_json::from_slice::<Value>(body)
         && is_json_to_the_sdk(&value) == is_json(&value)
     {
-        let event: cloudevents::Event = serde_json::from_slice(body).unwrap();
+        let event: cloudevents::CheckedEvent = serde_json::from_slice(body).unwrap();
         check_attributes(&event, &value, |text| text.to_owned());
         let data = match event.data() {
             None => Value::Null,
@@ -120,7 +120,7 @@ fn check_binary(members: &Members, mut headers: HeaderMap, body: &[u8]) {
 }
 
 /// The attributes that the SDK has read are those of the event, `decoded` from how they travel.
-fn check_attributes(read: &cloudevents::Event, event: &Value, decoded: impl Fn(&str) -> String) {
+fn check_attributes(read: &cloudevents::CheckedEvent, event: &Value, decoded: impl Fn(&str) -> String) {
     let decoded = |text: Option<&str>| text.map(&decoded);
     let text = |name: &str| event[name].as_str().map(str::to_owned);
     assert_eq!(decoded(Some(read.id())), Some(text("id").unwrap_or_else(|| DEFAULTS.id.into())));

@@ -7,7 +7,7 @@ use std::{
 };
 
 use tidings_delivery::{
-    event::{Event, InvalidEvent},
+    event::{CheckedEvent, InvalidEvent},
     webhook::Outcome,
 };
 use tidings_queue::{Content, Entry, Loaded, SourceId, SubscriberKey, Ticket, Want, Work, Written};
@@ -52,7 +52,7 @@ pub trait Source:
 /// An entry in memory, as far as an attempt needs it.
 pub trait Payload: Send + 'static {
     /// Checks one of its events.
-    fn event(&self, number: u16) -> Result<Event, InvalidEvent>;
+    fn event(&self, number: u16) -> Result<CheckedEvent, InvalidEvent>;
 
     /// The id that the event goes with, known even when the event cannot be sent.
     fn event_id(&self, number: u16) -> String;

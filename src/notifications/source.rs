@@ -8,7 +8,7 @@ use kube::{Client, runtime::watcher::Event as Watched};
 use serde_json::value::RawValue;
 use tidings_api::AttemptReason;
 use tidings_delivery::{
-    event::{Defaults, Event, InvalidEvent},
+    event::{CheckedEvent, Defaults, InvalidEvent},
     webhook::Verdict,
 };
 use tidings_queue::{
@@ -206,13 +206,13 @@ impl Source for Notifications {
 }
 
 impl Payload for Unfinished {
-    fn event(&self, _: u16) -> Result<Event, InvalidEvent> {
+    fn event(&self, _: u16) -> Result<CheckedEvent, InvalidEvent> {
         let created = self.metadata.creation_timestamp.as_ref().map(|time| time.0.to_string());
         let defaults = Defaults {
             id: self.metadata.uid.as_deref().unwrap_or_default(),
             time: created.as_deref().unwrap_or_default(),
         };
-        Event::parse(self.spec.event.get(), defaults)
+        CheckedEvent::parse(self.spec.event.get(), defaults)
     }
 
     fn event_id(&self, _: u16) -> String {

@@ -4,7 +4,7 @@ use k8s_openapi::jiff::Timestamp;
 use serde_json::json;
 use tidings_api::{GROUP, SubscriberReason as Reason, VERSION};
 use tidings_delivery::{
-    event::{Defaults, Event, InvalidEvent},
+    event::{CheckedEvent, Defaults, InvalidEvent},
     webhook::{Clearance, Delivery, NotCleared, Outcome, Unauthorized, Verdict},
 };
 
@@ -108,7 +108,7 @@ fn failed(step: Step, why: String) -> Finding {
     Finding::no(reason, format!("step {number} of 4, {name}: {why}"))
 }
 
-fn event(pass: &Pass<'_>, value: &str) -> Result<Event, InvalidEvent> {
+fn event(pass: &Pass<'_>, value: &str) -> Result<CheckedEvent, InvalidEvent> {
     let id = event_id(pass, value);
     let event = json!({
         "specversion": "1.0",
@@ -119,7 +119,7 @@ fn event(pass: &Pass<'_>, value: &str) -> Result<Event, InvalidEvent> {
         "datacontenttype": "application/json",
         "data": {"message": "a test that somebody asked for: tidings.dev/test-requested-at"},
     });
-    Event::parse(&event.to_string(), Defaults { id: &id, time: "" })
+    CheckedEvent::parse(&event.to_string(), Defaults { id: &id, time: "" })
 }
 
 fn event_id(pass: &Pass<'_>, value: &str) -> String {

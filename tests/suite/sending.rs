@@ -8,7 +8,7 @@ use testkit::{Authority, Client, TokenService};
 use tidings_api::AttemptReason;
 use tidings_delivery::{
     egress::{self, Egress, Policy, Response, SendError, Trust},
-    event::{Defaults, Encoding, Event},
+    event::{CheckedEvent, Defaults, Encoding},
     oauth::{AuthMethod, TokenError, TokenSource},
     webhook::{Clearance, Delivery, NoValidationResponse, Outcome, Target, request_validation},
 };
@@ -79,7 +79,7 @@ impl Sender {
     pub async fn post(&self, url: &str, timeout: Duration) -> Outcome {
         let target = self.target(url, timeout);
         let defaults = Defaults { id: "1", time: "2026-10-01T10:02:00Z" };
-        let event = Event::parse(r#"{"source": "/s", "type": "t", "data": {}}"#, defaults).unwrap();
+        let event = CheckedEvent::parse(r#"{"source": "/s", "type": "t", "data": {}}"#, defaults).unwrap();
         let authorized = Delivery::prepare(&target, &event).unwrap().authorize(&Cleared).await.unwrap();
         authorized.send(&Cleared).await.unwrap()
     }

@@ -9,7 +9,7 @@ use std::{
 use futures::{Stream, StreamExt, stream};
 use tidings_api::AttemptReason;
 use tidings_delivery::{
-    event::{Defaults, Event, InvalidEvent},
+    event::{CheckedEvent, Defaults, InvalidEvent},
     webhook::Verdict,
 };
 use tidings_queue::{
@@ -519,9 +519,9 @@ impl Source for Memory {
 }
 
 impl Payload for Item {
-    fn event(&self, number: u16) -> Result<Event, InvalidEvent> {
+    fn event(&self, number: u16) -> Result<CheckedEvent, InvalidEvent> {
         let defaults = Defaults { id: "", time: "2026-10-01T10:02:00Z" };
-        Event::parse(&json(&self.event_id(number)), defaults)
+        CheckedEvent::parse(&json(&self.event_id(number)), defaults)
     }
 
     fn event_id(&self, number: u16) -> String {

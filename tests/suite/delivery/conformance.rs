@@ -11,7 +11,7 @@ use testkit::{
 use tidings_api::AttemptReason;
 use tidings_delivery::{
     egress::{Egress, Policy, Trust},
-    event::{Defaults, Encoding, Event},
+    event::{CheckedEvent, Defaults, Encoding},
     oauth::AuthMethod,
     webhook::{Delivery, Outcome, Target, Verdict},
 };
@@ -52,7 +52,7 @@ impl Exchange {
 
     async fn deliver(&self, event: &Value) -> Outcome {
         let defaults = Defaults { id: "uid-1", time: "2026-10-01T10:02:00Z" };
-        let event = Event::parse(&event.to_string(), defaults).unwrap();
+        let event = CheckedEvent::parse(&event.to_string(), defaults).unwrap();
         let authorized = Delivery::prepare(&self.target, &event).unwrap().authorize(&Cleared).await.unwrap();
         authorized.send(&Cleared).await.unwrap()
     }
@@ -85,7 +85,7 @@ async fn answered(behaviour: Behaviour) -> (Outcome, Vec<Received>) {
 }
 
 /// The event as an independent library reads the request.
-fn read_by_the_sdk(received: &Received) -> cloudevents::Event {
+fn read_by_the_sdk(received: &Received) -> cloudevents::CheckedEvent {
     let mut request = http::Request::new(received.body.to_vec());
     *request.headers_mut() = received.headers.clone();
     cloudevents::binding::http::to_event(request.headers(), request.body().clone()).unwrap()
@@ -289,7 +289,7 @@ async fn binding_06_binary_sends_bytes_as_bytes_and_text_as_text() {
 /// The fault that keeps an event from being sent.
 fn fault(more: Value) -> String {
     let defaults = Defaults { id: "uid-1", time: "2026-10-01T10:02:00Z" };
-    Event::parse(&event(more).to_string(), defaults).unwrap_err().to_string()
+    CheckedEvent::parse(&event(more).to_string(), defaults).unwrap_err().to_string()
 }
 
 #[tokio::test]

@@ -22,7 +22,7 @@ pub struct Defaults<'a> {
 
 /// A CloudEvent 1.0 that can be encoded: every attribute is there and well formed.
 #[derive(Clone, Debug)]
-pub struct Event {
+pub struct CheckedEvent {
     /// Attributes as canonical text (CloudEvents, section 3.1.1), without `specversion`, by name.
     pub(super) attributes: BTreeMap<String, String>,
     /// All members as they were written, defaults added, `data` and `data_base64` too: the structured form.
@@ -50,7 +50,7 @@ pub struct InvalidEvent {
     pub fault: &'static str,
 }
 
-impl Event {
+impl CheckedEvent {
     /// Reads an event in the JSON event format and checks every attribute.
     pub fn parse(json: &str, defaults: Defaults<'_>) -> Result<Self, InvalidEvent> {
         let mut members: BTreeMap<String, Box<RawValue>> =
@@ -228,12 +228,12 @@ mod tests {
     const DEFAULTS: Defaults<'_> = Defaults { id: "uid-1", time: "2026-10-01T10:02:00Z" };
 
     fn fault(json: &str) -> String {
-        Event::parse(json, DEFAULTS).expect_err(json).to_string()
+        CheckedEvent::parse(json, DEFAULTS).expect_err(json).to_string()
     }
 
     #[test]
     fn what_an_event_does_not_say_is_filled_in() {
-        let event = Event::parse(r#"{"source":"/s","type":"t","subject":null}"#, DEFAULTS).unwrap();
+        let event = CheckedEvent::parse(r#"{"source":"/s","type":"t","subject":null}"#, DEFAULTS).unwrap();
         assert_eq!(event.id(), "uid-1");
         assert_eq!(event.attributes["time"], "2026-10-01T10:02:00Z");
         assert_eq!(event.attributes["specversion"], "1.0");
@@ -274,7 +274,8 @@ mod tests {
 
     #[test]
     fn an_attribute_has_at_most_4096_bytes() {
-        let parse = |text: &str| Event::parse(&format!(r#"{{"source":"/s","type":"t","ext":"{text}"}}"#), DEFAULTS);
+        let parse =
+            |text: &str| CheckedEvent::parse(&format!(r#"{{"source":"/s","type":"t","ext":"{text}"}}"#), DEFAULTS);
         assert!(parse(&"x".repeat(4096)).is_ok());
         for text in ["x".repeat(4097), "\u{20ac}".repeat(1366)] {
             assert_eq!(parse(&text).unwrap_err().attribute, "ext");

@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use http::{HeaderMap, HeaderName, HeaderValue, header::CONTENT_TYPE};
 
-use super::checked::{Data, Event, InvalidEvent};
+use super::checked::{CheckedEvent, Data, InvalidEvent};
 
 /// How an event is put into a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,7 +23,7 @@ impl Encoding {
 }
 
 /// The headers that the event makes, Content-Type among them, and the body.
-pub fn encode(event: &Event, encoding: Encoding) -> Result<(HeaderMap, Vec<u8>), InvalidEvent> {
+pub fn encode(event: &CheckedEvent, encoding: Encoding) -> Result<(HeaderMap, Vec<u8>), InvalidEvent> {
     match encoding {
         Encoding::Structured(media_type) => structured(event, media_type),
         Encoding::Binary if matches!(event.data, Data::None) || holds_an_event(event) => {
@@ -33,14 +33,14 @@ pub fn encode(event: &Event, encoding: Encoding) -> Result<(HeaderMap, Vec<u8>),
     }
 }
 
-fn structured(event: &Event, media_type: &'static str) -> Result<(HeaderMap, Vec<u8>), InvalidEvent> {
+fn structured(event: &CheckedEvent, media_type: &'static str) -> Result<(HeaderMap, Vec<u8>), InvalidEvent> {
     let body = serde_json::to_vec(&event.members).map_err(|_| fault("", "cannot be written as JSON"))?;
     let mut headers = HeaderMap::new();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(media_type));
     Ok((headers, body))
 }
 
-fn binary(event: &Event) -> Result<(HeaderMap, Vec<u8>), InvalidEvent> {
+fn binary(event: &CheckedEvent) -> Result<(HeaderMap, Vec<u8>), InvalidEvent> {
     let mut headers = HeaderMap::new();
     let content_type = event.attributes.get("datacontenttype");
     for (name, value) in &event.attributes {
@@ -70,7 +70,7 @@ fn binary(event: &Event) -> Result<(HeaderMap, Vec<u8>), InvalidEvent> {
 }
 
 /// Whether the media type of the data begins as that of an event does.
-fn holds_an_event(event: &Event) -> bool {
+fn holds_an_event(event: &CheckedEvent) -> bool {
     let media_type = event.attributes.get("datacontenttype").map(|media_type| media_type.to_ascii_lowercase());
     media_type.is_some_and(|media_type| media_type.starts_with("application/cloudevents"))
 }
@@ -97,9 +97,9 @@ mod tests {
     use super::super::Defaults;
     use super::*;
 
-    fn event(json: &str) -> Event {
+    fn event(json: &str) -> CheckedEvent {
         let defaults = Defaults { id: "uid-1", time: "2026-10-01T10:02:00Z" };
-        Event::parse(json, defaults).unwrap()
+        CheckedEvent::parse(json, defaults).unwrap()
     }
 
     fn encoded(json: &str, encoding: Encoding) -> (HeaderMap, String) {

@@ -3,5 +3,5 @@
 mod checked;
 mod encode;
 
-pub use checked::{Defaults, Event, InvalidEvent};
+pub use checked::{CheckedEvent, Defaults, InvalidEvent};
 pub use encode::{Encoding, encode};

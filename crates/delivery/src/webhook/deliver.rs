@@ -12,7 +12,7 @@ use tokio::time::{Instant, timeout_at};
 use super::{Outcome, Target};
 use crate::{
     egress::{SendError, retry_after},
-    event::{Encoding, Event, InvalidEvent, encode},
+    event::{CheckedEvent, Encoding, InvalidEvent, encode},
     oauth::NoToken,
 };
 
@@ -55,7 +55,7 @@ pub struct NotCleared;
 
 impl<'a> Delivery<'a> {
     /// Encodes `event` for `target`.
-    pub fn prepare(target: &'a Target, event: &Event) -> Result<Self, InvalidEvent> {
+    pub fn prepare(target: &'a Target, event: &CheckedEvent) -> Result<Self, InvalidEvent> {
         let (headers, body) = encode(event, target.encoding)?;
         Ok(Self { target, headers, body: body.into() })
     }
