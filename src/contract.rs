@@ -1,4 +1,4 @@
-//! What the engine and the Subscribers' side say to each other: an [`Update`] goes to the engine, a [`Report`] comes from it.
+//! What the engine and the Subscribers' side say to each other: an [`LaneUpdate`] goes to the engine, a [`Report`] comes from it.
 //! One channel each way; neither side knows the other.
 
 use std::{sync::Arc, time::Duration};
@@ -11,7 +11,7 @@ use tokio::sync::oneshot;
 
 /// News of Subscribers for the engine. Those of one Subscriber come in order: first a reset, then whether it is open, then its
 /// pause.
-pub type Update = tidings_queue::Update<Arc<Route>>;
+pub type LaneUpdate = tidings_queue::Update<Arc<Route>>;
 
 /// The engine reports its lanes this often.
 pub const LANES_EVERY: Duration = Duration::from_secs(1);
@@ -42,8 +42,8 @@ impl Route {
 }
 
 /// The Subscriber's events may be sent by this route.
-pub fn open(of: SubscriberKey, route: Arc<Route>) -> Update {
-    Update::Open {
+pub fn open(of: SubscriberKey, route: Arc<Route>) -> LaneUpdate {
+    LaneUpdate::Open {
         of,
         version: route.version.clone(),
         limits: route.limits,

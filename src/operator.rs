@@ -23,7 +23,7 @@ use self::{leader_election::LeaderElection, process::Signals};
 use crate::{
     admin::{self, AdminEndpoint, Readiness},
     cluster::{self, SingleTry},
-    contract::{Report, Update},
+    contract::{LaneUpdate, Report},
     engine::{Engine, Surroundings},
     metrics::Metrics,
     notifications::{
@@ -128,7 +128,7 @@ struct Parts {
 
 /// What waits for the engine and the Subscribers' side until they run.
 struct Channels {
-    updates: mpsc::UnboundedReceiver<Update>,
+    updates: mpsc::UnboundedReceiver<LaneUpdate>,
     reports: mpsc::UnboundedReceiver<Report>,
 }
 

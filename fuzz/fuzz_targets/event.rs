@@ -66,7 +66,7 @@ fn check_structured(json: &str, members: &Members, body: &[u8]) {
     if let Ok(value) = serde_json::from_slice::<Value>(body)
         && is_json_to_the_sdk(&value) == is_json(&value)
     {
-        let event: cloudevents::CheckedEvent = serde_json::from_slice(body).unwrap();
+        let event: cloudevents::Event = serde_json::from_slice(body).unwrap();
         check_attributes(&event, &value, |text| text.to_owned());
         let data = match event.data() {
             None => Value::Null,
@@ -120,7 +120,7 @@ fn check_binary(members: &Members, mut headers: HeaderMap, body: &[u8]) {
 }
 
 /// The attributes that the SDK has read are those of the event, `decoded` from how they travel.
-fn check_attributes(read: &cloudevents::CheckedEvent, event: &Value, decoded: impl Fn(&str) -> String) {
+fn check_attributes(read: &cloudevents::Event, event: &Value, decoded: impl Fn(&str) -> String) {
     let decoded = |text: Option<&str>| text.map(&decoded);
     let text = |name: &str| event[name].as_str().map(str::to_owned);
     assert_eq!(decoded(Some(read.id())), Some(text("id").unwrap_or_else(|| DEFAULTS.id.into())));

@@ -24,7 +24,7 @@ use tidings_api::AttemptReason;
 use tidings_delivery::webhook::{Clearance, Verdict};
 use tidings_queue::{
     Action, Answered, Bounds, Content, Done, Flight, NotSent, Now, Permit, Queue, Seen, Signal, SpecVersion,
-    SubscriberKey, Term, Ticket, Update as QueueUpdate,
+    SubscriberKey, Term, Ticket, Update,
 };
 use tokio::{
     sync::{mpsc, oneshot},
@@ -38,7 +38,7 @@ use self::{
     source::{Answer, Source},
 };
 use crate::{
-    contract::{LANES_EVERY, Report, Route, Update, pause},
+    contract::{LANES_EVERY, LaneUpdate, Report, Route, pause},
     metrics::Metrics,
     ownership::Mandate,
 };
@@ -87,7 +87,7 @@ impl<S: Source> Engine<S> {
     pub async fn run(
         mut self,
         seen: impl Stream<Item = Seen<S>>,
-        mut updates: mpsc::UnboundedReceiver<Update>,
+        mut updates: mpsc::UnboundedReceiver<LaneUpdate>,
         listed: impl FnOnce(),
     ) {
         let mandate = self.with.mandate.clone();
@@ -97,7 +97,7 @@ impl<S: Source> Engine<S> {
         let mut snapshots = tokio::time::interval(LANES_EVERY);
         snapshots.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            self.queue.apply(QueueUpdate::Owned(leadership.term_of_all()), now());
+            self.queue.apply(Update::Owned(leadership.term_of_all()), now());
             self.act();
             let wake = self.queue.wake_at();
             tokio::select! {

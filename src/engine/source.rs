@@ -16,11 +16,11 @@ use tokio::sync::oneshot;
 use crate::contract;
 
 /// Where the events of a Subscriber go.
-pub type Route = Arc<contract::Route>;
+pub type SharedRoute = Arc<contract::Route>;
 
 /// A source of entries. The engine loads an entry before it sends it (unless the queue keeps it), and writes what came of it.
 pub trait Source:
-    Work<Id: Send, Name: Display + Send, Item: Payload, Route = Route, Answer = Answer> + Send + Sync + 'static
+    Work<Id: Send, Name: Display + Send, Item: Payload, Route = SharedRoute, Answer = Answer> + Send + Sync + 'static
 {
     /// Reads an entry.
     fn load(&self, of: &Ticket<Self>) -> impl Future<Output = Loaded<Self>> + Send

@@ -27,7 +27,7 @@ use super::{
 };
 use crate::{
     cluster::call::plain,
-    engine::source::{Answer, Payload, Route, Source},
+    engine::source::{Answer, Payload, SharedRoute, Source},
 };
 
 /// The Notifications of the API server.
@@ -161,7 +161,7 @@ impl Work for Notifications {
     type Id = Uid;
     type Name = Name;
     type Item = Unfinished;
-    type Route = Route;
+    type Route = SharedRoute;
     type Answer = Answer;
 }
 

@@ -5,7 +5,7 @@
 //!
 //! Who opens and closes: [`reconcile`] decides at the end of a pass whether the Subscriber's events may be sent, or which gate holds
 //! them, and [`member`] corrects that by what has happened since the pass began (a 410, a newer spec). [`roster`] alone sends the
-//! `Update` to the engine. Besides, the roster closes a Subscriber that is new, that has a new spec, that was deleted
+//! `LaneUpdate` to the engine. Besides, the roster closes a Subscriber that is new, that has a new spec, that was deleted
 //! ([`watched_subscribers`] reports these) or whose changed spec a pass begins to check ([`pass`]), and sends each pause, which a pass found or
 //! [`reports`] received.
 //!
@@ -53,7 +53,7 @@ use self::{
 };
 use crate::{
     cluster::SingleTry,
-    contract::{Report, Update},
+    contract::{LaneUpdate, Report},
     metrics::Metrics,
     ownership::Mandate,
 };
@@ -76,7 +76,7 @@ impl Subscribers {
         resolver: TargetResolver,
         mandate: Mandate,
         metrics: Metrics,
-        updates: mpsc::UnboundedSender<Update>,
+        updates: mpsc::UnboundedSender<LaneUpdate>,
     ) -> Self {
         let roster = Arc::new(Roster::new(updates));
         let publisher = EventPublisher::start(reader.clone());

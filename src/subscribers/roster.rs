@@ -22,7 +22,7 @@ use super::{
     step::Step,
     validation::FailedValidation,
 };
-use crate::contract::{Route, Update, open};
+use crate::contract::{LaneUpdate, Route, open};
 
 /// What the watch, the reconciler and the engine's reports say of each Subscriber, together, so that a Subscriber that was
 /// deleted or is gone is never opened by a reconcile that began before.
@@ -34,7 +34,7 @@ use crate::contract::{Route, Update, open};
 pub(super) struct Roster {
     known: Mutex<Known>,
     /// An update is sent under the lock: the engine gets them in the order in which what is known changed.
-    updates: mpsc::UnboundedSender<Update>,
+    updates: mpsc::UnboundedSender<LaneUpdate>,
     reconcile_requests: ReconcileRequests,
 }
 
@@ -69,7 +69,7 @@ impl Known {
 
 impl Roster {
     /// A roster that sends its updates there.
-    pub(super) fn new(updates: mpsc::UnboundedSender<Update>) -> Self {
+    pub(super) fn new(updates: mpsc::UnboundedSender<LaneUpdate>) -> Self {
         Self { known: Mutex::default(), updates, reconcile_requests: ReconcileRequests::default() }
     }
 
@@ -80,7 +80,7 @@ impl Roster {
         let mut known = self.lock();
         let Some(member) = known.subscribers.get_mut(&key).filter(|member| *member.uid() == seen.spec.uid) else {
             known.forget(&key);
-            self.send(Update::Reset { of: key.clone() });
+            self.send(LaneUpdate::Reset { of: key.clone() });
             self.send(closed(&key, None, Gate::SubscriberNotReady, lifetime));
             known.subscribers.insert(key, Member::new(seen));
             return;
@@ -97,7 +97,7 @@ impl Roster {
         let observe = self.with(key, uid, |member| {
             let has_pause = member.cell_mut().observe(status, version);
             if let Some(until) = member.pause_end(Instant::now(), Timestamp::now()).filter(|_| has_pause) {
-                self.send(Update::Paused { of: key.clone(), until });
+                self.send(LaneUpdate::Paused { of: key.clone(), until });
             }
             (has_pause, member.cell().is_behind())
         });
@@ -114,14 +114,14 @@ impl Roster {
     pub(super) fn remove(&self, key: &SubscriberKey) {
         let mut known = self.lock();
         known.forget(key);
-        self.send(Update::Reset { of: key.clone() });
+        self.send(LaneUpdate::Reset { of: key.clone() });
         self.send(closed(key, None, Gate::SubscriberNotFound, None));
     }
 
     /// A listing of `namespace` (None: of all) is complete: what is not known now is not there.
     pub(super) fn note_listed(&self, namespace: Option<&str>) {
         let _known = self.lock();
-        self.send(Update::Listed(namespace.map(Into::into)));
+        self.send(LaneUpdate::Listed(namespace.map(Into::into)));
     }
 
     /// The reconciler's answer for a spec: the way, or the gate that closes it. Dropped when the Subscriber was deleted
@@ -136,14 +136,14 @@ impl Roster {
         self.with(key, &spec.uid, |member| {
             let route_or_gate = member.decide(spec, route_or_gate, expire_after);
             if member.take_reset() {
-                self.send(Update::Reset { of: key.clone() });
+                self.send(LaneUpdate::Reset { of: key.clone() });
             }
             self.send(match route_or_gate {
                 Ok(route) => open(key.clone(), route),
                 Err(gate) => closed(key, Some(spec), gate, Some(expire_after)),
             });
             if let Some(until) = member.pause_end(Instant::now(), Timestamp::now()) {
-                self.send(Update::Paused { of: key.clone(), until });
+                self.send(LaneUpdate::Paused { of: key.clone(), until });
             }
         });
     }
@@ -177,7 +177,7 @@ impl Roster {
     pub(super) fn pause(&self, key: &SubscriberKey, spec: &SpecVersion, until: Timestamp, wait: Duration) {
         self.with(key, &spec.uid, |member| {
             if let Some(until) = member.pause(spec, until, wait, Instant::now()) {
-                self.send(Update::Paused { of: key.clone(), until });
+                self.send(LaneUpdate::Paused { of: key.clone(), until });
             }
         });
     }
@@ -283,7 +283,7 @@ impl Roster {
     }
 
     /// Only under the lock.
-    fn send(&self, update: Update) {
+    fn send(&self, update: LaneUpdate) {
         // The engine ends first at shutdown; the update is needed no more.
         let _ = self.updates.send(update);
     }
@@ -293,8 +293,8 @@ impl Roster {
     }
 }
 
-fn closed(key: &SubscriberKey, spec: Option<&SpecVersion>, gate: Gate, lifetime: Option<Duration>) -> Update {
-    Update::Closed { of: key.clone(), version: spec.cloned(), gate, lifetime }
+fn closed(key: &SubscriberKey, spec: Option<&SpecVersion>, gate: Gate, lifetime: Option<Duration>) -> LaneUpdate {
+    LaneUpdate::Closed { of: key.clone(), version: spec.cloned(), gate, lifetime }
 }
 
 #[cfg(test)]
@@ -323,7 +323,7 @@ mod tests {
         Err(Gate::Suspended)
     }
 
-    fn roster() -> (Roster, mpsc::UnboundedReceiver<Update>) {
+    fn roster() -> (Roster, mpsc::UnboundedReceiver<LaneUpdate>) {
         let (sender, receiver) = mpsc::unbounded_channel();
         (Roster::new(sender), receiver)
     }
@@ -333,9 +333,9 @@ mod tests {
     }
 
     /// The gates told so far, by the Subscriber's name.
-    fn published(updates: &mut mpsc::UnboundedReceiver<Update>) -> Vec<(String, Gate)> {
+    fn published(updates: &mut mpsc::UnboundedReceiver<LaneUpdate>) -> Vec<(String, Gate)> {
         let gate = |update| match update {
-            Update::Closed { of, gate, .. } => Some((of.name.to_string(), gate)),
+            LaneUpdate::Closed { of, gate, .. } => Some((of.name.to_string(), gate)),
             _ => None,
         };
         std::iter::from_fn(|| updates.try_recv().ok()).filter_map(gate).collect()
@@ -376,7 +376,7 @@ mod tests {
         let (roster, mut updates) = roster();
         let mut learned = || {
             std::iter::from_fn(|| updates.try_recv().ok()).find_map(|update| match update {
-                Update::Closed { version, lifetime, .. } => Some((version, lifetime)),
+                LaneUpdate::Closed { version, lifetime, .. } => Some((version, lifetime)),
                 _ => None,
             })
         };
@@ -399,7 +399,7 @@ mod tests {
         let mut paused = || {
             roster.publish(&key("s"), &SpecVersion::new("uid", 1), suspended(), DAY);
             std::iter::from_fn(|| updates.try_recv().ok()).find_map(|update| match update {
-                Update::Paused { until, .. } => Some(until),
+                LaneUpdate::Paused { until, .. } => Some(until),
                 _ => None,
             })
         };
@@ -438,14 +438,14 @@ mod tests {
     }
 
     /// What the updates of a Subscriber say, in their order.
-    fn said(updates: &mut mpsc::UnboundedReceiver<Update>) -> Vec<String> {
+    fn said(updates: &mut mpsc::UnboundedReceiver<LaneUpdate>) -> Vec<String> {
         let finding = |update| match update {
-            Update::Open { .. } => "open".to_owned(),
-            Update::Closed { gate, .. } => format!("{gate:?}"),
-            Update::Paused { .. } => "paused".to_owned(),
-            Update::Reset { .. } => "reset".to_owned(),
-            Update::Listed(_) => "listed".to_owned(),
-            Update::Owned(_) => "owned".to_owned(),
+            LaneUpdate::Open { .. } => "open".to_owned(),
+            LaneUpdate::Closed { gate, .. } => format!("{gate:?}"),
+            LaneUpdate::Paused { .. } => "paused".to_owned(),
+            LaneUpdate::Reset { .. } => "reset".to_owned(),
+            LaneUpdate::Listed(_) => "listed".to_owned(),
+            LaneUpdate::Owned(_) => "owned".to_owned(),
         };
         std::iter::from_fn(|| updates.try_recv().ok()).map(finding).collect()
     }

@@ -21,7 +21,7 @@ use tokio::{
 };
 
 use super::world::PATIENCE;
-use crate::engine::source::{Answer, Payload, Route, Source};
+use crate::engine::source::{Answer, Payload, SharedRoute, Source};
 
 /// The source; clones share the store.
 #[derive(Clone, Default)]
@@ -488,7 +488,7 @@ impl Work for Memory {
     type Id = u64;
     type Name = &'static str;
     type Item = Item;
-    type Route = Route;
+    type Route = SharedRoute;
     type Answer = Answer;
 }
 

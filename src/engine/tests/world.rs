@@ -19,7 +19,7 @@ use tokio::{
 
 use super::memory::Memory;
 use crate::{
-    contract::{self, Report, Route, Update},
+    contract::{self, LaneUpdate, Report, Route},
     engine::{Engine, Surroundings},
     metrics::Metrics,
     ownership::{Leadership, Mandate},
@@ -40,7 +40,7 @@ pub fn named(name: &str) -> SubscriberKey {
 pub struct World {
     pub memory: Memory,
     pub webhook: Webhook,
-    updates: mpsc::UnboundedSender<Update>,
+    updates: mpsc::UnboundedSender<LaneUpdate>,
     reports: mpsc::UnboundedReceiver<Report>,
     stop: watch::Sender<bool>,
     engine: JoinHandle<()>,
@@ -86,11 +86,11 @@ impl World {
     /// Closes a Subscriber.
     pub fn suspend(&self, of: &SubscriberKey) {
         let (version, gate) = (Some(SpecVersion::new(&*of.name, 1)), Gate::Suspended);
-        self.update(Update::Closed { of: of.clone(), version, gate, lifetime: Some(HOUR) });
+        self.update(LaneUpdate::Closed { of: of.clone(), version, gate, lifetime: Some(HOUR) });
     }
 
     /// Hands news to the engine.
-    pub fn update(&self, update: Update) {
+    pub fn update(&self, update: LaneUpdate) {
         self.updates.send(update).unwrap();
     }
 

@@ -85,7 +85,7 @@ async fn answered(behaviour: Behaviour) -> (Outcome, Vec<Received>) {
 }
 
 /// The event as an independent library reads the request.
-fn read_by_the_sdk(received: &Received) -> cloudevents::CheckedEvent {
+fn read_by_the_sdk(received: &Received) -> cloudevents::Event {
     let mut request = http::Request::new(received.body.to_vec());
     *request.headers_mut() = received.headers.clone();
     cloudevents::binding::http::to_event(request.headers(), request.body().clone()).unwrap()
