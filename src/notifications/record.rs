@@ -13,7 +13,7 @@ use super::wire::{Status, Unfinished, replay_label, slim};
 use crate::{
     cluster::{
         SingleTry,
-        call::{in_time, version},
+        call::{in_time, plain, version},
         patch::{self, add, test},
     },
     metrics::Metrics,
@@ -182,7 +182,7 @@ impl StatusWriter {
 
     fn failed(&self, read: &Unfinished, error: &kube::Error) {
         self.metrics.status_write("error");
-        warn!(notification = %format_args!("{}/{}", namespace(read), name(read)), %error, "the outcome could not be written yet; it is kept and written again");
+        warn!(notification = %format_args!("{}/{}", namespace(read), name(read)), error = %plain(error), "the outcome could not be written yet; it is kept and written again");
     }
 }
 

@@ -29,7 +29,7 @@ use super::{replayed::HandledReplays, retention::FinishedCount, status::in_phase
 use crate::{
     cluster::{
         SingleTry,
-        call::{WATCH_SECONDS, in_namespace, in_time},
+        call::{WATCH_SECONDS, in_namespace, in_time, plain, plain_watch},
         patch::{self, add, test},
     },
     metrics::Metrics,
@@ -128,7 +128,7 @@ impl Replays {
                 Ok(watcher::Event::InitApply(object) | watcher::Event::Apply(object)) => Some(object),
                 Ok(_) => None,
                 Err(error) => {
-                    warn!(%error, "watching for Notifications to replay; the watch begins again");
+                    warn!(error = %plain_watch(&error), "watching for Notifications to replay; the watch begins again");
                     None
                 }
             }
@@ -206,7 +206,7 @@ impl Replays {
             self.metrics.status_write("conflict");
         } else {
             self.metrics.status_write("error");
-            warn!(notification = %format_args!("{}/{}", read.namespace(), read.name()), %error, "could not be replayed yet; it is tried again");
+            warn!(notification = %format_args!("{}/{}", read.namespace(), read.name()), error = %plain(error), "could not be replayed yet; it is tried again");
         }
     }
 

@@ -152,7 +152,7 @@ impl Notifications {
             attempts: of.attempts,
         };
         if let Err(error) = self.writer.explain(&waiting, reason).await {
-            debug!(%error, "an explanation was not written");
+            debug!(error = %plain(&error), "an explanation was not written");
         }
     }
 }
@@ -294,7 +294,7 @@ fn superseded(object: &Unfinished) -> Option<Current<Notifications>> {
 }
 
 fn unread(of: &Ticket<Notifications>, error: &kube::Error) {
-    warn!(notification = %shown(of), %error, "could not be read; it is tried again");
+    warn!(notification = %shown(of), error = %plain(error), "could not be read; it is tried again");
 }
 
 fn shown(of: &Ticket<Notifications>) -> impl std::fmt::Display {

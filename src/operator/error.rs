@@ -4,6 +4,8 @@ use std::{io, net::SocketAddr};
 
 use tidings_delivery::egress::NoRoots;
 
+use crate::cluster::call::plain;
+
 /// Why the operator does not run.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -11,13 +13,13 @@ pub enum Error {
     #[error("no Kubernetes cluster is configured: set KUBECONFIG, or run inside a cluster ({0})")]
     Config(#[from] kube::config::InferConfigError),
     /// The client could not be made.
-    #[error("the Kubernetes client: {0}")]
+    #[error("cannot create the Kubernetes client: {}", plain(.0))]
     Client(#[source] kube::Error),
     /// The API server refuses what the operator needs.
-    #[error("the API server: {0}")]
+    #[error("request to the API server failed: {}", plain(.0))]
     Api(#[source] kube::Error),
     /// The CustomResourceDefinitions are missing or too old.
-    #[error("the CustomResourceDefinitions of {group} are missing or too old: apply the crds/ of this version ({source})", group = tidings_api::GROUP)]
+    #[error("the CustomResourceDefinitions of {group} are missing or too old: apply the crds/ of this version ({why})", group = tidings_api::GROUP, why = plain(source))]
     Crds {
         /// What the API server said.
         source: kube::Error,
@@ -36,15 +38,15 @@ pub enum Error {
         source: io::Error,
     },
     /// A part that works until the end has ended: there is a bug, and its panic is in the log.
-    #[error("a part of the operator ended by itself; the log says why")]
+    #[error("a part of the operator stopped unexpectedly; see the panic in the log")]
     PartEnded,
     /// Another operator took over.
-    #[error("{holder} leads now: this operator ends, so that it starts anew and stands by")]
+    #[error("lost leadership to {holder}; exiting to restart as standby")]
     LeaseLost {
         /// Who leads.
         holder: String,
     },
     /// Signals cannot be received.
-    #[error("receiving signals: {0}")]
+    #[error("cannot receive signals: {0}")]
     Signals(#[source] io::Error),
 }

@@ -301,7 +301,9 @@ impl Candidate {
         };
         match released {
             Ok(()) => debug!(lease = self.name, "the Lease is given back"),
-            Err(error) => warn!(lease = self.name, %error, "the Lease could not be given back; it runs out by itself"),
+            Err(error) => {
+                warn!(lease = self.name, error = %plain(&error), "the Lease could not be given back; it runs out by itself")
+            }
         }
     }
 

@@ -245,6 +245,7 @@ async fn the_operator_says_what_to_do_without_its_crds_and_then_serves_the_whole
 
     let failure = start().await.ready(PATIENCE).await.unwrap_err().to_string();
     assert!(failure.contains("exited with code 1") && failure.contains("apply the crds/ of this version"), "{failure}");
+    assert!(!failure.contains("Status {"), "no debug output: {failure}");
 
     install_crds(plane).await;
     let operator = start().await;
