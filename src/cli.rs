@@ -188,7 +188,7 @@ fn origin(text: &str) -> Result<HeaderValue, &'static str> {
     if text.len() > 253 || !text.split('.').all(|label| is_label(&label.to_ascii_lowercase())) {
         return Err(fault);
     }
-    HeaderValue::from_str(text).map_err(|_| fault)
+    HeaderValue::from_str(text).map_err(|_error| fault)
 }
 
 fn is_label(text: &str) -> bool {

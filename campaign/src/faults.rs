@@ -138,7 +138,7 @@ pub(crate) async fn make(stage: &Arc<Stage>, number: u64, fault: Fault) -> Resul
         Fault::RotateSecret(time) => stage.rotate_secret(&format!("s3cr3t-{number}"), time).await,
         Fault::StatusWrites(time) => others::status_storm(stage, time, random).await,
         Fault::LabelWrites(time) => others::label_storm(stage, time, random).await,
-        Fault::Relist => relist::relist(stage, number, random).await,
+        Fault::Relist => Box::pin(relist::relist(stage, number, random)).await,
         Fault::Absence(time) => absence(stage, number, time).await?,
         Fault::LeaseTwice(how) => lease_twice(stage, number, how).await,
         Fault::Bar(time) => rights::bar(stage, time).await,

@@ -89,7 +89,7 @@ impl Campaign {
         background.spawn(async move { supervised.replicas.supervise().await });
         background.spawn(counts(Arc::clone(&stage), tell.clone()));
         let limit = self.duration + SETTLE_LIMIT + LAST_LIMIT + REST_LIMIT;
-        let result = within(limit, "the campaign", self.disturb(&stage, began, tell)).await;
+        let result = within(limit, "the campaign", Box::pin(self.disturb(&stage, began, tell))).await;
         let complete = stage.finish().await;
         background.shutdown().await;
         let record = stage.record.lock().unwrap().clone();
@@ -138,7 +138,7 @@ impl Campaign {
             others::settle(stage, SETTLE_LIMIT, tell.clone()).await;
             // One more of this kind, which no other fault covers up.
             let last = u64::try_from(steps.len()).unwrap_or_default();
-            relist::relist(stage, last, Random::of(self.seed, "fault", last)).await;
+            Box::pin(relist::relist(stage, last, Random::of(self.seed, "fault", last))).await;
             others::settle(stage, LAST_LIMIT, tell.clone()).await
         };
         let open = settled.await;

@@ -57,7 +57,9 @@ fn campaign() -> Result<Campaign> {
     let binary =
         binary.ok_or_else(|| Error::new("say where the operator's binary is: TIDINGS_BIN=target/debug/tidings"))?;
     let seed = match given("SEED") {
-        Some(seed) => seed.parse().map_err(|_| Error::new(format!("SEED={seed}: say a whole number, such as 7")))?,
+        Some(seed) => {
+            seed.parse().map_err(|_error| Error::new(format!("SEED={seed}: say a whole number, such as 7")))?
+        }
         None => SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| u64::from(now.subsec_nanos())),
     };
     let duration = given("DURATION").map_or(Ok(DURATION), |text| duration(&text))?;

@@ -173,7 +173,9 @@ impl Replicas {
                 sleep(Duration::from_millis(100)).await;
             }
         };
-        tokio::time::timeout(limit, wait).await.map_err(|_| Error::new(format!("no operator leads after {limit:?}")))
+        tokio::time::timeout(limit, wait)
+            .await
+            .map_err(|_error| Error::new(format!("no operator leads after {limit:?}")))
     }
 }
 

@@ -1,15 +1,17 @@
-//! Watches Subscribers and all that they name ([`watching`], [`referents`]) and reconciles each in its turn ([`reconcile_queue`],
-//! [`reconcile`]): checks what its events depend on ([`check`], [`validation`]), sends a test event if an annotation requests
-//! one ([`test_event`]), opens or closes it for the engine, and writes what was found into the status
-//! ([`status`], [`publish`]).
+//! Reconciles Subscribers.
 //!
-//! Who opens and closes: [`reconcile`] decides at the end of a pass whether the Subscriber's events may be sent, or which gate holds
-//! them, and [`member`] corrects that by what has happened since the pass began (a 410, a newer spec). [`roster`] alone sends the
-//! `LaneUpdate` to the engine. Besides, the roster closes a Subscriber that is new, that has a new spec, that was deleted
-//! ([`watched_subscribers`] reports these) or whose changed spec a pass begins to check ([`pass`]), and sends each pause, which a pass found or
-//! [`reports`] received.
+//! [`watching`] watches Subscribers, and [`referents`] watches the Secrets and ConfigMaps that Subscribers name.
+//! [`reconcile_queue`] decides which Subscriber is next, and [`reconcile`] makes one pass over it. A pass checks what the Subscriber's events depend on
+//! ([`check`], [`validation`]), sends a test event if an annotation requests one ([`test_event`]), opens or closes the Subscriber's lane in the engine,
+//! and writes its findings into the status ([`status`], [`event_publisher`]).
 //!
-//! [`status_store`] is the one road into a Subscriber's status; [`reports`] and [`health_board`] say how its deliveries go.
+//! Which part opens and closes a lane: [`reconcile`] decides at the end of a pass whether the Subscriber's events may be sent, or which gate
+//! holds them. [`member`] corrects that decision by what has happened since the pass began (a 410, a newer spec). Only [`roster`] sends the
+//! `LaneUpdate` to the engine. The roster also closes the lane of a Subscriber that is new, has a new spec or was deleted
+//! ([`watched_subscribers`] reports these changes), or whose changed spec a pass begins to check ([`pass`]). It also sends each pause that a pass
+//! found or [`reports`] received.
+//!
+//! Only [`status_store`] writes a Subscriber's status. [`reports`] and [`health_board`] report how its deliveries go.
 
 mod check;
 mod consent;
@@ -58,7 +60,7 @@ use crate::{
     ownership::Mandate,
 };
 
-/// The parts that keep up with Subscribers. Each of its futures is a task of its own.
+/// The parts that reconcile Subscribers. Run each of its futures in its own task.
 pub struct Subscribers {
     reader: Client,
     metrics: Metrics,
@@ -69,7 +71,7 @@ pub struct Subscribers {
 }
 
 impl Subscribers {
-    /// Watches and publishes Events by `reader`, and writes statuses by `writer`. Sends its updates to the engine.
+    /// Watches objects and publishes Events with `reader`, and writes statuses with `writer`. Sends `updates` to the engine.
     pub fn new(
         reader: Client,
         writer: SingleTry,
@@ -88,17 +90,17 @@ impl Subscribers {
         Self { reader, metrics, roster, statuses, reconciler, initial_statuses }
     }
 
-    /// Watches the Secrets and ConfigMaps of one namespace (None: of all), also while this operator stands by.
+    /// Watches the Secrets and ConfigMaps of one namespace (None: of all namespaces), also while this operator is a standby.
     pub fn watch_referents(&self, namespace: Option<String>) -> impl Future<Output = ()> + Send + use<> {
         referents::watch_referents(self.reader.clone(), self.roster.clone(), namespace)
     }
 
-    /// Takes in what the engine reports, until the engine ends.
+    /// Processes the engine's reports until the engine stops.
     pub fn receive(&self, reports: mpsc::UnboundedReceiver<Report>) -> impl Future<Output = ()> + Send + use<> {
         Reports::new(self.roster.clone(), self.statuses.clone()).run(reports)
     }
 
-    /// Reconciles the Subscribers of these namespaces until `shutdown`: see [`Watching::run`].
+    /// Reconciles the Subscribers of these namespaces until `shutdown` completes: see [`Watching::run`].
     pub fn run<S: Fn() + Send, E: Future<Output = ()> + Send>(
         &self,
         namespaces: Vec<Option<String>>,

@@ -265,7 +265,8 @@ impl<'a> ObjectReader<'a> {
         }
         let api = Api::<K>::namespaced(self.client.clone(), self.namespace);
         let _turn = READS.acquire().await;
-        let found = tokio::time::timeout(API_TIMEOUT, api.get_opt(name)).await.map_err(|_| Unresolved::ApiTimeout)?;
+        let found =
+            tokio::time::timeout(API_TIMEOUT, api.get_opt(name)).await.map_err(|_error| Unresolved::ApiTimeout)?;
         found?.ok_or_else(|| {
             Unresolved::permanent(
                 missing,
@@ -312,7 +313,7 @@ fn credential(secret: &FetchedObject, name: &str, key: &str, limit: usize) -> Re
         let fault = format!("the value is longer than {}, the limit for it: shorten it", size(limit));
         return Err(invalid(name, key, &fault));
     }
-    let text = std::str::from_utf8(bytes).map_err(|_| invalid(name, key, "the value is not text"))?;
+    let text = std::str::from_utf8(bytes).map_err(|_error| invalid(name, key, "the value is not text"))?;
     let fault = if text.is_empty() {
         "the value is empty: put the client's there"
     } else if text.ends_with(['\n', '\r']) {

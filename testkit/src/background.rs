@@ -36,7 +36,7 @@ impl Background {
             });
         });
         let background = Self { stop: Some(stop), thread: Some(thread) };
-        let address = bound.await.map_err(|_| Error::new("the server thread ended"))??;
+        let address = bound.await.map_err(|_error| Error::new("the server thread ended"))??;
         Ok((background, address))
     }
 }

@@ -49,7 +49,8 @@ async fn send(address: SocketAddr, line: &str, rest: &str, limit: Duration) -> R
         stream.read_to_end(&mut answer).await?;
         std::io::Result::Ok(String::from_utf8_lossy(&answer).into_owned())
     };
-    let answer = timeout(limit, exchange).await.map_err(|_| Error::new(format!("no answer within {limit:?}")))??;
+    let answer =
+        timeout(limit, exchange).await.map_err(|_error| Error::new(format!("no answer within {limit:?}")))??;
     let (head, body) = answer.split_once("\r\n\r\n").unwrap_or((&answer, ""));
     let status = head.split(' ').nth(1).and_then(|code| code.parse().ok());
     let status = status.ok_or_else(|| Error::new(format!("not an HTTP answer: {head:?}")))?;

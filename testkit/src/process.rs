@@ -95,7 +95,7 @@ impl Process {
         let (exit_to, exit) = watch::channel(None);
         // A thread and not a task: the process may outlive the runtime of the test that started it.
         thread::spawn(move || follow(guard, pid_to, &exit_to));
-        let pid = pid.await.map_err(|_| Error::new(format!("the guard of {} ended early", program.name)))?;
+        let pid = pid.await.map_err(|_error| Error::new(format!("the guard of {} ended early", program.name)))?;
         Ok(Self { program, pid, exit, _lifeline: lifeline })
     }
 

@@ -6,6 +6,10 @@
 //! - `kinds` (default): the custom resources `Subscriber` and `Notification`, their CustomResourceDefinitions and the admission
 //!   policies. A binary that uses them chooses the Kubernetes version by a feature of `k8s-openapi`; a library must not.
 
+#![cfg_attr(not(test), warn(unreachable_pub))]
+
+// KubeSchema derives public items that stay inside.
+#[allow(unreachable_pub)]
 #[cfg(feature = "kinds")]
 mod kinds;
 mod reasons;

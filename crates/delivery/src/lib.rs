@@ -4,6 +4,8 @@
 //! and asks the webhook for its consent; [`egress`] is the only way out: every request of the other three goes through it.
 //! The crate knows no Kubernetes.
 
+#![cfg_attr(not(test), warn(unreachable_pub))]
+
 pub mod egress;
 pub mod event;
 pub mod oauth;

@@ -46,6 +46,10 @@
 //! | `tombstones` | entries that this process finished and that a late watch may still show |
 //! | `snapshots` | how the lanes stood when that was last reported |
 
+#![cfg_attr(not(test), warn(unreachable_pub))]
+// Tests choose where time begins.
+#![cfg_attr(test, allow(clippy::disallowed_methods))]
+
 mod backoff;
 mod batch;
 mod breaker;

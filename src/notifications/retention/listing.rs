@@ -148,6 +148,6 @@ impl Lister {
     }
 
     async fn send(&self, news: Listed) -> Result<(), BrokenOff> {
-        self.news.send((self.scope.clone(), news)).await.map_err(|_| BrokenOff::Unheard)
+        self.news.send((self.scope.clone(), news)).await.map_err(|_error| BrokenOff::Unheard)
     }
 }

@@ -98,7 +98,7 @@ impl Kubectl {
         };
         let output = timeout(LIMIT, run)
             .await
-            .map_err(|_| Error::new(format!("`{command}` still runs after {LIMIT:?}")))?
+            .map_err(|_error| Error::new(format!("`{command}` still runs after {LIMIT:?}")))?
             .map_err(|error| Error::new(format!("`{command}`: {}: {error}", self.program.display())))?;
         Ok(Output {
             success: output.status.success(),

@@ -40,7 +40,7 @@ fn this_test(name: &str, case: &str) -> String {
 fn panic_in_threads_and_tasks() {
     let bodies: [(_, fn()); 2] = [
         ("formats", || panic!("the token is {CANARY}")),
-        ("unwraps", || assert_eq!(CANARY.parse::<u8>().map_err(|_| CANARY).unwrap(), 0)),
+        ("unwraps", || assert_eq!(CANARY.parse::<u8>().map_err(|_error| CANARY).unwrap(), 0)),
     ];
     for (name, body) in bodies {
         thread::Builder::new().name(name.into()).spawn(body).unwrap().join().unwrap_err();

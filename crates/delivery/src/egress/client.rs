@@ -156,7 +156,7 @@ impl NameResolution {
 
 impl Client {
     fn new(resolver: AddressResolver, trust: Arc<ClientConfig>) -> Result<Self, TrustError> {
-        let http = make(&resolver, &trust, IDLE_PER_HOST).map_err(|_| TrustError::Unsupported)?;
+        let http = make(&resolver, &trust, IDLE_PER_HOST).map_err(|_error| TrustError::Unsupported)?;
         Ok(Self { resolver, http, fresh: OnceLock::new(), trust, connecting: Mutex::default() })
     }
 
@@ -177,7 +177,7 @@ impl Client {
         let request = self.checked(request)?;
         let deadline = Instant::now() + timeout;
         let exchange =
-            timeout_at(deadline, self.exchange(request, may_repeat)).await.map_err(|_| SendError::Timeout)?;
+            timeout_at(deadline, self.exchange(request, may_repeat)).await.map_err(|_error| SendError::Timeout)?;
         answer(exchange.map_err(|error| sort(&error))?, body_limit, deadline).await
     }
 
@@ -191,7 +191,7 @@ impl Client {
         let request = self.checked(request)?;
         let deadline = Instant::now() + timeout;
         let exchange = watched(self.bound(request.url()), self.http.execute(request));
-        let (exchange, _) = timeout_at(deadline, exchange).await.map_err(|_| SendError::Timeout)?;
+        let (exchange, _) = timeout_at(deadline, exchange).await.map_err(|_error| SendError::Timeout)?;
         answer(exchange.map_err(|error| sort(&error))?, body_limit, deadline).await
     }
 
@@ -232,7 +232,7 @@ impl Client {
 
     /// The request, if its URL may be sent to as it is read here: what is judged is what is dialled.
     fn checked(&self, request: Request<Bytes>) -> Result<reqwest::Request, SendError> {
-        let request = reqwest::Request::try_from(request).map_err(|_| SendError::Broken)?;
+        let request = reqwest::Request::try_from(request).map_err(|_error| SendError::Broken)?;
         self.check_text(request.url())?;
         Ok(request)
     }

@@ -127,10 +127,10 @@ impl FromStr for Cidr {
             Some((address, prefix)) => (address, Some(prefix)),
             None => (text, None),
         };
-        let network: IpAddr = address.parse().map_err(|_| CidrError::Unreadable)?;
+        let network: IpAddr = address.parse().map_err(|_error| CidrError::Unreadable)?;
         let longest: u8 = if network.is_ipv4() { 32 } else { 128 };
         let prefix = match prefix {
-            Some(prefix) => prefix.parse().map_err(|_| CidrError::Unreadable)?,
+            Some(prefix) => prefix.parse().map_err(|_error| CidrError::Unreadable)?,
             None => longest,
         };
         if prefix > longest {
@@ -178,7 +178,7 @@ impl FromStr for Nat64Prefix {
     type Err = Nat64PrefixError;
 
     fn from_str(text: &str) -> Result<Self, Nat64PrefixError> {
-        let range: Cidr = text.parse().map_err(|_| Nat64PrefixError)?;
+        let range: Cidr = text.parse().map_err(|_error| Nat64PrefixError)?;
         let fits = range.network.is_ipv6() && matches!(range.prefix, 32 | 40 | 48 | 56 | 64 | 96);
         if fits { Ok(Self(range)) } else { Err(Nat64PrefixError) }
     }

@@ -106,7 +106,7 @@ impl Trust {
     pub(super) fn config(&self, roots: Arc<RootCertStore>) -> Result<ClientConfig, TrustError> {
         let config = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
             .with_protocol_versions(&[&TLS13, &TLS12])
-            .map_err(|_| TrustError::Unsupported)?
+            .map_err(|_error| TrustError::Unsupported)?
             .with_root_certificates(roots);
         let mut config = match &self.identity {
             Some(identity) => {
@@ -130,7 +130,7 @@ pub(super) fn add(roots: &mut RootCertStore, pem: &[u8]) -> Result<(), RootsFaul
     for certificate in CertificateDer::pem_slice_iter(pem) {
         count += 1;
         let invalid = RootsFault::Invalid { number: count };
-        roots.add(certificate.map_err(|_| invalid)?).map_err(|_| invalid)?;
+        roots.add(certificate.map_err(|_error| invalid)?).map_err(|_error| invalid)?;
     }
     if count == 0 { Err(RootsFault::Empty) } else { Ok(()) }
 }
@@ -139,7 +139,7 @@ impl ClientIdentity {
     fn parse(&self) -> Result<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>), IdentityFault> {
         use rustls::pki_types::pem::Error;
         let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&self.certificate_pem).collect();
-        let chain = chain.map_err(|_| IdentityFault::InvalidCertificate)?;
+        let chain = chain.map_err(|_error| IdentityFault::InvalidCertificate)?;
         if chain.is_empty() {
             return Err(IdentityFault::NoCertificate);
         }

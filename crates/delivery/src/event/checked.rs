@@ -54,7 +54,7 @@ impl CheckedEvent {
     /// Reads an event in the JSON event format and checks every attribute.
     pub fn parse(json: &str, defaults: Defaults<'_>) -> Result<Self, InvalidEvent> {
         let mut members: BTreeMap<String, Box<RawValue>> =
-            serde_json::from_str(json).map_err(|_| invalid("", "not a JSON object"))?;
+            serde_json::from_str(json).map_err(|_error| invalid("", "not a JSON object"))?;
         if members.len() > MOST_MEMBERS {
             return Err(invalid("", "has more than 64 attributes"));
         }
@@ -62,7 +62,8 @@ impl CheckedEvent {
         members.retain(|name, value| name == "data" || value.get() != "null");
         for (name, default) in [("specversion", "1.0"), ("id", defaults.id), ("time", defaults.time)] {
             if !members.contains_key(name) {
-                let value = serde_json::value::to_raw_value(default).map_err(|_| invalid(name, "cannot be written"))?;
+                let value =
+                    serde_json::value::to_raw_value(default).map_err(|_error| invalid(name, "cannot be written"))?;
                 members.insert(name.to_owned(), value);
             }
         }
@@ -210,7 +211,7 @@ fn data(members: &BTreeMap<String, Box<RawValue>>, content_type: Option<&String>
         (Some(_), Some(_)) => Err(invalid("data_base64", "excludes data: keep one of the two")),
         (None, None) => Ok(Data::None),
         (Some(_), None) if is_json(content_type) => Ok(Data::Json),
-        (Some(text), None) => serde_json::from_str(text.get()).map(Data::Text).map_err(|_| {
+        (Some(text), None) => serde_json::from_str(text.get()).map(Data::Text).map_err(|_error| {
             invalid("data", "must be a string where datacontenttype is not JSON; use data_base64 for bytes")
         }),
         (None, Some(text)) => serde_json::from_str::<String>(text.get())

@@ -34,7 +34,7 @@ pub fn encode(event: &CheckedEvent, encoding: Encoding) -> Result<(HeaderMap, Ve
 }
 
 fn structured(event: &CheckedEvent, media_type: &'static str) -> Result<(HeaderMap, Vec<u8>), InvalidEvent> {
-    let body = serde_json::to_vec(&event.members).map_err(|_| fault("", "cannot be written as JSON"))?;
+    let body = serde_json::to_vec(&event.members).map_err(|_error| fault("", "cannot be written as JSON"))?;
     let mut headers = HeaderMap::new();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(media_type));
     Ok((headers, body))
@@ -55,7 +55,7 @@ fn binary(event: &CheckedEvent) -> Result<(HeaderMap, Vec<u8>), InvalidEvent> {
     }
     let media_type = match content_type {
         Some(media_type) => {
-            HeaderValue::from_str(media_type).map_err(|_| fault("datacontenttype", "cannot stand in a header"))?
+            HeaderValue::from_str(media_type).map_err(|_error| fault("datacontenttype", "cannot stand in a header"))?
         }
         None => HeaderValue::from_static("application/json"),
     };

@@ -112,7 +112,7 @@ fn token(fields: &Fields<'_>) -> Result<Token, TokenError> {
     if token.is_empty() || !token.bytes().all(|byte| byte.is_ascii_graphic()) {
         return Err(unfit);
     }
-    let authorization = secret_header(Zeroizing::new(format!("Bearer {}", *token))).map_err(|_| unfit)?;
+    let authorization = secret_header(Zeroizing::new(format!("Bearer {}", *token))).map_err(|_error| unfit)?;
     Ok(Token { authorization, lifetime: fields.expires_in.map_or(DEFAULT_LIFETIME, lifetime) })
 }
 

@@ -10,7 +10,7 @@ const ANSWER_LIMIT: usize = 64 * 1024;
 
 /// Sends `request` once, whatever the connection: how often a token service is asked is bounded elsewhere.
 pub(super) async fn send(request: &TokenRequest) -> Result<Token, TokenError> {
-    let encoded = form::encode(request).map_err(|_| TokenError::Unreachable(SendError::Broken))?;
+    let encoded = form::encode(request).map_err(|_error| TokenError::Unreachable(SendError::Broken))?;
     let answer = request.http.send_once(encoded, ANSWER_LIMIT, request.timeout).await;
     Token::read(answer.map_err(TokenError::Unreachable)?, SystemTime::now())
 }

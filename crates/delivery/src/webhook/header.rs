@@ -41,7 +41,7 @@ impl InvalidHeader {
 
 /// A header with this name and value, marked sensitive, so that no log shows it.
 pub fn extra_header(name: &str, value: &[u8]) -> Result<(HeaderName, HeaderValue), InvalidHeader> {
-    let parsed = HeaderName::from_bytes(name.as_bytes()).map_err(|_| InvalidHeader::Name)?;
+    let parsed = HeaderName::from_bytes(name.as_bytes()).map_err(|_error| InvalidHeader::Name)?;
     if is_reserved_header(parsed.as_str()) {
         return Err(InvalidHeader::Reserved);
     }
@@ -53,7 +53,7 @@ pub fn extra_header(name: &str, value: &[u8]) -> Result<(HeaderName, HeaderValue
         _ if !value.iter().all(|b| matches!(b, b' '..=b'~' | b'\t')) => return Err(InvalidHeader::Value),
         _ => {}
     }
-    let mut value = HeaderValue::from_bytes(value).map_err(|_| InvalidHeader::Value)?;
+    let mut value = HeaderValue::from_bytes(value).map_err(|_error| InvalidHeader::Value)?;
     value.set_sensitive(true);
     Ok((parsed, value))
 }

@@ -45,7 +45,7 @@ impl Target {
     ) -> Result<Response, SendError> {
         let mut request = Request::new(body);
         *request.method_mut() = method;
-        *request.uri_mut() = self.url.as_str().parse().map_err(|_| SendError::Broken)?;
+        *request.uri_mut() = self.url.as_str().parse().map_err(|_error| SendError::Broken)?;
         *request.headers_mut() = self.headers.clone();
         request.headers_mut().extend(headers);
         request.headers_mut().insert("webhook-request-origin", self.origin.clone());

@@ -110,7 +110,7 @@ impl Dns {
             return Ok(ResolvedName { addresses: addresses.into(), until: Instant::now() + READ_AGAIN });
         }
         let resolver = resolver.ok_or(LookupError::Unconfigured)?;
-        let name = Name::from_ascii(&name).map_err(|_| LookupError::Nonexistent)?;
+        let name = Name::from_ascii(&name).map_err(|_error| LookupError::Nonexistent)?;
         timeout(NAME, both_families(&resolver, name)).await.unwrap_or(Err(LookupError::Unanswered))
     }
 
@@ -221,5 +221,5 @@ pub fn name_server(text: &str) -> Result<SocketAddr, &'static str> {
     let address = text.parse().map(|ip: IpAddr| SocketAddr::new(ip, PORT));
     address
         .or_else(|_| text.parse())
-        .map_err(|_| "not an address: write it like 10.96.0.10, 10.96.0.10:53 or [fd00::a]:53")
+        .map_err(|_error| "not an address: write it like 10.96.0.10, 10.96.0.10:53 or [fd00::a]:53")
 }
