@@ -1,4 +1,4 @@
-//! Starts and stops the parts of the operator, in order: build, stand by, run, stop.
+//! Starts and stops the parts of the operator in order: build, stand by, run, stop.
 
 mod crds;
 mod error;
@@ -33,24 +33,26 @@ use crate::{
     subscribers::{Subscribers, TargetResolver},
 };
 
-/// At the end, looks at Subscribers that are under way have so long: the longest `timeoutSeconds` of a test that was sent, and
-/// the time to write what came of it.
+/// How long the operator waits for reconciles in progress when it stops: the longest `timeoutSeconds` of a test event
+/// that was sent, plus the time to write its result.
 const LAST_PASSES: Duration = Duration::from_secs(65);
 
-/// The most Secrets and ConfigMaps that looks at Subscribers read at once. Many more looks may be under way, since most of
+/// How many Secrets and ConfigMaps reconciles read concurrently. Many more reconciles may be in progress, since most of
 /// them wait for endpoints.
 const CONCURRENT_READS: usize = 64;
 
-/// Does `work` in one of so many threads, beside the tasks that it spawns: from the main thread, the queue would wake another
-/// one for each delivery. A panic of `work` goes on in the caller. An error says that the system lacks what
-/// all input and output waits on.
+/// Runs `work` in one of `threads` worker threads, next to the tasks that it spawns: from the main thread, the queue
+/// would wake another thread for each delivery. A panic of `work` continues in the caller.
+///
+/// # Errors
+/// When the system cannot provide an event loop for input and output.
 pub fn in_workers<T: Send + 'static>(threads: usize, work: impl Future<Output = T> + Send + 'static) -> io::Result<T> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(threads).enable_all().build()?;
-    // A JoinError itself is never told: it quotes the panic.
+    // The JoinError itself is never shown: it quotes the panic.
     runtime.block_on(runtime.spawn(work)).or_else(|panicked| std::panic::resume_unwind(panicked.into_panic()))
 }
 
-/// Runs the operator until it is told to end (SIGTERM or SIGINT).
+/// Runs the operator until SIGTERM or SIGINT.
 pub async fn run(settings: Settings) -> Result<(), Error> {
     process::raise_descriptor_limit(settings.max_in_flight);
     let mut signals = Signals::receive()?;
@@ -66,74 +68,74 @@ pub async fn run(settings: Settings) -> Result<(), Error> {
     result
 }
 
-/// What all parts stand on.
+/// What all parts share.
 struct Shared {
     /// The namespaces to watch (None: all).
     namespaces: Vec<Option<String>>,
     /// Lists, watches and reads.
     reader: Client,
-    /// Writes outcomes and what becomes of Subscribers.
+    /// Writes the statuses of Notifications and Subscribers.
     writer: SingleTry,
     /// Renews the Lease.
     of_lease: SingleTry,
     metrics: Metrics,
     readiness: Readiness,
-    /// What works until the end, and ends before only by a bug.
+    /// Tasks that run until the operator stops. A task that ends earlier has a bug.
     tasks: JoinSet<()>,
 }
 
 impl Shared {
-    /// Begins to serve health and metrics, and checks that the API server serves what the operator needs. None: a signal came
-    /// before that was known.
+    /// Starts to serve health and metrics, and checks that the API server serves what the operator needs. Returns None
+    /// if a signal came first.
     async fn lay(settings: &Settings, signals: &mut Signals) -> Result<Option<Self>, Error> {
         let for_health = listen("--health-addr", settings.health_addr).await?;
         let for_metrics = listen("--admin-addr", settings.admin_addr).await?;
         load_public_roots()?;
         let config = Config::infer().await?;
         let reader = cluster::reader(&config).map_err(Error::Client)?;
-        // Renewals wait behind nothing else.
+        // Renewals of the Lease never wait for other requests.
         let of_lease = cluster::single_try(&config).map_err(Error::Client)?;
         let namespaces = settings.namespaces();
         let (metrics, readiness) = (Metrics::default(), Readiness::of_parts(namespaces.len() + 1));
         let mut tasks = JoinSet::new();
-        // Before the first request to the API server, so that probes are answered meanwhile.
+        // Starts before the first request to the API server, so that the kubelet's probes get a response.
         tasks.spawn(admin::serve(for_health, AdminEndpoint::Health(readiness.clone())));
         tasks.spawn(admin::serve(for_metrics, AdminEndpoint::Metrics(metrics.clone())));
         let checked = async {
             crds::check(&reader, &namespaces).await?;
-            // Outcomes are written again by the writer itself, which knows when not to.
+            // The writer itself retries writes: it knows when it must not.
             cluster::writer(&config).await.map_err(Error::Client)
         };
         let writer = tokio::select! {
             writer = checked => writer?,
             () = signals.next() => return Ok(None),
         };
-        info!(version = env!("CARGO_PKG_VERSION"), admin = %settings.admin_addr, namespaces = %shown(&namespaces), "tidings starts");
+        info!(version = env!("CARGO_PKG_VERSION"), admin = %settings.admin_addr, namespaces = %shown(&namespaces), "starting");
         Ok(Some(Self { namespaces, reader, writer, of_lease, metrics, readiness, tasks }))
     }
 }
 
-/// The parts of the operator, from the first that works to the last that ends.
+/// The parts of the operator, in the order in which they start.
 struct Parts {
     shared: Shared,
     settings: Settings,
     leader_election: LeaderElection,
     mandate: Mandate,
     subscribers: Subscribers,
-    /// Where the engine reports to the Subscribers' side.
+    /// Where the engine sends its reports to `subscribers`.
     reports: mpsc::UnboundedSender<Report>,
-    /// Whether the operator is to end.
+    /// Whether the operator is stopping.
     stopping: watch::Sender<bool>,
 }
 
-/// What waits for the engine and the Subscribers' side until they run.
+/// The channels between the engine and `subscribers`, until both run.
 struct Channels {
     updates: mpsc::UnboundedReceiver<LaneUpdate>,
     reports: mpsc::UnboundedReceiver<Report>,
 }
 
 impl Parts {
-    /// Makes the parts that a standby has, too: it watches what Subscribers refer to, and knows no Subscriber.
+    /// Builds the parts that a standby needs too: a standby watches Secrets and ConfigMaps, and no Subscribers.
     fn build(mut shared: Shared, settings: Settings) -> (Self, Channels) {
         let leader_election = LeaderElection::begin(settings.lease.as_ref(), &shared.of_lease);
         let stopping = watch::Sender::new(false);
@@ -152,7 +154,7 @@ impl Parts {
         (Self { shared, settings, leader_election, mandate, subscribers, reports, stopping }, channels)
     }
 
-    /// Stands by until this operator leads (true), or is to end before that (false).
+    /// Stands by until this operator leads (true), or must stop before that (false).
     async fn stand_by(&mut self, signals: &mut Signals) -> Result<bool, Error> {
         if !self.leader_election.has_lease() {
             return Ok(true);
@@ -163,8 +165,8 @@ impl Parts {
         Ok(gained)
     }
 
-    /// Works as the leader, from lists of this moment, until a signal comes or a part ends that must not; then lets what is
-    /// under way end.
+    /// Works as the leader, from fresh lists, until a signal comes or a part ends that must not. Then waits for the
+    /// work in progress.
     async fn run(&mut self, channels: Channels, signals: &mut Signals) -> Result<(), Error> {
         self.shared.metrics.leads();
         self.shared.tasks.spawn(self.subscribers.receive(channels.reports));
@@ -180,12 +182,12 @@ impl Parts {
             of_engine.part_is_ready();
         };
         let engine = engine.run(Notifications::watch(&reader, &namespaces), channels.updates, listed);
-        // Not in a task of its own: see `in_workers`.
+        // Not in a separate task: see `in_workers`.
         let ((), result) = tokio::join!(engine, self.until_end(passes, signals));
         result
     }
 
-    /// Starts what replays and deletes Notifications, and makes the engine that sends them.
+    /// Starts the tasks that replay and delete Notifications, and makes the engine that sends them.
     fn start_notifications(&mut self) -> Engine<Notifications> {
         let Shared { namespaces, reader, writer, metrics, .. } = &self.shared;
         let retention = Retention::new(writer.clone(), metrics.clone(), self.settings.generated_ttl);
@@ -205,7 +207,7 @@ impl Parts {
         engine
     }
 
-    /// Waits for the end, and then for the `passes` at Subscribers that are under way.
+    /// Waits until the operator stops, and then for the `passes` over Subscribers in progress.
     async fn until_end(&mut self, mut passes: JoinSet<()>, signals: &mut Signals) -> Result<(), Error> {
         let result = tokio::select! {
             () = signals.next() => Ok(()),
@@ -214,22 +216,22 @@ impl Parts {
             error = self.leader_election.lost() => Err(error),
         };
         let _ = self.stopping.send(true);
-        // A test that was sent is told of, and what a look found is written.
+        // The result of a test event that was sent is written, and so is what a pass found.
         let last_passes = async { while passes.join_next().await.is_some() {} };
         if timeout(LAST_PASSES, last_passes).await.is_err() {
-            warn!("a look at a Subscriber takes too long to wait for");
+            warn!("stopped waiting for a reconcile of a Subscriber");
             passes.shutdown().await;
         }
         result
     }
 
-    /// Returns when the operator is to end.
+    /// Returns when the operator must stop.
     fn stopped(&self) -> impl Future<Output = ()> + Send + use<> {
         let mandate = self.mandate.clone();
         async move { mandate.stopping().await }
     }
 
-    /// Gives the Lease back, while health is still served, and ends what is left.
+    /// Releases the Lease while health is still served, and stops the remaining tasks.
     async fn stop(self) {
         let Self { shared, leader_election, .. } = self;
         leader_election.resign().await;

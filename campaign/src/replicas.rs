@@ -137,7 +137,7 @@ impl Replicas {
         let mut takeovers: Vec<_> = logs
             .iter()
             .flat_map(|log| log.lines())
-            .filter(|line| line.contains("this operator leads"))
+            .filter(|line| line.contains("became the leader"))
             .filter_map(|line| line.split_whitespace().next()?.parse().ok())
             .collect();
         takeovers.sort_unstable();

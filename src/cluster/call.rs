@@ -1,4 +1,4 @@
-//! Calls of the API server: their deadlines, and what their answers say.
+//! Requests to the API server: deadlines, and what the responses say.
 
 use std::{error::Error, time::Duration};
 
@@ -10,28 +10,29 @@ use kube::{
 };
 use tokio::time::error::Elapsed;
 
-/// A call to the API server that takes longer has failed.
+/// A request to the API server that takes longer than this has failed.
 pub const API_TIMEOUT: Duration = Duration::from_secs(15);
-/// The API server is asked to end each watch after this, so that a half-open connection does not go unnoticed.
+/// The `timeoutSeconds` of each watch. The API server ends the watch then, so that a half-open connection is noticed.
 pub const WATCH_SECONDS: u32 = 45;
 
-/// The resourceVersion as a number; the API server promises that they can be compared (0 if there is none).
+/// Returns the resourceVersion as a number, or 0 if there is none. The API server guarantees that resourceVersions can
+/// be compared.
 pub fn version(metadata: &ObjectMeta) -> u64 {
     metadata.resource_version.as_deref().and_then(|version| version.parse().ok()).unwrap_or(0)
 }
 
-/// An answer that takes longer than `limit` is a failure.
+/// Makes a request, which fails if it takes longer than `limit`.
 pub async fn within<T>(limit: Duration, call: impl Future<Output = Result<T, kube::Error>>) -> Result<T, kube::Error> {
     tokio::time::timeout(limit, call).await.unwrap_or_else(|elapsed| Err(kube::Error::Service(elapsed.into())))
 }
 
-/// An answer that takes longer than [`API_TIMEOUT`] is a failure.
+/// Makes a request, which fails if it takes longer than [`API_TIMEOUT`].
 pub async fn in_time<T>(call: impl Future<Output = Result<T, kube::Error>>) -> Result<T, kube::Error> {
     within(API_TIMEOUT, call).await
 }
 
-/// Describes a failed request to the API server in one line for people: without Rust debug output, and without any content of an
-/// object that could not be read.
+/// Describes a failed request to the API server in one line for people: without Rust debug output, and without any
+/// content of an object that could not be read.
 pub fn plain(error: &kube::Error) -> String {
     match error {
         kube::Error::Api(status) => of_status(status),
@@ -58,8 +59,8 @@ fn of_status(status: &Status) -> String {
     format!("{} ({})", status.message, status.code)
 }
 
-/// The causes of `error`, from the outermost to the innermost. An error whose text ends with that of its cause, as most do, is left to
-/// its cause.
+/// Joins the texts of `error` and its causes, from the outermost to the innermost. Most errors repeat the text of their
+/// cause at the end; these are left out.
 fn chain(error: &(dyn Error + 'static)) -> String {
     let mut causes = Vec::new();
     let mut next = Some(error);
@@ -73,7 +74,7 @@ fn chain(error: &(dyn Error + 'static)) -> String {
     causes.join(": ")
 }
 
-/// The objects of a kind in one namespace, or (None) in all.
+/// Returns the API for the objects of a kind in one namespace, or (None) in all namespaces.
 pub fn in_namespace<K>(client: &Client, namespace: Option<&str>) -> Api<K>
 where
     K: Resource<DynamicType = (), Scope = NamespaceResourceScope>,

@@ -1,8 +1,9 @@
-//! The ways to the API server: kube's own client for what reads, HTTP/2 for what writes much.
+//! The clients of the API server: kube's own client for reads, and an HTTP/2 client for the many writes.
 //!
-//! kube's client speaks HTTP/1.1: a connection for each request that is under way. For watches and the Lease that is
-//! right: none waits for the streams, the window or the death of another's connection. For outcomes it is not: their many
-//! connections cost the API server, whose processor limits the rate, a third more than one HTTP/2 connection does.
+//! kube's client speaks HTTP/1.1, with one connection for each request in flight. This is right for watches and the
+//! Lease: no request waits for the streams, the window or the failure of another request's connection. It is wrong for
+//! outcomes: their many connections cost the API server, whose CPU limits the rate, a third more than one HTTP/2
+//! connection does.
 
 use std::{sync::Arc, time::Duration};
 
@@ -23,29 +24,29 @@ use tracing::info;
 
 use super::SingleTry;
 
-/// No connection within this: the try has failed.
+/// A connection attempt that takes longer than this has failed.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-/// A watch ends after 45 s at the latest: a connection that is silent for longer is dead.
+/// A watch ends after 45 s at the latest, so a connection that is silent for longer is dead.
 const SILENCE: Duration = Duration::from_secs(60);
-/// When nothing comes for so long, the other end of an HTTP/2 connection is asked whether it is there,
+/// After this much silence, the client sends a PING on an HTTP/2 connection.
 const PING_AFTER: Duration = Duration::from_secs(5);
-/// and has so long to answer.
+/// The response to a PING must arrive within this time.
 const PING_TIMEOUT: Duration = Duration::from_secs(5);
-/// Whether HTTP/2 is spoken is known within this.
+/// Each check whether the API server speaks HTTP/2 takes at most this long.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(15);
-/// One failure may be a passing one: HTTP/2 is tried this often, with a wait between.
+/// One failure may be temporary: the client checks up to this many times, with a wait in between.
 const PROBES: usize = 3;
 const PROBE_AGAIN: Duration = Duration::from_secs(1);
 
-/// A client for lists, watches and reads: it repeats what the API server asks to repeat (429, 503, 504).
+/// Makes a client for lists, watches and reads. The client retries when the API server requests that (429, 503, 504).
 ///
 /// # Errors
-/// When the certificates or credentials of the configuration cannot be read, or it names a proxy.
+/// When the certificates or credentials in the configuration cannot be read, or the configuration names a proxy.
 pub fn reader(config: &Config) -> kube::Result<Client> {
     http1(config, true)
 }
 
-/// A client that tries each request once.
+/// Makes a client that sends each request once.
 ///
 /// # Errors
 /// As [`reader`].
@@ -53,8 +54,8 @@ pub fn single_try(config: &Config) -> kube::Result<SingleTry> {
     http1(config, false).map(SingleTry::new)
 }
 
-/// A client for many requests at once, which tries each once. It speaks HTTP/2 if the API server does when asked now, and
-/// is a [`single_try`] if not: some proxies know HTTP/1.1 alone.
+/// Makes a client for many concurrent requests, which sends each request once. The client speaks HTTP/2 if the API
+/// server does at the time of this call, and is a [`single_try`] otherwise: some proxies speak only HTTP/1.1.
 ///
 /// # Errors
 /// As [`reader`].
@@ -69,19 +70,20 @@ pub async fn writer(config: &Config) -> kube::Result<SingleTry> {
         tokio::time::sleep(PROBE_AGAIN).await;
     }
     info!(
-        "the API server, or a proxy before it, does not speak HTTP/2: the operator writes outcomes by HTTP/1.1 until it is restarted, which costs the API server more"
+        "the API server, or a proxy in front of it, does not speak HTTP/2; the operator writes outcomes over HTTP/1.1 until it restarts, which costs the API server more"
     );
     Ok(old)
 }
 
-/// A client like `client` with at most `at_once` requests under way; the other requests wait, first come, first served.
+/// Makes a client like `client` that sends at most `at_once` requests concurrently. Other requests wait in order of
+/// arrival.
 pub fn bounded(client: &Client, at_once: usize) -> Client {
     let (client, slots) = (client.clone(), Arc::new(Semaphore::new(at_once)));
     let namespace = client.default_namespace().to_owned();
     let send = move |request: Request<Body>| {
         let (client, slots) = (client.clone(), slots.clone());
         async move {
-            // It is never closed.
+            // The semaphore is never closed.
             let _slot = slots.acquire().await;
             client.send(request).await
         }
@@ -89,7 +91,7 @@ pub fn bounded(client: &Client, at_once: usize) -> Client {
     Client::new(service_fn(send), namespace)
 }
 
-/// kube's own client.
+/// Makes kube's own client.
 fn http1(config: &Config, retry: bool) -> kube::Result<Client> {
     let mut config = config.clone();
     config.connect_timeout = Some(CONNECT_TIMEOUT);
@@ -99,7 +101,7 @@ fn http1(config: &Config, retry: bool) -> kube::Result<Client> {
     Client::try_from(config)
 }
 
-/// kube's layers on a client with one HTTP/2 connection.
+/// Puts kube's layers on a client with one HTTP/2 connection.
 fn http2(config: &Config) -> kube::Result<Client> {
     let mut tcp = HttpConnector::new();
     tcp.enforce_http(false);
@@ -148,11 +150,11 @@ mod tests {
         let config = config(Kubeconfig::read_from(plane.admin_kubeconfig()).unwrap()).await;
         let version = async |client: Client| client.send(version_request()).await.unwrap().version();
         assert_eq!(version(writer(&config).await.unwrap().into()).await, Version::HTTP_2);
-        // Each watch has a connection of its own.
+        // Each watch has its own connection.
         assert_eq!(version(reader(&config).unwrap()).await, Version::HTTP_11);
     }
 
-    /// A server before which an API server may stand: it offers HTTP/1.1 alone.
+    /// A proxy in front of the API server that offers only HTTP/1.1.
     struct Old;
 
     impl Endpoint for Old {
@@ -163,7 +165,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_proxy_that_speaks_http_1_1_alone_is_spoken_to_in_that() {
+    async fn a_proxy_that_speaks_only_http_1_1_is_used_with_http_1_1() {
         let authority = Authority::new();
         let server = HttpsServer::start(Arc::new(Old), authority.server_config(&[])).await.unwrap();
         let kubeconfig = serde_json::from_value(serde_json::json!({

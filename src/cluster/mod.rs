@@ -1,4 +1,4 @@
-//! The API server: clients, calls with deadlines, patches, paged lists.
+//! Access to the API server: clients, requests with deadlines, patches, paged lists.
 
 pub mod call;
 mod client;

@@ -10,17 +10,17 @@ use tracing::warn;
 
 use super::call::in_time;
 
-/// The objects of the first page.
+/// The number of objects in the first page.
 pub const PAGE: u32 = 64;
-/// The most objects of a page.
+/// The maximum number of objects in a page.
 const MOST: u32 = 256;
-/// A page of more bytes than this is given up and read again as a smaller one.
+/// A page with more bytes than this is abandoned and read again with fewer objects.
 const BYTES: usize = 4 << 20;
-/// One object alone may have this much. The API server stores no object of this size.
+/// The limit for a page with one object, in bytes. The API server stores no object of this size.
 const BYTES_OF_ONE: usize = 16 << 20;
 
-/// Reads one list, page by page. No version is named, so the first page is a consistent read and the others show the same
-/// moment.
+/// Reads one list, page by page. The requests name no resourceVersion, so the first page is a consistent read and the
+/// other pages show the same state.
 pub struct Pager<K> {
     client: Client,
     path: String,
@@ -32,11 +32,11 @@ pub struct Pager<K> {
 }
 
 pub struct Page<K> {
-    /// Its objects, without those that cannot be read.
+    /// The objects of the page, without objects that cannot be read.
     pub items: Vec<K>,
     /// The resourceVersion of the whole list.
     pub version: String,
-    /// Whether it is the last one.
+    /// Whether this is the last page.
     pub is_last: bool,
 }
 
@@ -59,18 +59,18 @@ impl<K> Pager<K>
 where
     K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + DeserializeOwned,
 {
-    /// Lists what `selector` selects in `namespace` (None: in all).
+    /// Lists the objects that `selector` selects in `namespace` (None: in all namespaces).
     pub fn new(client: Client, namespace: Option<&str>, selector: impl Into<String>) -> Self {
         let path = K::url_path(&(), namespace);
         Self { client, path, selector: selector.into(), limit: PAGE, token: None, kind: PhantomData }
     }
 
-    /// Begins again with the first page.
+    /// Starts again with the first page.
     pub fn restart(&mut self) {
         self.token = None;
     }
 
-    /// The next page. After an error the same page is read again.
+    /// Reads the next page. After an error, the next call reads the same page again.
     pub async fn next(&mut self) -> Result<Page<K>, kube::Error> {
         loop {
             let Some(body) = in_time(self.read()).await? else {
@@ -86,7 +86,7 @@ where
         }
     }
 
-    /// None: the page has too many bytes.
+    /// Returns None if the page has too many bytes.
     async fn read(&self) -> Result<Option<Vec<u8>>, kube::Error> {
         let mut params = ListParams::default().fields(&self.selector).limit(self.limit);
         if let Some(token) = &self.token {
@@ -101,7 +101,8 @@ where
     }
 }
 
-/// As many objects as fit into half a page's bytes, by the page before; not more than twice as many as that.
+/// Returns how many objects to request: as many as fill half of a page's bytes, judging by the previous page, and at
+/// most twice the previous limit.
 fn next_limit(limit: u32, items: usize, bytes: usize) -> u32 {
     if items == 0 {
         return limit;
@@ -110,7 +111,7 @@ fn next_limit(limit: u32, items: usize, bytes: usize) -> u32 {
     u32::try_from(fit).unwrap_or(MOST).clamp(1, limit.saturating_mul(2).min(MOST))
 }
 
-/// An object that cannot be read stops no other.
+/// Parses an object. An object that cannot be parsed is logged and skipped, so that it does not block the others.
 fn readable<K: DeserializeOwned + Resource<DynamicType = ()>>(item: &RawValue) -> Option<K> {
     #[derive(Deserialize)]
     struct NamedObject {
@@ -127,10 +128,10 @@ fn readable<K: DeserializeOwned + Resource<DynamicType = ()>>(item: &RawValue) -
     read.inspect_err(|error| {
         let ObjectNames { namespace, name } =
             serde_json::from_str(item.get()).map(|NamedObject { metadata }| metadata).unwrap_or_default();
-        // The error's own text may quote the object.
+        // The text of the error may quote the object.
         let (line, column) = (error.line(), error.column());
         let kind = K::kind(&());
-        warn!(%kind, %namespace, %name, line, column, "cannot read a stored object and skips it: apply the crds/ of this version, or delete the object");
+        warn!(%kind, %namespace, %name, line, column, "cannot read a stored object, skipping it: apply the crds/ of this version, or delete the object");
     })
     .ok()
 }

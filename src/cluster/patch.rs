@@ -1,4 +1,4 @@
-//! What is written to a status: JSON Patches (RFC 6902) that test what they were decided from.
+//! JSON Patches (RFC 6902) for statuses, which test the values that the decision was based on.
 
 use http::header::{ACCEPT, HeaderValue};
 use json_patch::{
@@ -12,22 +12,23 @@ use kube::{
 };
 use serde_json::Value;
 
-/// The name under which the operator's writes appear in `managedFields`.
+/// The field manager of the operator's writes in `managedFields`.
 const FIELD_MANAGER: &str = "tidings";
 
-/// Of the answer to a write the metadata is used alone: this costs the API server less than the whole object, which will do
-/// where that cannot be had.
+/// The Accept header of a write. The operator uses only the metadata in the response, which costs the API server less
+/// than the whole object; it accepts the whole object where the API server cannot return metadata alone.
 const METADATA_ALONE: HeaderValue =
     HeaderValue::from_static("application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1,application/json;q=0.9");
 
-// Built one by one: of a list made by `json!`, serde would copy each value once more to learn which operation it is.
+// Built one by one: serde would copy each value of a list made by `json!` again to find out which operation it is.
 
-/// The patch is refused (422) unless the field with this path holds `value`; for the API server null is the same as absent.
+/// Makes the API server refuse the patch (422) unless the field at this path holds `value`. For the API server, null
+/// equals absent.
 pub(crate) fn test<const N: usize>(path: [&str; N], value: Value) -> PatchOperation {
     PatchOperation::Test(TestOperation { path: pointer(path), value })
 }
 
-/// Puts `value` there, in place of what was.
+/// Sets the field at this path to `value`.
 pub(crate) fn add<const N: usize>(path: [&str; N], value: Value) -> PatchOperation {
     PatchOperation::Add(AddOperation { path: pointer(path), value })
 }
@@ -36,7 +37,7 @@ fn pointer<const N: usize>(path: [&str; N]) -> PointerBuf {
     PointerBuf::from_tokens(path.map(Token::new))
 }
 
-/// The request that patches the status of an object of kind `K`.
+/// Makes the request that patches the status of an object of kind `K`.
 pub(crate) fn request<K: Resource<DynamicType = ()>>(
     namespace: &str,
     name: &str,
@@ -49,7 +50,7 @@ pub(crate) fn request<K: Resource<DynamicType = ()>>(
         .map_err(kube::Error::BuildRequest)
 }
 
-/// Has the API server answer with the metadata alone.
+/// Requests a response with only the metadata.
 pub(crate) fn want_metadata_alone(request: &mut http::Request<Vec<u8>>) {
     request.headers_mut().insert(ACCEPT, METADATA_ALONE);
 }

@@ -1,4 +1,5 @@
-//! One attempt at one event, in stages: check it, encode it, get a token, send it, judge the answer.
+//! One attempt to deliver one event, in stages: check the event, encode it, get a token, send the request, judge the
+//! response.
 
 use std::{
     panic::AssertUnwindSafe,
@@ -16,18 +17,18 @@ use tidings_queue::{Health, NotSent, Signal};
 use super::source::{Answer, Payload};
 use crate::contract::Route;
 
-/// An event of more bytes is not held twice while its attempt waits for a token.
+/// An event with more bytes than this is not held twice while its attempt waits for a token.
 const LARGE: usize = 64 << 10;
 
 /// How an attempt ended.
 pub(super) enum Attempted<I> {
-    /// Nothing was sent and no attempt was spent. The item comes back, unless its event was dropped.
+    /// No request was sent, and no attempt is counted. Returns the item, unless its event was dropped.
     NotSent(Option<Box<I>>, NotSent),
-    /// The webhook answered, or failed to.
+    /// The request was sent: the webhook responded, or failed to respond.
     Sent(Box<I>, Answer),
 }
 
-/// Attempts one event of `item` once. `chance` is a random number in 0..1.
+/// Makes one attempt to deliver one event of `item`. `chance` is a random number in 0..1.
 pub(super) async fn attempt<I: Payload>(
     mut item: Box<I>,
     event: u16,
@@ -46,14 +47,14 @@ pub(super) async fn attempt<I: Payload>(
         Ok(Err(why)) => return Attempted::NotSent((item.size() > 0).then_some(item), why),
         Err(_) => panicked(),
     };
-    // What could not be checked still has its event.
+    // An event that failed its check is still in the item.
     let event_id = sent_as.unwrap_or_else(|| item.event_id(event));
     let next_wait = route.backoff.wait(item.failures().saturating_add(1), chance);
     let (duration, max_attempts) = (began.elapsed(), route.max_attempts);
     Attempted::Sent(item, Answer { outcome, event_id, began, duration, next_wait, max_attempts, stored: None })
 }
 
-/// `sent_as` becomes the event's id as soon as the event is checked.
+/// Sends the event. `sent_as` is set to the event's id as soon as the event is checked.
 async fn send<I: Payload>(
     item: &mut I,
     event: u16,
@@ -73,12 +74,13 @@ async fn send<I: Payload>(
         Unauthorized::NoToken(_) => NotSent::NoToken,
         Unauthorized::Stopping => NotSent::Held,
     })?;
-    // While it is sent, the event is held once.
+    // During the request, the event is held only once.
     item.drop_events();
     authorized.send(clearance).await.map_err(|NotCleared| NotSent::Held)
 }
 
-/// What an outcome says of the webhook as a whole (None: nothing). `backoff` is the pause where the webhook does not say how long.
+/// Returns what an outcome means for the webhook as a whole (None: nothing). `backoff` is the length of a pause for
+/// which the webhook names no time.
 pub(super) fn signal(outcome: &Outcome, backoff: Duration) -> Option<Signal> {
     match outcome.verdict {
         Verdict::Pause(requested) => Some(Signal::Pause(requested.unwrap_or(backoff))),
@@ -87,7 +89,7 @@ pub(super) fn signal(outcome: &Outcome, backoff: Duration) -> Option<Signal> {
     }
 }
 
-/// What the outcome says about the webhook's health, for the circuit; None: nothing.
+/// Returns what the outcome means for the circuit breaker (None: nothing).
 fn health(reason: Reason) -> Option<Health> {
     match reason {
         Reason::Acknowledged | Reason::Accepted => Some(Health::Success),
@@ -109,7 +111,7 @@ fn invalid(fault: &InvalidEvent) -> Outcome {
         verdict: Verdict::Failed,
         reason: Reason::InvalidEvent,
         status: None,
-        message: format!("{fault}; nothing was sent: create a corrected Notification"),
+        message: format!("{fault}; the event was not sent: create a corrected Notification"),
     }
 }
 
@@ -118,6 +120,6 @@ fn panicked() -> Outcome {
         verdict: Verdict::Retry,
         reason: Reason::InternalError,
         status: None,
-        message: "the operator failed inside this attempt; its log says how".into(),
+        message: "internal error during this attempt; see the operator's log".into(),
     }
 }

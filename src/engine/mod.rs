@@ -1,11 +1,12 @@
-//! Sends what is due. Inputs go into the queue, actions come out. Nothing here knows a client of Kubernetes, or a Subscriber object.
+//! Sends events that are due. Inputs go into the queue, and actions come out. The engine uses no Kubernetes client and
+//! no Subscriber object.
 //!
-//! What comes of an action returns by one door, [`Engine::ended`]: it reports to the Subscribers' side what an [`attempt()`] says of a
-//! Subscriber, and hands all of it to the queue. An outcome then goes
+//! The result of every action returns through one function, [`Engine::ended`]. It reports to `subscribers` what an
+//! [`attempt()`] found out about a Subscriber, and passes the result to the queue. An outcome takes this path:
 //!
 //! `attempt` → `ended` → queue → `Action::Write` → `act` → [`Source::write`] → `ended` → queue,
 //!
-//! which tries the event again or forgets it.
+//! and the queue retries or forgets the event.
 
 mod attempt;
 pub mod source;
@@ -43,7 +44,7 @@ use crate::{
     ownership::Mandate,
 };
 
-/// What all engines share with the rest of the operator.
+/// What an engine shares with the rest of the operator.
 pub struct Surroundings {
     mandate: Mandate,
     reports: mpsc::UnboundedSender<Report>,
@@ -51,8 +52,8 @@ pub struct Surroundings {
 }
 
 impl Surroundings {
-    /// `mandate` says whether this process may act and whether it is to end, `reports` takes what is found out about Subscribers,
-    /// and `metrics` counts attempts.
+    /// `mandate` says whether this process may act and whether it is stopping, `reports` receives what the engine finds
+    /// out about Subscribers, and `metrics` counts attempts.
     pub fn new(mandate: Mandate, reports: mpsc::UnboundedSender<Report>, metrics: Metrics) -> Self {
         Self { mandate, reports, metrics }
     }
@@ -66,24 +67,24 @@ pub struct Engine<S: Source> {
     tasks: JoinSet<TaskEnded<S>>,
 }
 
-/// What a task of the engine did.
+/// The result of a task of the engine.
 enum TaskEnded<S: Source> {
-    /// It attempted an event of a Subscriber, by this version of its spec.
+    /// An attempt to deliver an event, along this route.
     Attempt(Ticket<S>, Arc<Route>, Attempted<S::Item>),
-    /// It loaded, wrote or pulled.
+    /// A load, write or pull.
     Done(Done<S>),
 }
 
 impl<S: Source> Engine<S> {
-    /// An engine for these namespaces (None: all).
+    /// Makes an engine for these namespaces (None: all).
     pub fn new(source: S, bounds: &Bounds, namespaces: &[Option<String>], with: Surroundings) -> Self {
         let namespaces = namespaces.iter().map(|namespace| namespace.as_deref().map(Into::into)).collect();
         let queue = Queue::new(bounds, namespaces, now());
         Self { queue, source: Arc::new(source), with, tasks: JoinSet::new() }
     }
 
-    /// Works until the operator is to end, then lets what is in flight end and be written. `listed` is called once every
-    /// unfinished entry is known.
+    /// Runs until the operator stops, and then until everything in flight has ended and is written. Calls `listed` once
+    /// every unfinished entry is known.
     pub async fn run(
         mut self,
         seen: impl Stream<Item = Seen<S>>,
@@ -104,7 +105,7 @@ impl<S: Source> Engine<S> {
                 Some(seen) = seen.next() => {
                     self.queue.observe(seen, now());
                     if listed.is_some() && self.queue.is_listed() && let Some(listed) = listed.take() {
-                        info!(unfinished = self.queue.len(), "every unfinished Notification is known");
+                        info!(unfinished = self.queue.len(), "all unfinished Notifications are listed");
                         listed();
                     }
                 }
@@ -116,7 +117,7 @@ impl<S: Source> Engine<S> {
                 () = &mut stopping => break,
             }
         }
-        info!(in_flight = self.tasks.len(), "shutting down: nothing new starts, what is in flight ends");
+        info!(in_flight = self.tasks.len(), "shutting down: no new attempts start; waiting for the attempts in flight");
         self.queue.drain();
         self.act();
         while let Some(ended) = self.tasks.join_next().await {
@@ -158,7 +159,7 @@ impl<S: Source> Engine<S> {
         })
     }
 
-    /// Hands on what a task did: to the queue and, what it says of a Subscriber, to the Subscribers.
+    /// Passes the result of a task to the queue, and what it means for a Subscriber to `subscribers`.
     fn ended(&mut self, ended: Result<TaskEnded<S>, JoinError>) {
         let done = match ended {
             Ok(TaskEnded::Done(done)) => done,
@@ -166,13 +167,14 @@ impl<S: Source> Engine<S> {
                 let answered = self.answer(&ticket, &route, attempted);
                 Done::Answered { ticket, answered }
             }
-            // An attempt catches its own panics; one outside of them must not be survived with a lost slot.
+            // An attempt catches its own panics. After any other panic the slot would be lost, so the engine panics
+            // too.
             Err(error) => std::panic::resume_unwind(error.into_panic()),
         };
         self.queue.finish(done, now());
     }
 
-    /// Reports what an attempt says of its Subscriber. Returns what it says to the queue.
+    /// Reports what an attempt means for its Subscriber. Returns what it means for the queue.
     fn answer(&self, ticket: &Ticket<S>, route: &Route, attempted: Attempted<S::Item>) -> Answered<S> {
         let (of, version) = (ticket.of.clone(), route.version.clone());
         match attempted {
@@ -208,7 +210,8 @@ impl<S: Source> Engine<S> {
         }
     }
 
-    /// Reports a pause; the outcome is written after the pause is stored. Returns how long the pause is: it ends at a full second.
+    /// Reports a pause. The outcome is written after the pause is stored. Returns the length of the pause, which ends
+    /// at a full second.
     fn paused(&self, of: SubscriberKey, version: SpecVersion, requested: Duration, answer: &mut Answer) -> Duration {
         let (until, wait) = pause(requested, Timestamp::now());
         let (stored, is_stored) = oneshot::channel();
@@ -225,12 +228,12 @@ impl<S: Source> Engine<S> {
     }
 
     fn publish(&self, report: Report) {
-        // The Subscribers end first only when a part of the operator failed.
+        // `subscribers` stops first only when a part of the operator failed.
         let _ = self.with.reports.send(report);
     }
 }
 
-/// What allows one attempt to go on.
+/// Decides whether one attempt may continue.
 struct Cleared {
     of: SubscriberKey,
     mandate: Mandate,
@@ -239,7 +242,8 @@ struct Cleared {
 }
 
 impl Clearance for Cleared {
-    /// The term is the one in which the attempt began, the operator does not stop, and the queue has not revoked the permit.
+    /// Whether the term is the one in which the attempt began, the operator is not stopping, and the queue has not
+    /// revoked the permit.
     fn may_send(&self) -> bool {
         self.mandate.term(&self.of).is_some_and(|term| term.epoch == self.term.epoch)
             && self.permit.holds(SystemTime::now())
@@ -250,7 +254,7 @@ impl Clearance for Cleared {
     }
 }
 
-/// The content, once what it depends on is stored.
+/// Returns the content once everything that it depends on is stored.
 async fn when_stored(mut content: Content<Answer>) -> Content<Answer> {
     if let Content::Outcome(answers) = &mut content {
         for (_, answer) in answers {

@@ -1,4 +1,5 @@
-//! Where events come from and outcomes go back to.
+//! The interface to a source of events, such as the Kubernetes API: the engine loads entries from it and writes
+//! outcomes to it.
 
 use std::{
     fmt::Display,
@@ -15,10 +16,11 @@ use tokio::sync::oneshot;
 
 use crate::contract;
 
-/// Where the events of a Subscriber go.
+/// The route of a Subscriber's events, shared by all attempts.
 pub type SharedRoute = Arc<contract::Route>;
 
-/// A source of entries. The engine loads an entry before it sends it (unless the queue keeps it), and writes what came of it.
+/// A source of entries. The engine loads an entry before it sends an event of it (unless the queue keeps the entry in
+/// memory), and writes the outcome.
 pub trait Source:
     Work<Id: Send, Name: Display + Send, Item: Payload, Route = SharedRoute, Answer = Answer> + Send + Sync + 'static
 {
@@ -27,8 +29,8 @@ pub trait Source:
     where
         Self: Sized;
 
-    /// Writes to an entry; `item` is the entry, if it is in memory. Returns when the store has the write or refuses it, however
-    /// long that takes.
+    /// Writes to an entry. `item` is the entry, if it is in memory. Returns when the store has accepted or refused the
+    /// write, however long that takes.
     fn write(
         &self,
         of: Ticket<Self>,
@@ -38,7 +40,7 @@ pub trait Source:
     where
         Self: Sized;
 
-    /// Pulls entries for a Subscriber, at most `want`, and says whether there are more.
+    /// Pulls at most `want` entries for a Subscriber, and returns whether there are more.
     fn pull(
         &self,
         from: SourceId,
@@ -49,25 +51,25 @@ pub trait Source:
         Self: Sized;
 }
 
-/// An entry in memory, as far as an attempt needs it.
+/// The part of an entry in memory that an attempt needs.
 pub trait Payload: Send + 'static {
-    /// Checks one of its events.
+    /// Checks one event of the entry.
     fn event(&self, number: u16) -> Result<CheckedEvent, InvalidEvent>;
 
-    /// The id that the event goes with, known even when the event cannot be sent.
+    /// Returns the id that the event is sent with, even if the event cannot be sent.
     fn event_id(&self, number: u16) -> String;
 
-    /// The size of its events in memory, in bytes.
+    /// Returns the size of the events in memory, in bytes.
     fn size(&self) -> usize;
 
-    /// Drops its events.
+    /// Drops the events.
     fn drop_events(&mut self);
 
-    /// How many attempts failed, those that were deferred by a pause aside.
+    /// Returns how many attempts failed, without attempts that a pause deferred.
     fn failures(&self) -> u32;
 }
 
-/// What came of one event.
+/// The result of one attempt to deliver one event.
 #[derive(Debug)]
 pub struct Answer {
     /// How the attempt ended.
@@ -76,13 +78,13 @@ pub struct Answer {
     pub event_id: String,
     /// When the attempt began.
     pub began: Instant,
-    /// How long it took.
+    /// How long the attempt took.
     pub duration: Duration,
-    /// How long to wait before the next attempt, should there be one.
+    /// How long to wait before the next attempt, if there is one.
     pub next_wait: Duration,
-    /// How many attempts there may be, deferred ones aside.
+    /// The maximum number of attempts, without deferred attempts.
     pub max_attempts: Option<u32>,
-    /// What the answer says of the Subscriber is stored before the outcome is written: this resolves then, or when its sender is
-    /// dropped.
+    /// Resolves when the effect of this result on the Subscriber is stored, or when its sender is dropped. The outcome
+    /// is written after that.
     pub stored: Option<oneshot::Receiver<()>>,
 }

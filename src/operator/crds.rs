@@ -10,8 +10,8 @@ use crate::{
     notifications::wire::{SELECTOR, Unfinished},
 };
 
-/// Asks for what only the right CustomResourceDefinitions answer: a list by the selectable field. One namespace that
-/// answers is enough; where the operator may not list, another one is asked.
+/// Lists by the selectable field, which only the right CustomResourceDefinitions serve. One namespace that responds is
+/// enough; where the operator may not list, this function tries the next namespace.
 pub(super) async fn check(client: &Client, namespaces: &[Option<String>]) -> Result<(), Error> {
     let mut refused = None;
     for namespace in namespaces {

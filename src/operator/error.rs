@@ -1,4 +1,4 @@
-//! Why the operator does not run, or ends.
+//! Why the operator cannot run, or stops.
 
 use std::{io, net::SocketAddr};
 
@@ -6,47 +6,52 @@ use tidings_delivery::egress::NoRoots;
 
 use crate::cluster::call::plain;
 
-/// Why the operator does not run.
+/// Why the operator cannot run, or stops.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// No cluster is configured.
-    #[error("no Kubernetes cluster is configured: set KUBECONFIG, or run inside a cluster ({0})")]
+    #[error("no Kubernetes cluster is configured: set KUBECONFIG, or run inside a cluster ({})", unquoted(.0))]
     Config(#[from] kube::config::InferConfigError),
-    /// The client could not be made.
+    /// The Kubernetes client could not be created.
     #[error("cannot create the Kubernetes client: {}", plain(.0))]
     Client(#[source] kube::Error),
-    /// The API server refuses what the operator needs.
+    /// The API server refused a request that the operator depends on, or did not respond.
     #[error("request to the API server failed: {}", plain(.0))]
     Api(#[source] kube::Error),
     /// The CustomResourceDefinitions are missing or too old.
     #[error("the CustomResourceDefinitions of {group} are missing or too old: apply the crds/ of this version ({why})", group = tidings_api::GROUP, why = plain(source))]
     Crds {
-        /// What the API server said.
+        /// The error of the API server.
         source: kube::Error,
     },
     /// The certificate authorities that an administrator named cannot be read.
     #[error(transparent)]
     Roots(#[from] NoRoots),
-    /// An address of the operator's own cannot be used.
-    #[error("{flag} {address}: {source}")]
+    /// The operator cannot listen on one of its addresses.
+    #[error("cannot listen on {address} ({flag}): {source}")]
     Address {
         /// The flag that names it.
         flag: &'static str,
         /// The address.
         address: SocketAddr,
-        /// Why not.
+        /// The error of the system.
         source: io::Error,
     },
-    /// A part that works until the end has ended: there is a bug, and its panic is in the log.
+    /// A part that must run until the operator stops has ended. This is a bug; its panic is in the log.
     #[error("a part of the operator stopped unexpectedly; see the panic in the log")]
     PartEnded,
-    /// Another operator took over.
+    /// Another operator took the Lease over.
     #[error("lost leadership to {holder}; exiting to restart as standby")]
     LeaseLost {
-        /// Who leads.
+        /// The identity of the new leader.
         holder: String,
     },
     /// Signals cannot be received.
     #[error("cannot receive signals: {0}")]
     Signals(#[source] io::Error),
+}
+
+/// The client library prints a path as `'"/path"'`: the quotes of debug output inside its own.
+fn unquoted(error: &kube::config::InferConfigError) -> String {
+    error.to_string().replace("'\"", "'").replace("\"'", "'")
 }

@@ -1,4 +1,4 @@
-//! This process and the Lease: it stands by, it leads, it gives the Lease back.
+//! Leader election from the view of this process: standing by, leading, and releasing the Lease.
 
 use std::sync::Arc;
 
@@ -10,22 +10,22 @@ use crate::{
     ownership::{Candidate, Leadership},
 };
 
-/// How this process comes to lead, and how that ends.
+/// How this process becomes the leader and stops being the leader.
 pub(super) struct LeaderElection {
     leadership: Leadership,
-    /// None: there is no Lease, and the operator is alone.
+    /// None: no leader election; the operator runs as a single replica.
     candidate: Option<Arc<Candidate>>,
-    /// Ends with the name of the operator that leads now.
+    /// Returns the identity of the operator that leads now.
     lost: JoinHandle<String>,
 }
 
 impl LeaderElection {
-    /// Begins to stand by for the Lease of this namespace and name, by `client`; without a Lease the operator leads at once.
+    /// Starts to stand by for the Lease with this namespace and name. Without a Lease, the operator leads immediately.
     pub(super) fn begin(lease: Option<&(String, String)>, client: &SingleTry) -> Self {
         let candidate = lease.map(|(namespace, name)| Candidate::new(client, namespace, name, identity()));
         let candidate = candidate.map(Arc::new);
         let leadership = candidate.as_ref().map_or_else(Leadership::alone, |candidate| candidate.leadership());
-        // In a task of its own: what is in flight at the end, too, ends under the Lease.
+        // In a separate task, so that renewals continue while the last attempts in flight end.
         let lease_state = candidate.clone();
         let lost = tokio::spawn(async move {
             match lease_state {
@@ -44,12 +44,12 @@ impl LeaderElection {
         self.candidate.is_some()
     }
 
-    /// Stands by until this operator leads (true), or is to end before that (false).
+    /// Stands by until this operator leads (true), or must stop before that (false).
     pub(super) async fn gained(&mut self, ends: impl Future<Output = ()>) -> Result<bool, Error> {
         let mut leadership = self.leadership();
         tokio::select! {
             () = leadership.regained() => Ok(true),
-            // It returns only after it led.
+            // The candidate returns only after it has led.
             error = self.lost() => Err(error),
             () = ends => Ok(false),
         }
@@ -60,7 +60,7 @@ impl LeaderElection {
         lost_to((&mut self.lost).await)
     }
 
-    /// Gives the Lease back, after the last renewal.
+    /// Releases the Lease, after the last renewal.
     pub(super) async fn resign(self) {
         let Some(candidate) = self.candidate else { return };
         if !self.lost.is_finished() {
@@ -75,7 +75,7 @@ fn lost_to(holder: Result<String, JoinError>) -> Error {
     holder.map_or(Error::PartEnded, |holder| Error::LeaseLost { holder })
 }
 
-/// Names this process among all that want the Lease, those before it in the same Pod included.
+/// Returns a name that is unique among all candidates for the Lease, earlier processes in the same Pod included.
 fn identity() -> String {
     let host = std::env::var("HOSTNAME").unwrap_or_else(|_| "tidings".into());
     format!("{host:.200}_{:016x}", rand::random::<u64>())

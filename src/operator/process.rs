@@ -1,18 +1,18 @@
-//! What the operator needs of its process: signals, open files.
+//! The process of the operator: signals and open files.
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::warn;
 
 use super::Error;
 
-/// The signals that end the operator.
+/// The signals that stop the operator.
 pub(super) struct Signals {
     terminated: Signal,
     interrupted: Signal,
 }
 
 impl Signals {
-    /// From now on SIGTERM and SIGINT are received here, and do not end the process.
+    /// Receives SIGTERM and SIGINT from now on; they no longer end the process.
     pub(super) fn receive() -> Result<Self, Error> {
         let of = |kind| signal(kind).map_err(Error::Signals);
         Ok(Self { terminated: of(SignalKind::terminate())?, interrupted: of(SignalKind::interrupt())? })
@@ -27,9 +27,9 @@ impl Signals {
     }
 }
 
-/// Allows this process as many file descriptors as the system lets it have; a connection takes one.
+/// Raises the limit of open files to what the system allows. Each connection needs one.
 pub(super) fn raise_descriptor_limit(max_in_flight: usize) {
-    /// Watches, idle connections, files.
+    /// File descriptors for watches, idle connections and files.
     const BESIDES: u64 = 512;
     let needed = u64::try_from(max_in_flight).unwrap_or(u64::MAX).saturating_add(BESIDES);
     match rlimit::increase_nofile_limit(u64::MAX) {

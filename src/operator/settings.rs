@@ -1,4 +1,4 @@
-//! What an administrator decides.
+//! The settings of the operator.
 
 use std::net::SocketAddr;
 
@@ -6,51 +6,51 @@ use http::HeaderValue;
 use tidings_delivery::egress::{Cidr, ClusterDomain, Dns, Egress, HostPattern, Nat64Prefix, Policy};
 use tidings_queue::Bounds;
 
-/// What an administrator decides: the flags of `tidings run`.
+/// The settings of the operator: the flags of `tidings run`.
 #[derive(Debug)]
 pub struct Settings {
     /// The namespaces to watch; none means all.
     pub watch_namespaces: Vec<String>,
-    /// Ranges of addresses that may be dialled besides the public ones.
+    /// Ranges of addresses that the operator may connect to, in addition to public addresses.
     pub egress_allow_cidrs: Vec<Cidr>,
-    /// Hosts that may be dialled wherever their names lead.
+    /// Hosts that the operator may connect to whatever addresses their names have.
     pub egress_allow_hosts: Vec<HostPattern>,
-    /// Ranges of addresses that are never dialled.
+    /// Ranges of addresses that the operator never connects to.
     pub egress_deny_cidrs: Vec<Cidr>,
-    /// The ports that may be dialled; none means all.
+    /// The ports that the operator may connect to; none means all.
     pub egress_allow_ports: Vec<u16>,
-    /// Below these prefixes, NAT64 translators of this network put IPv4 addresses.
+    /// The prefixes under which NAT64 translators of this network embed IPv4 addresses.
     pub egress_nat64_prefixes: Vec<Nat64Prefix>,
     /// The DNS domain of the cluster.
     pub cluster_domain: ClusterDomain,
-    /// The name servers to ask; none means those of the system.
+    /// The name servers to query; none means the name servers of the system.
     pub dns_servers: Vec<SocketAddr>,
     /// The value of `WebHook-Request-Origin`.
     pub origin: HeaderValue,
     /// Whether a Secret's values are sent only to hosts that its annotation allows.
     pub require_secret_consent: bool,
-    /// The namespace and name of the Lease that the operator has to hold; none: it is alone.
+    /// The namespace and name of the leader-election Lease; none: no leader election.
     pub lease: Option<(String, String)>,
-    /// Seconds that finished Notifications made with generateName are kept for; 0: for good.
+    /// How long finished Notifications that were created with generateName are kept, in seconds; 0: forever.
     pub generated_ttl: u32,
-    /// Where the metrics are served.
+    /// The address that serves metrics.
     pub admin_addr: SocketAddr,
-    /// Where health and readiness are served.
+    /// The address that serves health and readiness.
     pub health_addr: SocketAddr,
-    /// Attempts under way at once, over all Subscribers.
+    /// The maximum number of concurrent attempts, over all Subscribers.
     pub max_in_flight: usize,
-    /// Bytes of events in memory: half for those that are sent, half for untried ones.
+    /// Bytes of events in memory: half for events in flight, half for untried events.
     pub event_bytes: usize,
 }
 
 impl Settings {
-    /// The bounds of the queue: half of the memory is for events that are sent, half for untried ones that are kept.
+    /// Returns the bounds of the queue: half of the memory is for events in flight, half for untried events.
     pub(super) fn bounds(&self) -> Bounds {
         let bytes = self.event_bytes / 2;
         Bounds { in_flight: self.max_in_flight, bytes_in_flight: bytes, bytes_kept: bytes }
     }
 
-    /// What to watch: each of the namespaces once, or all (None).
+    /// Returns what to watch: each namespace once, or all (None).
     pub(super) fn namespaces(&self) -> Vec<Option<String>> {
         let mut namespaces = self.watch_namespaces.clone();
         namespaces.sort();
@@ -58,7 +58,7 @@ impl Settings {
         if namespaces.is_empty() { vec![None] } else { namespaces.into_iter().map(Some).collect() }
     }
 
-    /// The way out to webhooks and token services.
+    /// Makes the egress to webhooks and token services.
     pub(super) fn egress(&self) -> Egress {
         let policy = Policy::allowing(self.egress_allow_cidrs.clone())
             .allowing_hosts(self.egress_allow_hosts.clone())

@@ -1,8 +1,9 @@
-//! Which process may act for Subscribers: of several operators, the one that holds a Lease (coordination.k8s.io/v1).
+//! Leader election by a Lease (coordination.k8s.io/v1): only the operator that holds the Lease may act for Subscribers.
 //!
-//! The leader renews the Lease. A candidate takes the Lease when it is free, or when the candidate has seen it unchanged for
-//! the whole life of the Lease, by a clock of its own that never jumps. Each write names the resourceVersion that was read, so
-//! that of two candidates one fails. A leader that cannot renew starts nothing more, well before another may take over.
+//! The leader renews the Lease. A candidate takes the Lease when it is free, or when the candidate has seen it
+//! unchanged for the whole lease duration, measured by the candidate's own monotonic clock. Each write names the
+//! resourceVersion that was read, so only one of two candidates succeeds. A leader that cannot renew stops starting new
+//! work well before another operator may take over.
 
 use std::time::{Duration, Instant};
 
@@ -24,47 +25,49 @@ use crate::cluster::{
     call::{plain, within},
 };
 
-/// A Lease that was not renewed for this long may be taken.
+/// A candidate may take a Lease that was not renewed for this long.
 const LIFE: Duration = Duration::from_secs(15);
-/// A leader that could not renew for this long starts nothing more.
+/// A leader that could not renew for this long starts no new work.
 const RENEW_DEADLINE: Duration = Duration::from_secs(10);
-/// A leader renews this often, a standby looks this often.
+/// How often a leader renews the Lease, and a standby reads it.
 const RENEW_EVERY: Duration = Duration::from_secs(2);
 const READ_INTERVAL: Duration = Duration::from_secs(1);
-/// Of failures in a row one in this many is logged: one each half a minute.
+/// One of this many consecutive failures is logged: one every half minute.
 const LOG_EVERY: u32 = 30;
-/// A call to the API server that takes longer has failed.
+/// A request to the API server that takes longer than this has failed.
 const CALL: Duration = Duration::from_secs(4);
 
-/// A leader that was cut off, and did not give the Lease back, may have outcomes in hand that it writes when it is back,
-/// or that are on their way. For so long after a takeover the next one reckons with them.
+/// A leader that was cut off and did not release the Lease may still write outcomes later. The next leader allows for
+/// such writes for this long after the takeover.
 const CONTESTED: Duration = Duration::from_secs(60);
-/// On a Lease that is given back within that time: the seconds that are left of it, for the next leader.
+/// The annotation of a Lease that is released within that time: the remaining seconds, for the next leader.
 const CONTESTED_ANNOTATION: &str = "tidings.dev/contested-seconds";
 
-/// Whether this process may act for a Subscriber now. Today one Lease is for all Subscribers; clones share what is known of it.
+/// Whether this process may act for a Subscriber now. Today one Lease covers all Subscribers; clones share the state of
+/// the Lease.
 #[derive(Clone, Debug)]
 pub struct Leadership {
     lease_state: watch::Sender<LeaseState>,
-    /// Is notified when the Lease is gained or lapses, and not of each renewal.
+    /// Notifies when the Lease is gained or lapses, but not of each renewal.
     changes: watch::Receiver<LeaseState>,
 }
 
-/// What this process knows of the Lease: until when it holds the Lease, how often it gained the Lease, and whether the leader before
-/// may still be writing. It is the value of a `watch` channel; nothing waits while it is borrowed.
+/// What this process knows of the Lease: until when it holds the Lease, how often it gained the Lease, and whether the
+/// previous leader may still be writing. This is the value of a `watch` channel; no code waits while it is borrowed.
 #[derive(Clone, Copy, Debug, Default)]
 struct LeaseState {
-    /// Nothing may be started after this, whatever else is known (None: the Lease is not held).
+    /// No new work may start after this instant (None: the Lease is not held).
     until: Option<Instant>,
-    /// Whether the Lease was held when that was last announced.
+    /// Whether the Lease was held at the last notification.
     is_announced: bool,
-    /// How often the Lease was gained.
+    /// How many times the Lease was gained.
     epoch: u64,
     contest: Contest,
 }
 
 impl LeaseState {
-    /// The clock has the last word: a leader that cannot renew, and notices nothing, holds nothing all the same.
+    /// Whether the Lease is held at `now`. A leader that cannot renew loses the Lease by the clock, even if it does not
+    /// notice.
     fn holds(&self, now: Instant) -> bool {
         self.until.is_some_and(|until| now < until)
     }
@@ -73,7 +76,7 @@ impl LeaseState {
         self.contest.until.is_some_and(|until| now < until)
     }
 
-    /// The Lease is held until then. Returns whether it was gained by that, rather than renewed.
+    /// Records that the Lease is held until `until`. Returns whether the Lease was gained rather than renewed.
     fn renewed(&mut self, until: Instant) -> bool {
         self.until = Some(until);
         let gained = !std::mem::replace(&mut self.is_announced, true);
@@ -81,27 +84,27 @@ impl LeaseState {
         gained
     }
 
-    /// Returns whether the Lease lapsed since that was last announced.
+    /// Returns whether the Lease lapsed since the last notification.
     fn lapsed(&mut self, now: Instant) -> bool {
         !self.holds(now) && std::mem::replace(&mut self.is_announced, false)
     }
 }
 
-/// What a leader before may still be writing.
+/// Whether the previous leader may still be writing.
 #[derive(Clone, Copy, Debug, Default)]
 struct Contest {
-    /// Until when it may arrive (None: the Lease was free).
+    /// Until when its writes may arrive (None: the Lease was free).
     until: Option<Instant>,
-    /// Everything was listed since the Lease was taken.
+    /// Whether everything was listed since the Lease was taken.
     is_listed: bool,
 }
 
 impl Contest {
-    /// What the next leader has to reckon with, if the Lease is given back at `now`.
+    /// Returns how long the next leader must allow for such writes, if the Lease is released at `now`.
     fn left(&self, now: Instant) -> Duration {
         match self.until {
             None => Duration::ZERO,
-            // What was not listed yet may have been written at any time since.
+            // Objects that were not listed yet may have been written at any time since.
             Some(_) if !self.is_listed => CONTESTED,
             Some(until) => until.saturating_duration_since(now),
         }
@@ -109,7 +112,7 @@ impl Contest {
 }
 
 impl Leadership {
-    /// Of an operator without a Lease, which is alone: it always may act.
+    /// The leadership of an operator that runs without leader election: it may always act.
     pub fn alone() -> Self {
         let mut lease_state = LeaseState::default();
         lease_state.renewed(Instant::now() + Duration::from_secs(u32::MAX.into()));
@@ -120,7 +123,7 @@ impl Leadership {
         Self { lease_state: lease_state.clone(), changes: lease_state.subscribe() }
     }
 
-    /// Of an operator that took the Lease over from one that may still be writing.
+    /// The leadership of an operator that took the Lease from a leader that may still be writing.
     #[cfg(test)]
     pub fn contested() -> Self {
         let alone = Self::alone();
@@ -128,13 +131,13 @@ impl Leadership {
         alone
     }
 
-    /// The term in which this process acts for a Subscriber now (None: it does not). While one Lease is for all, it is
-    /// [`Leadership::term_of_all`].
+    /// Returns the term in which this process acts for a Subscriber now (None: it does not act). While one Lease covers
+    /// all Subscribers, this is [`Leadership::term_of_all`].
     pub fn term(&self, _of: &SubscriberKey) -> Option<Term> {
         self.term_of_all()
     }
 
-    /// The term in which this process acts for all Subscribers now (None: it does not).
+    /// Returns the term in which this process acts for all Subscribers now (None: it does not act).
     pub fn term_of_all(&self) -> Option<Term> {
         let (lease_state, now) = (*self.lease_state.borrow(), Instant::now());
         lease_state.holds(now).then(|| Term { epoch: lease_state.epoch, contested: lease_state.is_contested(now) })
@@ -145,7 +148,7 @@ impl Leadership {
         self.term(of).is_some()
     }
 
-    /// All Notifications were listed since this operator leads.
+    /// Records that all Notifications were listed since this operator became the leader.
     pub fn all_are_listed(&self) {
         self.lease_state.send_if_modified(|lease_state| {
             lease_state.contest.is_listed = true;
@@ -153,7 +156,7 @@ impl Leadership {
         });
     }
 
-    /// Returns when the Lease was taken, or taken up again after a time in which it could not be renewed.
+    /// Returns when the Lease is gained, or gained again after it lapsed.
     pub async fn regained(&mut self) {
         while self.changes.changed().await.is_ok() {
             if self.changes.borrow_and_update().is_announced {
@@ -164,34 +167,34 @@ impl Leadership {
     }
 }
 
-/// What a candidate does about the Lease as it read it.
+/// What a candidate does about the Lease that it read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum LeaseDecision {
-    /// It is not there: make it.
+    /// Create the Lease: it does not exist.
     Create,
-    /// It is free: take it.
+    /// Take the Lease: it is free.
     Take,
-    /// Its holder did not renew it for its whole life: take it over.
+    /// Take the Lease over: its holder did not renew it for the whole lease duration.
     TakeOver,
-    /// It is ours.
+    /// Renew the Lease: this candidate holds it.
     Renew,
-    /// Somebody else holds it; look again after this, at the latest.
+    /// Wait: another operator holds the Lease. Read it again after this time at the latest.
     Wait(Duration),
 }
 
-/// What a candidate remembers of the Lease.
+/// What a candidate remembers of the Lease between reads.
 #[derive(Debug, Default)]
 struct LeaseObservation {
     version: Option<String>,
     since: Option<Instant>,
-    /// Whether there was one.
+    /// Whether the Lease existed.
     was_there: bool,
-    /// Since when it is missing.
+    /// Since when the Lease is missing.
     missing_since: Option<Instant>,
 }
 
 impl LeaseObservation {
-    /// Decides by what was read at `now`.
+    /// Decides what to do about the Lease that was read at `now`.
     fn judge(&mut self, identity: &str, lease: Option<&Lease>, now: Instant) -> LeaseDecision {
         let Some(lease) = lease else { return self.judge_missing(now) };
         (self.was_there, self.missing_since) = (true, None);
@@ -213,7 +216,8 @@ impl LeaseObservation {
         if left.is_zero() { LeaseDecision::TakeOver } else { LeaseDecision::Wait(left.min(READ_INTERVAL)) }
     }
 
-    /// A Lease that was deleted may still have a leader, which goes on until it notices the deletion.
+    /// Decides about a missing Lease. A deleted Lease may still have a leader, which continues until it notices the
+    /// deletion.
     fn judge_missing(&mut self, now: Instant) -> LeaseDecision {
         if !self.was_there {
             return LeaseDecision::Create;
@@ -223,7 +227,7 @@ impl LeaseObservation {
     }
 }
 
-/// One operator that wants to lead.
+/// One candidate in the leader election.
 pub struct Candidate {
     api: Api<Lease>,
     namespace: String,
@@ -233,20 +237,21 @@ pub struct Candidate {
 }
 
 impl Candidate {
-    /// A candidate for the Lease of this name. No two have one `identity`.
+    /// Makes a candidate for the Lease with this name. Each candidate needs a unique `identity`.
     pub fn new(client: &SingleTry, namespace: &str, name: &str, identity: String) -> Self {
         let (api, lease_state) = (client.namespaced(namespace), watch::Sender::default());
         let (namespace, name) = (namespace.to_owned(), name.to_owned());
         Self { api, namespace, name, identity, lease_state }
     }
 
-    /// Whether it leads.
+    /// Returns the leadership of this candidate.
     pub fn leadership(&self) -> Leadership {
         Leadership::new(&self.lease_state)
     }
 
-    /// Stands by until it leads, and leads until it finds the Lease anything but its own: returns who leads then. Others may
-    /// have led, and given the Lease back, while this process was cut off or stood still: what it knows is old.
+    /// Stands by until this candidate leads, and leads until it no longer holds the Lease. Returns the identity of the
+    /// new leader. Other operators may have led and released the Lease while this process was cut off or stopped, so
+    /// what this process knows is stale.
     pub async fn run(&self) -> String {
         let (mut observation, mut led, mut failures) = (LeaseObservation::default(), false, 0_u32);
         loop {
@@ -257,15 +262,15 @@ impl Candidate {
                 Ok(next) if led && next != LeaseDecision::Renew => return self.holder().await,
                 Ok(LeaseDecision::Wait(wait)) => wait,
                 Ok(_) => {
-                    // Also where the answer to the write that took it was lost, and it is only found to be ours.
+                    // Also covers a takeover whose response was lost.
                     if !led {
-                        info!(lease = self.name, identity = self.identity, "this operator leads");
+                        info!(lease = self.name, identity = self.identity, "became the leader");
                     }
                     led = true;
                     self.lease_state.send_if_modified(|lease_state| lease_state.renewed(began + RENEW_DEADLINE));
                     RENEW_EVERY
                 }
-                // Somebody else was faster; who leads is read again.
+                // Another candidate was faster: read again who leads.
                 Err(kube::Error::Api(status)) if status.code == 409 => Duration::from_millis(100),
                 Err(error) => {
                     if failures % LOG_EVERY == 1 {
@@ -288,21 +293,21 @@ impl Candidate {
         }
     }
 
-    /// Gives the Lease back, if it is ours, so that another operator takes over at once.
+    /// Releases the Lease, if this candidate holds it, so that another operator takes over immediately.
     pub async fn release(&self) {
         self.lease_state.send_if_modified(|lease_state| {
             lease_state.until = None;
             false
         });
         let released = match self.give_back().await {
-            // A renewal that was still on its way.
+            // A renewal was still in flight.
             Err(kube::Error::Api(status)) if status.code == 409 => self.give_back().await,
             released => released,
         };
         match released {
-            Ok(()) => debug!(lease = self.name, "the Lease is given back"),
+            Ok(()) => debug!(lease = self.name, "released the Lease"),
             Err(error) => {
-                warn!(lease = self.name, error = %plain(&error), "the Lease could not be given back; it runs out by itself")
+                warn!(lease = self.name, error = %plain(&error), "cannot release the Lease; it expires by itself")
             }
         }
     }
@@ -317,7 +322,7 @@ impl Candidate {
         self.replace(&lease, "", left).await
     }
 
-    /// Reads the Lease and does about it what is to be done. One that led writes over no Lease but its own.
+    /// Reads the Lease and acts on it. A candidate that has led overwrites no Lease except its own.
     async fn step(&self, observation: &mut LeaseObservation, led: bool) -> Result<LeaseDecision, kube::Error> {
         let lease = self.read().await?;
         let next = observation.judge(&self.identity, lease.as_ref(), Instant::now());
@@ -330,7 +335,7 @@ impl Candidate {
             _ => Duration::ZERO,
         };
         if !contested.is_zero() {
-            // Before the write: its answer may be lost.
+            // Before the write, because its response may be lost.
             self.lease_state.send_if_modified(|lease_state| {
                 lease_state.contest = Contest { until: Some(Instant::now() + contested), is_listed: false };
                 false
@@ -354,8 +359,8 @@ impl Candidate {
         within(CALL, self.api.get_opt(&self.name)).await
     }
 
-    /// Writes over what was read, and only over that: it carries the resourceVersion. `contested` is what the next leader
-    /// has to reckon with.
+    /// Replaces the Lease that was read, by its resourceVersion. `contested` is how long the next leader must allow for
+    /// late writes.
     async fn replace(&self, read: &Lease, holder: &str, contested: Duration) -> Result<(), kube::Error> {
         let mut metadata = read.metadata.clone();
         let annotations = metadata.annotations.get_or_insert_default();
@@ -388,7 +393,7 @@ impl Candidate {
     }
 }
 
-/// What the leader before hands on with a Lease that it gave back.
+/// Returns what the previous leader passed on with the Lease that it released.
 fn handed_on(lease: &Lease) -> Duration {
     let seconds = lease.metadata.annotations.as_ref().and_then(|all| all.get(CONTESTED_ANNOTATION)?.parse().ok());
     Duration::from_secs(seconds.unwrap_or_default()).min(CONTESTED)
@@ -423,7 +428,7 @@ mod tests {
             observation.judge("me", Some(&lease("other", "1")), now + 14 * SECOND),
             LeaseDecision::Wait(_)
         ));
-        // Renewed: its life begins anew, whatever times it names.
+        // Renewed: the lease duration starts again, whatever times the Lease names.
         assert!(matches!(
             observation.judge("me", Some(&lease("other", "2")), now + 14 * SECOND),
             LeaseDecision::Wait(_)
@@ -441,14 +446,14 @@ mod tests {
         observation.judge("me", Some(&lease("other", "1")), now);
         assert!(
             matches!(observation.judge("me", None, now), LeaseDecision::Wait(_)),
-            "its leader believes in it still"
+            "its leader has not noticed yet"
         );
         assert!(matches!(observation.judge("me", None, now + 14 * SECOND), LeaseDecision::Wait(_)));
         assert_eq!(observation.judge("me", None, now + 15 * SECOND), LeaseDecision::Create);
         observation.judge("me", Some(&lease("other", "2")), now + 15 * SECOND);
         assert!(
             matches!(observation.judge("me", None, now + 16 * SECOND), LeaseDecision::Wait(_)),
-            "deleted once more"
+            "deleted again"
         );
     }
 
@@ -471,14 +476,14 @@ mod tests {
     }
 
     #[test]
-    fn a_leader_stops_starting_before_anybody_may_take_over() {
+    fn a_leader_stops_starting_work_before_another_may_take_over() {
         assert!(RENEW_DEADLINE + CALL < LIFE);
         let term = |until| {
             let lease_state = LeaseState { until, is_announced: true, ..LeaseState::default() };
             Leadership::new(&watch::Sender::new(lease_state)).term_of_all()
         };
         assert!(term(Some(Instant::now() + SECOND)).is_some());
-        assert_eq!((term(Some(Instant::now())), term(None)), (None, None), "though nothing has announced that");
+        assert_eq!((term(Some(Instant::now())), term(None)), (None, None), "even without a notification");
         assert_eq!(Leadership::alone().term_of_all(), Some(Term { epoch: 1, contested: false }));
     }
 
@@ -490,14 +495,14 @@ mod tests {
         assert_eq!(lease_state.epoch, 1);
         assert!(
             lease_state.lapsed(now + 12 * SECOND) && !lease_state.lapsed(now + 13 * SECOND),
-            "that is announced once"
+            "notified once"
         );
         assert!(lease_state.renewed(now + 23 * SECOND));
         assert_eq!(lease_state.epoch, 2);
     }
 
     #[tokio::test]
-    async fn who_waits_for_the_lease_hears_of_its_gain_and_not_of_its_renewals() {
+    async fn waiting_for_the_lease_ends_when_it_is_gained_and_not_by_renewals() {
         let lease_state = watch::Sender::<LeaseState>::default();
         let mut leadership = Leadership::new(&lease_state);
         let renew = || lease_state.send_if_modified(|lease_state| lease_state.renewed(Instant::now() + SECOND));

@@ -5,7 +5,7 @@ use tokio::sync::watch;
 
 use super::lease::Leadership;
 
-/// What allows the operator to send requests and to write statuses: it leads, and is not to end.
+/// Permission to send requests and to write statuses: this operator leads and is not stopping.
 #[derive(Clone)]
 pub struct Mandate {
     leadership: Leadership,
@@ -13,22 +13,22 @@ pub struct Mandate {
 }
 
 impl Mandate {
-    /// Holds while `leadership` does, until `stopping` is true.
+    /// The mandate holds while `leadership` does, until `stopping` is true.
     pub fn new(leadership: Leadership, stopping: watch::Receiver<bool>) -> Self {
         Self { leadership, stopping }
     }
 
-    /// Whether this operator leads: what it writes is not older than what another one wrote.
+    /// Whether this operator leads. If so, what it writes is not older than what another operator wrote.
     pub fn leads(&self, of: &SubscriberKey) -> bool {
         self.leadership.holds(of)
     }
 
-    /// Whether this operator leads, whether or not it is to end.
+    /// Returns the leadership alone, which also holds while the operator stops.
     pub fn leadership(&self) -> &Leadership {
         &self.leadership
     }
 
-    /// The term in which a request may be sent now (None: no request may be sent).
+    /// Returns the term in which a request may be sent now (None: no request may be sent).
     pub fn term(&self, of: &SubscriberKey) -> Option<Term> {
         self.leadership.term(of).filter(|_| !*self.stopping.borrow())
     }
@@ -38,13 +38,14 @@ impl Mandate {
         self.term(of).is_some()
     }
 
-    /// Returns when the operator is to end.
+    /// Returns when the operator must stop.
     pub async fn stopping(&self) {
         let mut stopping = self.stopping.clone();
         drop(stopping.wait_for(|stopping| *stopping).await);
     }
 
-    /// The answer of `exchange`; None: the operator is to end, and does not wait for the answer. The next leader asks again.
+    /// Returns the result of `exchange`, or None if the operator stops first. The next leader then sends the request
+    /// again.
     pub async fn unless_stopping<T>(&self, exchange: impl Future<Output = T>) -> Option<T> {
         if *self.stopping.borrow() {
             return None;
@@ -64,7 +65,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn an_operator_that_ends_sends_nothing_and_waits_for_no_answer() {
+    async fn an_operator_that_stops_sends_nothing_and_waits_for_no_response() {
         let (stop, stopping) = watch::channel(false);
         let mandate = Mandate::new(Leadership::alone(), stopping);
         let of = SubscriberKey { namespace: "a".into(), name: "s".into() };

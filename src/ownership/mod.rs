@@ -1,5 +1,6 @@
-//! Whether this process may act for a Subscriber now: today a Lease decides that for all Subscribers ([`lease`]). What sends requests
-//! and writes statuses goes by a [`Mandate`], which ends also when the operator is to end.
+//! Decides whether this process may act for a Subscriber now. Today one Lease decides that for all Subscribers
+//! ([`lease`]). Code that sends requests and writes statuses uses a [`Mandate`], which also ends when the operator
+//! stops.
 
 mod lease;
 mod mandate;

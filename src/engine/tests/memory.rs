@@ -252,7 +252,8 @@ impl Memory {
         self.lock().log.pulls.clone()
     }
 
-    /// The most pulls that were open at once, and the most entries that were pulled and neither finished nor given back.
+    /// The most pulls that were open at once, and the most entries that were pulled and neither finished nor given
+    /// back.
     pub fn most(&self) -> (usize, usize) {
         let log = &self.lock().log;
         (log.most_open_pulls, log.most_in_hand)

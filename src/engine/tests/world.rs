@@ -94,8 +94,8 @@ impl World {
         self.updates.send(update).unwrap();
     }
 
-    /// Returns once the engine has heard all updates and seen all changes of the store until now, and has acted on them: what
-    /// comes after them in both channels has gone the whole way.
+    /// Returns once the engine has heard all updates and seen all changes of the store until now, and has acted on
+    /// them: what comes after them in both channels has gone the whole way.
     pub async fn settle(&self, name: &str) {
         let id = self.memory.add(&self.open(name), &[name]);
         self.memory.written(id, 1).await;

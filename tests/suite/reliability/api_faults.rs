@@ -194,7 +194,7 @@ async fn what_a_leader_that_was_cut_off_writes_at_last_is_not_sent_again_by_the_
     assert_eq!(world.get("notification", "z").await["status"]["phase"], "Pending", "the outcome came too early");
     // It is Delivered while the second still lists, and what the listing tells of it is older.
     world.until_phase("z", "Delivered").await;
-    assert!(!second.logs().contains("every unfinished Notification is known"), "the listing was too early");
+    assert!(!second.logs().contains("all unfinished Notifications are listed"), "the listing was too early");
     world.notification("zz", "shop", json!({"id": "zz", "source": "/s", "type": "t"})).await;
     world.until_phase("zz", "Delivered").await;
     assert_eq!(arrivals(&world)["z"], 1);
@@ -235,7 +235,7 @@ async fn a_leader_says_that_it_leads_though_the_answer_to_its_taking_the_lease_w
     let operator = world.start_through(&proxy, &["--lease-namespace", world.namespace.as_str()]).await;
     world.until_reason("shop", "Operational").await;
     assert_eq!(proxy.treated()["answer lost"], 1);
-    assert_eq!(operator.logs().matches("this operator leads").count(), 1, "{}", operator.logs());
+    assert_eq!(operator.logs().matches("became the leader").count(), 1, "{}", operator.logs());
 }
 
 #[tokio::test]
