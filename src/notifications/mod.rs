@@ -1,4 +1,4 @@
-//! Notifications in Kubernetes: how they are read, how their outcomes are written, replayed and, in the end, deleted.
+//! Notifications in Kubernetes: reads them, writes their outcomes, replays them, and finally deletes them.
 
 pub mod names;
 pub mod record;

@@ -1,14 +1,14 @@
-//! How the queue names a Notification, in few bytes: there may be a million of them.
+//! Compact names for Notifications in the queue, which may hold a million of them.
 
 use std::fmt::{Display, Formatter, Write};
 
 use sha2::{Digest, Sha256};
 
-/// A Notification's uid: the 16 bytes of a UUID, which is what every API server gives.
+/// The uid of a Notification: the 16 bytes of a UUID, which every API server assigns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Uid([u8; 16]);
 
-/// A Notification's name, and its uid if that is no UUID in the usual form. Short ones need no allocation.
+/// The name of a Notification, and its uid if the uid is not a UUID in the usual form. Short names need no allocation.
 #[derive(Clone, Debug)]
 pub struct Name(Text);
 
@@ -22,11 +22,11 @@ impl Text {
     const SHORT: usize = 22;
 }
 
-/// Between name and uid; no name of an object has it.
+/// Separates name and uid; no object name contains it.
 const BETWEEN: char = '/';
 
 impl Uid {
-    /// The uid of this text; of one that is no UUID, a hash.
+    /// Returns the uid for this text, or a hash if the text is not a UUID.
     pub fn of(text: &str) -> Self {
         parse(text).unwrap_or_else(|| {
             let hash = Sha256::digest(text);
@@ -46,7 +46,7 @@ impl Uid {
     }
 }
 
-/// The UUID of a text in its usual form: lower case, with dashes.
+/// Parses a UUID in its usual form: lower case, with dashes.
 fn parse(text: &str) -> Option<Uid> {
     let mut bytes = [0; 16];
     let digits: String = text.chars().filter(|c| *c != '-').collect();
@@ -58,7 +58,7 @@ fn parse(text: &str) -> Option<Uid> {
 }
 
 impl Name {
-    /// The name of the Notification with this uid.
+    /// Makes the name of the Notification with this uid.
     pub fn new(name: &str, uid: &str) -> Self {
         let text = if parse(uid).is_some() { name.to_owned() } else { format!("{name}{BETWEEN}{uid}") };
         let mut short = [0; Text::SHORT];
@@ -71,12 +71,12 @@ impl Name {
         })
     }
 
-    /// The Notification's name.
+    /// Returns the name of the Notification.
     pub fn name(&self) -> &str {
         self.text().split(BETWEEN).next().unwrap_or_default()
     }
 
-    /// The Notification's uid, as the API server writes it.
+    /// Returns the uid of the Notification, as the API server writes it.
     pub fn uid(&self, id: &Uid) -> String {
         self.text().split_once(BETWEEN).map_or_else(|| id.text(), |(_, uid)| uid.to_owned())
     }

@@ -1,4 +1,4 @@
-//! Writes a Notification's status: one guarded patch, repeated until the API server has taken or refused it.
+//! Writes the status of a Notification: one guarded patch, retried until the API server has accepted or refused it.
 
 use std::{sync::Arc, time::Duration};
 
@@ -21,14 +21,15 @@ use crate::{
 
 const BACKOFF: Backoff = Backoff { initial: Duration::from_millis(100), max: Duration::from_secs(5) };
 
-/// Reads one Notification and writes its status. [`Self::load`] reads the Notification when its turn comes, [`Self::record`] writes
-/// the outcome of an attempt or an expiry, and [`Self::explain`] writes which gate the Notification waits behind.
+/// Reads one Notification and writes its status. [`Self::load`] reads the Notification when its turn comes,
+/// [`Self::record`] writes the outcome of an attempt or an expiry, and [`Self::explain`] writes which gate the
+/// Notification waits behind.
 pub struct StatusWriter {
     client: SingleTry,
     metrics: Metrics,
 }
 
-/// What is read of the answer to a write.
+/// The part of the response to a write that is read.
 #[derive(Deserialize)]
 struct PatchResponse {
     #[serde(deserialize_with = "slim")]
@@ -43,28 +44,28 @@ pub struct Waiting {
     pub attempts: u32,
 }
 
-/// What became of a write.
+/// The result of a write.
 pub enum Patched {
-    /// It stands, as of this resourceVersion.
+    /// The API server accepted the write, with this resourceVersion.
     Recorded {
         version: u64,
-        /// Whether it replaced a final status of another.
+        /// Whether the write replaced a final status of another writer.
         over_final: bool,
-        /// Whether a label asks for a replay that this status does not speak of.
+        /// Whether the label requests a replay that this status does not mention.
         replay_asked: bool,
     },
-    /// The Notification is gone, or another one has its name: nothing to write to.
+    /// The Notification was deleted, or another Notification has its name.
     Gone,
-    /// Somebody else wrote meanwhile and this outcome gives way: go on from what they wrote.
+    /// Another writer changed the status and this outcome gives way. Continue from the status of the other writer.
     Superseded(Box<Unfinished>),
 }
 
-/// What a write replaces.
+/// The status that a write replaces.
 #[derive(PartialEq, Eq)]
 struct Expected {
     phase: String,
     attempts: u32,
-    /// The replay that was handled last.
+    /// The last handled replay.
     replay: Option<String>,
 }
 
@@ -80,28 +81,29 @@ impl Expected {
 }
 
 impl StatusWriter {
-    /// Writes by `client`, and counts that in `metrics`.
+    /// Makes a writer that uses `client` and counts its writes in `metrics`.
     pub fn new(client: SingleTry, metrics: Metrics) -> Self {
         Self { client, metrics }
     }
 
-    /// The Notification of this name as it is stored now, if it is still the one with this uid.
+    /// Reads the Notification with this name, if it still has this uid.
     pub async fn load(&self, namespace: &str, name: &str, uid: &str) -> Result<Option<Box<Unfinished>>, kube::Error> {
         let stored = in_time(self.client.namespaced::<Unfinished>(namespace).get_opt(name)).await?;
         Ok(stored.filter(|stored| stored.metadata.uid.as_deref() == Some(uid)).map(Box::new))
     }
 
-    /// A Notification is finished in this phase.
+    /// Counts a Notification that finished in this phase.
     pub fn finished(&self, phase: Phase) {
         self.metrics.finished(phase.as_str());
     }
 
-    /// Writes `status` over what `read` holds, and only over that: the patch tests uid, phase, attempts, and which replay
-    /// was handled last. So a write that reaches the API server late, from this process or a former leader, changes
-    /// nothing: attempts only grow, and a replay begins another life.
+    /// Replaces the status in `read` with `status`, and no other status: the patch tests uid, phase, attempts, and the
+    /// last handled replay. A write that reaches the API server late, from this process or a former leader, therefore
+    /// changes nothing: attempts only grow, and a replay starts a new life.
     ///
-    /// Returns when the API server has spoken, however long that takes; the outcome is in hand until then, and nothing
-    /// is sent again meanwhile. A 2xx outcome replaces Pending and Failed; nothing replaces Delivered.
+    /// Returns when the API server has accepted or refused the write, however long that takes. Until then the outcome
+    /// is in memory, and the event is not sent again. A 2xx outcome replaces Pending and Failed; no outcome replaces
+    /// Delivered.
     pub async fn record(&self, read: &Unfinished, status: &NotificationStatus) -> Patched {
         let mut expected = Expected::of(read);
         let mut failures = 0;
@@ -120,13 +122,14 @@ impl StatusWriter {
                             return recorded(&current.metadata, status, &expected);
                         }
                         let found = Expected::of(&current);
-                        // Replayed since, by a label that this attempt did not see: what became of the life before says
-                        // nothing of this one.
+                        // A replay happened since, by a label that this attempt did not see: the outcome belongs to the
+                        // life before the replay.
                         let other_life = found.replay != read.status.last_handled_replay
                             && found.replay != status.last_handled_replay;
                         let moved = (&found.phase, found.attempts) != (&expected.phase, expected.attempts);
                         if found == expected {
-                            // Nobody else wrote: the API server refuses the write itself, perhaps by a policy.
+                            // No other writer changed the status: the API server refuses this write, perhaps by a
+                            // policy.
                             self.failed(read, &kube::Error::Api(answer));
                         } else if other_life
                             || current.status.phase == Phase::Delivered.as_str()
@@ -147,8 +150,8 @@ impl StatusWriter {
         }
     }
 
-    /// Says why a Notification waits, over what `read` holds alone and with a single try: a courtesy.
-    /// The watch shows what was written.
+    /// Writes why a Notification waits, with a single try, if its status is unchanged. The watch shows what was
+    /// written.
     pub async fn explain(&self, at: &Waiting, reason: NotificationReason) -> Result<(), kube::Error> {
         let message: String = reason.meaning().trim().trim_start_matches("Pending: ").chars().take(256).collect();
         let operations = vec![
@@ -182,11 +185,11 @@ impl StatusWriter {
 
     fn failed(&self, read: &Unfinished, error: &kube::Error) {
         self.metrics.status_write("error");
-        warn!(notification = %format_args!("{}/{}", namespace(read), name(read)), error = %plain(error), "the outcome could not be written yet; it is kept and written again");
+        warn!(notification = %format_args!("{}/{}", namespace(read), name(read)), error = %plain(error), "the outcome could not be written yet; the operator keeps it and retries");
     }
 }
 
-/// The request that writes `status` over what is expected, and only over that.
+/// Makes the request that replaces the expected status with `status`, and no other status.
 fn over(
     read: &Unfinished,
     expected: &Expected,
@@ -204,7 +207,7 @@ fn over(
     Ok(request)
 }
 
-/// `status` stands over what was expected, in the object of this metadata.
+/// Returns the result of an accepted write: `status` replaced the expected status in the object with this metadata.
 fn recorded(metadata: &ObjectMeta, status: &NotificationStatus, expected: &Expected) -> Patched {
     let replay_asked = replay_label(metadata).is_some_and(|label| status.last_handled_replay.as_deref() != Some(label));
     Patched::Recorded { version: version(metadata), over_final: expected.is_final(), replay_asked }
@@ -218,7 +221,7 @@ fn name(read: &Unfinished) -> &str {
     read.metadata.name.as_deref().unwrap_or_default()
 }
 
-/// Whether `current` holds what we tried to write: a write whose answer was lost.
+/// Whether `current` holds the status that this writer tried to write: the response to the write was lost.
 fn is_ours(current: &Unfinished, status: &NotificationStatus) -> bool {
     let seconds = |time: &Time| time.0.as_second();
     current.status.phase == status.phase.as_str()
@@ -265,8 +268,8 @@ mod tests {
         assert_eq!(patch, expected);
     }
 
-    /// The outcome of a former leader, or of a try that timed out, may reach the API server when the Notification was
-    /// replayed.
+    /// The outcome of a former leader, or of a write that timed out, may reach the API server after the Notification
+    /// was replayed.
     #[tokio::test]
     async fn an_outcome_of_the_life_before_a_replay_changes_nothing() {
         let plane = ControlPlane::shared().await.unwrap();
@@ -297,6 +300,6 @@ mod tests {
         writer.record(&read, &outcome).await;
         assert_eq!(stored().await, before);
         writer.record(&api.get("n").await.unwrap(), &outcome).await;
-        assert_eq!(stored().await["status"]["phase"], "Delivered", "that of this life is written");
+        assert_eq!(stored().await["status"]["phase"], "Delivered", "the outcome of this life is written");
     }
 }

@@ -1,13 +1,14 @@
-//! Replay: a Notification with a new value of the label `tidings.dev/replay` is set back to Pending, by one write.
+//! Replay: sets a Notification with a new value of the label `tidings.dev/replay` back to Pending, with one write.
 //!
-//! The label stays; the value that was handled is kept in the status, so a label that Git holds sends nothing twice. The
-//! queue then sees the Notification come back through its own watch and sends it with the same event id.
+//! The label stays. The status keeps the value that was handled, so a label that is kept in Git sends nothing twice.
+//! The queue then sees the Notification again through its own watch and sends the event with the same event id.
 //!
-//! An attempt that is in flight while a replay is asked for writes its outcome only as long as the replay is not written:
-//! the patch tests which value was handled last. If the outcome comes first, the replay is done over it; if it comes
-//! after, from this process or a former leader, it is dropped. Both ways end with an attempt that began after the label
-//! was there. If the attempt itself began after the replay was written, by an object that did not show it yet, its outcome
-//! is that of the replay: [`HandledReplays`] knows. A crash at any point leaves a label that differs, which the next start finds.
+//! An attempt that is in flight when a replay is requested writes its outcome only until the replay is written: the
+//! patch tests the last handled value. If the outcome comes first, the replay replaces it. If the outcome comes later,
+//! from this process or a former leader, it is dropped. Either way, an attempt follows that starts after the label was
+//! set. If the attempt itself started after the replay was written, with an object that did not show the replay yet,
+//! its outcome counts for the replay: [`HandledReplays`] knows this. After a crash at any point, the label differs from
+//! the handled value, and the next start finds it.
 
 use std::{collections::HashSet, pin::pin, sync::Arc, time::Duration};
 
@@ -35,15 +36,16 @@ use crate::{
     metrics::Metrics,
 };
 
-/// Replays under way at once.
+/// The maximum number of concurrent replays.
 const AT_ONCE: usize = 8;
-/// Pages of this many objects. Each comes with its event, of up to 1.5 MiB, and a page is held twice while it is read.
+/// The number of objects in a page. Each object includes its event of up to 1.5 MiB, and a page is held twice while it
+/// is read.
 const PAGE: u32 = 4;
-/// Tries to write one replay before it is left for later.
+/// How many times the operator tries to write one replay before it postpones the replay.
 const TRIES: u32 = 8;
-/// The waits between them: 11 s in all.
+/// The waits between these tries: 11 s in total.
 const BACKOFF: Backoff = Backoff { initial: Duration::from_millis(100), max: Duration::from_secs(5) };
-/// One that was left is read and tried again after this.
+/// A postponed replay is read and tried again after this time.
 const LATER: Backoff = Backoff { initial: Duration::from_secs(5), max: Duration::from_secs(600) };
 
 /// Watches for Notifications to replay.
@@ -51,21 +53,21 @@ pub struct Replays {
     client: Client,
     writer: SingleTry,
     metrics: Metrics,
-    /// Where a finished Notification that is replayed is taken off.
+    /// The count of finished Notifications, which a replay reduces.
     finished_count: FinishedCount,
-    /// Where it is noted what was replayed.
+    /// The record of handled replays.
     handled: Arc<HandledReplays>,
 }
 
-/// One to look at.
+/// A Notification to check for a replay.
 enum ReplayTask {
-    /// As the watch shows it.
+    /// Shown by the watch.
     Read(Box<StoredNotification>),
-    /// It was left before.
+    /// Postponed before.
     Again(FailedReplay),
 }
 
-/// One that could not be replayed.
+/// A replay that failed and is postponed.
 struct FailedReplay {
     uid: String,
     namespace: String,
@@ -74,8 +76,8 @@ struct FailedReplay {
 }
 
 impl Replays {
-    /// Lists and watches by `client`, reads and writes by `writer`. What is replayed is taken off the `finished_count` of finished
-    /// Notifications, and noted in `handled`.
+    /// Lists and watches with `client`, reads and writes with `writer`. Each replay reduces `finished_count` and is
+    /// recorded in `handled`.
     pub fn new(
         client: Client,
         writer: SingleTry,
@@ -86,17 +88,17 @@ impl Replays {
         Self { client, writer, metrics, finished_count, handled }
     }
 
-    /// Replays what is asked for in one namespace (None: in all) until `shutdown`.
+    /// Replays Notifications on request in one namespace (None: in all) until `shutdown`.
     pub async fn run(self, namespace: Option<String>, shutdown: impl Future<Output = ()>) {
         future::select(pin!(self.watch(namespace.as_deref())), pin!(shutdown)).await;
     }
 
-    /// Follows the watch for ever. One that cannot be replayed is tried again by itself, later and later; meanwhile it takes no
-    /// place of another.
+    /// Follows the watch until it is dropped. A replay that fails is retried with growing waits, and takes no slot of
+    /// other replays while it waits.
     async fn watch(&self, namespace: Option<&str>) {
         let mut asked_for = pin!(self.asked_for(namespace));
         let (mut under_way, mut waiting) = (FuturesUnordered::new(), FuturesUnordered::new());
-        // By uid: one that changes while it waits is tried at once, but waits only once.
+        // By uid: a Notification that changes while it waits is tried immediately, but waits only once.
         let mut left: HashSet<String> = HashSet::new();
         loop {
             let has_room = under_way.len() < AT_ONCE;
@@ -119,7 +121,7 @@ impl Replays {
         }
     }
 
-    /// All that have the label and that the watch shows, whether or not the label was handled.
+    /// Returns all Notifications with the label that the watch shows, whether or not the label was handled.
     fn asked_for(&self, namespace: Option<&str>) -> impl Stream<Item = StoredNotification> {
         let api: Api<StoredNotification> = in_namespace(&self.client, namespace);
         let config = watcher::Config::default().labels(REPLAY_LABEL).page_size(PAGE).timeout(WATCH_SECONDS);
@@ -128,14 +130,14 @@ impl Replays {
                 Ok(watcher::Event::InitApply(object) | watcher::Event::Apply(object)) => Some(object),
                 Ok(_) => None,
                 Err(error) => {
-                    warn!(error = %plain_watch(&error), "watching for Notifications to replay; the watch begins again");
+                    warn!(error = %plain_watch(&error), "watching for Notifications to replay failed; retrying");
                     None
                 }
             }
         })
     }
 
-    /// Returns what is to be tried again later.
+    /// Handles one Notification. Returns the replay if it must be tried again later.
     async fn attend(&self, task: ReplayTask) -> Option<FailedReplay> {
         let (read, failures) = match task {
             ReplayTask::Read(read) => (*read, 0),
@@ -152,9 +154,10 @@ impl Replays {
         (!is_done).then(|| FailedReplay { uid, namespace, name, failures: failures.saturating_add(1) })
     }
 
-    /// Replays `read` if that is asked for; false if it is asked for and could not be done.
+    /// Replays `read` if its label requests that. Returns false if the replay is requested and failed.
     ///
-    /// Decides again from what is stored after every failure: a write whose answer was lost is found to be handled.
+    /// After every failure, this decides again from the stored object: a write whose response was lost is then found to
+    /// be handled.
     async fn handle(&self, mut read: StoredNotification) -> bool {
         for tries in 1..=TRIES {
             let Some(status) = replayed(&read, Timestamp::now()) else {
@@ -177,7 +180,7 @@ impl Replays {
                     let is_same = current.metadata.resource_version == read.metadata.resource_version;
                     read = current;
                     if is_same && is_refusal(&error) {
-                        // Nothing has changed that the write depends on: a policy refuses it.
+                        // The write depends on nothing that has changed: a policy refuses it.
                         return false;
                     }
                 }
@@ -198,7 +201,7 @@ impl Replays {
         if read.status.is_finished() {
             self.finished_count.changed(read.namespace(), -1);
         }
-        info!(notification = %format_args!("{}/{}", read.namespace(), read.name()), label = read.replay_label(), "replayed: it is sent again");
+        info!(notification = %format_args!("{}/{}", read.namespace(), read.name()), label = read.replay_label(), "replayed; the event will be sent again");
     }
 
     fn failed(&self, read: &StoredNotification, error: &kube::Error) {
@@ -206,7 +209,7 @@ impl Replays {
             self.metrics.status_write("conflict");
         } else {
             self.metrics.status_write("error");
-            warn!(notification = %format_args!("{}/{}", read.namespace(), read.name()), error = %plain(error), "could not be replayed yet; it is tried again");
+            warn!(notification = %format_args!("{}/{}", read.namespace(), read.name()), error = %plain(error), "cannot replay the Notification yet; retrying");
         }
     }
 
@@ -215,15 +218,15 @@ impl Replays {
     }
 }
 
-/// Whether the API server judged the write, and not its moment.
+/// Whether the API server refused the write itself, so that a retry is refused too.
 fn is_refusal(error: &kube::Error) -> bool {
     matches!(error, kube::Error::Api(answer) if (400..500).contains(&answer.code) && !matches!(answer.code, 408 | 409 | 429))
 }
 
-/// The status that sends `read` again, unless the value of its label was handled already.
+/// Returns the status that sends `read` again (None: the value of its label was handled already).
 fn replayed(read: &StoredNotification, now: Timestamp) -> Option<NotificationStatus> {
     let asked = read.replay_asked_for().filter(|_| !read.is_being_deleted())?;
-    let message = format!("to be sent again, as the label {REPLAY_LABEL}={asked} asks for");
+    let message = format!("queued again by the label {REPLAY_LABEL}={asked}");
     Some(NotificationStatus {
         attempts: 0,
         deferred_attempts: 0,
@@ -240,7 +243,8 @@ fn request(read: &StoredNotification, status: &NotificationStatus) -> Result<htt
     Ok(request)
 }
 
-/// Writes `status` over what `read` holds, and only over that: stale news of a label replays nothing.
+/// Makes the patch that replaces the status in `read` with `status`, and no other status: an outdated label replays
+/// nothing.
 fn operations(read: &StoredNotification, status: &NotificationStatus) -> Vec<PatchOperation> {
     vec![
         test(["metadata", "uid"], json!(read.metadata.uid)),
@@ -287,7 +291,7 @@ mod tests {
     }
 
     #[test]
-    fn a_new_value_sets_all_but_the_event_id_and_the_history_of_conditions_anew() {
+    fn a_new_value_resets_everything_but_the_event_id_and_the_conditions() {
         let status = replayed(&stored(|_| ()), now()).unwrap();
         let written = serde_json::to_value(&status).unwrap();
         let fields: Vec<_> = written.as_object().unwrap().keys().map(String::as_str).collect();

@@ -1,4 +1,4 @@
-//! Which replays this process has handled a short time ago, for attempts whose watch has not shown them yet.
+//! Remembers the replays that this process handled recently, for attempts whose watch has not shown them yet.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -10,16 +10,17 @@ use kube::api::ObjectMeta;
 
 use super::{stored::StoredNotification, wire::Unfinished};
 
-/// Every watch has shown a replay by then, or is listed anew.
+/// After this time, every watch has shown the replay or has listed again.
 const REMEMBERED: Duration = Duration::from_secs(300);
-/// At most so many are remembered: one that is not may be sent twice.
+/// The maximum number of remembered replays. A replay beyond that may be sent twice.
 const MOST: usize = 10_000;
 
-/// The replays that this process wrote, or found written, within the last [`REMEMBERED`]: for each Notification the value of the
-/// label, and since when the API server has that value as handled.
+/// The replays that this process wrote, or found written, within the last [`REMEMBERED`]: for each Notification the
+/// value of the label, and since when the API server has that value as handled.
 ///
-/// `replay.rs` notes them. `source.rs` asks for them when the write of an outcome meets a replay: an attempt that began after the
-/// replay was written is what that replay requested, and its outcome counts. Times are those of this process's monotonic clock.
+/// `replay.rs` records them. `source.rs` queries them when the write of an outcome meets a replay: an attempt that
+/// began after the replay was written is what that replay requested, and its outcome counts. Times are those of this
+/// process's monotonic clock.
 #[derive(Default)]
 pub struct HandledReplays(Mutex<Handled>);
 
@@ -27,20 +28,20 @@ pub struct HandledReplays(Mutex<Handled>);
 struct Handled {
     /// By uid: the value of the label, and since when the API server is known to have it as handled.
     by_uid: HashMap<String, (String, Instant)>,
-    /// When each was noted, the oldest first.
+    /// When each replay was recorded, the oldest first.
     noted: VecDeque<(Instant, String)>,
 }
 
 impl HandledReplays {
-    /// The API server has the label of `read` as handled now.
+    /// Records that the API server has the label of `read` as handled now.
     pub fn note(&self, read: &StoredNotification) {
         if let (Some(uid), Some(label)) = (read.metadata.uid.as_deref(), read.replay_label()) {
             self.note_at(uid, label, Instant::now());
         }
     }
 
-    /// Whether `current` lives by a replay that `read` does not tell of, though it was handled before `attempt` began: then
-    /// the attempt is what the replay asked for.
+    /// Whether `current` was replayed, `read` does not show the replay, and the replay was handled before `attempt`
+    /// began. Then the attempt is the one that the replay requested.
     pub fn came_before(&self, attempt: Instant, read: &Unfinished, current: &Unfinished) -> bool {
         let label = current.status.last_handled_replay.as_ref();
         let is_unheard = label != read.status.last_handled_replay.as_ref();
@@ -59,7 +60,7 @@ impl HandledReplays {
         let is_over = |at: &Instant| now.duration_since(*at) >= REMEMBERED;
         while noted.len() >= MOST || noted.front().is_some_and(|(at, _)| is_over(at)) {
             let Some((at, uid)) = noted.pop_front() else { break };
-            // It may have been noted again since.
+            // The replay may have been recorded again since.
             if by_uid.get(&uid).is_some_and(|(_, since)| *since == at) {
                 by_uid.remove(&uid);
             }
@@ -82,15 +83,15 @@ mod tests {
     }
 
     #[test]
-    fn an_attempt_is_what_a_replay_asked_for_if_it_began_after_it() {
+    fn an_attempt_counts_for_a_replay_if_it_began_after_the_replay() {
         let (replays, handled_at) = (HandledReplays::default(), Instant::now());
         let (before, after) = (handled_at - Duration::from_secs(1), handled_at + Duration::from_secs(1));
         replays.note_at("u", "2", handled_at);
         let came_before = |attempt, read, current| replays.came_before(attempt, &handled(read), &handled(current));
         assert!(came_before(after, Some("1"), Some("2")) && came_before(after, None, Some("2")));
-        assert!(!came_before(before, Some("1"), Some("2")), "the webhook was asked before");
-        assert!(!came_before(after, Some("2"), Some("2")), "it is known to the attempt");
-        assert!(!came_before(after, Some("2"), Some("3")), "who handled that, and when, nobody knows");
+        assert!(!came_before(before, Some("1"), Some("2")), "the attempt began before the replay");
+        assert!(!came_before(after, Some("2"), Some("2")), "the attempt knows the replay");
+        assert!(!came_before(after, Some("2"), Some("3")), "this process did not handle that replay");
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Notifications as a source of the engine: how they are shown, loaded and written.
+//! Notifications as a source of the engine: watches, loads and writes them.
 
 use std::{sync::Arc, time::SystemTime};
 
@@ -38,12 +38,13 @@ pub struct Notifications {
 }
 
 impl Notifications {
-    /// Reads and writes by `writer`; hands what is finished to `retention`, and asks `replays` what was replayed a short time ago.
+    /// Reads and writes with `writer`, passes finished Notifications to `retention`, and queries `replays` for recent
+    /// replays.
     pub fn new(writer: StatusWriter, retention: RetentionHandle, replays: Arc<HandledReplays>) -> Self {
         Self { writer, retention, replays }
     }
 
-    /// What the watches of these namespaces (None: of all) show.
+    /// Returns what the watches of these namespaces (None: of all) show.
     pub fn watch(client: &Client, namespaces: &[Option<String>]) -> impl Stream<Item = Seen<Self>> + use<> {
         let pages = watch::pages();
         let watches = namespaces.iter().cloned().enumerate().map(|(number, namespace)| {
@@ -58,7 +59,7 @@ impl Notifications {
         self.writer.load(&of.of.namespace, of.name.name(), &of.name.uid(&of.id)).await
     }
 
-    /// Writes what came of an attempt.
+    /// Writes the outcome of an attempt.
     async fn record(&self, of: &Ticket<Self>, mut object: Box<Unfinished>, answer: &Answer) -> Written<Self> {
         let outcome = &answer.outcome;
         let mut attempt = Attempt {
@@ -72,8 +73,8 @@ impl Notifications {
         let (status, written) = loop {
             let status = after(&object, &attempt, Timestamp::now());
             match self.writer.record(&object, &status).await {
-                // It began after a replay that its object did not show: it is what that replay requested. A label that came into
-                // sight only now requests another.
+                // The attempt began after a replay that its object did not show, so it is the attempt that the replay
+                // requested. A label that shows only now requests another replay.
                 Patched::Superseded(current)
                     if !current.is_finished() && self.replays.came_before(answer.began, &object, &current) =>
                 {
@@ -113,7 +114,7 @@ impl Notifications {
                 }
             },
         };
-        // A replay that the watch has not shown yet begins another life.
+        // A replay that the watch has not shown yet starts a new life.
         if object.is_finished() || object.began().as_second() != seconds(of.began) {
             return superseded(&object).map_or(Written::Gone, Written::Superseded);
         }
@@ -152,7 +153,7 @@ impl Notifications {
             attempts: of.attempts,
         };
         if let Err(error) = self.writer.explain(&waiting, reason).await {
-            debug!(error = %plain(&error), "an explanation was not written");
+            debug!(error = %plain(&error), "cannot write an explanation");
         }
     }
 }
@@ -168,7 +169,7 @@ impl Work for Notifications {
 impl Source for Notifications {
     async fn load(&self, of: &Ticket<Self>) -> Loaded<Self> {
         match self.read(of).await {
-            // More attempts than are known: another operator's outcome, which came after its term.
+            // More attempts than this process knows: an outcome of another operator arrived after the end of its term.
             Ok(Some(object))
                 if object.is_finished() || object.is_being_deleted() || object.status.attempts > of.attempts =>
             {
@@ -199,7 +200,7 @@ impl Source for Notifications {
         }
     }
 
-    /// Nothing: the watch shows all Notifications.
+    /// Pulls nothing: the watch shows all Notifications.
     async fn pull(&self, _: SourceId, _: &SubscriberKey, _: Want) -> (Vec<Entry<Self>>, bool) {
         (Vec::new(), false)
     }
@@ -237,7 +238,7 @@ impl Payload for Unfinished {
     }
 }
 
-/// What an event of a watch says to the queue. `namespace` is for the log.
+/// Translates a watch event for the queue. `namespace` is for the log.
 fn seen(
     scope: ScopeId,
     namespace: &str,
@@ -266,7 +267,7 @@ fn seen(
     }
 }
 
-/// A Notification as the queue knows it, without the object itself.
+/// Makes the queue's entry for a Notification, without the object itself.
 fn entry(object: &Unfinished) -> Option<Entry<Notifications>> {
     let metadata = &object.metadata;
     let (uid, namespace, name) = (metadata.uid.as_deref()?, metadata.namespace.as_deref()?, metadata.name.as_deref()?);
@@ -294,7 +295,7 @@ fn superseded(object: &Unfinished) -> Option<Current<Notifications>> {
 }
 
 fn unread(of: &Ticket<Notifications>, error: &kube::Error) {
-    warn!(notification = %shown(of), error = %plain(error), "could not be read; it is tried again");
+    warn!(notification = %shown(of), error = %plain(error), "cannot read the Notification; retrying");
 }
 
 fn shown(of: &Ticket<Notifications>) -> impl std::fmt::Display {

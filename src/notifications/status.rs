@@ -1,4 +1,4 @@
-//! What a Notification's status says after an attempt. Pure.
+//! Computes the status of a Notification after an attempt. Pure.
 
 use std::time::Duration;
 
@@ -23,18 +23,19 @@ pub struct Attempt<'a> {
     /// The id that the event was, or would have been, sent with.
     pub event_id: &'a str,
     pub duration: Duration,
-    /// How long to wait before the next one, should there be one.
+    /// How long to wait before the next attempt, if there is one.
     pub next_wait: Duration,
-    /// How many may be tried, pauses aside.
+    /// The maximum number of attempts, without deferred attempts.
     pub max_attempts: Option<u32>,
-    /// The attempt began before the replay label was there, and so is not what the label requests.
+    /// Whether the attempt began before the replay label was set, so that it is not the attempt that the label
+    /// requests.
     pub began_before_label: bool,
 }
 
-/// The status to write after an attempt: what was read, with the attempt put in.
+/// Returns the status to write after an attempt: the status that was read, with the attempt added.
 pub fn after(read: &Unfinished, attempt: &Attempt<'_>, now: Timestamp) -> NotificationStatus {
     let outcome = attempt.outcome;
-    // What could not even be encoded was not attempted.
+    // An event that could not be encoded was not attempted.
     let tried = u32::from(outcome.reason != AttemptReason::InvalidEvent);
     let attempts = read.status.attempts.saturating_add(tried).min(MOST);
     let is_deferred = matches!(outcome.verdict, Verdict::Pause(_));
@@ -72,14 +73,15 @@ pub fn after(read: &Unfinished, attempt: &Attempt<'_>, now: Timestamp) -> Notifi
     }
 }
 
-/// A first attempt that began with the label in sight is what the label asks for: one that Git or a template created
-/// with it is sent once, not twice. What was tried before is left to replay, which also begins attempts and expiry anew.
+/// A first attempt that saw the label is the attempt that the label requests: a Notification that Git or a template
+/// created with the label is sent once, not twice. If there were attempts before, replay handles the label, and resets
+/// attempts and expiry.
 fn handled_replay(read: &Unfinished, began_before_label: bool) -> Option<String> {
     let in_sight = read.replay_label().filter(|_| read.status.attempts == 0 && !began_before_label);
     in_sight.map(str::to_owned).or_else(|| read.status.last_handled_replay.clone())
 }
 
-/// The reason that names a gate, if one does.
+/// Returns the reason that names a gate, if there is one.
 pub fn reason_of(gate: Gate) -> Option<NotificationReason> {
     match gate {
         Gate::SubscriberNotFound => Some(NotificationReason::SubscriberNotFound),
@@ -88,27 +90,27 @@ pub fn reason_of(gate: Gate) -> Option<NotificationReason> {
         Gate::EndpointGone => Some(NotificationReason::EndpointGone),
         Gate::Paused => Some(NotificationReason::Paused),
         Gate::CircuitOpen => Some(NotificationReason::CircuitOpen),
-        // The process that acts for the Subscriber writes.
+        // The process that acts for the Subscriber writes the status.
         Gate::NotOwned => None,
     }
 }
 
-/// The gate that a Notification's reason names already.
+/// Returns the gate that the reason of a Notification names.
 pub fn gate_of(reason: &str) -> Option<Gate> {
     Gate::ALL.into_iter().find(|gate| reason_of(*gate).is_some_and(|named| named.as_str() == reason))
 }
 
-/// The status of one that was not delivered in time.
+/// Returns the status of a Notification that expired.
 pub fn expired(read: &Unfinished, now: Timestamp) -> NotificationStatus {
     let tried = match read.status.attempts {
-        0 => "it was never tried".to_owned(),
+        0 => "no attempt was made".to_owned(),
         n => format!("the last of {n} attempts failed"),
     };
-    let message = format!("not delivered before it expired: {tried}; the label tidings.dev/replay sends it again");
+    let message = format!("expired before it was delivered: {tried}; set the label tidings.dev/replay to send it again");
     in_phase(&read.metadata, &read.status, Phase::Failed, NotificationReason::Expired, &message, now)
 }
 
-/// What was read, in this phase, with the conditions that say so.
+/// Returns the status that was read, in this phase and with the matching conditions.
 pub(super) fn in_phase(
     metadata: &ObjectMeta,
     read: &Status,
@@ -136,7 +138,7 @@ pub(super) fn in_phase(
     }
 }
 
-/// The conditions that were read, changed to say that it is in this phase.
+/// Returns the conditions that were read, updated for this phase.
 fn conditions(
     read: &Status,
     generation: Option<i64>,

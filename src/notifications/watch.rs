@@ -23,39 +23,39 @@ use crate::cluster::{
     pager::Pager,
 };
 
-/// The waits after errors in a row.
+/// The waits after consecutive errors.
 const BACKOFF: Backoff = Backoff { initial: Duration::from_millis(800), max: Duration::from_secs(30) };
-/// A watch that the API server ends sooner than this is no reason to open the next one at once.
+/// After a watch that the API server ends sooner than this, the next watch does not start immediately.
 const SHORTEST: Duration = Duration::from_secs(1);
-/// The pages that are in memory at once, over all namespaces.
+/// The maximum number of pages in memory, over all namespaces.
 const PAGES: usize = 4;
 
 type WatchStream = BoxStream<'static, Result<WatchEvent<Unfinished>, kube::Error>>;
 
-/// One list and watch: a paged list, which is a consistent read, then a watch of what follows.
+/// One list and watch: a paged list, which is a consistent read, then a watch of all later changes.
 struct Watcher {
     api: Api<Unfinished>,
     pager: Pager<Unfinished>,
     pages: Arc<Semaphore>,
-    /// Errors in a row.
+    /// The number of consecutive errors.
     failures: u32,
-    /// To be waited for before anything else.
+    /// The wait before the next request.
     wait: Option<Duration>,
     state: WatchState,
 }
 
 enum WatchState {
-    /// A list begins.
+    /// A list starts.
     Begin,
-    /// A page is in hand.
+    /// A page was read.
     Listing {
         items: std::vec::IntoIter<Unfinished>,
-        /// The list's resourceVersion, where this is its last page.
+        /// The resourceVersion of the list, if this is its last page.
         complete: Option<String>,
         /// Bounds the pages in memory.
         _permit: Option<OwnedSemaphorePermit>,
     },
-    /// What changed after `version`.
+    /// Watches what changed after `version`.
     Watching { version: String, events: Option<(WatchStream, Instant)> },
 }
 
@@ -64,8 +64,9 @@ pub(crate) fn pages() -> Arc<Semaphore> {
     Arc::new(Semaphore::new(PAGES))
 }
 
-/// What the list and then the watch of `namespace` (None: of all) show. After an error the stream goes on: the list where it
-/// broke off, the watch at the last version it has shown, or, where the API server keeps that no more, with a new list.
+/// Returns what the list and then the watch of `namespace` (None: of all) show. After an error the stream continues:
+/// the list with the same page, the watch from its last version or, if the API server no longer has that version, with
+/// a new list.
 pub(crate) fn watch(
     client: &Client,
     namespace: Option<&str>,
@@ -150,7 +151,7 @@ impl Watcher {
                 return None;
             }
             Some(Ok(WatchEvent::Error(status))) => return Some(Err(self.failed(kube::Error::Api(status)))),
-            // One object that cannot be read: the watch goes on.
+            // One object cannot be read: the watch continues.
             Some(Err(error @ kube::Error::SerdeError(_))) => return Some(Err(error)),
             Some(Err(error)) => return Some(Err(self.failed(error))),
             None => {
@@ -169,7 +170,7 @@ impl Watcher {
         Some(Ok(event))
     }
 
-    /// Goes on after a while, with a new list where the API server has forgotten what this one goes by.
+    /// Continues after a wait, with a new list if the API server no longer has the version of this one.
     fn failed(&mut self, error: kube::Error) -> kube::Error {
         self.failures += 1;
         self.wait = Some(BACKOFF.wait(self.failures, rand::random()));

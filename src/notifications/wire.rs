@@ -1,4 +1,4 @@
-//! A Notification as the queue reads it: only what routing and sending need, the event as text.
+//! A Notification as the queue reads it: only what routing and sending need, with the event as text.
 
 use k8s_openapi::{
     apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time},
@@ -10,16 +10,16 @@ use tidings_api::{Condition, LastAttempt, Phase, REPLAY_LABEL, SubscriberRef, if
 
 use crate::cluster::call::version;
 
-/// Selects the Notifications that are not finished; finished ones leave the watch and cost nothing.
+/// Selects unfinished Notifications. Finished Notifications leave the watch and cost nothing.
 pub const SELECTOR: &str = "status.phase!=Delivered,status.phase!=Failed";
 
 #[derive(Clone, Debug, Deserialize)]
 pub struct Unfinished {
-    /// Name, generateName, namespace, uid, resourceVersion, generation, the two timestamps and the label that asks for
-    /// a replay; nothing else is kept.
+    /// Name, generateName, namespace, uid, resourceVersion, generation, the two timestamps and the replay label;
+    /// nothing else is kept.
     #[serde(deserialize_with = "slim")]
     pub metadata: ObjectMeta,
-    /// What to send, and to whom.
+    /// The event and the Subscriber.
     pub spec: Spec,
     #[serde(default)]
     pub status: Status,
@@ -30,46 +30,46 @@ pub struct Unfinished {
 #[serde(rename_all = "camelCase")]
 pub struct Spec {
     pub subscriber_ref: SubscriberRef,
-    /// The event, as it was written.
+    /// The event, verbatim.
     pub event: Box<RawValue>,
-    /// Seconds after creation or replay at which it fails.
+    /// Seconds from creation or replay to expiry.
     #[serde(default)]
     pub expire_after_seconds: Option<u32>,
-    /// Seconds after its completion at which it is deleted.
+    /// Seconds from completion to deletion.
     #[serde(default)]
     pub ttl_seconds_after_finished: Option<u32>,
 }
 
-/// The part of the status that is read; what cannot be read counts as absent.
+/// The part of the status that is read. A field that cannot be read counts as absent.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Status {
-    /// Any text: what is neither Delivered nor Failed is unfinished.
+    /// Any text: every phase except Delivered and Failed is unfinished.
     pub phase: String,
-    /// Any text: why it is in that phase.
+    /// Any text: the reason for the phase.
     pub reason: String,
     #[serde(deserialize_with = "if_readable")]
     pub attempts: u32,
-    /// Those of them that do not count toward maxAttempts.
+    /// The attempts that do not count toward maxAttempts.
     #[serde(deserialize_with = "if_readable")]
     pub deferred_attempts: u32,
-    /// When the next one is due.
+    /// When the next attempt is due.
     #[serde(deserialize_with = "if_readable")]
     pub next_attempt_time: Option<Time>,
     #[serde(deserialize_with = "if_readable")]
     pub last_attempt: Option<LastAttempt>,
-    /// For their transition times.
+    /// The conditions, for their transition times.
     #[serde(deserialize_with = "if_readable")]
     pub conditions: Vec<Condition>,
-    /// The id that it was sent with.
+    /// The id that the event was sent with.
     #[serde(rename = "eventID")]
     pub event_id: Option<String>,
-    /// When it was set back to Pending.
+    /// When a replay set the Notification back to Pending.
     #[serde(deserialize_with = "if_readable")]
     pub replay_time: Option<Time>,
-    /// By which value of the label.
+    /// The value of the replay label that was handled last.
     pub last_handled_replay: Option<String>,
-    /// When it became Delivered or Failed.
+    /// When the Notification became Delivered or Failed.
     #[serde(deserialize_with = "if_readable")]
     pub completion_time: Option<Time>,
 }
@@ -82,39 +82,39 @@ impl Status {
 }
 
 impl Unfinished {
-    /// The resourceVersion as a number; the API server promises that they can be compared (0 if there is none).
+    /// Returns the resourceVersion as a number, or 0 if there is none.
     pub fn version(&self) -> u64 {
         version(&self.metadata)
     }
 
-    /// When its life began: its creation, or its replay.
+    /// Returns when the current life began: at creation or at the last replay.
     pub fn began(&self) -> Timestamp {
         let began = self.status.replay_time.as_ref().or(self.metadata.creation_timestamp.as_ref());
         began.map_or(Timestamp::UNIX_EPOCH, |time| time.0)
     }
 
-    /// The value of the label that asks for a replay.
+    /// Returns the value of the replay label.
     pub fn replay_label(&self) -> Option<&str> {
         replay_label(&self.metadata)
     }
 
-    /// Whether the phase is final after all.
+    /// Whether the phase is final.
     pub fn is_finished(&self) -> bool {
         self.status.is_finished()
     }
 
-    /// Whether somebody deletes it.
+    /// Whether the Notification is being deleted.
     pub fn is_being_deleted(&self) -> bool {
         self.metadata.deletion_timestamp.is_some()
     }
 }
 
-/// The value of the label that asks for a replay.
+/// Returns the value of the replay label.
 pub(super) fn replay_label(metadata: &ObjectMeta) -> Option<&str> {
     metadata.labels.as_ref()?.get(REPLAY_LABEL).map(String::as_str)
 }
 
-/// Reads a few of the fields: managedFields alone would be most of the memory.
+/// Reads only a few fields: managedFields alone would take most of the memory.
 pub(super) fn slim<'de, D: Deserializer<'de>>(deserializer: D) -> Result<ObjectMeta, D::Error> {
     #[derive(Deserialize)]
     #[serde(rename_all = "camelCase", default)]
@@ -149,7 +149,7 @@ pub(super) fn slim<'de, D: Deserializer<'de>>(deserializer: D) -> Result<ObjectM
     })
 }
 
-/// Makes a type that reads Notifications known to the client as such.
+/// Implements `Resource` for a type that reads Notifications.
 macro_rules! reads_notifications {
     ($type:ty) => {
         impl kube::Resource for $type {

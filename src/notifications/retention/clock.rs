@@ -1,40 +1,41 @@
-//! The time that deadlines are compared with: the wall clock, unless it has just jumped ahead. Pure: time is passed in.
+//! The clock for deadlines: the wall clock, unless the wall clock has just jumped ahead. Pure: the caller passes the
+//! time in.
 
 use std::time::{Duration, Instant};
 
 use k8s_openapi::jiff::Timestamp;
 
-/// A wall clock that gained more than this on the monotonic clock has jumped.
+/// A wall clock that gained more than this on the monotonic clock has jumped ahead.
 const JUMP: Duration = Duration::from_secs(300);
-/// The wall clock is believed after it stood ahead for this long.
+/// A wall clock that has been ahead for this long is accepted.
 const STANDS: Duration = Duration::from_secs(600);
 
-/// Goes as the wall clock goes, but follows a jump ahead only after [`STANDS`]: what a wrong clock deletes is lost. It follows a
-/// jump back at once, because that only deletes later.
+/// Follows the wall clock, but follows a jump ahead only after [`STANDS`]: objects that a wrong clock deletes are lost.
+/// It follows a jump back immediately, because that only delays deletions.
 #[derive(Debug)]
 pub struct SteadyClock {
-    /// What both clocks showed when they last agreed.
+    /// The time on both clocks when they last agreed.
     agreed: (Timestamp, Instant),
     /// Since when the wall clock has been ahead.
     ahead_since: Option<Instant>,
 }
 
-/// What a look at the clock shows.
+/// One reading of the clock.
 #[derive(Debug, PartialEq, Eq)]
 pub struct ClockReading {
-    /// The time to go by.
+    /// The time to use.
     pub now: Timestamp,
-    /// Whether the wall clock has jumped ahead since the last look.
+    /// Whether the wall clock has jumped ahead since the last reading.
     pub has_jumped: bool,
 }
 
 impl SteadyClock {
-    /// Begins with what both clocks show.
+    /// Starts with the time on both clocks.
     pub fn new(wall: Timestamp, instant: Instant) -> Self {
         Self { agreed: (wall, instant), ahead_since: None }
     }
 
-    /// The time to go by, now that the clocks show this.
+    /// Returns the time to use, given the time on both clocks.
     pub fn read(&mut self, wall: Timestamp, instant: Instant) -> ClockReading {
         let passed = instant.saturating_duration_since(self.agreed.1);
         let expected = self.agreed.0.checked_add(passed).unwrap_or(Timestamp::MAX);
@@ -55,7 +56,7 @@ impl SteadyClock {
 mod tests {
     use super::*;
 
-    /// The clock after the monotonic one has gone `passed` seconds and the wall clock shows `wall`.
+    /// Reads the clock `passed` seconds after `begin`, when the wall clock shows `wall`.
     fn read(clock: &mut SteadyClock, begin: Instant, passed: u64, wall: i64) -> (i64, bool) {
         let reading = clock.read(Timestamp::from_second(wall).unwrap(), begin + Duration::from_secs(passed));
         (reading.now.as_second(), reading.has_jumped)

@@ -1,4 +1,4 @@
-//! Which finished Notification is to be deleted when. Pure: time is passed in.
+//! Decides when each finished Notification is deleted. Pure: the caller passes the time in.
 
 use std::{
     collections::BTreeMap,
@@ -13,50 +13,51 @@ use crate::notifications::stored::StoredNotification;
 /// How long finished Notifications are kept.
 #[derive(Clone, Copy, Debug)]
 pub struct RetentionRules {
-    /// Seconds for those made with generateName that have no time of their own; None keeps them.
+    /// Seconds that a Notification created with generateName and without its own TTL is kept; None: forever.
     pub generated_ttl: Option<u32>,
 }
 
 impl RetentionRules {
-    /// When one that was finished at `completed` is to be deleted; None: never.
+    /// Returns when to delete a Notification that finished at `completed`; None: never.
     pub fn deadline(self, ttl: Option<u32>, generated: bool, completed: Timestamp) -> Option<Timestamp> {
         let seconds = ttl.or(self.generated_ttl.filter(|_| generated))?;
         completed.checked_add(SignedDuration::from_secs(seconds.into())).ok()
     }
 
-    /// The same for what is stored: None too while it is not finished.
+    /// Returns when to delete a stored Notification; None: never, or it is not finished.
     pub fn deadline_of(self, stored: &StoredNotification) -> Option<Timestamp> {
         let completed = stored.status.completion_time.as_ref().filter(|_| stored.status.is_finished())?.0;
         self.deadline(stored.spec.ttl_seconds_after_finished, stored.metadata.generate_name.is_some(), completed)
     }
 }
 
-/// One Notification and when it is to be deleted.
+/// A Notification and when to delete it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Due {
     pub at: Timestamp,
-    /// Its uid: another one may get its name.
+    /// The uid: another Notification may get the same name.
     pub uid: Box<str>,
     pub namespace: Box<str>,
     pub name: Box<str>,
-    /// The resourceVersion at which this was decided; None: it is to be read first.
+    /// The resourceVersion at which this was decided; None: read the Notification first.
     pub version: Option<u64>,
-    /// How often it could not be deleted.
+    /// How many deletions have failed.
     pub failures: u32,
 }
 
-/// What to do with one whose time seemed to have come, now that it was read again.
+/// What to do with a Notification that seemed to be due, after it was read again.
 #[derive(Debug, PartialEq, Eq)]
 pub enum DeletionDecision {
-    /// Its time has come: delete what was read, and only that.
+    /// Delete the Notification, if it is still the one that was read.
     Delete,
-    /// Its time comes then: it was finished anew, or a clock was wrong.
+    /// Wait until then: the Notification finished again, or a clock was wrong.
     Later(Timestamp),
-    /// It is another one, is being deleted, or is (or is asked) to be sent again; it is heard of when that one finishes.
+    /// Nothing to delete: this is another Notification, or it is being deleted or replayed. It is added again when it
+    /// finishes.
     Forget,
 }
 
-/// Decides about what was read under the name of the one with this uid.
+/// Decides about the Notification `read`, which has the same name as the one with this uid.
 pub fn decide(read: &StoredNotification, uid: &str, rules: RetentionRules, now: Timestamp) -> DeletionDecision {
     if read.metadata.uid.as_deref() != Some(uid) || read.is_being_deleted() || read.replay_asked_for().is_some() {
         return DeletionDecision::Forget;
@@ -68,41 +69,43 @@ pub fn decide(read: &StoredNotification, uid: &str, rules: RetentionRules, now: 
     }
 }
 
-/// Deletes under way at once, and in one namespace, so that slow ones leave room for the other namespaces.
+/// The maximum number of concurrent deletions, in total and in one namespace, so that a slow namespace leaves room for
+/// the others.
 const AT_ONCE: usize = 16;
 const OF_ONE_NAMESPACE: usize = 8;
-/// Both grow by as many for each second by which deletion is late, up to these: what falls behind while the API server is
-/// busy gets a larger part of it, so what is stored stays bounded.
+/// Both limits grow by the same amount for each second that deletion is late, up to these maxima. Deletion that falls
+/// behind while the API server is busy gets a larger share, so the number of stored objects stays bounded.
 const AT_ONCE_IF_LATE: usize = 128;
 const OF_ONE_NAMESPACE_IF_LATE: usize = 96;
-/// Deletes under way at once in a namespace whose last delete failed.
+/// The maximum number of concurrent deletions in a namespace whose last deletion failed.
 const OF_ONE_THAT_FAILS: usize = 1;
 
-/// All that are to be deleted, by namespace; the namespaces take turns. There may be 100,000 of them: each is small.
+/// All Notifications to delete, by namespace; the namespaces take turns. There may be 100,000 of them, so each entry is
+/// small.
 ///
-/// One that was moved by a replay may stand here twice; the delete of a version that is gone is refused, and the next
-/// complete listing drops what it did not show.
+/// A replay may leave a Notification in here twice. The API server refuses to delete an old version, and the next
+/// complete listing drops entries that it did not show.
 #[derive(Debug, Default)]
 pub struct Deadlines {
     namespaces: BTreeMap<Box<str>, NamespaceDeadlines>,
-    /// Whose turn was the last one.
+    /// The namespace that had the last turn.
     last: Box<str>,
     listing: u64,
 }
 
 #[derive(Debug, Default)]
 struct NamespaceDeadlines {
-    /// By deadline, the first one first.
+    /// Sorted by deadline.
     places: BTreeMap<(Timestamp, PackedName), DeadlinePlace>,
     under_way: usize,
-    /// Failures in a row, and until when nothing is deleted here after the last one.
+    /// The number of consecutive failures, and until when deletion pauses in this namespace.
     failures: u32,
     not_before: Option<Instant>,
 }
 
 #[derive(Debug)]
 struct DeadlinePlace {
-    /// The number of the newest listing when it was last heard of.
+    /// The number of the newest listing when the entry was last added.
     heard: u64,
     version: Option<u64>,
     failures: u32,
@@ -117,7 +120,7 @@ impl PackedName {
         Self([&*due.uid, &due.name].join("/").into())
     }
 
-    /// A name holds no slash.
+    /// Splits the text into uid and name. A name contains no slash.
     fn parts(&self) -> (Box<str>, Box<str>) {
         self.0.rsplit_once('/').map(|(uid, name)| (uid.into(), name.into())).unwrap_or_default()
     }
@@ -132,14 +135,14 @@ impl NamespaceDeadlines {
         self.under_way < room
     }
 
-    /// By how many seconds the first one is late. What fails is late for reasons of its own.
+    /// How many seconds the first entry is late; 0 in a namespace with failures, whose lateness has other reasons.
     fn late_by(&self, now: Timestamp) -> usize {
         let first = self.places.first_key_value().filter(|_| self.failures == 0);
         let late = first.and_then(|((at, _), _)| Duration::try_from(now.duration_since(*at)).ok());
         late.map_or(0, |late| usize::try_from(late.as_secs()).unwrap_or(usize::MAX))
     }
 
-    /// How long until the first one may be deleted; None: there is none, or enough are under way.
+    /// How long until the first entry may be deleted; None: there is none, or the limit is reached.
     fn wait(&self, now: Timestamp, instant: Instant) -> Option<Duration> {
         let at = self.places.first_key_value().filter(|_| self.has_room(now))?.0.0;
         let until_due = Duration::try_from(at.duration_since(now)).unwrap_or_default();
@@ -149,26 +152,26 @@ impl NamespaceDeadlines {
 }
 
 impl Deadlines {
-    /// It is to be deleted then.
+    /// Adds a Notification with the time of its deletion.
     pub fn add(&mut self, due: &Due) {
         let place = DeadlinePlace { heard: self.listing, version: due.version, failures: due.failures };
         let namespace = self.namespaces.entry(due.namespace.clone()).or_default();
         namespace.places.insert((due.at, PackedName::of(due)), place);
     }
 
-    /// How many deletes may be under way at once.
+    /// Returns how many deletions may run concurrently.
     pub fn at_once(&self, now: Timestamp) -> usize {
         let late = self.namespaces.values().map(|namespace| namespace.late_by(now)).max();
         grown(AT_ONCE, AT_ONCE_IF_LATE, late.unwrap_or_default())
     }
 
-    /// How long until the next one may be deleted.
+    /// Returns how long until the next Notification may be deleted.
     pub fn wait(&self, now: Timestamp, instant: Instant) -> Option<Duration> {
         self.namespaces.values().filter_map(|namespace| namespace.wait(now, instant)).min()
     }
 
-    /// Takes the one that has been due longest in the namespace whose turn it is, if one is due. [`Self::end`] gives the
-    /// place back.
+    /// Takes the Notification that has been due longest in the namespace whose turn it is, if one is due. [`Self::end`]
+    /// frees its slot.
     pub fn take_due(&mut self, now: Timestamp, instant: Instant) -> Option<Due> {
         let behind = self.namespaces.range::<str, _>((Excluded(&*self.last), Unbounded));
         let mut in_turn = behind.chain(self.namespaces.range::<str, _>((Unbounded, Included(&*self.last))));
@@ -181,15 +184,15 @@ impl Deadlines {
         Some(Due { at, uid, namespace: self.last.clone(), name, version, failures })
     }
 
-    /// A delete in this namespace is over; after a failure nothing is deleted there for as long as `pause` says of that
-    /// many failures in a row.
+    /// Records the end of a deletion in this namespace. After a failure, deletion pauses there for the time that
+    /// `pause` returns for the number of consecutive failures.
     pub fn end(&mut self, of: &str, failed: bool, instant: Instant, pause: impl FnOnce(u32) -> Duration) {
         let Some(namespace) = self.namespaces.get_mut(of) else { return };
         namespace.under_way = namespace.under_way.saturating_sub(1);
         if !failed {
             (namespace.failures, namespace.not_before) = (0, None);
         } else if namespace.not_before.is_none_or(|end| end <= instant) {
-            // Those that were under way at the same time count as one failure.
+            // Failures of concurrent deletions count as one.
             namespace.failures = namespace.failures.saturating_add(1);
             namespace.not_before = Some(instant + pause(namespace.failures));
         }
@@ -198,13 +201,13 @@ impl Deadlines {
         }
     }
 
-    /// A listing begins, of one namespace or of all; returns its number.
+    /// Starts a listing of one namespace or of all, and returns its number.
     pub fn begin_listing(&mut self) -> u64 {
         self.listing += 1;
         self.listing
     }
 
-    /// The listing of this number is complete: what was not heard of since it began is gone.
+    /// Ends the listing with this number, which is complete: entries that were not added since it began are removed.
     pub fn end_listing(&mut self, listing: u64, scope: Option<&str>) {
         self.namespaces.retain(|name, namespace| {
             if scope.is_none_or(|scope| scope == &**name) {
@@ -215,7 +218,7 @@ impl Deadlines {
     }
 }
 
-/// `usual`, and as much again for each second of lateness, up to `most`.
+/// Returns `usual`, plus the same amount for each second of lateness, up to `most`.
 fn grown(usual: usize, most: usize, late_by: usize) -> usize {
     usual.saturating_mul(late_by.saturating_add(1)).min(most)
 }
@@ -241,7 +244,7 @@ mod tests {
         Due { at: at(second), uid: uid.into(), namespace: namespace.into(), name, version: Some(7), failures: 0 }
     }
 
-    /// Takes all that are due, as if each delete ended at once, or (`holding`) as if none did.
+    /// Takes all Notifications that are due, as if each deletion ended immediately, or (`holding`) as if none ended.
     fn take(deadlines: &mut Deadlines, second: i64, holding: bool) -> Vec<Due> {
         let instant = Instant::now();
         let next = || {
@@ -290,7 +293,7 @@ mod tests {
     }
 
     #[test]
-    fn another_one_of_its_name_one_sent_again_and_one_without_a_time_are_left_alone() {
+    fn a_namesake_a_replayed_one_and_one_without_a_ttl_are_not_deleted() {
         let pending = |n: &mut Value| n["status"] = json!({"phase": "Pending", "attempts": 0});
         let stale = |n: &mut Value| n["status"]["phase"] = json!("Pending");
         let unfinished_time = |n: &mut Value| n["status"]["completionTime"] = Value::Null;
@@ -312,7 +315,7 @@ mod tests {
     }
 
     #[test]
-    fn one_made_with_generate_name_is_told_by_its_metadata() {
+    fn generate_name_is_recognized_by_the_metadata() {
         let generated = stored(|n| {
             n["spec"] = json!({});
             n["metadata"]["generateName"] = json!("n-");
@@ -390,7 +393,7 @@ mod tests {
     }
 
     #[test]
-    fn a_complete_listing_drops_what_was_not_heard_of_since_it_began() {
+    fn a_complete_listing_drops_entries_not_added_since_it_began() {
         let mut deadlines = Deadlines::default();
         for (second, uid) in [(10, "deleted"), (20, "listed"), (30, "moved")] {
             deadlines.add(&due(second, uid));

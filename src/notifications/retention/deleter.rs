@@ -1,4 +1,4 @@
-//! Deletes one Notification that is due, and only as it was when that was decided.
+//! Deletes one Notification that is due, if it has not changed since the decision.
 
 use std::time::Duration;
 
@@ -18,41 +18,41 @@ use crate::{
     notifications::stored::StoredNotification,
 };
 
-/// One that was changed between the read and the delete is looked at again after this.
+/// A Notification that changed between the read and the deletion is checked again after this time.
 const AFTER_CONFLICT: Duration = Duration::from_secs(1);
 
-/// What became of one that was due.
+/// The result for a Notification that was due.
 pub enum DeletionResult {
-    /// There is nothing more to do.
+    /// Done: there is nothing more to do.
     Done,
-    /// It is to be looked at again then.
+    /// Check the Notification again then.
     Again(Timestamp),
 }
 
-/// Whether a delete was done.
+/// The result of a request to delete.
 enum Deleted {
-    /// It is gone, by this delete or by another.
+    /// The Notification is deleted, by this request or another one.
     Gone,
-    /// It was changed since, or another one has its name.
+    /// The Notification has changed, or another one has its name.
     Changed,
 }
 
-/// Deletes those that are due.
+/// Deletes Notifications that are due.
 pub struct Deleter {
     client: SingleTry,
-    /// Hears of each delete.
+    /// Counts each deletion.
     finished_count: FinishedCount,
-    /// Decide again where one was changed.
+    /// The rules to decide again after a change.
     rules: RetentionRules,
 }
 
 impl Deleter {
-    /// Reads and deletes by `client`.
+    /// Makes a deleter that reads and deletes with `client`.
     pub fn new(client: SingleTry, finished_count: FinishedCount, rules: RetentionRules) -> Self {
         Self { client, finished_count, rules }
     }
 
-    /// Deletes `due`, as of `now`, if it is still as it was; otherwise reads it and decides again.
+    /// Deletes `due` if it is unchanged; otherwise reads it and decides again, as of `now`.
     pub async fn look(&self, due: Due, now: Timestamp) -> (Due, Result<DeletionResult, kube::Error>) {
         let looked = self.delete_if_due(&due, now).await;
         (due, looked)
@@ -85,7 +85,7 @@ impl Deleter {
         match in_time(self.api(due).delete(&due.name, &params)).await {
             Ok(_) => {
                 self.finished_count.changed(&due.namespace, -1);
-                debug!(notification = %due, "deleted: its time is over");
+                debug!(notification = %due, "deleted; its TTL has expired");
                 Ok(Deleted::Gone)
             }
             Err(kube::Error::Api(answer)) if answer.code == 404 => Ok(Deleted::Gone),

@@ -1,4 +1,4 @@
-//! How many finished Notifications are stored: what listings counted, and what this process has changed since.
+//! Counts the stored finished Notifications: listings count them, and this process adds its own changes since.
 
 use std::{
     collections::HashMap,
@@ -13,17 +13,17 @@ pub struct FinishedCount(Arc<Counts>);
 
 struct Counts {
     metrics: Metrics,
-    /// By namespace. What a listing of all namespaces corrects stands under the empty name.
+    /// By namespace. The correction by a listing of all namespaces is under the empty name.
     counts: Mutex<HashMap<Box<str>, i64>>,
 }
 
 impl FinishedCount {
-    /// Shows the sum in `metrics`.
+    /// Makes a count that shows its sum in `metrics`.
     pub fn new(metrics: Metrics) -> Self {
         Self(Arc::new(Counts { metrics, counts: Mutex::default() }))
     }
 
-    /// This process has finished (+1), deleted or replayed (-1) one of this namespace.
+    /// Records that this process finished (+1), deleted or replayed (-1) a Notification in this namespace.
     pub fn changed(&self, namespace: &str, by: i64) {
         let mut counts = self.0.counts.lock().unwrap_or_else(PoisonError::into_inner);
         match counts.get_mut(namespace) {
@@ -33,14 +33,14 @@ impl FinishedCount {
         self.0.metrics.finished_stored_changed(by);
     }
 
-    /// The count in one namespace, or (None) in all.
+    /// Returns the count in one namespace, or (None) in all.
     pub fn of(&self, scope: Option<&str>) -> i64 {
         let counts = self.0.counts.lock().unwrap_or_else(PoisonError::into_inner);
         scope.map_or_else(|| counts.values().sum(), |namespace| counts.get(namespace).copied().unwrap_or_default())
     }
 
-    /// A listing of the scope has shown `listed` where the count was `before` when it began. What came and went meanwhile is in
-    /// the count already.
+    /// Records that a listing of the scope has shown `listed` Notifications, where the count was `before` when the
+    /// listing began. Changes during the listing are in the count already.
     pub fn counted(&self, scope: Option<&str>, before: i64, listed: i64) {
         self.changed(scope.unwrap_or_default(), listed - before);
     }

@@ -1,5 +1,5 @@
-//! Lists the finished Notifications of one namespace, or of all, at the start and every day: those that this process did not
-//! finish itself.
+//! Lists the finished Notifications of one namespace, or of all, at startup and every day, to find Notifications that
+//! this process did not finish itself.
 
 use std::{sync::Arc, time::Duration};
 
@@ -21,50 +21,52 @@ use crate::{
     notifications::stored::StoredNotification,
 };
 
-/// From the end of one listing to the begin of the next. The process itself hears of all that it finishes: a listing finds
-/// only what others finished after the start, or deleted.
+/// The time between listings. This process knows what it finishes itself: a listing finds only Notifications that
+/// others finished after startup, or deleted.
 const EVERY: Duration = Duration::from_secs(24 * 3600);
-/// From the first listing to the second one. The second one finds the outcomes of a former leader that arrived after the first.
+/// The time between the first and the second listing. The second listing finds outcomes of a former leader that arrived
+/// after the first.
 const SOON: Duration = Duration::from_secs(10 * 60);
 /// The waits after a page that could not be read.
 const BACKOFF: Backoff = Backoff { initial: Duration::from_secs(1), max: Duration::from_secs(60) };
 
-/// News of a listing.
+/// The progress of a listing.
 pub enum Listed {
-    /// One begins, from the start.
+    /// A listing starts from the first page.
     Begun,
-    /// A page: how many there are, and those that are to be deleted.
+    /// One page: how many Notifications it has, and the ones to delete.
     Page(i64, Vec<Due>),
-    /// All were shown.
+    /// The listing is complete.
     Complete,
 }
 
 /// What is listed: one namespace, or all (None).
 pub type ListedScope = Option<String>;
 
-/// Lists one scope again and again. Each scope has its own lister, so that one which cannot be listed delays no other.
+/// Lists one scope periodically. Each scope has its own lister, so that a scope that cannot be listed does not delay
+/// the others.
 pub struct Lister {
     client: Client,
     scope: ListedScope,
-    /// Which of them are to be deleted.
+    /// Decides which Notifications to delete.
     rules: RetentionRules,
-    /// How many pages are read at once, over all listers: it bounds their memory.
+    /// Bounds the pages that all listers read concurrently, and so their memory.
     pages: Arc<Semaphore>,
-    /// Receives the news. The next page is read once this one was taken.
+    /// Receives the progress. The next page is read once the receiver has taken this one.
     news: mpsc::Sender<(ListedScope, Listed)>,
 }
 
-/// Why a listing broke off.
+/// Why a listing stopped.
 enum BrokenOff {
-    /// The API server no longer has the state that the first page showed.
+    /// The API server no longer has the state of the first page.
     TooOld,
     /// The receiver is gone.
     Unheard,
 }
 
 impl Lister {
-    /// Lists `scope` by `client`, with as many pages at once, over all listers, as `pages` has room for. `news` receives what
-    /// it finds; the next page is read once the one before was taken.
+    /// Lists `scope` with `client`. `pages` bounds the concurrent pages of all listers. `news` receives the progress;
+    /// the next page is read once the receiver has taken the previous one.
     pub fn new(
         client: Client,
         scope: ListedScope,
@@ -75,7 +77,7 @@ impl Lister {
         Self { client, scope, rules, pages, news }
     }
 
-    /// Lists at once, again after ten minutes, and then every day, until nothing receives the news.
+    /// Lists immediately, again after ten minutes, and then every day, until the receiver is dropped.
     pub async fn run(self) {
         let (mut failures, mut wait) = (0, SOON);
         loop {
@@ -101,7 +103,8 @@ impl Lister {
         self.send(Listed::Complete).await
     }
 
-    /// A page that cannot be read is tried again, and the pages before it are not read twice.
+    /// Lists the Notifications of one phase. A page that cannot be read is retried; the pages before it are not read
+    /// again.
     async fn list_phase(&self, phase: Phase) -> Result<(), BrokenOff> {
         let selector = format!("status.phase={}", phase.as_str());
         let mut pager = Pager::new(self.client.clone(), self.scope.as_deref(), selector);
@@ -117,7 +120,7 @@ impl Lister {
                 }
                 Err(error) => {
                     let namespace = self.scope.as_deref().unwrap_or("(all)");
-                    warn!(namespace, error = %plain(&error), "cannot list the finished Notifications; the operator tries again");
+                    warn!(namespace, error = %plain(&error), "cannot list the finished Notifications; retrying");
                     if matches!(&error, kube::Error::Api(status) if status.code == 410) {
                         return Err(BrokenOff::TooOld);
                     }
@@ -128,7 +131,7 @@ impl Lister {
         }
     }
 
-    /// One page, of which only what is needed is kept when the turn ends.
+    /// Reads one page and keeps only what is needed of it.
     async fn page(&self, pager: &mut Pager<StoredNotification>) -> Result<(Listed, bool), kube::Error> {
         let _turn = self.pages.acquire().await;
         let page = pager.next().await?;
@@ -139,7 +142,7 @@ impl Lister {
 
     fn due(&self, stored: StoredNotification) -> Option<Due> {
         let at = self.rules.deadline_of(&stored)?;
-        // A replay that is asked for comes first, and changes the version.
+        // A requested replay comes first, and changes the version.
         let is_settled = stored.replay_asked_for().is_none() && !stored.is_being_deleted();
         let version = Some(version(&stored.metadata)).filter(|version| is_settled && *version > 0);
         let metadata = stored.metadata;

@@ -1,10 +1,11 @@
-//! Retention: finished Notifications are deleted when their time is over.
+//! Retention: deletes finished Notifications when their TTL expires.
 //!
-//! In memory there are key, uid, resourceVersion and deadline of those that have one, and nothing of the others. Each delete
-//! is bound to uid and resourceVersion: a replay, or any other change, in between wins, and it is read and decided again.
+//! Memory holds the name, uid, resourceVersion and deadline of Notifications that have a deadline, and nothing of the
+//! others. Each deletion has uid and resourceVersion as preconditions: if a replay or another change comes first, the
+//! deletion is refused, and the operator reads the Notification and decides again.
 //!
-//! The namespaces take turns. One that cannot be deleted is tried again later and later, and so is its namespace, while the
-//! others go on.
+//! The namespaces take turns. A deletion that fails is retried with growing waits, and its namespace pauses, while the
+//! other namespaces continue.
 
 mod clock;
 mod deadlines;
@@ -41,28 +42,28 @@ use crate::{
     metrics::Metrics,
 };
 
-/// Pages of listings that are read at once.
+/// The maximum number of pages that listings read concurrently.
 const PAGES_AT_ONCE: usize = 4;
-/// One that could not be deleted is tried again after this.
+/// The wait before a failed deletion is retried.
 const OF_ONE: Backoff = Backoff { initial: Duration::from_secs(30), max: Duration::from_secs(3600) };
-/// After failures in a row in a namespace nothing is deleted there for this long.
+/// The pause of a namespace after consecutive failures.
 const OF_NAMESPACE: Backoff = Backoff { initial: Duration::from_millis(200), max: Duration::from_secs(10) };
-/// The clock is looked at this often at least: it may be set meanwhile.
+/// How often the clock is read at least, because an administrator may set it.
 const LOOK: Duration = Duration::from_secs(60);
 
-/// Deletes finished Notifications when their time is over. [`Self::run`] is the loop; it learns which Notifications finished from
-/// its [`RetentionHandle`]s at once, and from listings at the start and every day.
+/// Deletes finished Notifications when their TTL expires. [`Self::run`] is the loop. It learns which Notifications
+/// finished immediately from its [`RetentionHandle`]s, and from listings at startup and every day.
 pub struct Retention {
     client: SingleTry,
     rules: RetentionRules,
     deadlines: Deadlines,
-    /// Those under way.
+    /// The deletions in progress.
     listings: HashMap<ListedScope, Listing>,
     news: mpsc::UnboundedReceiver<Due>,
     handle: RetentionHandle,
 }
 
-/// Hears of what this process finishes; the listings find the rest.
+/// Receives what this process finishes; the listings find the rest.
 #[derive(Clone)]
 pub struct RetentionHandle {
     rules: RetentionRules,
@@ -72,14 +73,14 @@ pub struct RetentionHandle {
 
 struct Listing {
     number: u64,
-    /// The count of the scope when it began.
+    /// The count of the scope when the listing began.
     before: i64,
     listed: i64,
 }
 
 impl RetentionHandle {
-    /// `status` was written over `read` and finishes it. `version` is the resourceVersion of that write, or None if the
-    /// Notification is to be read again before it is deleted.
+    /// Records that `status` was written to `read` and finishes it. `version` is the resourceVersion of that write, or
+    /// None if the Notification must be read again before it is deleted.
     pub fn finished(&self, read: &Unfinished, status: &NotificationStatus, version: Option<u64>) {
         let metadata = &read.metadata;
         let (Some(completed), Some(namespace), Some(name), Some(uid)) =
@@ -91,15 +92,15 @@ impl RetentionHandle {
         let (ttl, generated) = (read.spec.ttl_seconds_after_finished, metadata.generate_name.is_some());
         if let Some(at) = self.rules.deadline(ttl, generated, completed.0) {
             let (namespace, name, uid) = (namespace.as_str().into(), name.as_str().into(), uid.as_str().into());
-            // It fails only when the operator ends; the next start lists.
+            // This fails only when the operator stops; the next start lists everything.
             let _ = self.news.send(Due { at, uid, namespace, name, version, failures: 0 });
         }
     }
 }
 
 impl Retention {
-    /// Deletes by `client`. Those made with generateName and without a time of their
-    /// own are kept for `generated_ttl` seconds; 0 keeps them for good.
+    /// Deletes with `client`. Notifications that were created with generateName and without their own TTL are kept for
+    /// `generated_ttl` seconds; 0 keeps them forever.
     pub fn new(client: SingleTry, metrics: Metrics, generated_ttl: u32) -> Self {
         let rules = RetentionRules { generated_ttl: (generated_ttl > 0).then_some(generated_ttl) };
         let (sender, news) = mpsc::unbounded_channel();
@@ -107,17 +108,17 @@ impl Retention {
         Self { client, rules, deadlines: Deadlines::default(), listings: HashMap::new(), news, handle }
     }
 
-    /// Hears of what this process finishes.
+    /// Returns the handle that receives what this process finishes.
     pub fn handle(&self) -> RetentionHandle {
         self.handle.clone()
     }
 
-    /// Hears of what this process replays.
+    /// Returns the count of finished Notifications, which replays reduce.
     pub fn finished_count(&self) -> FinishedCount {
         self.handle.finished_count.clone()
     }
 
-    /// Deletes what is due in these namespaces (None: in all) until `shutdown`.
+    /// Deletes Notifications that are due in these namespaces (None: in all) until `shutdown`.
     pub async fn run(mut self, namespaces: Vec<ListedScope>, shutdown: impl Future<Output = ()>) {
         let (news, listed) = mpsc::channel(1);
         let pages = Arc::new(Semaphore::new(PAGES_AT_ONCE));
@@ -142,7 +143,7 @@ impl Retention {
             let ClockReading { now, has_jumped } = clock.read(Timestamp::now(), instant);
             if has_jumped {
                 warn!(
-                    "the system clock jumped ahead; the operator deletes nothing by the new time until that time has held for 10 minutes"
+                    "the system clock jumped ahead; the operator uses the new time for deletions once the clock has kept it for 10 minutes"
                 );
             }
             while looking.len() < self.deadlines.at_once(now)
@@ -155,7 +156,7 @@ impl Retention {
                 Some(due) = self.news.recv() => self.deadlines.add(&due),
                 Some((scope, listed)) = listed.recv() => self.observe(scope, listed),
                 Some((due, looked)) = looking.next() => self.settle(due, looked, now),
-                // With all places taken there is nothing to wake up for.
+                // While all slots are taken, there is nothing to wake up for.
                 () = sleep(wait), if looking.len() < self.deadlines.at_once(now) => {}
             }
         }
@@ -171,7 +172,7 @@ impl Retention {
             Err(error) => {
                 let failures = due.failures.saturating_add(1);
                 let wait = OF_ONE.wait(failures, rand::random());
-                warn!(notification = %due, error = %plain(&error), "could not be deleted yet; the operator tries again in {} s", wait.as_secs());
+                warn!(notification = %due, error = %plain(&error), "could not be deleted yet; retrying in {} s", wait.as_secs());
                 let at = now.checked_add(wait).unwrap_or(Timestamp::MAX);
                 self.deadlines.add(&Due { at, failures, ..due });
             }

@@ -214,7 +214,7 @@ async fn a_leader_that_was_paused_past_its_lease_starts_nothing_when_it_wakes() 
     world.create("held", "shop", 20).await;
     leader.process().signal("CONT").await.unwrap();
     assert_eq!(leader.process().wait(PATIENCE).await.unwrap(), 1);
-    assert!(leader.logs().contains("leads now"), "{}", leader.logs());
+    assert!(leader.logs().contains("lost leadership to"), "{}", leader.logs());
     let arrivals = arrivals(&world);
     assert_eq!(arrivals.len(), 20);
     assert!(arrivals.values().all(|times| *times == 1), "{arrivals:?}");
