@@ -1,5 +1,5 @@
-//! The operator's own HTTP endpoints, plain and without secrets: health (`/healthz`, `/readyz`) on one address, `/metrics` on
-//! another, so that no client of the metrics can keep the kubelet from the health.
+//! Serves the operator's HTTP endpoints, without TLS and without secrets: `/healthz` and `/readyz` on one address,
+//! `/metrics` on another, so that clients of the metrics cannot block the kubelet's probes.
 
 use std::{
     collections::VecDeque,
@@ -25,27 +25,27 @@ use tracing::debug;
 
 use crate::metrics::Metrics;
 
-/// The most connections to one address at once.
+/// Maximum number of concurrent connections to one address.
 const CONNECTIONS: usize = 64;
-/// A connection without a complete request is closed after this time.
+/// Time after which a connection without a complete request is closed.
 const PATIENCE: Duration = Duration::from_secs(3);
 
-/// Says ready once as many parts as expected have said so, and while it stands by.
+/// Readiness of the operator: ready when all parts are ready, or while the operator is on standby.
 #[derive(Clone)]
 pub struct Readiness(Arc<(AtomicUsize, AtomicBool)>);
 
 impl Readiness {
-    /// Not ready until [`Self::part_is_ready`] was called this often.
+    /// Not ready until [`Self::part_is_ready`] has been called `parts` times.
     pub fn of_parts(parts: usize) -> Self {
         Self(Arc::new((AtomicUsize::new(parts), AtomicBool::new(false))))
     }
 
-    /// One more part is ready.
+    /// Records that one more part is ready.
     pub fn part_is_ready(&self) {
         self.0.0.fetch_sub(1, Ordering::Relaxed);
     }
 
-    /// Another operator leads, and this one is ready to follow it; or not any more.
+    /// Sets whether this operator is on standby: another operator leads, and this operator can take over.
     pub fn stands_by(&self, standby: bool) {
         self.0.1.store(standby, Ordering::Relaxed);
     }
@@ -55,7 +55,7 @@ impl Readiness {
     }
 }
 
-/// What one address answers.
+/// What one address serves.
 #[derive(Clone)]
 pub enum AdminEndpoint {
     /// `/healthz` and `/readyz`.
@@ -64,20 +64,20 @@ pub enum AdminEndpoint {
     Metrics(Metrics),
 }
 
-/// Listens on `address`; fails if it is taken.
+/// Listens on `address`. Fails if the address is in use.
 pub async fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     TcpListener::bind(address).await
 }
 
-/// Answers until dropped. A new connection always gets in: if all slots are in use, the server closes the oldest connection.
-/// A request is answered as soon as it is read, so the oldest connection is one that sends none or reads no answer.
+/// Serves requests until dropped. Accepts every new connection: if all slots are in use, closes the oldest connection.
+/// A request is answered as soon as it is read, so the oldest connection sends no request or reads no response.
 pub async fn serve(listener: TcpListener, answers: AdminEndpoint) {
     let (mut connections, mut open) = (JoinSet::new(), VecDeque::new());
     loop {
         let stream = match listener.accept().await {
             Ok((stream, _)) => stream,
             Err(error) => {
-                debug!(%error, "accepting a connection");
+                debug!(%error, "cannot accept a connection");
                 tokio::time::sleep(Duration::from_millis(100)).await;
                 continue;
             }
@@ -104,7 +104,7 @@ async fn converse(stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static, 
         .keep_alive(false)
         .serve_connection(TokioIo::new(stream), service);
     if let Err(error) = connection.await {
-        debug!(%error, "serving a connection");
+        debug!(%error, "a connection failed");
     }
 }
 

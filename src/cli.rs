@@ -1,4 +1,4 @@
-//! The command line: each flag has an environment variable.
+//! The command line. Each flag of `tidings run` has an environment variable.
 
 use std::{net::SocketAddr, str::FromStr};
 
@@ -9,72 +9,78 @@ use tracing::level_filters::LevelFilter;
 
 use crate::{operator::Settings, telemetry::LogFormat};
 
-/// Delivers events to webhooks: a Kubernetes operator.
+/// The `tidings` program. The help shows the description in Cargo.toml instead of this text.
 #[derive(Debug, Parser)]
 #[command(version, about, long_about = None)]
 pub struct Cli {
-    /// What to do.
+    /// The command to run.
     #[command(subcommand)]
     pub command: Command,
 }
 
-/// What the program can do.
+/// The commands of the program.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Run the operator against the cluster of the kubeconfig, or the one it runs in.
+    /// Run the operator in the cluster of the kubeconfig, or in the cluster it runs in.
     Run(Box<Run>),
-    /// Print the CustomResourceDefinitions and the admission policies, for kubectl apply.
+    /// Print the CustomResourceDefinitions and the admission policies as YAML, for kubectl apply.
     Crds,
 }
 
 /// The flags of `tidings run`.
 #[derive(Debug, Args)]
 pub struct Run {
-    /// Watch this namespace only; repeatable. Default: all namespaces.
+    /// Namespace to watch; repeatable. Default: all namespaces.
     #[arg(long = "watch-namespace", value_name = "NAMESPACE", env = "TIDINGS_WATCH_NAMESPACE", value_delimiter = ',', value_parser = namespace)]
     pub watch_namespaces: Vec<String>,
 
-    /// Also allow webhooks and token services at these addresses; repeatable. Default: public addresses only.
+    /// Address range to allow for webhooks and token services; repeatable. Default: public addresses only.
     #[arg(long = "egress-allow-cidr", value_name = "CIDR", env = "TIDINGS_EGRESS_ALLOW_CIDR", value_delimiter = ',', value_parser = unless_empty::<Cidr>)]
     pub egress_allow_cidrs: Vec<Option<Cidr>>,
 
-    /// Also allow webhooks and token services at this DNS name, or below it (*.example.com), wherever the name leads;
-    /// repeatable.
+    /// DNS name to allow for webhooks and token services; repeatable. Default: none.
+    ///
+    /// The name is allowed whatever addresses it resolves to. *.example.com allows every name below example.com.
     #[arg(long = "egress-allow-host", value_name = "HOST", env = "TIDINGS_EGRESS_ALLOW_HOST", value_delimiter = ',', value_parser = unless_empty::<HostPattern>)]
     pub egress_allow_hosts: Vec<Option<HostPattern>>,
 
-    /// Never send to these addresses, whatever else allows them; repeatable.
+    /// Address range to deny, even if another flag allows it; repeatable. Default: none.
     #[arg(long = "egress-deny-cidr", value_name = "CIDR", env = "TIDINGS_EGRESS_DENY_CIDR", value_delimiter = ',', value_parser = unless_empty::<Cidr>)]
     pub egress_deny_cidrs: Vec<Option<Cidr>>,
 
-    /// Send to these ports only; repeatable. Default: any port.
+    /// Port to allow; repeatable. Default: all ports.
     #[arg(long = "egress-allow-port", value_name = "PORT", env = "TIDINGS_EGRESS_ALLOW_PORT", value_delimiter = ',', value_parser = port)]
     pub egress_allow_ports: Vec<Option<u16>>,
 
-    /// The IPv6 prefix of a NAT64 translator of this network (RFC 6052): an address below the prefix is judged as the IPv4
-    /// address that it is translated to; repeatable. 64:ff9b::/96 is always known.
+    /// IPv6 prefix of a NAT64 translator in this network (RFC 6052); repeatable. Default: none.
+    ///
+    /// The IPv4 address to which an address below the prefix is translated decides whether the address is allowed. The
+    /// prefix 64:ff9b::/96 is always included.
     #[arg(long = "egress-nat64-prefix", value_name = "PREFIX", env = "TIDINGS_EGRESS_NAT64_PREFIX", value_delimiter = ',', value_parser = unless_empty::<Nat64Prefix>)]
     pub egress_nat64_prefixes: Vec<Option<Nat64Prefix>>,
 
-    /// The DNS domain of the cluster: the operator looks up name.namespace.svc below this domain, and sends to names below it
-    /// only where their name or their address is allowed.
+    /// DNS domain of the cluster.
+    ///
+    /// The operator looks up name.namespace.svc below this domain. It sends to names below this domain only if the name
+    /// or the address is allowed.
     #[arg(long, value_name = "DOMAIN", env = "TIDINGS_CLUSTER_DOMAIN", default_value = "cluster.local")]
     pub cluster_domain: ClusterDomain,
 
-    /// Ask this name server for the addresses of webhooks and token services; repeatable. Default: those in
-    /// /etc/resolv.conf.
+    /// Name server for webhooks and token services; repeatable. Default: name servers in /etc/resolv.conf.
+    ///
+    /// An address without a port uses port 53.
     #[arg(long = "dns-server", value_name = "ADDRESS", env = "TIDINGS_DNS_SERVER", value_delimiter = ',', value_parser = dns_server)]
     pub dns_servers: Vec<Option<SocketAddr>>,
 
-    /// The DNS name that this system gives as its own in WebHook-Request-Origin.
+    /// DNS name to send as the origin of events (WebHook-Request-Origin).
     #[arg(long, value_name = "NAME", env = "TIDINGS_ORIGIN", default_value = "tidings.dev", value_parser = origin)]
     pub origin: HeaderValue,
 
-    /// Stand by until this operator holds a Lease in this namespace, so that of several one works. Default: it is alone.
+    /// Namespace of the leader-election Lease. Default: no leader election; run a single replica.
     #[arg(long, value_name = "NAMESPACE", env = "TIDINGS_LEASE_NAMESPACE", value_parser = namespace)]
     pub lease_namespace: Option<String>,
 
-    /// The name of that Lease: operators of one name take turns.
+    /// Name of the leader-election Lease. Replicas with the same Lease elect one leader.
     #[arg(
         long,
         value_name = "NAME",
@@ -84,49 +90,56 @@ pub struct Run {
     )]
     pub lease_name: String,
 
-    /// Send a Secret's values only to endpoints that the Secret's own annotations name: tidings.dev/allowed-hosts, and
-    /// tidings.dev/allowed-token-hosts for token services.
+    /// Send a Secret's values only to endpoints that the Secret's annotations allow. Default: off.
+    ///
+    /// The annotations are tidings.dev/allowed-hosts and, for token services, tidings.dev/allowed-token-hosts.
     #[arg(long, env = "TIDINGS_REQUIRE_SECRET_CONSENT")]
     pub require_secret_consent: bool,
 
-    /// Delete finished Notifications made with generateName, and without ttlSecondsAfterFinished, after this many
-    /// seconds; 0 keeps them.
+    /// Seconds to keep finished Notifications created with generateName; 0 keeps them forever.
+    ///
+    /// Does not apply to Notifications with ttlSecondsAfterFinished. The default is 7 days.
     #[arg(long, value_name = "SECONDS", env = "TIDINGS_GENERATED_TTL", default_value_t = 604_800, value_parser = clap::value_parser!(u32).range(..=31_536_000))]
     pub generated_ttl: u32,
 
-    /// Where /metrics is served.
+    /// Address on which to serve /metrics.
     #[arg(long, value_name = "ADDRESS", env = "TIDINGS_ADMIN_ADDR", default_value = "127.0.0.1:8080")]
     pub admin_addr: SocketAddr,
 
-    /// Where /healthz and /readyz are served.
+    /// Address on which to serve /healthz and /readyz.
     #[arg(long, value_name = "ADDRESS", env = "TIDINGS_HEALTH_ADDR", default_value = "127.0.0.1:8081")]
     pub health_addr: SocketAddr,
 
-    /// Attempts under way at once, over all Subscribers; one has at most an eighth of it, a namespace a quarter.
+    /// Maximum number of concurrent attempts of all Subscribers.
+    ///
+    /// One Subscriber uses at most an eighth, one namespace at most a quarter.
     #[arg(long, value_name = "NUMBER", env = "TIDINGS_MAX_IN_FLIGHT", default_value = "1024", value_parser = clap::value_parser!(u32).range(1..=100_000))]
     pub max_in_flight: u32,
 
-    /// Mebibytes for events, at least 8: half for those being sent, half for those that wait in memory; the operator reads all others
-    /// when their turn comes. One Subscriber has at most an eighth of each half, a namespace a quarter.
+    /// Memory for events, in MiB; at least 8.
+    ///
+    /// Half is for events that are being sent, half for events that wait in memory. The operator reads all other events
+    /// from the API server when they are due. One Subscriber uses at most an eighth of each half, one namespace at most
+    /// a quarter.
     #[arg(long = "event-memory", value_name = "MIB", env = "TIDINGS_EVENT_MEMORY", default_value = "128", value_parser = clap::value_parser!(u32).range(8..=65_536))]
     pub event_memory: u32,
 
-    /// Threads that the operator works in. Default: one for two processors, at most four.
+    /// Number of worker threads. Default: half the number of processors, at least 1 and at most 4.
     #[arg(long, value_name = "NUMBER", env = "TIDINGS_WORKER_THREADS", value_parser = clap::value_parser!(u16).range(1..=256))]
     pub worker_threads: Option<u16>,
 
-    /// What a log line looks like.
-    #[arg(long, value_enum, env = "TIDINGS_LOG_FORMAT", default_value = "text")]
+    /// Format of log lines.
+    #[arg(long, value_enum, value_name = "FORMAT", env = "TIDINGS_LOG_FORMAT", default_value = "text")]
     pub log_format: LogFormat,
 
-    /// How much is logged: off, error, warn, info, debug or trace.
+    /// Lowest level to log: off, error, warn, info, debug or trace.
     #[arg(long, value_name = "LEVEL", env = "TIDINGS_LOG_LEVEL", default_value = "info")]
     pub log_level: LevelFilter,
 }
 
 impl Run {
-    /// The threads that the operator works in. A delivery costs the API server many times what it costs the operator, so a
-    /// few are enough, and more would wake each other oftener than they help.
+    /// The number of worker threads. A few are enough, because a delivery costs the API server many times what it costs
+    /// the operator; more threads would wake each other more often than they help.
     pub fn threads(&self) -> usize {
         let half = || std::thread::available_parallelism().map_or(1, |processors| (processors.get() / 2).clamp(1, 4));
         self.worker_threads.map_or_else(half, usize::from)
@@ -136,7 +149,7 @@ impl Run {
 impl From<Run> for Settings {
     fn from(run: Run) -> Self {
         Self {
-            // An empty variable names none, here and in the other lists.
+            // An empty variable is an empty list, here and for the other lists.
             watch_namespaces: run.watch_namespaces.into_iter().filter(|name| !name.is_empty()).collect(),
             egress_allow_cidrs: run.egress_allow_cidrs.into_iter().flatten().collect(),
             egress_allow_hosts: run.egress_allow_hosts.into_iter().flatten().collect(),
@@ -165,7 +178,7 @@ fn port(text: &str) -> Result<Option<u16>, &'static str> {
     match text.parse() {
         _ if text.is_empty() => Ok(None),
         Ok(port) if port > 0 => Ok(Some(port)),
-        _ => Err("a port is a number from 1 to 65535"),
+        _ => Err("must be a port number from 1 to 65535"),
     }
 }
 
@@ -173,18 +186,18 @@ fn dns_server(text: &str) -> Result<Option<SocketAddr>, &'static str> {
     if text.is_empty() { Ok(None) } else { name_server(text).map(Some) }
 }
 
-/// A namespace name is a DNS label (RFC 1123).
+/// Parses a namespace name: a DNS label (RFC 1123), or empty.
 fn namespace(text: &str) -> Result<String, &'static str> {
     if text.is_empty() || is_label(text) {
         Ok(text.to_owned())
     } else {
-        Err("a namespace has 1 to 63 lower-case letters, digits and hyphens")
+        Err("must be a namespace name: 1 to 63 lower-case letters, digits and hyphens")
     }
 }
 
-/// A DNS name, as CloudEvents web hooks (section 4.1.1) ask for.
+/// Parses an origin: a DNS name (CloudEvents web hooks, section 4.1.1).
 fn origin(text: &str) -> Result<HeaderValue, &'static str> {
-    let fault = "must be a DNS name, such as events.example.com";
+    let fault = "must be a DNS name, for example events.example.com";
     if text.len() > 253 || !text.split('.').all(|label| is_label(&label.to_ascii_lowercase())) {
         return Err(fault);
     }
@@ -215,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn the_threads_are_those_asked_for_or_a_few() {
+    fn the_number_of_threads_is_the_flag_or_a_few() {
         let threads = |arguments: &[&str]| {
             let cli = Cli::try_parse_from(["tidings", "run"].iter().chain(arguments)).unwrap();
             let Command::Run(flags) = cli.command else { panic!("not run") };
@@ -226,7 +239,7 @@ mod tests {
     }
 
     #[test]
-    fn lists_may_repeat_the_flag_and_bad_values_are_refused_with_the_flags_name() {
+    fn lists_may_repeat_the_flag_and_bad_values_are_rejected_with_the_name_of_the_flag() {
         let run = |arguments: &[&str]| Cli::try_parse_from(["tidings", "run"].iter().chain(arguments));
         let settings = |arguments: &[&str]| match run(arguments).unwrap().command {
             Command::Run(flags) => Settings::from(*flags),
@@ -246,7 +259,7 @@ mod tests {
         assert!(none.egress_deny_cidrs.is_empty() && none.egress_allow_ports.is_empty());
         assert!(none.egress_nat64_prefixes.is_empty() && none.dns_servers.is_empty());
         let empty = settings(&["--watch-namespace", "", "--egress-allow-cidr", "", "--egress-allow-host", ""]);
-        assert!(empty.watch_namespaces.is_empty(), "an empty variable names none");
+        assert!(empty.watch_namespaces.is_empty(), "an empty variable is an empty list");
         assert!(empty.egress_allow_cidrs.is_empty() && empty.egress_allow_hosts.is_empty());
         for bad in [
             ["--watch-namespace", "A"],

@@ -1,5 +1,5 @@
-//! What the engine and the Subscribers' side say to each other: an [`LaneUpdate`] goes to the engine, a [`Report`] comes from it.
-//! One channel each way; neither side knows the other.
+//! The messages between the engine and the modules for Subscribers: a [`LaneUpdate`] goes to the engine, a [`Report`]
+//! comes from the engine. Each direction has one channel, and neither side depends on the other.
 
 use std::{sync::Arc, time::Duration};
 
@@ -9,31 +9,31 @@ use tidings_delivery::webhook::Target;
 use tidings_queue::{Backoff, LaneSnapshot, Limits, NotSent, SpecVersion, SubscriberKey};
 use tokio::sync::oneshot;
 
-/// News of Subscribers for the engine. Those of one Subscriber come in order: first a reset, then whether it is open, then its
-/// pause.
+/// An update about a Subscriber for the engine. Updates of one Subscriber arrive in order: first a reset, then whether
+/// it is open, then its pause.
 pub type LaneUpdate = tidings_queue::Update<Arc<Route>>;
 
-/// The engine reports its lanes this often.
+/// Interval at which the engine reports its lanes.
 pub const LANES_EVERY: Duration = Duration::from_secs(1);
 
-/// The way of a Subscriber's Notifications: where they go, how fast, and for how long they are tried.
+/// The route of a Subscriber's Notifications: target, limits and retry policy.
 pub struct Route {
-    /// Where they go.
+    /// The webhook and how to send to it.
     pub target: Target,
-    /// The version of the spec that the route is made from.
+    /// The version of the spec that defines the route.
     pub version: SpecVersion,
-    /// How many at once, and how many a minute.
+    /// The limits of concurrent attempts and of attempts per minute.
     pub limits: Limits,
     /// The waits between attempts.
     pub backoff: Backoff,
-    /// How many attempts there may be.
+    /// Maximum number of attempts (None: no limit).
     pub max_attempts: Option<u32>,
-    /// After what time those that may expire do so.
+    /// Age at which Notifications that can expire do so.
     pub expire_after: Duration,
 }
 
 impl Route {
-    /// The same, at no more than this rate (in attempts a minute), if there is one.
+    /// Limits the route to this rate (in attempts per minute), if there is one.
     pub fn bounded_by(mut self, rate: Option<u32>) -> Self {
         let own = self.limits.rate_per_minute;
         self.limits.rate_per_minute = own.into_iter().chain(rate).min();
@@ -41,7 +41,7 @@ impl Route {
     }
 }
 
-/// The Subscriber's events may be sent by this route.
+/// Creates the update that opens a Subscriber's lane: its events may be sent by this route.
 pub fn open(of: SubscriberKey, route: Arc<Route>) -> LaneUpdate {
     LaneUpdate::Open {
         of,
@@ -53,10 +53,10 @@ pub fn open(of: SubscriberKey, route: Arc<Route>) -> LaneUpdate {
     }
 }
 
-/// What the engine found out about a Subscriber.
+/// A report of the engine about a Subscriber.
 ///
-/// A report of a version of the spec that is no longer in force changes nothing ([`SpecVersion::concerns`]), with one exception:
-/// an attempt counts for the Subscriber, whatever the version.
+/// A report about a spec version that is no longer in force changes nothing ([`SpecVersion::concerns`]). Exception: an
+/// attempt always counts for the Subscriber, whatever the version.
 #[derive(Debug)]
 pub enum Report {
     /// An attempt ended.
@@ -65,7 +65,7 @@ pub enum Report {
         of: SubscriberKey,
         /// The version of its spec when the attempt began.
         version: SpecVersion,
-        /// Why the attempt did not deliver, with the status code of the answer, if there was one (None: it delivered).
+        /// Why the attempt did not deliver, and the status code of the response, if any (None: it delivered).
         failure: Option<(AttemptReason, Option<u16>)>,
     },
     /// The webhook requested a pause.
@@ -76,10 +76,10 @@ pub enum Report {
         version: SpecVersion,
         /// The end of the pause, as the API writes it.
         until: Timestamp,
-        /// How long the pause is, from now on.
+        /// The duration of the pause from now on.
         wait: Duration,
-        /// Answered when the pause is in the Subscriber's status: the outcome of the attempt is written after it. Dropped when
-        /// nothing is to be waited for.
+        /// Signalled when the pause is in the Subscriber's status, because the outcome of the attempt must be written
+        /// after it. Dropped when there is nothing to wait for.
         stored: oneshot::Sender<()>,
     },
     /// The webhook answered 410.
@@ -91,28 +91,29 @@ pub enum Report {
         /// As in [`Report::Paused`].
         stored: oneshot::Sender<()>,
     },
-    /// The engine closed the lane, since nothing can be sent: the Subscriber is to be reconciled.
+    /// The engine closed the lane because no request can be sent. The Subscriber must be reconciled.
     Reconcile {
         /// The Subscriber.
         of: SubscriberKey,
-        /// Why nothing can be sent.
+        /// Why no request can be sent.
         why: NotSent,
     },
-    /// How the lanes stand that changed since the last report of this kind.
+    /// The lanes that changed since the last report of this kind.
     Lanes(Vec<(SubscriberKey, LaneSnapshot)>),
 }
 
-/// The end of a pause, at a full second, as the API writes times; never earlier than was requested.
-pub fn pause(asked: Duration, now: Timestamp) -> (Timestamp, Duration) {
-    let end = now + asked;
+/// Returns the end of a pause and its duration. The end is at a full second, as the API writes times, and never earlier
+/// than requested.
+pub fn pause(requested: Duration, now: Timestamp) -> (Timestamp, Duration) {
+    let end = now + requested;
     let until = Timestamp::from_second(end.as_second().saturating_add(i64::from(end.subsec_nanosecond() > 0)));
     let until = until.unwrap_or(end);
-    (until, Duration::try_from(until.duration_since(now)).unwrap_or(asked))
+    (until, Duration::try_from(until.duration_since(now)).unwrap_or(requested))
 }
 
 #[cfg(test)]
 pub mod testing {
-    //! A route that leads nowhere, for tests of what is decided about routes.
+    //! A route without an endpoint, for tests of decisions about routes.
 
     use tidings_delivery::{
         egress::{Egress, Policy, Trust},
@@ -122,7 +123,7 @@ pub mod testing {
 
     use super::*;
 
-    /// A route of this version.
+    /// Creates a route of this version.
     pub fn route(version: SpecVersion) -> Arc<Route> {
         let trust = Trust::default();
         let http = Egress::new(Policy::allowing(Vec::new())).client("a", &trust).unwrap();

@@ -1,6 +1,7 @@
-//! Tidings delivers events to webhooks: a Kubernetes operator.
+//! The Tidings operator: delivers events to webhooks.
 //!
-//! `docs/architecture.md` describes the modules, and which may import which; `tests/suite/architecture/` checks the imports.
+//! `docs/architecture.md` describes the modules and their allowed imports; `tests/suite/architecture/` checks the
+//! imports.
 
 mod admin;
 pub mod cli;

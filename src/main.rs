@@ -1,8 +1,8 @@
-//! The `tidings` program: parse, wire, run.
+//! The `tidings` program: parses the command line, runs the operator or prints the manifests.
 
 use std::{
     error::Error,
-    io::{self, Write},
+    io::{self, ErrorKind, Write},
     process::ExitCode,
 };
 
@@ -13,7 +13,7 @@ use tidings::{
 };
 
 fn main() -> ExitCode {
-    // First of all, so that no panic is ever told in the standard library's way, which quotes values.
+    // Before anything else: the standard library's panic messages quote values.
     telemetry::log_panics();
     let result = match Cli::parse().command {
         Command::Run(flags) => run(*flags),
@@ -33,10 +33,15 @@ fn run(flags: tidings::cli::Run) -> Result<(), Box<dyn Error>> {
     Ok(operator::in_workers(flags.threads(), operator::run(flags.into()))??)
 }
 
+/// Prints the manifests as YAML documents. A reader that closes the pipe early, such as `head`, is not an error.
 fn print_crds() -> Result<(), Box<dyn Error>> {
     let mut out = io::stdout().lock();
     for manifest in tidings_api::manifests()? {
-        write!(out, "---\n{}", serde_yaml::to_string(&manifest)?)?;
+        match write!(out, "---\n{}", serde_yaml::to_string(&manifest)?) {
+            Ok(()) => {}
+            Err(error) if error.kind() == ErrorKind::BrokenPipe => return Ok(()),
+            Err(error) => return Err(format!("cannot write to standard output: {error}").into()),
+        }
     }
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! What can be counted. Labels come from closed sets.
+//! The metrics of the operator. Labels have fixed sets of values.
 
 use std::{sync::Arc, time::Duration};
 
@@ -15,7 +15,7 @@ use prometheus_client::{
 
 type LabelSet = [(&'static str, &'static str); 1];
 
-/// All metrics of the operator; clones share them.
+/// All metrics of the operator. Clones share the same metrics.
 #[derive(Clone)]
 pub struct Metrics(Arc<Instruments>);
 
@@ -40,30 +40,38 @@ impl Default for Metrics {
         let attempt_duration = Histogram::new(exponential_buckets(0.001, 4.0, 9));
         registry.register_with_unit(
             "attempt_duration",
-            "How long delivery attempts took, token included",
+            "Duration of delivery attempts, including token requests",
             Unit::Seconds,
             attempt_duration.clone(),
         );
         let finished = Family::<LabelSet, Counter>::default();
-        registry.register("notifications_finished", "Notifications that got their final phase", finished.clone());
+        registry.register(
+            "notifications_finished",
+            "Notifications that were Delivered or Failed, by phase",
+            finished.clone(),
+        );
         let status_writes = Family::<LabelSet, Counter>::default();
-        registry.register("status_writes", "Writes of Notification statuses, by result", status_writes.clone());
+        registry.register("status_writes", "Writes of the status of Notifications, by result", status_writes.clone());
         let unfinished = Gauge::default();
-        registry.register("notifications_unfinished", "Notifications neither Delivered nor Failed", unfinished.clone());
+        registry.register(
+            "notifications_unfinished",
+            "Notifications that are neither Delivered nor Failed",
+            unfinished.clone(),
+        );
         let in_flight = Gauge::default();
-        registry.register("attempts_in_flight", "Delivery attempts under way", in_flight.clone());
+        registry.register("attempts_in_flight", "Delivery attempts in flight", in_flight.clone());
         let finished_stored = Gauge::default();
         registry.register(
             "notifications_finished_stored",
-            "Delivered and Failed Notifications in the API server, counted at the start and every 24 hours; in between the operator adds up what it finishes, replays and deletes itself",
+            "Delivered and Failed Notifications in the API server, recounted every 24 hours",
             finished_stored.clone(),
         );
         let leading = Gauge::default();
-        registry.register("leading", "Whether this operator leads (1) or stands by (0)", leading.clone());
+        registry.register("leading", "Whether this operator leads (1) or is on standby (0)", leading.clone());
         let namespaces_refused = Gauge::default();
         registry.register(
             "namespaces_refused",
-            "Watched namespaces whose Subscribers the API server refuses to list: nothing is delivered there",
+            "Watched namespaces without delivery because the operator may not list Subscribers",
             namespaces_refused.clone(),
         );
         Self(Arc::new(Instruments {
@@ -82,47 +90,47 @@ impl Default for Metrics {
 }
 
 impl Metrics {
-    /// An attempt ended for `reason` after `duration`.
+    /// Counts an attempt that ended with `reason` after `duration`.
     pub fn attempt(&self, reason: &'static str, duration: Duration) {
         self.0.attempts.get_or_create(&[("reason", reason)]).inc();
         self.0.attempt_duration.observe(duration.as_secs_f64());
     }
 
-    /// A Notification got its final phase.
+    /// Counts a Notification that became Delivered or Failed.
     pub fn finished(&self, phase: &'static str) {
         self.0.finished.get_or_create(&[("phase", phase)]).inc();
     }
 
-    /// This many more finished Notifications are stored than were known.
+    /// Changes the number of stored finished Notifications by `by`.
     pub fn finished_stored_changed(&self, by: i64) {
         self.0.finished_stored.inc_by(by);
     }
 
-    /// A write of a Notification's status ended with `result`.
+    /// Counts a write of a Notification's status that ended with `result`.
     pub fn status_write(&self, result: &'static str) {
         self.0.status_writes.get_or_create(&[("result", result)]).inc();
     }
 
-    /// This operator leads from now on.
+    /// Records that this operator leads.
     pub fn leads(&self) {
         self.0.leading.set(1);
     }
 
-    /// The number of watched namespaces whose Subscribers the API server refuses to list.
+    /// Sets the number of watched namespaces in which the API server refuses to list Subscribers.
     pub fn namespaces_refused(&self, count: usize) {
         self.0.namespaces_refused.set(i64::try_from(count).unwrap_or(i64::MAX));
     }
 
-    /// How long the queue is.
+    /// Sets the length of the queue and the number of attempts in flight.
     pub fn queue(&self, unfinished: usize, in_flight: usize) {
         self.0.unfinished.set(i64::try_from(unfinished).unwrap_or(i64::MAX));
         self.0.in_flight.set(i64::try_from(in_flight).unwrap_or(i64::MAX));
     }
 
-    /// All of it in the OpenMetrics text format.
+    /// Encodes all metrics in the OpenMetrics text format.
     pub fn encode(&self) -> String {
         let mut text = String::new();
-        // Writing to a String does not fail.
+        // Writing to a String cannot fail.
         let _ = encode(&mut text, &self.0.registry);
         text
     }

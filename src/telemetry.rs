@@ -1,4 +1,4 @@
-//! Logs: to standard error, as text or JSON. What they must never hold is kept out here, whatever the level.
+//! Logs to standard error, as text or JSON, and keeps secrets out of the logs at every level.
 
 use std::{
     io::{self, Write},
@@ -16,25 +16,25 @@ use tracing_subscriber::{
     util::{SubscriberInitExt, TryInitError},
 };
 
-/// What a log line looks like.
+/// The format of log lines.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum LogFormat {
-    /// For people.
+    /// Human-readable text.
     #[default]
     Text,
-    /// One JSON object a line.
+    /// One JSON object per line.
     Json,
 }
 
-/// Starts logging; call it once.
+/// Starts logging. Call it once.
 pub fn init(format: LogFormat, level: LevelFilter) -> Result<(), TryInitError> {
-    // The Kubernetes client quotes whole answers, Secrets among them, when it cannot parse one.
+    // The Kubernetes client quotes whole responses, including Secrets, that it cannot parse.
     let filter = Targets::new()
         .with_default(level)
-        // Its spans would stand before each of our lines.
+        // Its spans would be printed before each line of the operator.
         .with_target("kube_runtime", if level > LevelFilter::INFO { level } else { level.min(LevelFilter::WARN) })
         .with_target("kube_client::client", level.min(LevelFilter::ERROR))
-        // It tells which address a name led to.
+        // It logs the address that a name resolved to.
         .with_target("hyper_util", level.min(LevelFilter::WARN));
     let layer = fmt::layer().with_writer(io::stderr);
     let layer = match format {
@@ -44,8 +44,8 @@ pub fn init(format: LogFormat, level: LevelFilter) -> Result<(), TryInitError> {
     tracing_subscriber::registry().with(layer.with_filter(filter)).try_init()
 }
 
-/// Has every panic from now on told by its place and thread, and never by its message: that may quote a value, and the
-/// value may be a secret. Call it before anything can panic; until [`init`] it goes to standard error as it is.
+/// Reports every panic by location and thread, never by its message, which may quote a secret value. Call it before
+/// anything can panic. Until [`init`] the report is plain text on standard error.
 pub fn log_panics() {
     panic::set_hook(Box::new(log_panic));
 }
@@ -55,8 +55,11 @@ fn log_panic(panic: &PanicHookInfo<'_>) {
     let thread = thread::current();
     let thread = thread.name().unwrap_or("unnamed");
     if dispatcher::has_been_set() {
-        error!(place, thread, "a panic: this is a bug; its message is withheld, for it may quote a secret");
+        error!(
+            place,
+            thread, "a panic occurred: this is a bug; the message is withheld because it may contain a secret"
+        );
     } else {
-        let _ = writeln!(io::stderr(), "tidings: a panic at {place} in thread {thread}: this is a bug");
+        let _ = writeln!(io::stderr(), "tidings: a panic occurred at {place} in thread {thread}: this is a bug");
     }
 }

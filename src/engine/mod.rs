@@ -152,7 +152,7 @@ impl<S: Source> Engine<S> {
 
     fn send(&mut self, flight: Flight<S>) -> tokio::task::AbortHandle {
         let Flight { ticket, item, route, permit, term } = flight;
-        let cleared = Cleared { of: ticket.of.clone(), mandate: self.with.mandate.clone(), permit, term };
+        let cleared = AttemptClearance { of: ticket.of.clone(), mandate: self.with.mandate.clone(), permit, term };
         self.tasks.spawn(async move {
             let attempted = attempt(item, ticket.event, &route, &cleared, rand::random()).await;
             TaskEnded::Attempt(ticket, route, attempted)
@@ -234,14 +234,14 @@ impl<S: Source> Engine<S> {
 }
 
 /// Decides whether one attempt may continue.
-struct Cleared {
+struct AttemptClearance {
     of: SubscriberKey,
     mandate: Mandate,
     permit: Permit,
     term: Term,
 }
 
-impl Clearance for Cleared {
+impl Clearance for AttemptClearance {
     /// Whether the term is the one in which the attempt began, the operator is not stopping, and the queue has not
     /// revoked the permit.
     fn may_send(&self) -> bool {

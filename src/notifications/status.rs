@@ -106,7 +106,8 @@ pub fn expired(read: &Unfinished, now: Timestamp) -> NotificationStatus {
         0 => "no attempt was made".to_owned(),
         n => format!("the last of {n} attempts failed"),
     };
-    let message = format!("expired before it was delivered: {tried}; set the label tidings.dev/replay to send it again");
+    let message =
+        format!("expired before it was delivered: {tried}; set the label tidings.dev/replay to send it again");
     in_phase(&read.metadata, &read.status, Phase::Failed, NotificationReason::Expired, &message, now)
 }
 

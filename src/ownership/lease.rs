@@ -43,8 +43,7 @@ const CONTESTED: Duration = Duration::from_secs(60);
 /// The annotation of a Lease that is released within that time: the remaining seconds, for the next leader.
 const CONTESTED_ANNOTATION: &str = "tidings.dev/contested-seconds";
 
-/// Whether this process may act for a Subscriber now. Today one Lease covers all Subscribers; clones share the state of
-/// the Lease.
+/// Whether this process may act for a Subscriber now: one Lease covers all Subscribers. Clones share the state.
 #[derive(Clone, Debug)]
 pub struct Leadership {
     lease_state: watch::Sender<LeaseState>,
@@ -444,17 +443,11 @@ mod tests {
     fn a_lease_that_was_deleted_is_made_again_only_after_its_whole_life() {
         let (mut observation, now) = (LeaseObservation::default(), Instant::now());
         observation.judge("me", Some(&lease("other", "1")), now);
-        assert!(
-            matches!(observation.judge("me", None, now), LeaseDecision::Wait(_)),
-            "its leader has not noticed yet"
-        );
+        assert!(matches!(observation.judge("me", None, now), LeaseDecision::Wait(_)), "its leader has not noticed yet");
         assert!(matches!(observation.judge("me", None, now + 14 * SECOND), LeaseDecision::Wait(_)));
         assert_eq!(observation.judge("me", None, now + 15 * SECOND), LeaseDecision::Create);
         observation.judge("me", Some(&lease("other", "2")), now + 15 * SECOND);
-        assert!(
-            matches!(observation.judge("me", None, now + 16 * SECOND), LeaseDecision::Wait(_)),
-            "deleted again"
-        );
+        assert!(matches!(observation.judge("me", None, now + 16 * SECOND), LeaseDecision::Wait(_)), "deleted again");
     }
 
     #[test]
@@ -493,10 +486,7 @@ mod tests {
         assert!(!lease_state.lapsed(now) && lease_state.renewed(now + 10 * SECOND));
         assert!(!lease_state.renewed(now + 12 * SECOND) && !lease_state.lapsed(now + 11 * SECOND));
         assert_eq!(lease_state.epoch, 1);
-        assert!(
-            lease_state.lapsed(now + 12 * SECOND) && !lease_state.lapsed(now + 13 * SECOND),
-            "notified once"
-        );
+        assert!(lease_state.lapsed(now + 12 * SECOND) && !lease_state.lapsed(now + 13 * SECOND), "notified once");
         assert!(lease_state.renewed(now + 23 * SECOND));
         assert_eq!(lease_state.epoch, 2);
     }

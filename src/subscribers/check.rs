@@ -1,4 +1,4 @@
-//! Checks the prerequisites of a delivery, one after the other: each step needs the one before it.
+//! Checks the prerequisites of a delivery in order: each step needs the result of the previous step.
 
 use std::time::{Duration, Instant};
 
@@ -18,10 +18,10 @@ use super::{
 };
 use crate::{contract::Route, ownership::Mandate};
 
-/// What no watch shows (an egress policy that a DNS change satisfies) is checked again after this.
+/// How long until the next check of what no watch reports, such as a DNS change that satisfies the egress policy.
 const CHECK_AGAIN: Duration = Duration::from_secs(300);
 
-/// Checks the prerequisites.
+/// Checks the prerequisites of Subscribers.
 pub(super) struct Checker {
     resolver: TargetResolver,
     mandate: Mandate,
@@ -32,13 +32,14 @@ impl Checker {
         Self { resolver, mandate }
     }
 
-    /// Takes the steps as far as they lead. None: the operator may not send requests any more.
+    /// Checks step by step until a step fails or all have passed. Returns None if the operator may no longer send
+    /// requests.
     pub(super) async fn check(
         &self,
         pass: &Pass<'_>,
         spec: &SubscriberSpec,
     ) -> Result<Option<Prerequisites>, Unresolved> {
-        // Secrets and ConfigMaps (client: the API server).
+        // Step 1: Secrets and ConfigMaps, from the API server.
         pass.enter(Step::Secret);
         let route = match self.resolver.route(&pass.key().namespace, pass.version().clone(), spec).await {
             Ok(route) => route,
@@ -50,7 +51,7 @@ impl Checker {
             }
             Err(error) => return Err(error),
         };
-        // A token (client: the token service).
+        // Step 2: a token, from the token service.
         let tokens = &route.target.tokens;
         pass.keep(tokens.clone());
         if pass.is_forced() {
@@ -64,13 +65,13 @@ impl Checker {
             }
             None => return Ok(None),
         }
-        // The webhook's consent (client: the webhook).
-        let consent = self.consent(pass, &spec.abuse_protection, &route).await;
-        Ok(consent.map(|consent| Prerequisites::of_validation(route, consent)))
+        // Step 3: the webhook's validation response.
+        let validation = self.validate(pass, &spec.abuse_protection, &route).await;
+        Ok(validation.map(|validation| Prerequisites::of_validation(route, validation)))
     }
 
-    /// Asks the webhook for its consent, if it is time to. None: the operator may not.
-    async fn consent(&self, pass: &Pass<'_>, settings: &AbuseProtection, route: &Route) -> Option<Validation> {
+    /// Sends the webhook a validation request if one is due. Returns None if the operator may no longer send requests.
+    async fn validate(&self, pass: &Pass<'_>, settings: &AbuseProtection, route: &Route) -> Option<Validation> {
         let policy = settings.policy;
         let origin = route.target.origin.to_str().unwrap_or_default();
         let known = RecordedValidation::read(pass.status(), pass.generation(), origin);
@@ -84,12 +85,12 @@ impl Checker {
                     Validation::pending(failed_validation.error, policy, again)
                 }
                 ValidationDecision::Paused(again) => {
-                    Validation::pending("it asked to be left alone before it answered", policy, again)
+                    Validation::pending("the webhook requested a pause until status.pausedUntilTime", policy, again)
                 }
-                ValidationDecision::Ask(known) => match (self.ask(pass, settings, route).await?, known) {
-                    (Ok(consent), _) => {
+                ValidationDecision::Ask(known) => match (self.request(pass, settings, route).await?, known) {
+                    (Ok(response), _) => {
                         pass.note_answer();
-                        Validation::answer(consent, policy, origin, full_seconds(Timestamp::now()))
+                        Validation::answer(response, policy, origin, full_seconds(Timestamp::now()))
                     }
                     (Err(error), Some(known)) => Validation::kept(known, pass.note_no_answer(error)),
                     (Err(error), None) => Validation::pending(error, policy, pass.note_no_answer(error)),
@@ -98,8 +99,8 @@ impl Checker {
         )
     }
 
-    /// The webhook's answer. None: the operator may not ask.
-    async fn ask(
+    /// Returns the webhook's validation response, or None if the operator may no longer send requests.
+    async fn request(
         &self,
         pass: &Pass<'_>,
         settings: &AbuseProtection,

@@ -1,26 +1,27 @@
-//! What the annotations of a Secret allow: which endpoints its values may be sent to. Pure.
+//! Reads the consent annotations of a Secret: which endpoints its values may be sent to. Pure.
 
 use std::collections::BTreeMap;
 
 use tidings_api::{CONSENT_ANNOTATION, TOKEN_CONSENT_ANNOTATION};
 use url::Url;
 
-/// The https port, which an entry without a port means.
+/// The port of an entry without a port: https.
 const HTTPS: u16 = 443;
-/// What a server may take for a separator of segments or for a step upwards, beyond what a URL parser has resolved.
+/// Parts of a path that a server may read as a segment separator or as a step up, even after a URL parser has resolved
+/// the path.
 const AMBIGUOUS: [&str; 5] = ["%2f", "%5c", "%25", "\\", ";"];
 
-/// What a value is sent to.
+/// The kind of endpoint that a value is sent to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Purpose {
-    /// The webhook: header values, its client certificate, and the tokens that the credentials bring.
+    /// The webhook: it receives header values, its client certificate, and the tokens issued for the credentials.
     Webhook,
-    /// The token service: the client credentials and its client certificate.
+    /// The token service: it receives the client credentials and its client certificate.
     TokenService,
 }
 
 impl Purpose {
-    /// The field whose endpoint must be allowed.
+    /// The field of the spec that holds the endpoint's URL.
     pub const fn field(self) -> &'static str {
         match self {
             Self::Webhook => "webhook.url",
@@ -30,10 +31,10 @@ impl Purpose {
 }
 
 /// Checks that a Secret with these annotations allows its values to be sent to `url` for this purpose. The error is the
-/// name of the annotation that must have an entry for it.
+/// name of the annotation that needs an entry for `url`.
 ///
-/// `allowed-hosts` names webhooks and token services. Where `allowed-token-hosts` is present, even empty, it alone names
-/// the token services, and `allowed-hosts` names webhooks only.
+/// `allowed-hosts` lists webhooks and token services. If `allowed-token-hosts` is present, even empty, only that
+/// annotation lists token services, and `allowed-hosts` lists only webhooks.
 pub fn check(annotations: &BTreeMap<String, String>, purpose: Purpose, url: &Url) -> Result<(), &'static str> {
     let (hosts, token_hosts) = (annotations.get(CONSENT_ANNOTATION), annotations.get(TOKEN_CONSENT_ANNOTATION));
     let (name, list) = match purpose {
@@ -44,7 +45,7 @@ pub fn check(annotations: &BTreeMap<String, String>, purpose: Purpose, url: &Url
     entries.into_iter().any(|entry| covers(entry.trim(), url)).then_some(()).ok_or(name)
 }
 
-/// The entry that allows `url` and all paths of its host and port.
+/// The entry that allows `url` and every other path of its host and port.
 pub fn entry(url: &Url) -> String {
     let host = url.host_str().unwrap_or_default();
     match url.port() {
@@ -53,7 +54,7 @@ pub fn entry(url: &Url) -> String {
     }
 }
 
-/// Whether an entry, `host[:port][/path-prefix]`, covers the URL. An entry that cannot be read covers nothing.
+/// Whether an entry, `host[:port][/path-prefix]`, covers the URL. An invalid entry covers nothing.
 fn covers(entry: &str, url: &Url) -> bool {
     let (authority, prefix) = match entry.find('/') {
         Some(at) => entry.split_at(at),
@@ -66,9 +67,9 @@ fn covers(entry: &str, url: &Url) -> bool {
     is_host && url.port_or_known_default() == Some(port) && is_below(prefix, url.path())
 }
 
-/// `host`, `host:port`, `[address]` or `[address]:port`.
+/// Splits `host`, `host:port`, `[address]` or `[address]:port` into host and port.
 fn host_and_port(authority: &str) -> Option<(&str, u16)> {
-    // The last colon of an IPv6 address stands before its closing bracket.
+    // A colon before a closing bracket belongs to an IPv6 address.
     let colon = authority.rfind(':').filter(|at| !authority[*at..].contains(']'));
     let Some(at) = colon else {
         return Some((authority, HTTPS));
@@ -78,8 +79,8 @@ fn host_and_port(authority: &str) -> Option<(&str, u16)> {
     Some((&authority[..at], is_number.then(|| port.parse().ok())??))
 }
 
-/// Whether `path` is the prefix or continues it with whole segments. What a server may read as another path than it
-/// seems is below no prefix.
+/// Whether `path` is the prefix or continues it with whole segments. A path that a server may read as a different path
+/// is below no prefix.
 fn is_below(prefix: &str, path: &str) -> bool {
     let prefix = prefix.trim_end_matches('/');
     if prefix.is_empty() {
@@ -101,7 +102,7 @@ mod tests {
         Url::parse(text).unwrap()
     }
 
-    /// The annotations of a Secret: `allowed-hosts` and `allowed-token-hosts`.
+    /// The annotations of a Secret with these values of `allowed-hosts` and `allowed-token-hosts`.
     fn annotations(hosts: Option<&str>, token_hosts: Option<&str>) -> BTreeMap<String, String> {
         let both = [(CONSENT_ANNOTATION, hosts), (TOKEN_CONSENT_ANNOTATION, token_hosts)];
         both.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?.to_owned()))).collect()
@@ -113,7 +114,7 @@ mod tests {
 
     fn permits(list: &str, target: &str) -> bool {
         let by_hosts = allows(&annotations(Some(list), None), Purpose::Webhook, &url(target));
-        // The same syntax in both annotations.
+        // Both annotations have the same syntax.
         assert_eq!(by_hosts, allows(&annotations(None, Some(list)), Purpose::TokenService, &url(target)), "{list}");
         by_hosts
     }
@@ -168,7 +169,7 @@ mod tests {
             ("h.example/hooks/acme", "/Hooks/acme", false),
             ("h.example/hooks/acme", "/other?/hooks/acme", false),
             ("h.example/", "/anything", true),
-            // What leads out of the prefix, at the URL parser or at a server.
+            // Paths that leave the prefix, either in the URL parser or at a server.
             ("h.example/hooks/acme", "/hooks/acme/../other", false),
             ("h.example/hooks/acme", "/hooks/acme/%2e%2E/other", false),
             ("h.example/hooks/acme", "/hooks/acme/..%2fother", false),
@@ -199,7 +200,7 @@ mod tests {
         assert_eq!(allowed(&one), [true, true, true, true]);
         let both = annotations(Some("hooks.example"), Some("login.example"));
         assert_eq!(allowed(&both), [true, false, false, true]);
-        // An empty list names no token service; `allowed-hosts` does not fill in for it.
+        // An empty list allows no token service; `allowed-hosts` does not replace it.
         let no_tokens = annotations(Some("login.example,hooks.example"), Some(""));
         assert_eq!(allowed(&no_tokens), [false, true, false, true]);
         let no_webhooks = annotations(None, Some("login.example"));
@@ -240,7 +241,7 @@ mod tests {
         }
 
         #[test]
-        fn whatever_an_annotation_holds_is_read_without_a_panic(list in "\\PC{0,40}", path in "\\PC{0,20}") {
+        fn any_annotation_value_is_read_without_a_panic(list in "\\PC{0,40}", path in "\\PC{0,20}") {
             if let Ok(target) = Url::parse(&format!("https://h.example/{path}")) {
                 prop_assert!(!covers(&list.replace("h.example", ""), &target));
             }

@@ -1,4 +1,4 @@
-//! Kubernetes Events for what changed in a Subscriber's conditions: what `kubectl describe` shows below the status.
+//! Publishes Kubernetes Events for changed conditions of a Subscriber: what `kubectl describe` shows below the status.
 
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::{
@@ -10,9 +10,9 @@ use tidings_queue::SubscriberKey;
 use tokio::sync::mpsc;
 use tracing::{debug, info, warn};
 
-use crate::cluster::call::in_time;
+use crate::cluster::call::{in_time, plain};
 
-/// Of all conditions that may change, those that are told, in this order.
+/// The conditions whose changes are published, in this order.
 const PUBLISHED: [ConditionType; 5] = [
     ConditionType::Ready,
     ConditionType::TokenAvailable,
@@ -21,14 +21,14 @@ const PUBLISHED: [ConditionType; 5] = [
     ConditionType::Tested,
 ];
 
-/// So many Events wait at most; more are let go, since the status says the same.
+/// The maximum number of Events that wait. Further Events are dropped, because the status shows the same.
 const WAITING: usize = 256;
 
-/// Tells of transitions, in a task of its own: nobody waits for an Event.
+/// Publishes Kubernetes Events for condition changes. Runs in its own task, so that no caller waits for an Event.
 pub struct EventPublisher(mpsc::Sender<(Event, ObjectReference)>);
 
 impl EventPublisher {
-    /// Publishes by this client, for as long as the announcer is there.
+    /// Starts a task that publishes with this client until the publisher is dropped.
     pub fn start(client: Client) -> Self {
         let reporter = Reporter { controller: "tidings.dev/tidings".into(), instance: None };
         let recorder = Recorder::new(client, reporter);
@@ -36,29 +36,30 @@ impl EventPublisher {
         tokio::spawn(async move {
             while let Some((event, subscriber)) = waiting.recv().await {
                 if let Err(error) = in_time(recorder.publish(&event, &subscriber)).await {
-                    debug!(subscriber = subscriber.name, %error, "an Event could not be published");
+                    debug!(subscriber = subscriber.name, error = %plain(&error), "cannot publish the Event");
                 }
             }
         });
         Self(sender)
     }
 
-    /// Tells what changed from `old` to `new`.
+    /// Logs and publishes the changes from `old` to `new`.
     pub fn publish(&self, key: &SubscriberKey, uid: &str, old: &[Condition], new: &[Condition]) {
         for condition in transitions(old, new) {
             let Condition { type_, reason, message, .. } = condition;
             let good = is_good(condition);
             if good {
-                info!(subscriber = %key, condition = type_, %reason, why = message, "a Subscriber changed");
+                info!(subscriber = %key, condition = type_, %reason, why = message, "condition changed");
             } else {
-                warn!(subscriber = %key, condition = type_, %reason, why = message, "a Subscriber changed");
+                warn!(subscriber = %key, condition = type_, %reason, why = message, "condition changed");
             }
             let event = Event {
                 type_: if good { EventType::Normal } else { EventType::Warning },
                 reason: reason.clone(),
-                // As long as an Event may hold, in bytes.
+                // Within the API server's limit for the note of an Event, in bytes.
                 note: Some(message.chars().filter(char::is_ascii).take(1000).collect()),
-                // Events of one action are counted under the words of the first: other words, another action.
+                // The recorder counts further Events of an action under the first note: a different message needs a
+                // different action.
                 action: format!("{type_}: {message}").chars().filter(char::is_ascii).take(128).collect(),
                 secondary: None,
             };
@@ -71,13 +72,13 @@ impl EventPublisher {
                 ..ObjectReference::default()
             };
             if self.0.try_send((event, subscriber)).is_err() {
-                debug!(subscriber = %key, "too many Events wait: this one is let go");
+                debug!(subscriber = %key, "dropped an Event: too many Events are waiting");
             }
         }
     }
 }
 
-/// The conditions whose status or reason changed and that are worth telling, each reason once.
+/// The conditions whose status or reason changed and whose change is worth an Event. Each reason appears once.
 fn transitions<'c>(old: &[Condition], new: &'c [Condition]) -> Vec<&'c Condition> {
     let mut published: Vec<&Condition> = Vec::new();
     for type_ in PUBLISHED {
@@ -87,18 +88,18 @@ fn transitions<'c>(old: &[Condition], new: &'c [Condition]) -> Vec<&'c Condition
         let changed = before.is_none_or(|before| {
             before.status != condition.status
                 || before.reason != condition.reason
-                // Each test that was asked for is told.
+                // Every requested test is published, even with the same result.
                 || (type_ == ConditionType::Tested && before.message != condition.message)
         });
-        // That a part works is news only where it did not, and where the whole is none.
+        // A condition that is fine is published only if it was False before and no earlier condition is published.
         let is_transition = matches!(type_, ConditionType::Ready | ConditionType::Tested)
             || condition.status == ConditionStatus::False
             || (published.is_empty() && before.is_some_and(|before| before.status == ConditionStatus::False));
         let repeats = published.iter().any(|other| other.reason == condition.reason);
-        // It comes and goes with every event that is sent.
+        // A rate limit starts and ends with every event that is sent.
         let flickers = condition.reason == Reason::RateLimited.as_str()
             || before.is_some_and(|before| before.reason == Reason::RateLimited.as_str() && is_good(condition));
-        // The first look is over in a moment, and its end is announced.
+        // The first pass ends soon, and its result is published.
         let is_first_status = condition.reason == Reason::Progressing.as_str();
         if changed && is_transition && !repeats && !flickers && !is_first_status {
             published.push(condition);
@@ -107,7 +108,7 @@ fn transitions<'c>(old: &[Condition], new: &'c [Condition]) -> Vec<&'c Condition
     published
 }
 
-/// Whether nobody need be warned.
+/// Whether the Event is Normal rather than a Warning.
 fn is_good(condition: &Condition) -> bool {
     condition.status == ConditionStatus::True || condition.reason == Reason::NotSupported.as_str()
 }
@@ -134,27 +135,27 @@ mod tests {
     }
 
     #[test]
-    fn what_changed_is_told_once_and_what_did_not_is_not() {
+    fn a_change_is_published_once_and_an_unchanged_condition_is_not() {
         use ConditionType::{Healthy, Ready, TokenAvailable, Validated};
-        let well = [
+        let healthy = [
             condition(Ready, true, Reason::Operational),
             condition(TokenAvailable, true, Reason::TokenIssued),
             condition(Validated, false, Reason::NotSupported),
             condition(Healthy, true, Reason::Idle),
         ];
-        assert_eq!(published(&[], &well), ["Operational", "NotSupported"]);
-        assert!(published(&well, &well).is_empty());
-        let ill = [
+        assert_eq!(published(&[], &healthy), ["Operational", "NotSupported"]);
+        assert!(published(&healthy, &healthy).is_empty());
+        let rejected = [
             condition(Ready, false, Reason::TokenRejected),
             condition(TokenAvailable, false, Reason::TokenRejected),
             condition(Healthy, true, Reason::Delivering),
         ];
-        assert_eq!(published(&well, &ill), ["TokenRejected"]);
-        assert_eq!(published(&ill, &well), ["Operational", "NotSupported"]);
+        assert_eq!(published(&healthy, &rejected), ["TokenRejected"]);
+        assert_eq!(published(&rejected, &healthy), ["Operational", "NotSupported"]);
     }
 
     #[test]
-    fn an_open_circuit_is_told_when_it_opens_and_closes_and_a_rate_limit_never() {
+    fn an_open_circuit_is_published_when_it_opens_and_closes_and_a_rate_limit_never() {
         let healthy = |holds, reason| [condition(ConditionType::Healthy, holds, reason)];
         let delivering = healthy(true, Reason::Delivering);
         let open = healthy(false, Reason::CircuitOpen);

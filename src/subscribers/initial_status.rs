@@ -1,4 +1,4 @@
-//! The first status of a Subscriber whose first look takes long: at which step it is.
+//! Writes a first status for a Subscriber whose first pass takes long: which step the pass is at.
 
 use std::{sync::Arc, time::Duration};
 
@@ -15,11 +15,12 @@ use super::{
     stored_subscriber::StoredSubscriber,
     validation::describe,
 };
+use crate::cluster::call::plain;
 
-/// A status that is empty for so long is given a first word; most passes are over by then.
+/// After this time, an empty status gets a first status. Most passes have ended by then.
 pub(super) const INITIAL_STATUS_AFTER: Duration = Duration::from_secs(3);
 
-/// Writes first statuses.
+/// Writes the first statuses of Subscribers.
 pub(super) struct InitialStatuses {
     roster: Arc<Roster>,
     statuses: Arc<StatusStore>,
@@ -27,7 +28,7 @@ pub(super) struct InitialStatuses {
 }
 
 impl InitialStatuses {
-    /// `origin` is what the operator calls itself to webhooks.
+    /// `origin` is the operator's name in WebHook-Request-Origin.
     pub(super) fn new(roster: Arc<Roster>, statuses: Arc<StatusStore>, origin: String) -> Self {
         Self { roster, statuses, origin }
     }
@@ -38,19 +39,19 @@ impl InitialStatuses {
         self.roster.cell(&key, &uid, |cell| !is_reconciled(cell.desired())).unwrap_or(false)
     }
 
-    /// Writes at which step the pass is, unless the pass has ended.
+    /// Writes which step the pass is at, unless the pass has ended.
     pub(super) async fn write(&self, subscriber: &StoredSubscriber) {
         let (key, uid) = (subscriber.key(), subscriber.id().uid);
         let step = self.roster.step(&key, &uid);
-        let say = |status: &mut SubscriberStatus| {
+        let change = |status: &mut SubscriberStatus| {
             if !is_reconciled(status) {
                 let findings = Findings { ready: initial_status(step), token: None, validated: None, tested: None };
                 findings.put_into(status, subscriber.metadata.generation, Timestamp::now());
                 describe(status, &subscriber.webhook_host(), &self.origin, None);
             }
         };
-        if let Err(error) = self.statuses.update(&key, &uid, say).await {
-            debug!(subscriber = %key, %error, "the first status could not be written; the end of the pass brings another");
+        if let Err(error) = self.statuses.update(&key, &uid, change).await {
+            debug!(subscriber = %key, error = %plain(&error), "cannot write the first status; the pass writes one when it ends");
         }
     }
 }
@@ -61,11 +62,13 @@ fn initial_status(step: Option<Step>) -> Finding {
             return Finding::no(Reason::Progressing, "the operator checks other Subscribers of this namespace first");
         }
         Some(Step::Secret) => {
-            "the operator reads the Secrets and ConfigMaps that spec names and resolves the host names in it"
+            "the operator is reading the Secrets and ConfigMaps that the spec names and resolving the host names in the spec"
         }
-        Some(Step::Token) => "the operator waits for the answer of tokenService.url",
-        Some(Step::Handshake) => "the operator waits for the answer of webhook.url to OPTIONS",
-        Some(Step::Delivery) => "the operator waits for the answer of webhook.url to the test event",
+        Some(Step::Token) => "the operator is waiting for a response from tokenService.url",
+        Some(Step::Handshake) => {
+            "the operator is waiting for webhook.url to respond to the validation request (OPTIONS)"
+        }
+        Some(Step::Delivery) => "the operator is waiting for webhook.url to respond to the test event",
     };
     let (number, name) = step.map_or((0, ""), Step::number_and_name);
     Finding::no(Reason::Progressing, format!("step {number} of 4, {name}: {what}"))
@@ -76,7 +79,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_first_word_names_the_step_and_what_the_operator_waits_for() {
+    fn the_first_status_names_the_step_and_what_the_operator_waits_for() {
         let message = |step| initial_status(step).message;
         assert!(message(None).contains("other Subscribers"));
         assert!(

@@ -1,5 +1,5 @@
-//! What is known of one Subscriber: which version of its spec is in force, and what forbids a request to its webhook. Pure:
-//! times are passed in.
+//! Keeps what is known of one Subscriber: which version of its spec is in force, and what forbids a request to its
+//! webhook. Pure: times are passed in.
 
 use std::{
     collections::HashSet,
@@ -17,71 +17,72 @@ use crate::contract::Route;
 
 /// A Subscriber as the watch shows it.
 pub struct ObservedSubscriber {
-    /// Which spec of which Subscriber.
+    /// The Subscriber's uid and the generation of its spec.
     pub spec: SpecVersion,
-    /// Its `delivery.expireAfterSeconds`.
+    /// The Subscriber's `delivery.expireAfterSeconds`.
     pub expire_after: Duration,
-    /// Its status.
+    /// The Subscriber's status.
     pub status: SubscriberStatus,
-    /// The resourceVersion.
+    /// The Subscriber's resourceVersion.
     pub version: u64,
 }
 
-/// Why a request to a webhook may not begin now.
+/// Why no request may be sent to a webhook now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum HeldBack {
-    /// The Subscriber was deleted, or its spec is another one by now.
+    /// The Subscriber was deleted, or its spec has changed.
     Changed,
     /// The webhook answered 410.
     Gone,
     /// The webhook requested a pause.
     Paused,
-    /// The latest reconcile closed the way.
+    /// The latest reconcile closed the lane.
     Closed,
 }
 
-/// How a pass over a Subscriber begins.
+/// The state in which a pass over a Subscriber starts.
 pub struct Begun {
     /// The status as this process knows it.
     pub status: SubscriberStatus,
-    /// The spec is another than that of the pass before.
+    /// The spec differs from the spec of the previous pass.
     pub changed: bool,
-    /// The spec changed, or an annotation requests a reconcile: what may be opened is opened.
+    /// The spec changed, or an annotation requests a reconcile: pauses, open circuits and 410s end.
     pub requested: bool,
 }
 
-/// One Subscriber, under the lock of the roster: the version of its spec in force, what forbids a request to its webhook, what it
-/// refers to, and its status.
+/// One Subscriber, protected by the roster's lock: the version of its spec in force, what forbids a request to its
+/// webhook, the objects that it refers to, and its status.
 pub(super) struct Member {
     uid: Arc<str>,
     /// The newest generation that the watch showed.
     generation: i64,
-    /// Its `delivery.expireAfterSeconds`: no pause that is read is believed beyond it.
+    /// The Subscriber's `delivery.expireAfterSeconds`: the limit of a pause that is read from the status.
     expire_after: Duration,
-    /// Whether the latest reconcile opened the way.
+    /// Whether the latest reconcile opened the lane.
     open: bool,
-    /// The end of the pause, as the engine was given it, and the time in the status that it comes from.
+    /// The end of the pause as the engine received it, and the time in the status that it comes from.
     paused_until: Option<Instant>,
     pause_known: Option<Timestamp>,
-    /// The generation, and the request, that the latest pass began with.
+    /// The generation, and the requested reconcile, that the latest pass started with.
     begun: Option<i64>,
     request: Option<String>,
-    /// What may be opened is to be opened with the next answer of a reconcile.
+    /// The next result of a reconcile resets the lane: a pause, an open circuit and a 410 end.
     reset: bool,
     references: HashSet<Reference>,
     /// The generation whose webhook answered 410.
     gone: Option<i64>,
-    /// Held also while the Subscriber is in trouble, so that a failure is remembered until it is time to ask again.
+    /// Kept also while the Subscriber is not ready, so that a failed token request is remembered until the next one is
+    /// due.
     tokens: Option<Arc<TokenSource>>,
-    /// The last request for the webhook's consent, if there was no answer.
+    /// The last validation request, if it failed.
     failed_validation: Option<FailedValidation>,
-    /// Which step the pass that is under way is at (None: there is none).
+    /// The current step of the pass under way (None: no pass is under way).
     step: Option<Step>,
     cell: StatusCell,
 }
 
 impl Member {
-    /// What is known of a Subscriber that is new.
+    /// A Subscriber of which no pass has started yet.
     pub(super) fn new(
         ObservedSubscriber { spec: SpecVersion { uid, generation }, expire_after, status, version }: ObservedSubscriber,
     ) -> Self {
@@ -104,27 +105,25 @@ impl Member {
         }
     }
 
-    /// The Subscriber's uid.
     pub(super) fn uid(&self) -> &Arc<str> {
         &self.uid
     }
 
-    /// The Subscriber's status.
     pub(super) fn cell(&self) -> &StatusCell {
         &self.cell
     }
 
-    /// The Subscriber's status, to change it.
     pub(super) fn cell_mut(&mut self) -> &mut StatusCell {
         &mut self.cell
     }
 
-    /// The version of the spec that the latest pass began with (None: there was no pass yet).
+    /// The version of the spec that the latest pass started with (None: there was no pass yet).
     fn in_force(&self) -> Option<SpecVersion> {
         self.begun.map(|generation| SpecVersion::new(self.uid.clone(), generation))
     }
 
-    /// The watch shows this generation. True if it is a new one, which is not open before its reconcile has ended.
+    /// Records the generation that the watch shows. Returns true if it is new: its lane stays closed until its
+    /// reconcile has ended.
     pub(super) fn renew(&mut self, generation: i64, expire_after: Duration) -> bool {
         let is_new = generation > self.generation;
         if is_new {
@@ -133,26 +132,28 @@ impl Member {
         is_new
     }
 
-    /// A pass over this spec begins; `request` is the value of the annotation that requests it. What a new spec or request ends (a pause, a
-    /// 410, the wait for the webhook's consent) ends now, once, however often the pass has to begin again.
+    /// Starts a pass over this spec. `request` is the value of the annotation that requests a reconcile. A new spec or
+    /// a new request ends a pause, a 410 and the wait for the next validation request. They end once, no matter how
+    /// often the pass starts again.
     pub(super) fn begin(&mut self, spec: &SpecVersion, request: Option<String>) -> Begun {
         let status = self.cell.desired();
         let before = self.begun.or(status.observed_generation).filter(|generation| *generation >= 0);
         let changed = before.is_some_and(|generation| generation != spec.generation);
         let handled = self.request.as_ref().or(status.last_handled_request.as_ref());
-        let asked = request.is_some() && request.as_ref() != handled;
+        let is_new_request = request.is_some() && request.as_ref() != handled;
         self.begun = Some(spec.generation);
-        if asked {
+        if is_new_request {
             self.request = request;
         }
-        if changed || asked {
+        if changed || is_new_request {
             (self.gone, self.failed_validation, self.reset, self.paused_until) = (None, None, true, None);
             self.cell.amend(|status| status.paused_until_time = None);
         }
         Begun { status: self.cell.desired().clone(), changed, requested: self.reset }
     }
 
-    /// What a reconcile of this spec found counts, as far as it still may: the way, or the gate that closes it.
+    /// Applies the result of a reconcile of this spec, corrected by what has happened since: the route, or the gate
+    /// that closes the lane.
     pub(super) fn decide(
         &mut self,
         spec: &SpecVersion,
@@ -161,7 +162,7 @@ impl Member {
     ) -> Result<Arc<Route>, Gate> {
         let route_or_gate = match route_or_gate {
             Ok(_) if self.is_gone(spec) => Err(Gate::EndpointGone),
-            // The watch showed a newer spec meanwhile: its own reconcile follows.
+            // The watch has shown a newer spec since: the reconcile of that spec follows.
             Ok(_) if self.generation > spec.generation => Err(Gate::SubscriberNotReady),
             route_or_gate => route_or_gate,
         };
@@ -169,17 +170,18 @@ impl Member {
         route_or_gate
     }
 
-    /// Whether pause, open circuit and 410 end with the answer of this reconcile: once.
+    /// Whether the result of this reconcile ends a pause, an open circuit and a 410. True once.
     pub(super) fn take_reset(&mut self) -> bool {
         std::mem::take(&mut self.reset)
     }
 
-    /// Nothing is sent until the pass that begins is over.
+    /// Closes the lane until the pass that is starting has ended.
     pub(super) fn close(&mut self) {
         self.open = false;
     }
 
-    /// The webhook of this spec answered 410. Returns the age at which its events expire, if that closes a way that was open.
+    /// Records that the webhook of this spec answered 410. Returns the age at which its events expire if this closes an
+    /// open lane.
     pub(super) fn note_gone(&mut self, spec: &SpecVersion) -> Option<Duration> {
         if !spec.concerns(self.in_force().as_ref()) {
             return None;
@@ -194,8 +196,8 @@ impl Member {
         self.gone == Some(spec.generation)
     }
 
-    /// The webhook of this spec requests a pause until `until`, that is for `wait`. The end of the pause; None: what the webhook
-    /// of another spec requested ended with that spec.
+    /// Records that the webhook of this spec requests a pause until `until`, that is for `wait`. Returns the end of the
+    /// pause, or None if the request came from the webhook of another spec: that pause ended with that spec.
     pub(super) fn pause(
         &mut self,
         spec: &SpecVersion,
@@ -213,8 +215,8 @@ impl Member {
         Some(until)
     }
 
-    /// The end of the pause that the status holds. A time is believed up to the Subscriber's expiry from when it is first
-    /// read: the engine and every POST go by this one end, whatever the wall clock does meanwhile.
+    /// The end of the pause in the status: at most `expire_after` from when the time was first read. The engine and
+    /// every POST use this one end, even if the wall clock changes.
     pub(super) fn pause_end(&mut self, now: Instant, clock: Timestamp) -> Option<Instant> {
         let known = self.cell.desired().paused_until_time.as_ref().map(|until| until.0);
         if known != self.pause_known {
@@ -225,7 +227,7 @@ impl Member {
         self.paused_until.filter(|until| now < *until)
     }
 
-    /// What forbids a request to the webhook of this spec now, whatever a reconcile found before.
+    /// What forbids a request to the webhook of this spec now, regardless of the last reconcile's result.
     pub(super) fn held(&self, spec: &SpecVersion, now: Instant) -> Option<HeldBack> {
         if self.generation > spec.generation {
             Some(HeldBack::Changed)
@@ -240,37 +242,34 @@ impl Member {
         }
     }
 
-    /// What the Subscriber refers to.
     pub(super) fn references(&self) -> &HashSet<Reference> {
         &self.references
     }
 
-    /// The Subscriber refers to these from now on. What it referred to before.
+    /// Replaces the Subscriber's references and returns the previous ones.
     pub(super) fn set_references(&mut self, references: HashSet<Reference>) -> HashSet<Reference> {
         std::mem::replace(&mut self.references, references)
     }
 
-    /// Holds the Subscriber's source of tokens.
     pub(super) fn set_tokens(&mut self, tokens: Arc<TokenSource>) {
         self.tokens = Some(tokens);
     }
 
-    /// The last request for the webhook's consent, if there was no answer.
     pub(super) fn failed_validation(&self) -> Option<FailedValidation> {
         self.failed_validation
     }
 
-    /// A request for the webhook's consent had no answer, or (None) it had one.
+    /// Records a failed validation request, or (None) that one succeeded.
     pub(super) fn set_failed_validation(&mut self, failed_validation: Option<FailedValidation>) {
         self.failed_validation = failed_validation;
     }
 
-    /// Which step the pass is at (None: none is under way).
+    /// The current step of the pass (None: no pass is under way).
     pub(super) fn step(&self) -> Option<Step> {
         self.step
     }
 
-    /// The pass is at this step; None: it is over.
+    /// Sets the current step of the pass (None: the pass has ended).
     pub(super) fn set_step(&mut self, step: Option<Step>) {
         self.step = step;
     }

@@ -1,15 +1,16 @@
 //! Reconciles Subscribers.
 //!
 //! [`watching`] watches Subscribers, and [`referents`] watches the Secrets and ConfigMaps that Subscribers name.
-//! [`reconcile_queue`] decides which Subscriber is next, and [`reconcile`] makes one pass over it. A pass checks what the Subscriber's events depend on
-//! ([`check`], [`validation`]), sends a test event if an annotation requests one ([`test_event`]), opens or closes the Subscriber's lane in the engine,
-//! and writes its findings into the status ([`status`], [`event_publisher`]).
+//! [`reconcile_queue`] decides which Subscriber is next, and [`reconcile`] makes one pass over it. A pass checks what
+//! the Subscriber's events depend on ([`check`], [`validation`]), sends a test event if an annotation requests one
+//! ([`test_event`]), opens or closes the Subscriber's lane in the engine, and writes its findings into the status
+//! ([`status`], [`event_publisher`]).
 //!
-//! Which part opens and closes a lane: [`reconcile`] decides at the end of a pass whether the Subscriber's events may be sent, or which gate
-//! holds them. [`member`] corrects that decision by what has happened since the pass began (a 410, a newer spec). Only [`roster`] sends the
-//! `LaneUpdate` to the engine. The roster also closes the lane of a Subscriber that is new, has a new spec or was deleted
-//! ([`watched_subscribers`] reports these changes), or whose changed spec a pass begins to check ([`pass`]). It also sends each pause that a pass
-//! found or [`reports`] received.
+//! Which part opens and closes a lane: [`reconcile`] decides at the end of a pass whether the Subscriber's events may
+//! be sent, or which gate holds them. [`member`] corrects that decision by what has happened since the pass started (a
+//! 410, a newer spec). Only [`roster`] sends the `LaneUpdate` to the engine. The roster also closes the lane of a
+//! Subscriber that is new, has a new spec or was deleted ([`watched_subscribers`] reports these changes), or whose
+//! changed spec a pass starts to check ([`pass`]). It also sends each pause that a pass found or [`reports`] received.
 //!
 //! Only [`status_store`] writes a Subscriber's status. [`reports`] and [`health_board`] report how its deliveries go.
 
@@ -71,7 +72,8 @@ pub struct Subscribers {
 }
 
 impl Subscribers {
-    /// Watches objects and publishes Events with `reader`, and writes statuses with `writer`. Sends `updates` to the engine.
+    /// Watches objects and publishes Events with `reader`, and writes statuses with `writer`. Sends `updates` to the
+    /// engine.
     pub fn new(
         reader: Client,
         writer: SingleTry,
@@ -90,7 +92,8 @@ impl Subscribers {
         Self { reader, metrics, roster, statuses, reconciler, initial_statuses }
     }
 
-    /// Watches the Secrets and ConfigMaps of one namespace (None: of all namespaces), also while this operator is a standby.
+    /// Watches the Secrets and ConfigMaps of one namespace (None: of all namespaces), also while this operator is a
+    /// standby.
     pub fn watch_referents(&self, namespace: Option<String>) -> impl Future<Output = ()> + Send + use<> {
         referents::watch_referents(self.reader.clone(), self.roster.clone(), namespace)
     }

@@ -1,4 +1,4 @@
-//! One pass over a Subscriber: what it began with, and what it does to the roster on its way.
+//! One pass over a Subscriber: what it started with, and how it changes the roster.
 
 use std::{
     collections::HashSet,
@@ -23,20 +23,20 @@ use super::{
 };
 use crate::contract::{Route, pause};
 
-/// One pass over a Subscriber, from [`Self::begin`] to [`Self::publish`]. It holds the Subscriber as the watch showed it, and changes
-/// the roster by the version of the spec that it began with.
+/// One pass over a Subscriber, from [`Self::begin`] to [`Self::publish`]. It holds the Subscriber as the watch showed
+/// it. Its changes to the roster carry the version of the spec that it started with.
 pub(super) struct Pass<'a> {
     subscriber: &'a StoredSubscriber,
     roster: &'a Roster,
     key: SubscriberKey,
     version: SpecVersion,
-    /// As the pass began.
     begun: Begun,
+    /// The value of the annotation, if it requests a new test.
     test: Option<String>,
 }
 
 impl<'a> Pass<'a> {
-    /// Begins. None: the Subscriber is not there any more.
+    /// Starts a pass. Returns None if the Subscriber no longer exists.
     pub(super) fn begin(subscriber: &'a StoredSubscriber, roster: &'a Roster) -> Option<Self> {
         let (key, version) = (subscriber.key(), subscriber.id());
         let begun = roster.begin(&key, &version, annotation(subscriber, REQUEST_ANNOTATION))?;
@@ -45,7 +45,7 @@ impl<'a> Pass<'a> {
         Some(Self { subscriber, roster, key, version, begun, test })
     }
 
-    /// The Subscriber as the watch showed it last.
+    /// The Subscriber as the watch showed it when the pass started.
     pub(super) fn subscriber(&self) -> &StoredSubscriber {
         self.subscriber
     }
@@ -67,89 +67,89 @@ impl<'a> Pass<'a> {
         self.subscriber.expire_after()
     }
 
-    /// The status as this process knew it when the pass began.
+    /// The status as this process knew it when the pass started.
     pub(super) fn status(&self) -> &SubscriberStatus {
         &self.begun.status
     }
 
-    /// The test that an annotation requests.
+    /// The value of the annotation that requests a test, if it is new.
     pub(super) fn test(&self) -> Option<&str> {
         self.test.as_deref()
     }
 
-    /// Whether endpoints are asked again, whatever is known of them: the spec changed, or an annotation requests it.
+    /// Whether to query the endpoints again regardless of earlier responses: the spec changed, or an annotation
+    /// requests it.
     pub(super) fn is_forced(&self) -> bool {
         self.begun.requested || self.test.is_some()
     }
 
-    /// Whether the Subscriber is suspended.
     pub(super) fn is_suspended(&self) -> bool {
         self.subscriber.spec.as_ref().is_ok_and(|spec| spec.suspend)
     }
 
-    /// Puts the spec of this pass in force: what the spec before permitted is not sent meanwhile, and a 410 that the status
-    /// tells of counts.
+    /// Puts the spec of this pass in force. A changed spec closes the lane, so that no events are sent by the previous
+    /// spec. A 410 in the status applies unless the spec changed or an annotation requests a reconcile.
     pub(super) fn put_in_force(&self, references: HashSet<Reference>) {
         self.roster.set_references(&self.key, &self.version.uid, references);
         if self.begun.changed {
             self.roster.close(&self.key, &self.version, self.expire_after());
         }
-        if !self.begun.requested && self.says_gone() {
+        if !self.begun.requested && self.status_is_gone() {
             self.note_gone();
         }
     }
 
-    /// Whether the status tells that the webhook of this very spec is gone.
-    fn says_gone(&self) -> bool {
+    /// Whether the status says that the webhook of exactly this spec answered 410.
+    fn status_is_gone(&self) -> bool {
         let ready = self.begun.status.condition(ConditionType::Ready);
         self.begun.status.observed_generation == self.generation()
             && ready.is_some_and(|ready| ready.reason == Reason::EndpointGone.as_str())
     }
 
-    /// The pass is at this step from now on.
+    /// Sets the current step.
     pub(super) fn enter(&self, step: Step) {
         self.roster.set_step(&self.key, &self.version.uid, Some(step));
     }
 
-    /// Keeps the Subscriber's source of tokens.
+    /// Keeps the Subscriber's token source in the roster.
     pub(super) fn keep(&self, tokens: Arc<TokenSource>) {
         self.roster.set_tokens(&self.key, &self.version.uid, tokens);
     }
 
-    /// The last request for the webhook's consent, if there was no answer.
+    /// The last validation request, if it failed.
     pub(super) fn failed_validation(&self) -> Option<FailedValidation> {
         self.roster.failed_validation(&self.key, &self.version.uid)
     }
 
-    /// The webhook answered a request for its consent.
+    /// Records that the webhook answered a validation request.
     pub(super) fn note_answer(&self) {
         self.roster.set_failed_validation(&self.key, &self.version.uid, None);
     }
 
-    /// The webhook did not answer a request for its consent. How long until the next request.
+    /// Records that a validation request failed. Returns the time until the next request.
     pub(super) fn note_no_answer(&self, error: NoValidationResponse) -> Duration {
         let now = Instant::now();
         let failed_validation = FailedValidation::after(self.failed_validation(), error, now, rand::random());
         self.roster.set_failed_validation(&self.key, &self.version.uid, Some(failed_validation));
-        if let Some(asked) = error.retry_after() {
-            self.pause(asked);
+        if let Some(wait) = error.retry_after() {
+            self.pause(wait);
         }
         failed_validation.ask_again.saturating_duration_since(now)
     }
 
-    /// How much longer the webhook requests silence.
+    /// How much longer the pause that the webhook requested lasts.
     pub(super) fn silence(&self) -> Duration {
         let silence = |cell: &mut StatusCell| cell.silence(self.expire_after(), Timestamp::now());
         self.roster.cell(&self.key, &self.version.uid, silence).unwrap_or_default()
     }
 
-    /// The webhook requests a pause of this length, from now on.
-    pub(super) fn pause(&self, asked: Duration) {
-        let (until, wait) = pause(asked.min(self.expire_after()), Timestamp::now());
+    /// Records that the webhook requests a pause of this length, starting now.
+    pub(super) fn pause(&self, requested: Duration) {
+        let (until, wait) = pause(requested.min(self.expire_after()), Timestamp::now());
         self.roster.pause(&self.key, &self.version, until, wait);
     }
 
-    /// The webhook answered 410.
+    /// Records that the webhook answered 410.
     pub(super) fn note_gone(&self) {
         self.roster.note_gone(&self.key, &self.version);
     }
@@ -164,7 +164,7 @@ impl<'a> Pass<'a> {
         self.roster.held(&self.key, &self.version)
     }
 
-    /// Changes the status, and notes which annotations are handled by that.
+    /// Changes the status, and records in it which annotations the pass has handled.
     pub(super) fn conclude(&self, change: impl FnOnce(&mut SubscriberStatus)) {
         self.roster.cell(&self.key, &self.version.uid, |cell| {
             cell.amend(|status| {
@@ -179,13 +179,13 @@ impl<'a> Pass<'a> {
         });
     }
 
-    /// Opens the Subscriber by this route, or closes it.
+    /// Opens the Subscriber's lane with this route, or closes it with this gate.
     pub(super) fn publish(&self, route_or_gate: Result<Arc<Route>, Gate>) {
         self.roster.publish(&self.key, &self.version, route_or_gate, self.expire_after());
     }
 }
 
-/// The value of an annotation, cut to what the status may hold.
+/// The value of an annotation, truncated to the limit of the status fields.
 fn annotation(subscriber: &StoredSubscriber, name: &str) -> Option<String> {
     subscriber.annotations().get(name).map(|value| value.chars().take(256).collect())
 }

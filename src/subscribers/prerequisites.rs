@@ -1,4 +1,5 @@
-//! What every event depends on: what the Subscriber names, a token, the webhook's consent.
+//! The prerequisites of every event: the objects that the Subscriber names, a token, and the webhook's validation
+//! response.
 
 use std::{sync::Arc, time::Duration};
 
@@ -9,47 +10,46 @@ use tokio::time::Instant;
 use super::{status::Finding, step::Step, validation::Validation};
 use crate::contract::Route;
 
-/// Where the steps ended before a delivery could begin.
+/// The failed step that blocks deliveries.
 pub(super) struct Blocked {
-    /// The step that failed.
     pub(super) step: Step,
-    /// How it failed.
+    /// The finding for the failed step.
     pub(super) why: Finding,
-    /// What that means for Ready.
+    /// The finding for the condition Ready.
     pub(super) ready: Finding,
 }
 
-/// What a check of the prerequisites found.
+/// The result of a check of the prerequisites.
 pub(super) struct Prerequisites {
-    /// For the condition TokenAvailable.
+    /// The finding for the condition TokenAvailable.
     pub(super) token: Option<Finding>,
-    /// The webhook's consent.
-    pub(super) consent: Option<Validation>,
-    /// The way, if all of it is open.
+    /// What is known of the webhook's validation.
+    pub(super) validation: Option<Validation>,
+    /// The route if all prerequisites are met, otherwise the step that blocks it.
     pub(super) route_or_gate: Result<Arc<Route>, Blocked>,
-    /// Check again after this.
+    /// How long until the next check.
     pub(super) again: Option<Duration>,
 }
 
 impl Prerequisites {
-    /// A step failed, and nothing else is known.
+    /// This step failed, and nothing else is known.
     pub(super) fn blocked(step: Step, why: Finding) -> Self {
         let route_or_gate = Err(Blocked { step, ready: why.clone(), why });
-        Self { token: None, consent: None, route_or_gate, again: None }
+        Self { token: None, validation: None, route_or_gate, again: None }
     }
 
-    /// There is a token, and this is known of the consent.
-    pub(super) fn of_validation(route: Route, consent: Validation) -> Self {
+    /// There is a token, and this is known of the webhook's validation.
+    pub(super) fn of_validation(route: Route, validation: Validation) -> Self {
         let token = Finding::yes(Reason::TokenIssued, "the token service issued a token");
-        let route_or_gate = match &consent.blocked {
+        let route_or_gate = match &validation.blocked {
             Some(why) => Err(Blocked { step: Step::Handshake, ready: why.clone(), why: why.clone() }),
-            None => Ok(Arc::new(route.bounded_by(consent.rate))),
+            None => Ok(Arc::new(route.bounded_by(validation.rate))),
         };
-        Self { token: Some(token), again: consent.again, consent: Some(consent), route_or_gate }
+        Self { token: Some(token), again: validation.again, validation: Some(validation), route_or_gate }
     }
 
-    /// There is no token: until the first success the Subscriber is not ready; later only TokenAvailable says so, unless
-    /// a user must act.
+    /// There is no token. Until the first success, the Subscriber is not ready. After that, only TokenAvailable is
+    /// False, unless a user must act.
     pub(super) fn without_token(status: &SubscriberStatus, generation: Option<i64>, no_token: NoToken) -> Self {
         let NoToken { error, ask_again } = no_token;
         let (reason, hint) = hint(&error);
@@ -57,27 +57,32 @@ impl Prerequisites {
         let had_token = status.observed_generation == generation
             && status.condition(ConditionType::Ready).is_some_and(|c| c.reason == Reason::Operational.as_str());
         let ready = if had_token && reason == Reason::TokenUnavailable {
-            Finding::yes(Reason::Operational, "Notifications wait for the token service: see TokenAvailable")
+            Finding::yes(Reason::Operational, "Notifications wait for a token: see the condition TokenAvailable")
         } else {
             why.clone()
         };
         let again = ask_again.saturating_duration_since(Instant::now()).max(Duration::from_secs(1));
         let token = Some(why.clone());
-        Self { token, consent: None, route_or_gate: Err(Blocked { step: Step::Token, why, ready }), again: Some(again) }
+        Self {
+            token,
+            validation: None,
+            route_or_gate: Err(Blocked { step: Step::Token, why, ready }),
+            again: Some(again),
+        }
     }
 }
 
-/// The reason, and what to do.
+/// The reason, and what to do, as the end of the message.
 fn hint(error: &TokenError) -> (Reason, &'static str) {
     match error {
         TokenError::Rejected("invalid_client") => (
             Reason::TokenRejected,
-            ": check client id and client secret in the Secret, and tokenService.clientAuthentication",
+            ": check the client ID and client secret in the Secret that tokenService.credentialsSecretRef names, and tokenService.clientAuthentication",
         ),
         TokenError::Rejected("invalid_scope") => (Reason::TokenRejected, ": check tokenService.scopes"),
         TokenError::Rejected(_) => {
-            (Reason::TokenRejected, ": check tokenService and what the client is registered for")
+            (Reason::TokenRejected, ": check tokenService and the client's registration at the token service")
         }
-        _ => (Reason::TokenUnavailable, "; it will be asked again"),
+        _ => (Reason::TokenUnavailable, "; the operator tries again"),
     }
 }

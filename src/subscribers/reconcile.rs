@@ -1,4 +1,5 @@
-//! Reconciles a Subscriber: checks what its events depend on, opens or closes it, and says so in its status.
+//! Reconciles a Subscriber: checks what its events depend on, opens or closes its lane, and writes the result into its
+//! status.
 
 use std::{sync::Arc, time::Duration};
 
@@ -20,29 +21,29 @@ use super::{
     unresolved::Unresolved,
     validation::{Validation, describe},
 };
-use crate::{contract::Route, ownership::Mandate};
+use crate::{cluster::call::plain, contract::Route, ownership::Mandate};
 
 /// How a pass over a Subscriber ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Ended {
-    /// With what it found; the next pass is due after this.
+    /// The pass completed. The next pass is due after this time (None: no next pass is planned).
     Done(Option<Duration>),
-    /// Before its end: the operator does not lead, or is to end.
+    /// The pass stopped early: the operator does not lead, or is stopping.
     Interrupted,
 }
 
-/// Why a pass failed; it is repeated.
+/// Why a pass failed. The pass is repeated.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum ReconcileError {
-    /// The API server did not do its part.
+    /// A request to the API server failed.
     #[error(transparent)]
     Unresolved(#[from] Unresolved),
     /// The status could not be written.
-    #[error("writing the status: {0}")]
+    #[error("cannot write the status: {}", plain(.0))]
     Write(#[source] kube::Error),
 }
 
-/// Reconciles Subscribers.
+/// Makes passes over Subscribers.
 pub(super) struct Reconciler {
     roster: Arc<Roster>,
     statuses: Arc<StatusStore>,
@@ -52,7 +53,7 @@ pub(super) struct Reconciler {
 }
 
 impl Reconciler {
-    /// `origin` is what the operator calls itself to webhooks.
+    /// `origin` is the operator's name in WebHook-Request-Origin.
     pub(super) fn new(
         roster: Arc<Roster>,
         statuses: Arc<StatusStore>,
@@ -63,11 +64,13 @@ impl Reconciler {
         Self { roster, statuses, checker, mandate, origin }
     }
 
-    /// 1. Begins: puts the spec in force (no client).
+    /// Makes one pass over a Subscriber:
+    ///
+    /// 1. Starts: puts the spec in force (no client).
     /// 2. Checks the prerequisites (clients: the API server, the token service, the webhook).
     /// 3. Sends a test event, if an annotation requests one (client: the webhook).
-    /// 4. Concludes what all of that means for the status (no client).
-    /// 5. Publishes the way, or the gate that closes it, to the engine (no client).
+    /// 4. Derives the conditions of the status (no client).
+    /// 5. Sends the route, or the gate that closes the lane, to the engine (no client).
     /// 6. Writes the status (client: the API server).
     pub(super) async fn reconcile(&self, subscriber: &StoredSubscriber) -> Result<Ended, ReconcileError> {
         if !self.mandate.leads(&subscriber.key()) {
@@ -78,7 +81,7 @@ impl Reconciler {
         let (prerequisites, tested) = match self.check_and_test(&pass).await {
             Ok(Some(found)) => found,
             unfinished => {
-                // What it has found so far may be a pause. If that cannot be written now, the next pass writes it.
+                // The pass may have found a pause. If it cannot be written now, the next pass writes it.
                 drop(self.write(&pass).await);
                 return Ok(unfinished.map(|_| Ended::Interrupted)?);
             }
@@ -92,8 +95,8 @@ impl Reconciler {
         })
     }
 
-    /// What the prerequisites are, and how the test went, if one is requested. None: the operator may not send requests any
-    /// more.
+    /// Returns the prerequisites and the result of the test, if one is requested. Returns None if the operator may no
+    /// longer send requests.
     async fn check_and_test(&self, pass: &Pass<'_>) -> Result<Option<(Prerequisites, Option<Finding>)>, Unresolved> {
         let Some(prerequisites) = self.check(pass).await? else { return Ok(None) };
         let Some(value) = pass.test() else { return Ok(Some((prerequisites, None))) };
@@ -101,7 +104,8 @@ impl Reconciler {
         Ok(tested.map(|tested| (prerequisites, Some(tested))))
     }
 
-    /// Sends no request to an endpoint of a Subscriber that is gone, suspended or cannot be read.
+    /// Checks the prerequisites. Sends no request for a Subscriber whose webhook is gone, that is suspended, or whose
+    /// spec cannot be read.
     async fn check(&self, pass: &Pass<'_>) -> Result<Option<Prerequisites>, Unresolved> {
         if pass.is_gone() {
             return Ok(Some(Prerequisites::blocked(Step::Delivery, Finding::gone())));
@@ -122,36 +126,39 @@ impl Reconciler {
     }
 }
 
-/// What a pass comes to.
+/// The result of a pass.
 struct PassResult {
     findings: Findings,
-    consent: Option<Validation>,
+    validation: Option<Validation>,
     route_or_gate: Result<Arc<Route>, Gate>,
     again: Option<Duration>,
 }
 
 impl PassResult {
-    /// A suspension counts more than a 410, and both more than what the steps found.
+    /// A suspension takes precedence over a 410, and both take precedence over the findings of the steps.
     fn of(pass: &Pass<'_>, prerequisites: Prerequisites, tested: Option<Finding>) -> Self {
-        let Prerequisites { token, consent, route_or_gate, again } = prerequisites;
+        let Prerequisites { token, validation, route_or_gate, again } = prerequisites;
         let (ready, route_or_gate) = match route_or_gate {
             _ if pass.is_suspended() => (suspended(), Err(Gate::Suspended)),
             _ if pass.is_gone() => (Finding::gone(), Err(Gate::EndpointGone)),
             Ok(route) => (Finding::yes(Reason::Operational, "Notifications are sent"), Ok(route)),
             Err(blocked) => (blocked.ready, Err(Gate::SubscriberNotReady)),
         };
-        let validated = consent.as_ref().and_then(|consent| consent.validated.clone());
-        Self { findings: Findings { ready, token, validated, tested }, consent, route_or_gate, again }
+        let validated = validation.as_ref().and_then(|validation| validation.validated.clone());
+        Self { findings: Findings { ready, token, validated, tested }, validation, route_or_gate, again }
     }
 
     fn put_into(&self, status: &mut SubscriberStatus, pass: &Pass<'_>, origin: &str) {
         self.findings.put_into(status, pass.generation(), Timestamp::now());
-        describe(status, &pass.subscriber().webhook_host(), origin, self.consent.as_ref());
+        describe(status, &pass.subscriber().webhook_host(), origin, self.validation.as_ref());
     }
 }
 
 fn suspended() -> Finding {
-    Finding::yes(Reason::Suspended, "spec.suspend is true: Notifications are held")
+    Finding::yes(
+        Reason::Suspended,
+        "spec.suspend is true; Notifications are held: set spec.suspend to false to resume delivery",
+    )
 }
 
 #[cfg(test)]
@@ -172,7 +179,7 @@ mod tests {
         .unwrap()
     }
 
-    /// What a pass comes to that found this way: the reason of Ready, and the gate.
+    /// The result of a pass with these prerequisites: the reason of Ready, and the gate.
     fn result(suspend: bool, is_gone: bool, found: Prerequisites) -> (Reason, Option<Gate>) {
         let subscriber = subscriber(suspend);
         let (updates, _engine) = mpsc::unbounded_channel();
@@ -191,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn a_suspension_counts_more_than_a_410_and_a_410_more_than_what_the_steps_found() {
+    fn a_suspension_takes_precedence_over_a_410_and_a_410_over_the_findings_of_the_steps() {
         let blocked = || Prerequisites::blocked(Step::Token, Finding::no(Reason::TokenRejected, ""));
         let open = || Prerequisites { route_or_gate: Ok(route(subscriber(false).id())), ..blocked() };
         assert_eq!(result(true, true, open()), (Reason::Suspended, Some(Gate::Suspended)));

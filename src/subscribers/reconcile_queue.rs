@@ -1,4 +1,4 @@
-//! Which Subscriber is looked at next. Pure; times are passed in.
+//! Decides which Subscriber is reconciled next. Pure: times are passed in.
 
 use std::{
     collections::{BTreeSet, HashMap, VecDeque},
@@ -8,32 +8,32 @@ use std::{
 
 use tidings_queue::{Backoff, SubscriberKey};
 
-/// The most looks under way at once in one namespace.
-const OF_ONE_NAMESPACE: usize = 256;
-/// With this many looks under way, only namespaces that have few looks under way begin another one.
-const OF_ALL: usize = 768;
-/// The most looks under way at once. The places between [`OF_ALL`] and this are a reserve, so that endpoints that hang in
-/// some namespaces delay no other namespace. A look waits for its endpoints most of the time; what bounds the load on the
-/// API server is `LOOKS_READ_AT_ONCE` in `operator.rs`.
-const AT_MOST: usize = 1024;
-/// Fewer than this are few.
+/// The maximum number of passes under way in one namespace.
+const MAX_PER_NAMESPACE: usize = 256;
+/// With this many passes under way, only namespaces with fewer than [`FEW`] passes under way start another pass.
+const MAX_SHARED: usize = 768;
+/// The maximum number of passes under way. The passes between [`MAX_SHARED`] and this number are a reserve, so that
+/// endpoints that hang in some namespaces delay no other namespace. A pass spends most of its time waiting for its
+/// endpoints. `CONCURRENT_READS` in `operator.rs` limits the load on the API server.
+const MAX: usize = 1024;
+/// See [`MAX_SHARED`].
 const FEW: usize = 8;
 
-/// The waits after panics, which come again most likely.
+/// The waits after passes that panicked, because most panics repeat.
 const AFTER_PANIC: Backoff = Backoff { initial: Duration::from_secs(5), max: Duration::from_secs(300) };
 
-/// The spaces between looks that deliveries request, while the requests keep coming.
-const SPACES: Backoff = Backoff { initial: Duration::from_secs(1), max: Duration::from_secs(30) };
-/// After this time without a request of deliveries, the spaces begin with the shortest again.
+/// The intervals between passes that deliveries request, while the requests continue.
+const INTERVALS: Backoff = Backoff { initial: Duration::from_secs(1), max: Duration::from_secs(30) };
+/// After this time without a request from deliveries, the intervals start with the shortest again.
 const CALM: Duration = Duration::from_secs(60);
 
-/// The queue of looks. Namespaces take turns, so do the Subscribers of each; a Subscriber has one look at a time, and every
-/// mark that comes during a look leads to one more look after it.
+/// The queue of passes. Namespaces take turns, and so do the Subscribers of each namespace. A Subscriber has one pass
+/// at a time. Marks that arrive during a pass cause one more pass after it.
 #[derive(Debug, Default)]
 pub(super) struct ReconcileQueue {
-    subjects: HashMap<SubscriberKey, QueuedSubscriber>,
+    subscribers: HashMap<SubscriberKey, QueuedSubscriber>,
     namespaces: HashMap<Arc<str>, NamespaceQueue>,
-    /// Namespaces with a Subscriber that waits.
+    /// Namespaces with a waiting Subscriber, in the order of their turns.
     order: VecDeque<Arc<str>>,
     timers: BTreeSet<(Instant, SubscriberKey)>,
     under_way: usize,
@@ -41,15 +41,15 @@ pub(super) struct ReconcileQueue {
 
 #[derive(Debug, Default)]
 struct QueuedSubscriber {
-    place: QueueState,
-    /// One more look follows the one that is under way.
+    state: QueueState,
+    /// Whether another pass follows the current one.
     again: bool,
     timer: Option<Instant>,
-    /// It was deleted while a look is under way.
+    /// Whether the Subscriber was deleted during the current pass.
     gone: bool,
-    /// The latest look that deliveries requested, and how many they requested since it was calm.
+    /// The latest pass that deliveries requested, and how many passes they have requested since the last calm period.
     troubled: Option<(Instant, u32)>,
-    /// How many looks in a row panicked.
+    /// The number of consecutive passes that panicked.
     panics: u32,
 }
 
@@ -64,115 +64,115 @@ enum QueueState {
 #[derive(Debug, Default)]
 struct NamespaceQueue {
     under_way: usize,
-    /// May still name what waits no more.
+    /// May contain Subscribers that no longer wait.
     waiting: VecDeque<SubscriberKey>,
     in_order: bool,
 }
 
 impl ReconcileQueue {
-    /// The Subscriber is to be looked at as soon as its turn comes.
+    /// Schedules a pass over the Subscriber as soon as its turn comes.
     pub(super) fn mark(&mut self, key: &SubscriberKey) {
-        let subject = self.subjects.entry(key.clone()).or_default();
-        subject.gone = false;
-        if let Some(at) = subject.timer.take() {
+        let subscriber = self.subscribers.entry(key.clone()).or_default();
+        subscriber.gone = false;
+        if let Some(at) = subscriber.timer.take() {
             self.timers.remove(&(at, key.clone()));
         }
-        match subject.place {
+        match subscriber.state {
             QueueState::Waiting => {}
-            QueueState::UnderWay => subject.again = true,
+            QueueState::UnderWay => subscriber.again = true,
             QueueState::Idle => {
-                subject.place = QueueState::Waiting;
+                subscriber.state = QueueState::Waiting;
                 self.enqueue(key);
             }
         }
     }
 
-    /// Deliveries found the Subscriber in trouble: it is looked at again, the first time at once, then at growing spaces,
-    /// so that a Subscriber that is well at each look and not at the next delivery makes no storm.
+    /// Schedules a pass because deliveries are blocked: the first time immediately, then at growing intervals. A
+    /// Subscriber that each pass finds healthy, but not the next delivery, therefore causes no storm of passes.
     pub(super) fn trouble(&mut self, key: &SubscriberKey, now: Instant) {
-        let subject = self.subjects.entry(key.clone()).or_default();
-        let (at, times) = match subject.troubled {
+        let subscriber = self.subscribers.entry(key.clone()).or_default();
+        let (at, times) = match subscriber.troubled {
             Some((last, times)) if now < last + CALM => {
-                ((last + SPACES.wait(times, 0.5)).max(now), times.saturating_add(1))
+                ((last + INTERVALS.wait(times, 0.5)).max(now), times.saturating_add(1))
             }
             _ => (now, 1),
         };
-        // The look that comes by then anyway will do.
-        if subject.place == QueueState::Waiting || subject.timer.is_some_and(|timer| timer <= at) {
+        // A pass is already scheduled by then.
+        if subscriber.state == QueueState::Waiting || subscriber.timer.is_some_and(|timer| timer <= at) {
             return;
         }
-        subject.troubled = Some((at, times));
+        subscriber.troubled = Some((at, times));
         if at <= now { self.mark(key) } else { self.at(key, at) }
     }
 
-    /// The Subscriber is looked at then, unless it is before.
+    /// Schedules a pass at that time, unless one is scheduled earlier.
     fn at(&mut self, key: &SubscriberKey, at: Instant) {
-        let Some(subject) = self.subjects.get_mut(key) else { return };
-        if subject.place == QueueState::Waiting || subject.timer.is_some_and(|timer| timer <= at) {
+        let Some(subscriber) = self.subscribers.get_mut(key) else { return };
+        if subscriber.state == QueueState::Waiting || subscriber.timer.is_some_and(|timer| timer <= at) {
             return;
         }
-        if let Some(later) = subject.timer.replace(at) {
+        if let Some(later) = subscriber.timer.replace(at) {
             self.timers.remove(&(later, key.clone()));
         }
         self.timers.insert((at, key.clone()));
     }
 
-    /// The Subscriber is not there any more.
+    /// Removes a Subscriber that no longer exists.
     pub(super) fn forget(&mut self, key: &SubscriberKey) {
-        let Some(subject) = self.subjects.get_mut(key) else { return };
-        if let Some(at) = subject.timer.take() {
+        let Some(subscriber) = self.subscribers.get_mut(key) else { return };
+        if let Some(at) = subscriber.timer.take() {
             self.timers.remove(&(at, key.clone()));
         }
-        if subject.place == QueueState::UnderWay {
-            (subject.again, subject.gone) = (false, true);
+        if subscriber.state == QueueState::UnderWay {
+            (subscriber.again, subscriber.gone) = (false, true);
         } else {
-            self.subjects.remove(key);
+            self.subscribers.remove(key);
         }
     }
 
-    /// The next Subscriber to look at now; its look is under way until [`Self::ended`].
+    /// Returns the next Subscriber to reconcile now. Its pass is under way until [`Self::ended`].
     pub(super) fn next(&mut self, now: Instant) -> Option<SubscriberKey> {
         while self.timers.first().is_some_and(|(at, _)| *at <= now)
             && let Some((_, key)) = self.timers.pop_first()
         {
-            if let Some(subject) = self.subjects.get_mut(&key) {
-                subject.timer = None;
+            if let Some(subscriber) = self.subscribers.get_mut(&key) {
+                subscriber.timer = None;
                 self.mark(&key);
             }
         }
         let room = match self.under_way {
-            ..OF_ALL => OF_ONE_NAMESPACE,
-            OF_ALL..AT_MOST => FEW,
-            AT_MOST.. => return None,
+            ..MAX_SHARED => MAX_PER_NAMESPACE,
+            MAX_SHARED..MAX => FEW,
+            MAX.. => return None,
         };
         (0..self.order.len()).find_map(|_| {
             let name = self.order.pop_front()?;
             let key = self.take(&name, room);
-            self.stand_in_order(&name);
+            self.queue_namespace(&name);
             key
         })
     }
 
-    /// The look is over; the next one is due at `again`, if the Subscriber was not marked during the look.
+    /// Ends a pass. The next one is due at `again`, or immediately if the Subscriber was marked during the pass.
     pub(super) fn ended(&mut self, key: &SubscriberKey, again: Option<Instant>) {
-        if let Some(subject) = self.subjects.get_mut(key) {
-            subject.panics = 0;
+        if let Some(subscriber) = self.subscribers.get_mut(key) {
+            subscriber.panics = 0;
         }
         self.end(key, again);
     }
 
-    /// The look panicked: it is repeated at growing intervals. `chance` is a random number in 0..1.
+    /// Ends a pass that panicked. It is repeated at growing intervals. `chance` is a random number in 0..1.
     pub(super) fn panicked(&mut self, key: &SubscriberKey, now: Instant, chance: f64) {
-        let Some(subject) = self.subjects.get_mut(key) else { return };
-        subject.panics = subject.panics.saturating_add(1);
-        let again = now + AFTER_PANIC.wait(subject.panics, chance);
-        // A mark that came during the look waits as long: a panic at each look must not make a storm.
-        subject.again = subject.again && subject.gone;
+        let Some(subscriber) = self.subscribers.get_mut(key) else { return };
+        subscriber.panics = subscriber.panics.saturating_add(1);
+        let again = now + AFTER_PANIC.wait(subscriber.panics, chance);
+        // A mark that arrived during the pass waits too: a panic in every pass must not cause a storm of passes.
+        subscriber.again = subscriber.again && subscriber.gone;
         self.end(key, Some(again));
     }
 
     fn end(&mut self, key: &SubscriberKey, again: Option<Instant>) {
-        let Some(subject) = self.subjects.get_mut(key) else { return };
+        let Some(subscriber) = self.subscribers.get_mut(key) else { return };
         self.under_way -= 1;
         if let Some(namespace) = self.namespaces.get_mut(&key.namespace) {
             namespace.under_way -= 1;
@@ -180,22 +180,22 @@ impl ReconcileQueue {
                 self.namespaces.remove(&key.namespace);
             }
         }
-        subject.place = QueueState::Idle;
-        if std::mem::take(&mut subject.again) {
+        subscriber.state = QueueState::Idle;
+        if std::mem::take(&mut subscriber.again) {
             self.mark(key);
-        } else if subject.gone {
-            self.subjects.remove(key);
+        } else if subscriber.gone {
+            self.subscribers.remove(key);
         } else if let Some(at) = again {
             self.at(key, at);
         }
     }
 
-    /// When time alone lets something begin.
+    /// When the next timer fires.
     pub(super) fn wake_at(&self) -> Option<Instant> {
         self.timers.first().map(|(at, _)| *at)
     }
 
-    /// The first Subscriber of a namespace that has room, out of its queue.
+    /// Takes the first Subscriber out of a namespace's queue, if fewer than `room` passes are under way there.
     fn take(&mut self, name: &Arc<str>, room: usize) -> Option<SubscriberKey> {
         let namespace = self.namespaces.get_mut(name)?;
         namespace.in_order = false;
@@ -203,9 +203,9 @@ impl ReconcileQueue {
             return None;
         }
         while let Some(key) = namespace.waiting.pop_front() {
-            let waits = |subject: &&mut QueuedSubscriber| subject.place == QueueState::Waiting;
-            if let Some(subject) = self.subjects.get_mut(&key).filter(waits) {
-                subject.place = QueueState::UnderWay;
+            let waits = |subscriber: &&mut QueuedSubscriber| subscriber.state == QueueState::Waiting;
+            if let Some(subscriber) = self.subscribers.get_mut(&key).filter(waits) {
+                subscriber.state = QueueState::UnderWay;
                 namespace.under_way += 1;
                 self.under_way += 1;
                 return Some(key);
@@ -216,11 +216,11 @@ impl ReconcileQueue {
 
     fn enqueue(&mut self, key: &SubscriberKey) {
         self.namespaces.entry(key.namespace.clone()).or_default().waiting.push_back(key.clone());
-        self.stand_in_order(&key.namespace);
+        self.queue_namespace(&key.namespace);
     }
 
-    /// The namespace stands last in order, if one of its Subscribers waits; an idle one is forgotten.
-    fn stand_in_order(&mut self, name: &Arc<str>) {
+    /// Puts the namespace last in the order if one of its Subscribers waits. Removes an idle namespace.
+    fn queue_namespace(&mut self, name: &Arc<str>) {
         let Some(namespace) = self.namespaces.get_mut(name) else { return };
         if !namespace.waiting.is_empty() && !namespace.in_order {
             namespace.in_order = true;
@@ -243,154 +243,150 @@ mod tests {
         SubscriberKey { namespace: namespace.into(), name: name.to_string().into() }
     }
 
-    fn begin_all(reconcile_queue: &mut ReconcileQueue, now: Instant) -> Vec<SubscriberKey> {
-        std::iter::from_fn(|| reconcile_queue.next(now)).collect()
+    fn begin_all(queue: &mut ReconcileQueue, now: Instant) -> Vec<SubscriberKey> {
+        std::iter::from_fn(|| queue.next(now)).collect()
     }
 
     /// Marks `count` Subscribers of a namespace.
-    fn crowd(reconcile_queue: &mut ReconcileQueue, namespace: &str, count: usize) {
-        (0..count).for_each(|n| reconcile_queue.mark(&key(namespace, n)));
+    fn mark_many(queue: &mut ReconcileQueue, namespace: &str, count: usize) {
+        (0..count).for_each(|n| queue.mark(&key(namespace, n)));
     }
 
     #[test]
-    fn a_namespace_of_three_hundred_that_hang_delays_no_other_also_when_each_is_asked_for_again_and_again() {
-        let (mut reconcile_queue, now) = (ReconcileQueue::default(), Instant::now());
-        crowd(&mut reconcile_queue, "hangs", 300);
-        assert_eq!(begin_all(&mut reconcile_queue, now).len(), OF_ONE_NAMESPACE);
-        crowd(&mut reconcile_queue, "hangs", 300);
-        reconcile_queue.mark(&key("well", "s"));
-        assert_eq!(begin_all(&mut reconcile_queue, now), [key("well", "s")], "at once");
-        reconcile_queue.ended(&key("hangs", 0), None);
-        reconcile_queue.mark(&key("well", "t"));
-        let next = begin_all(&mut reconcile_queue, now);
+    fn a_namespace_of_three_hundred_that_hang_delays_no_other_even_when_each_is_marked_repeatedly() {
+        let (mut queue, now) = (ReconcileQueue::default(), Instant::now());
+        mark_many(&mut queue, "hangs", 300);
+        assert_eq!(begin_all(&mut queue, now).len(), MAX_PER_NAMESPACE);
+        mark_many(&mut queue, "hangs", 300);
+        queue.mark(&key("well", "s"));
+        assert_eq!(begin_all(&mut queue, now), [key("well", "s")], "immediately");
+        queue.ended(&key("hangs", 0), None);
+        queue.mark(&key("well", "t"));
+        let next = begin_all(&mut queue, now);
         assert_eq!((next.len(), next.contains(&key("well", "t"))), (2, true));
     }
 
     #[test]
-    fn namespaces_that_hold_all_that_is_open_to_all_leave_a_place_for_those_that_have_few() {
-        let (mut reconcile_queue, now) = (ReconcileQueue::default(), Instant::now());
-        (0..5).for_each(|n| crowd(&mut reconcile_queue, &format!("hangs-{n}"), 300));
-        let begun = begin_all(&mut reconcile_queue, now);
-        assert_eq!(begun.len(), OF_ALL);
-        crowd(&mut reconcile_queue, "well", FEW + 1);
-        assert_eq!(begin_all(&mut reconcile_queue, now).len(), FEW);
-        (0..250).for_each(|n| reconcile_queue.mark(&key(&format!("other-{n}"), "s")));
-        assert_eq!(begin_all(&mut reconcile_queue, now).len(), AT_MOST - OF_ALL - FEW, "a bound all the same");
-        begun.iter().for_each(|key| reconcile_queue.ended(key, None));
-        assert!(begin_all(&mut reconcile_queue, now).contains(&key("well", FEW)));
+    fn namespaces_that_fill_the_shared_limit_leave_room_for_namespaces_with_few_passes() {
+        let (mut queue, now) = (ReconcileQueue::default(), Instant::now());
+        (0..5).for_each(|n| mark_many(&mut queue, &format!("hangs-{n}"), 300));
+        let begun = begin_all(&mut queue, now);
+        assert_eq!(begun.len(), MAX_SHARED);
+        mark_many(&mut queue, "well", FEW + 1);
+        assert_eq!(begin_all(&mut queue, now).len(), FEW);
+        (0..250).for_each(|n| queue.mark(&key(&format!("other-{n}"), "s")));
+        assert_eq!(begin_all(&mut queue, now).len(), MAX - MAX_SHARED - FEW, "a limit anyway");
+        begun.iter().for_each(|key| queue.ended(key, None));
+        assert!(begin_all(&mut queue, now).contains(&key("well", FEW)));
     }
 
     #[test]
     fn namespaces_take_turns_and_so_do_the_subscribers_of_each() {
-        let (mut reconcile_queue, now) = (ReconcileQueue::default(), Instant::now());
-        crowd(&mut reconcile_queue, "many", 3);
-        crowd(&mut reconcile_queue, "few", 2);
-        let begun: Vec<_> = begin_all(&mut reconcile_queue, now).iter().map(ToString::to_string).collect();
+        let (mut queue, now) = (ReconcileQueue::default(), Instant::now());
+        mark_many(&mut queue, "many", 3);
+        mark_many(&mut queue, "few", 2);
+        let begun: Vec<_> = begin_all(&mut queue, now).iter().map(ToString::to_string).collect();
         assert_eq!(begun, ["many/0", "few/0", "many/1", "few/1", "many/2"]);
     }
 
     #[test]
-    fn a_subscriber_has_one_look_at_a_time_and_what_happens_meanwhile_leads_to_one_more() {
-        let (mut reconcile_queue, now, s) = (ReconcileQueue::default(), Instant::now(), key("a", "s"));
-        reconcile_queue.mark(&s);
-        reconcile_queue.mark(&s);
-        assert_eq!(begin_all(&mut reconcile_queue, now), from_ref(&s));
-        reconcile_queue.mark(&s);
-        reconcile_queue.mark(&s);
-        assert!(begin_all(&mut reconcile_queue, now).is_empty());
-        reconcile_queue.ended(&s, Some(now + SECOND));
-        assert_eq!(begin_all(&mut reconcile_queue, now), from_ref(&s));
-        reconcile_queue.ended(&s, None);
-        assert!(begin_all(&mut reconcile_queue, now + 3600 * SECOND).is_empty());
+    fn a_subscriber_has_one_pass_at_a_time_and_marks_during_it_cause_one_more() {
+        let (mut queue, now, s) = (ReconcileQueue::default(), Instant::now(), key("a", "s"));
+        queue.mark(&s);
+        queue.mark(&s);
+        assert_eq!(begin_all(&mut queue, now), from_ref(&s));
+        queue.mark(&s);
+        queue.mark(&s);
+        assert!(begin_all(&mut queue, now).is_empty());
+        queue.ended(&s, Some(now + SECOND));
+        assert_eq!(begin_all(&mut queue, now), from_ref(&s));
+        queue.ended(&s, None);
+        assert!(begin_all(&mut queue, now + 3600 * SECOND).is_empty());
     }
 
     #[test]
-    fn a_look_that_is_due_later_begins_then_and_one_that_is_asked_for_before_replaces_it() {
-        let (mut reconcile_queue, now, s) = (ReconcileQueue::default(), Instant::now(), key("a", "s"));
-        reconcile_queue.mark(&s);
-        begin_all(&mut reconcile_queue, now);
-        reconcile_queue.ended(&s, Some(now + 5 * SECOND));
-        assert_eq!(reconcile_queue.wake_at(), Some(now + 5 * SECOND));
-        assert!(begin_all(&mut reconcile_queue, now + 4 * SECOND).is_empty());
-        assert_eq!(begin_all(&mut reconcile_queue, now + 5 * SECOND), from_ref(&s));
-        reconcile_queue.ended(&s, Some(now + 10 * SECOND));
-        reconcile_queue.mark(&s);
-        assert_eq!(begin_all(&mut reconcile_queue, now + 6 * SECOND), from_ref(&s));
-        reconcile_queue.ended(&s, None);
-        assert_eq!((reconcile_queue.wake_at(), begin_all(&mut reconcile_queue, now + 60 * SECOND)), (None, vec![]));
+    fn a_pass_that_is_due_later_starts_then_and_an_earlier_mark_replaces_it() {
+        let (mut queue, now, s) = (ReconcileQueue::default(), Instant::now(), key("a", "s"));
+        queue.mark(&s);
+        begin_all(&mut queue, now);
+        queue.ended(&s, Some(now + 5 * SECOND));
+        assert_eq!(queue.wake_at(), Some(now + 5 * SECOND));
+        assert!(begin_all(&mut queue, now + 4 * SECOND).is_empty());
+        assert_eq!(begin_all(&mut queue, now + 5 * SECOND), from_ref(&s));
+        queue.ended(&s, Some(now + 10 * SECOND));
+        queue.mark(&s);
+        assert_eq!(begin_all(&mut queue, now + 6 * SECOND), from_ref(&s));
+        queue.ended(&s, None);
+        assert_eq!((queue.wake_at(), begin_all(&mut queue, now + 60 * SECOND)), (None, vec![]));
     }
 
     #[test]
-    fn deliveries_that_ask_again_and_again_have_it_looked_at_at_growing_spaces() {
-        let (mut reconcile_queue, begin, s) = (ReconcileQueue::default(), Instant::now(), key("a", "s"));
+    fn repeated_requests_from_deliveries_cause_passes_at_growing_intervals() {
+        let (mut queue, begin, s) = (ReconcileQueue::default(), Instant::now(), key("a", "s"));
         let mut seconds = Vec::new();
-        // Each look finds nothing, and the next delivery half a second later finds the trouble again.
+        // Each pass finds no fault, and the next delivery half a second later finds the fault again.
         for half in 0..240 {
             let now = begin + half * SECOND / 2;
-            reconcile_queue.trouble(&s, now);
-            for key in begin_all(&mut reconcile_queue, now) {
+            queue.trouble(&s, now);
+            for key in begin_all(&mut queue, now) {
                 seconds.push(half / 2);
-                reconcile_queue.ended(&key, None);
+                queue.ended(&key, None);
             }
         }
         assert_eq!(seconds, [0, 1, 3, 7, 15, 31, 61, 91]);
         let calm = begin + 300 * SECOND;
-        reconcile_queue.trouble(&s, calm);
-        assert_eq!(begin_all(&mut reconcile_queue, calm), from_ref(&s), "at once, after a calm");
-        reconcile_queue.trouble(&s, calm);
-        reconcile_queue.mark(&s);
-        reconcile_queue.ended(&s, None);
-        assert_eq!(begin_all(&mut reconcile_queue, calm), [s], "a changed spec waits for no space");
+        queue.trouble(&s, calm);
+        assert_eq!(begin_all(&mut queue, calm), from_ref(&s), "immediately, after a calm period");
+        queue.trouble(&s, calm);
+        queue.mark(&s);
+        queue.ended(&s, None);
+        assert_eq!(begin_all(&mut queue, calm), [s], "a changed spec waits for no interval");
     }
 
     #[test]
-    fn a_look_that_panics_is_repeated_at_growing_intervals_and_delays_no_other() {
-        let (mut reconcile_queue, mut now, s) = (ReconcileQueue::default(), Instant::now(), key("a", "s"));
-        reconcile_queue.mark(&s);
+    fn a_pass_that_panics_is_repeated_at_growing_intervals_and_delays_no_other() {
+        let (mut queue, mut now, s) = (ReconcileQueue::default(), Instant::now(), key("a", "s"));
+        queue.mark(&s);
         let mut waits = Vec::new();
         for _ in 0..8 {
-            assert_eq!(begin_all(&mut reconcile_queue, now), from_ref(&s));
-            reconcile_queue.mark(&s);
-            reconcile_queue.panicked(&s, now, 0.5);
-            reconcile_queue.mark(&key("a", "other"));
-            assert_eq!(begin_all(&mut reconcile_queue, now), [key("a", "other")]);
-            reconcile_queue.ended(&key("a", "other"), None);
-            let at = reconcile_queue.wake_at().unwrap();
+            assert_eq!(begin_all(&mut queue, now), from_ref(&s));
+            queue.mark(&s);
+            queue.panicked(&s, now, 0.5);
+            queue.mark(&key("a", "other"));
+            assert_eq!(begin_all(&mut queue, now), [key("a", "other")]);
+            queue.ended(&key("a", "other"), None);
+            let at = queue.wake_at().unwrap();
             waits.push((at - now).as_secs());
             now = at;
         }
         assert_eq!(waits, [5, 10, 20, 40, 80, 160, 300, 300]);
-        begin_all(&mut reconcile_queue, now);
-        reconcile_queue.ended(&s, None);
-        reconcile_queue.mark(&s);
-        begin_all(&mut reconcile_queue, now);
-        reconcile_queue.panicked(&s, now, 0.5);
-        assert_eq!(reconcile_queue.wake_at(), Some(now + 5 * SECOND));
+        begin_all(&mut queue, now);
+        queue.ended(&s, None);
+        queue.mark(&s);
+        begin_all(&mut queue, now);
+        queue.panicked(&s, now, 0.5);
+        assert_eq!(queue.wake_at(), Some(now + 5 * SECOND));
     }
 
     #[test]
-    fn a_deleted_subscriber_is_not_looked_at_and_leaves_nothing_behind() {
-        let (mut reconcile_queue, now) = (ReconcileQueue::default(), Instant::now());
+    fn a_deleted_subscriber_is_not_reconciled_and_leaves_nothing_behind() {
+        let (mut queue, now) = (ReconcileQueue::default(), Instant::now());
         let [waits, later, runs] = ["waits", "later", "runs"].map(|name| key("a", name));
-        reconcile_queue.mark(&later);
-        reconcile_queue.mark(&runs);
-        begin_all(&mut reconcile_queue, now);
-        reconcile_queue.ended(&later, Some(now + SECOND));
-        reconcile_queue.mark(&waits);
-        [&waits, &later, &runs].into_iter().for_each(|key| reconcile_queue.forget(key));
-        assert!(begin_all(&mut reconcile_queue, now + SECOND).is_empty());
-        // Another one of that name waits until the look at the first is over.
-        reconcile_queue.mark(&runs);
-        assert!(begin_all(&mut reconcile_queue, now).is_empty());
-        reconcile_queue.ended(&runs, Some(now + SECOND));
-        assert_eq!(begin_all(&mut reconcile_queue, now), from_ref(&runs));
-        reconcile_queue.forget(&runs);
-        reconcile_queue.ended(&runs, Some(now + SECOND));
-        assert!(
-            reconcile_queue.subjects.is_empty()
-                && reconcile_queue.namespaces.is_empty()
-                && reconcile_queue.timers.is_empty()
-        );
-        assert!(reconcile_queue.order.is_empty() && reconcile_queue.under_way == 0);
+        queue.mark(&later);
+        queue.mark(&runs);
+        begin_all(&mut queue, now);
+        queue.ended(&later, Some(now + SECOND));
+        queue.mark(&waits);
+        [&waits, &later, &runs].into_iter().for_each(|key| queue.forget(key));
+        assert!(begin_all(&mut queue, now + SECOND).is_empty());
+        // Another Subscriber of that name waits until the pass over the first one has ended.
+        queue.mark(&runs);
+        assert!(begin_all(&mut queue, now).is_empty());
+        queue.ended(&runs, Some(now + SECOND));
+        assert_eq!(begin_all(&mut queue, now), from_ref(&runs));
+        queue.forget(&runs);
+        queue.ended(&runs, Some(now + SECOND));
+        assert!(queue.subscribers.is_empty() && queue.namespaces.is_empty() && queue.timers.is_empty());
+        assert!(queue.order.is_empty() && queue.under_way == 0);
     }
 }

@@ -1,4 +1,4 @@
-//! The Secrets and ConfigMaps that the watches show, as far as Subscribers refer to them.
+//! Watches Secrets and ConfigMaps, and marks the Subscribers that refer to them.
 
 use std::{collections::HashSet, fmt::Debug, pin::pin, sync::Arc};
 
@@ -17,10 +17,11 @@ use tidings_queue::SubscriberKey;
 use tracing::warn;
 
 use super::{reconcile_requests::ReconcileCause, referrers::Reference, roster::Roster, watch_config::watch_config};
-use crate::cluster::call::in_namespace;
+use crate::cluster::call::{in_namespace, plain_watch};
 
-/// Watches the Secrets and ConfigMaps of one namespace (None: of all), and marks the Subscribers that refer to what comes,
-/// changes or goes. A standby does so, too: while no Subscriber is known there is nothing to mark, and nothing is kept.
+/// Watches the Secrets and ConfigMaps of one namespace (None: of all namespaces). When one is created, changed or
+/// deleted, marks the Subscribers that refer to it. A standby does this too: it knows no Subscriber, so it marks and
+/// keeps nothing.
 pub(super) async fn watch_referents(client: Client, roster: Arc<Roster>, namespace: Option<String>) {
     let secrets = referrers::<Secret>(&client, roster.clone(), namespace.clone(), Reference::Secret);
     let config_maps = referrers::<ConfigMap>(&client, roster.clone(), namespace, Reference::ConfigMap);
@@ -30,7 +31,8 @@ pub(super) async fn watch_referents(client: Client, roster: Arc<Roster>, namespa
     }
 }
 
-/// The Subscribers to reconcile whenever an object of this kind that they refer to comes, changes or goes.
+/// A stream of the Subscribers to reconcile because an object of this kind that they refer to was created, changed or
+/// deleted.
 fn referrers<K>(
     client: &Client,
     roster: Arc<Roster>,
@@ -44,7 +46,7 @@ where
     let mut referents = Referents { namespace, reference, shown: HashSet::new() };
     watcher(objects, watch_config())
         .default_backoff()
-        .inspect_err(|error| warn!(%error, kind = %K::kind(&()), "watching"))
+        .inspect_err(|error| warn!(error = %plain_watch(error), kind = %K::kind(&()), "watch failed; restarting it"))
         .filter_map(|event| async { event.ok() })
         .flat_map(move |event| stream::iter(referents.observe(&roster, &event)))
 }
@@ -53,12 +55,12 @@ where
 struct Referents {
     namespace: Option<String>,
     reference: fn(String) -> Reference,
-    /// What the listing under way has shown.
+    /// The objects that the list under way has shown.
     shown: HashSet<(String, Reference)>,
 }
 
 impl Referents {
-    /// The Subscribers to reconcile.
+    /// Returns the Subscribers to reconcile because of this event.
     fn observe<K>(&mut self, roster: &Roster, event: &Event<PartialObjectMeta<K>>) -> Vec<SubscriberKey> {
         let of = |object: &PartialObjectMeta<K>| {
             let namespace = object.metadata.namespace.clone().unwrap_or_default();
@@ -77,7 +79,7 @@ impl Referents {
                 }
                 referrers
             }
-            // What went while the watch was down is in no event.
+            // No event reports an object that was deleted while the watch was down.
             Event::InitDone => {
                 let is_ours = |of: &Reference| {
                     std::mem::discriminant(of) == std::mem::discriminant(&(self.reference)(String::new()))

@@ -1,4 +1,4 @@
-//! Which Subscribers refer to which Secrets and ConfigMaps: found by the object, however many Subscribers there are.
+//! An index that finds the Subscribers that refer to a Secret or ConfigMap, no matter how many Subscribers exist.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -7,7 +7,7 @@ use std::{
 
 use tidings_queue::SubscriberKey;
 
-/// An object in a Subscriber's namespace that it names.
+/// An object that a Subscriber names, in the Subscriber's namespace.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Reference {
     /// A Secret, by name.
@@ -16,14 +16,14 @@ pub enum Reference {
     ConfigMap(String),
 }
 
-/// For each namespace and object in it: the names of the Subscribers that refer to it.
+/// For each namespace and each object in it: the names of the Subscribers that refer to the object.
 #[derive(Debug, Default)]
 pub(super) struct Referrers(HashMap<Arc<str>, Objects>);
 
 type Objects = HashMap<Reference, HashSet<Arc<str>>>;
 
 impl Referrers {
-    /// The Subscriber refers to these.
+    /// Adds references of the Subscriber.
     pub(super) fn link(&mut self, key: &SubscriberKey, references: impl IntoIterator<Item = Reference>) {
         for reference in references {
             let objects = self.0.entry(key.namespace.clone()).or_default();
@@ -31,7 +31,7 @@ impl Referrers {
         }
     }
 
-    /// The Subscriber refers to these no more.
+    /// Removes references of the Subscriber.
     pub(super) fn unlink<'r>(&mut self, key: &SubscriberKey, references: impl IntoIterator<Item = &'r Reference>) {
         let Some(objects) = self.0.get_mut(&key.namespace) else { return };
         for reference in references {
@@ -47,13 +47,14 @@ impl Referrers {
         }
     }
 
-    /// Those that refer to an object in `namespace`.
+    /// The Subscribers that refer to an object in `namespace`.
     pub(super) fn of(&self, namespace: &str, reference: &Reference) -> Vec<SubscriberKey> {
         let Some((namespace, objects)) = self.0.get_key_value(namespace) else { return Vec::new() };
         objects.get(reference).into_iter().flatten().map(|name| key(namespace, name)).collect()
     }
 
-    /// Those in `namespace` (None: in all) that refer to an object of a kind which a listing did not show.
+    /// The Subscribers in `namespace` (None: in all namespaces) that refer to an object of a kind that a complete list
+    /// did not show.
     pub(super) fn dangling(
         &self,
         namespace: Option<&str>,

@@ -1,4 +1,4 @@
-//! Takes in what the engine reports of each Subscriber, and writes it into the Subscriber's status.
+//! Processes the engine's reports, and writes what they say about a Subscriber into its status.
 
 use std::{collections::HashSet, sync::Arc, time::Instant};
 
@@ -20,9 +20,12 @@ use super::{
     status_store::StatusStore,
     times::full_seconds,
 };
-use crate::contract::{LANES_EVERY, Report};
+use crate::{
+    cluster::call::plain,
+    contract::{LANES_EVERY, Report},
+};
 
-/// The most statuses written at once for how deliveries go: a slow API server slows these writes down.
+/// The maximum number of concurrent status writes for delivery health. A slow API server slows these writes down.
 const WRITING: usize = 32;
 
 /// The receiver of the engine's reports.
@@ -30,9 +33,9 @@ pub(super) struct Reports {
     roster: Arc<Roster>,
     statuses: Arc<StatusStore>,
     health_board: HealthBoard,
-    /// Writes of pauses and 410s, which outcomes wait for.
+    /// Writes of pauses and 410s. The outcomes of attempts wait for them.
     storing: JoinSet<()>,
-    /// Writes of how deliveries go.
+    /// Writes of delivery health.
     writing: JoinSet<()>,
 }
 
@@ -47,8 +50,8 @@ impl Reports {
         }
     }
 
-    /// Takes in `reports` until the engine ends. What a report says counts at once; writing it is a task of its own, so that a
-    /// Subscriber whose status cannot be written delays no other.
+    /// Processes `reports` until the engine stops. A report takes effect immediately. Its write runs in its own task,
+    /// so that a Subscriber whose status cannot be written delays no other Subscriber.
     pub(super) async fn run(mut self, mut reports: mpsc::UnboundedReceiver<Report>) {
         let mut ticks = tokio::time::interval(LANES_EVERY);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -59,7 +62,7 @@ impl Reports {
                     None => return,
                 },
                 Some(stored) = self.storing.join_next() => {
-                    // An outcome must not be written as though what it depends on were stored.
+                    // After a panic, the write that an outcome waits for is missing: the outcome must not be written.
                     if let Err(error) = stored && error.is_panic() {
                         std::panic::resume_unwind(error.into_panic());
                     }
@@ -87,14 +90,14 @@ impl Reports {
                 });
             }
             Report::Reconcile { of, why } => {
-                debug!(subscriber = %of, ?why, "deliveries cannot go on: the Subscriber is reconciled");
+                debug!(subscriber = %of, ?why, "deliveries are blocked; reconciling the Subscriber");
                 self.roster.mark(&of, ReconcileCause::Trouble);
             }
             Report::Lanes(lanes) => self.health_board.count(lanes),
         }
     }
 
-    /// An attempt for the Subscriber with this uid ended; `failure` says how, if it did not deliver.
+    /// Records an attempt for the Subscriber with this uid. `failure` is None if the attempt delivered.
     fn attempted(&mut self, key: &SubscriberKey, uid: &str, failure: Option<(AttemptReason, Option<u16>)>) {
         let at = full_seconds(Timestamp::now());
         let failure = failure.map(|(reason, status_code)| LastFailure {
@@ -105,19 +108,19 @@ impl Reports {
         self.health_board.attempted(key, uid, at, failure);
     }
 
-    /// The webhook of this version answered 410.
+    /// Records that the webhook of this version answered 410.
     fn note_gone(&self, key: &SubscriberKey, version: &SpecVersion) {
         self.roster.note_gone(key, version);
         self.roster.cell(key, &version.uid, |cell| {
-            let is_held = cell.desired().conditions.iter().any(|c| c.reason == Reason::Suspended.as_str());
-            if cell.desired().observed_generation == Some(version.generation) && !is_held {
+            let is_suspended = cell.desired().conditions.iter().any(|c| c.reason == Reason::Suspended.as_str());
+            if cell.desired().observed_generation == Some(version.generation) && !is_suspended {
                 let findings = Findings { ready: Finding::gone(), token: None, validated: None, tested: None };
                 cell.amend(|status| findings.put_into(status, Some(version.generation), Timestamp::now()));
             }
         });
     }
 
-    /// Begins to write how deliveries go, where that is due.
+    /// Starts the writes of delivery health that are due.
     fn write_due(&mut self) {
         let clock = full_seconds(Timestamp::now());
         for (key, health) in self.due(clock, WRITING.saturating_sub(self.writing.len())) {
@@ -125,13 +128,13 @@ impl Reports {
             self.writing.spawn(async move {
                 let stored = statuses.update(&key, health.uid(), |status| health.put_into(status, clock)).await;
                 if let Err(error) = stored {
-                    debug!(subscriber = %key, %error, "how deliveries go could not be written yet");
+                    debug!(subscriber = %key, error = %plain(&error), "cannot write the delivery health yet; retrying");
                 }
             });
         }
     }
 
-    /// The Subscribers whose status is to be written now, up to a limit.
+    /// The Subscribers whose status is to be written now, up to `at_most`.
     fn due(&mut self, clock: Timestamp, at_most: usize) -> Vec<(SubscriberKey, SubscriberHealth)> {
         let now = Instant::now();
         let (overwritten, removed) = self.roster.take_disturbed();
@@ -146,9 +149,9 @@ impl Reports {
     }
 }
 
-/// Writes the status, and says so to the attempt that waits for that.
+/// Writes the status, then notifies the attempt that waits for the write.
 async fn store(statuses: &StatusStore, of: &SubscriberKey, version: &SpecVersion, stored: oneshot::Sender<()>) {
     statuses.write_until_taken(of, &version.uid).await;
-    // The attempt may not wait any more.
+    // The attempt may no longer be waiting.
     let _ = stored.send(());
 }

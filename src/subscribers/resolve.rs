@@ -1,4 +1,4 @@
-//! A Subscriber's spec, with the Secret and the bundles it names, into a target: parsed once, checked once.
+//! Resolves a Subscriber's spec, with the Secrets and ConfigMaps that it names, to a target: parsed once, checked once.
 
 use std::{collections::HashSet, sync::Arc};
 
@@ -26,20 +26,19 @@ use super::{
 };
 use crate::contract::Route;
 
-/// Makes targets; holds what all Subscribers share.
+/// Makes targets. Holds what all Subscribers share.
 pub struct TargetResolver {
     /// Reads Secrets and ConfigMaps.
     client: Client,
-    /// The way out.
     egress: Egress,
     tokens: TokenCache,
-    /// Who we say we are.
+    /// The operator's name in WebHook-Request-Origin.
     origin: HeaderValue,
-    /// Whether a Secret's values are sent only to hosts that its annotation allows.
+    /// Whether a Secret's values are sent only to the endpoints that its annotations allow.
     require_secret_consent: bool,
 }
 
-/// What a spec refers to, whether it exists or not.
+/// The objects that a spec refers to, whether they exist or not.
 pub fn references(spec: &SubscriberSpec) -> HashSet<Reference> {
     wanted(spec).into_keys().collect()
 }
@@ -64,17 +63,18 @@ fn wanted(spec: &SubscriberSpec) -> Wanted {
 }
 
 impl TargetResolver {
-    /// Reads Secrets and ConfigMaps by `client`; events go out by `egress`, from a sender that calls itself `origin`.
+    /// Reads Secrets and ConfigMaps with `client`. Events are sent with `egress`, and `origin` is the sender's name in
+    /// WebHook-Request-Origin.
     pub fn new(client: Client, egress: Egress, origin: HeaderValue, require_secret_consent: bool) -> Self {
         Self { client, egress, tokens: TokenCache::default(), origin, require_secret_consent }
     }
 
-    /// What the operator calls itself to webhooks.
+    /// The operator's name in WebHook-Request-Origin.
     pub(super) fn origin(&self) -> String {
         self.origin.to_str().unwrap_or_default().to_owned()
     }
 
-    /// Reads what the spec names and makes the route. Nothing is sent yet.
+    /// Reads the objects that the spec names and makes the route. Sends nothing to the endpoints.
     pub(super) async fn route(
         &self,
         namespace: &str,
@@ -102,12 +102,13 @@ impl TargetResolver {
         let url = parse(&spec.webhook.url, "webhook.url")?;
         let token_url = parse(&spec.token_service.url, "tokenService.url")?;
         let endpoints = Endpoints { webhook: &url, token_service: &token_url };
-        let consent = self.require_secret_consent;
-        let mut lookup = ObjectReader::new(&self.client, namespace, consent, endpoints, wanted(spec));
-        let (http, _) =
-            self.way_out(&mut lookup, namespace, spec.webhook.tls.as_ref(), "webhook", Purpose::Webhook).await?;
-        let headers = headers(&mut lookup, &spec.webhook.headers).await?;
-        let tokens = self.tokens(&mut lookup, namespace, spec, &token_url).await?;
+        let require_consent = self.require_secret_consent;
+        let mut reader = ObjectReader::new(&self.client, namespace, require_consent, endpoints, wanted(spec));
+        let (http, _) = self
+            .endpoint_client(&mut reader, namespace, spec.webhook.tls.as_ref(), "webhook", Purpose::Webhook)
+            .await?;
+        let headers = headers(&mut reader, &spec.webhook.headers).await?;
+        let tokens = self.tokens(&mut reader, namespace, spec, &token_url).await?;
         check(&http, &url, "webhook.url").await?;
         Ok(Target {
             encoding: encoding(spec),
@@ -122,7 +123,7 @@ impl TargetResolver {
 
     async fn tokens(
         &self,
-        lookup: &mut ObjectReader<'_>,
+        reader: &mut ObjectReader<'_>,
         namespace: &str,
         spec: &SubscriberSpec,
         url: &Url,
@@ -130,9 +131,10 @@ impl TargetResolver {
         let service = &spec.token_service;
         check_parameters(service.parameters.keys())?;
         let ReadCredentials { credentials, uid, version } =
-            lookup.credentials(&service.credentials_secret_ref).await.map_err(Unresolved::of_credentials)?;
-        let (http, trust) =
-            self.way_out(lookup, namespace, service.tls.as_ref(), "tokenService", Purpose::TokenService).await?;
+            reader.credentials(&service.credentials_secret_ref).await.map_err(Unresolved::of_credentials)?;
+        let (http, trust) = self
+            .endpoint_client(reader, namespace, service.tls.as_ref(), "tokenService", Purpose::TokenService)
+            .await?;
         check(&http, url, "tokenService.url").await?;
         let authentication = authentication(service.client_authentication);
         let key = TokenKey {
@@ -155,10 +157,10 @@ impl TargetResolver {
         Ok(self.tokens.source(key, || request(service, url, credentials, http)))
     }
 
-    /// The client for one endpoint, and what distinguishes its trust.
-    async fn way_out(
+    /// The HTTP client for one endpoint, and the fingerprint of its trust settings.
+    async fn endpoint_client(
         &self,
-        lookup: &mut ObjectReader<'_>,
+        reader: &mut ObjectReader<'_>,
         namespace: &str,
         tls: Option<&Tls>,
         field: &str,
@@ -167,11 +169,11 @@ impl TargetResolver {
         let mut trust = Trust::default();
         let (mut roots, mut identity) = (String::new(), String::new());
         if let Some(reference) = tls.and_then(|tls| tls.ca_ref.as_ref()) {
-            trust.roots_pem = Some(lookup.ca_bundle(reference).await?.into_owned());
-            roots = format!("{:?} {}, key {}, for {field}.tls.caRef", reference.kind, reference.name, reference.key);
+            trust.roots_pem = Some(reader.ca_bundle(reference).await?.into_owned());
+            roots = format!("{} {}, key {}, for {field}.tls.caRef", reference.kind, reference.name, reference.key);
         }
         if let Some(reference) = tls.and_then(|tls| tls.client_certificate_secret_ref.as_ref()) {
-            trust.identity = Some(lookup.client_identity(reference, purpose).await?);
+            trust.identity = Some(reader.client_identity(reference, purpose).await?);
             identity = format!("Secret {}, for {field}.tls.clientCertificateSecretRef", reference.name);
         }
         let client = self.egress.client(namespace, &trust).map_err(|error| {
@@ -185,7 +187,7 @@ impl TargetResolver {
     }
 }
 
-/// The request for a token of this service.
+/// The token request for this token service.
 fn request(service: &TokenService, url: &Url, credentials: Credentials, http: Arc<egress::Client>) -> TokenRequest {
     TokenRequest {
         url: url.clone(),
@@ -206,8 +208,8 @@ fn authentication(of: ClientAuthentication) -> oauth::AuthMethod {
     }
 }
 
-/// The headers that the user adds, with the values that Secrets hold.
-async fn headers(lookup: &mut ObjectReader<'_>, headers: &[Header]) -> Result<HeaderMap, Unresolved> {
+/// The headers that the user adds, with values from the spec or from Secrets.
+async fn headers(reader: &mut ObjectReader<'_>, headers: &[Header]) -> Result<HeaderMap, Unresolved> {
     let mut map = HeaderMap::new();
     let mut bytes = 0;
     for Header { name, value, value_from } in headers {
@@ -217,10 +219,10 @@ async fn headers(lookup: &mut ObjectReader<'_>, headers: &[Header]) -> Result<He
             (None, Some(from)) => {
                 let SecretKeyRef { name, key } = &from.secret_key_ref;
                 let at = format!("Secret {name}, key {key}, for {field}");
-                (SubscriberReason::InvalidSecret, at, lookup.header_value(&from.secret_key_ref).await?)
+                (SubscriberReason::InvalidSecret, at, reader.header_value(&from.secret_key_ref).await?)
             }
             _ => {
-                let message = format!("{field}: needs exactly one of value and valueFrom");
+                let message = format!("{field}: set exactly one of value and valueFrom");
                 return Err(Unresolved::permanent(SubscriberReason::InvalidSpec, message));
             }
         };
@@ -231,7 +233,7 @@ async fn headers(lookup: &mut ObjectReader<'_>, headers: &[Header]) -> Result<He
         bytes += name.as_str().len() + value.len();
         if bytes > MAX_HEADERS {
             let fault = format!(
-                "{at}: with it the names and values of webhook.headers are longer than {} KiB, the limit for all of them together: shorten or remove some",
+                "{at}: this header makes the names and values of webhook.headers longer than {} KiB in total: shorten or remove headers",
                 MAX_HEADERS >> 10
             );
             return Err(Unresolved::permanent(reason, fault));
@@ -241,7 +243,8 @@ async fn headers(lookup: &mut ObjectReader<'_>, headers: &[Header]) -> Result<He
     Ok(map)
 }
 
-/// The egress policy's word on an endpoint. A name that does not resolve now may do so when it is used.
+/// Checks an endpoint against the egress policy. A name that does not resolve now is accepted: it may resolve when it
+/// is used.
 async fn check(client: &egress::Client, url: &Url, field: &str) -> Result<(), Unresolved> {
     match client.check(url).await {
         Err(error @ SendError::Denied) => {
@@ -251,13 +254,14 @@ async fn check(client: &egress::Client, url: &Url, field: &str) -> Result<(), Un
     }
 }
 
-/// The API server has checked the text; this parser may still be stricter.
+/// Parses a URL. The API server has validated the text, but this parser may be stricter.
 fn parse(url: &HttpsUrl, field: &str) -> Result<Url, Unresolved> {
     egress::endpoint(&url.0)
         .map_err(|fault| Unresolved::permanent(SubscriberReason::InvalidSpec, format!("{field}: {fault}")))
 }
 
-/// The API server has checked the names; nothing else keeps a reserved one from being sent beside the operator's own.
+/// Checks the names again that the API server has validated. No other check prevents a reserved parameter from being
+/// sent in addition to the operator's own.
 fn check_parameters<'a>(mut names: impl Iterator<Item = &'a String>) -> Result<(), Unresolved> {
     let fault = names.find_map(|name| token_parameter_fault(name));
     fault.map_or(Ok(()), |fault| {
@@ -278,12 +282,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_reserved_parameter_that_got_past_the_api_server_is_an_invalid_spec() {
+    fn a_reserved_parameter_that_the_api_server_did_not_refuse_is_an_invalid_spec() {
         let names =
             |names: &[&str]| check_parameters(names.iter().map(|name| name.to_string()).collect::<Vec<_>>().iter());
         assert!(names(&["authorization_details", "resource"]).is_ok());
         let Err(Unresolved::Subscriber { reason, message, of_credentials }) = names(&["resource", "Scope"]) else {
-            panic!("taken");
+            panic!("the parameter Scope was accepted");
         };
         assert_eq!((reason, of_credentials), (SubscriberReason::InvalidSpec, false));
         assert!(

@@ -1,4 +1,4 @@
-//! Which Subscribers exist, what they refer to, and whether their Notifications may go.
+//! Keeps which Subscribers exist, what they refer to, and whether their Notifications may be sent.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -24,16 +24,17 @@ use super::{
 };
 use crate::contract::{LaneUpdate, Route, open};
 
-/// What the watch, the reconciler and the engine's reports say of each Subscriber, together, so that a Subscriber that was
-/// deleted or is gone is never opened by a reconcile that began before.
+/// The state of all Subscribers, from the watch, the reconciler and the engine's reports. It is kept in one place so
+/// that a reconcile that started earlier never opens the lane of a Subscriber that was deleted or whose webhook is
+/// gone.
 ///
-/// All of it is under one lock. Under the lock, memory is changed and updates are sent, on a channel that never waits. Nothing
-/// is awaited there, and no other lock is taken; what [`Roster::cell`] is given only computes. Who writes a status holds the
-/// turn of its page ([`StatusCell::turn`]) and takes the lock for moments meanwhile: first the turn, then the lock. The marks have a
-/// lock of their own, taken when this one is free.
+/// One lock protects all of it. While the lock is held, memory is changed and updates are sent on an unbounded channel;
+/// nothing is awaited and no other lock is acquired. The closure passed to [`Roster::cell`] only computes. A task that
+/// writes a status holds [`StatusCell::turn`] and acquires this lock briefly: first the turn, then the lock.
+/// [`ReconcileRequests`] has its own lock, which is acquired when this lock is free.
 pub(super) struct Roster {
     known: Mutex<Known>,
-    /// An update is sent under the lock: the engine gets them in the order in which what is known changed.
+    /// Updates are sent while the lock is held, so that the engine receives them in the order of the changes.
     updates: mpsc::UnboundedSender<LaneUpdate>,
     reconcile_requests: ReconcileRequests,
 }
@@ -42,14 +43,14 @@ pub(super) struct Roster {
 struct Known {
     subscribers: HashMap<SubscriberKey, Member>,
     referrers: Referrers,
-    /// Those whose status others wrote over.
+    /// The Subscribers whose status another writer changed.
     overwritten: HashSet<SubscriberKey>,
-    /// Those that are not there any more, until that is noted.
+    /// The Subscribers that no longer exist, until [`Roster::take_disturbed`] returns them.
     removed: Vec<SubscriberKey>,
 }
 
 impl Known {
-    /// The Subscriber refers to these from now on.
+    /// Replaces the references of the Subscriber.
     fn refer(&mut self, key: &SubscriberKey, uid: &str, references: HashSet<Reference>) {
         let Some(member) = self.subscribers.get_mut(key).filter(|member| **member.uid() == *uid) else { return };
         let before = member.set_references(references.clone());
@@ -57,7 +58,7 @@ impl Known {
         self.referrers.link(key, references);
     }
 
-    /// The Subscriber of this name, and all that is known of it, is no more.
+    /// Removes a Subscriber and everything known about it.
     fn forget(&mut self, key: &SubscriberKey) {
         if let Some(member) = self.subscribers.remove(key) {
             self.referrers.unlink(key, member.references());
@@ -68,49 +69,49 @@ impl Known {
 }
 
 impl Roster {
-    /// A roster that sends its updates there.
+    /// An empty roster that sends its updates to the engine through `updates`.
     pub(super) fn new(updates: mpsc::UnboundedSender<LaneUpdate>) -> Self {
         Self { known: Mutex::default(), updates, reconcile_requests: ReconcileRequests::default() }
     }
 
-    /// The watch shows this Subscriber. A new one, and a new spec, are not ready before their reconcile has ended; the
-    /// queue learns at once after what time Notifications expire.
-    pub(super) fn upsert(&self, key: SubscriberKey, seen: ObservedSubscriber) {
-        let lifetime = Some(seen.expire_after);
+    /// Records a Subscriber as the watch shows it. A new Subscriber, or a new spec, is not ready before its reconcile
+    /// has ended. The queue learns immediately after what time Notifications expire.
+    pub(super) fn upsert(&self, key: SubscriberKey, observed: ObservedSubscriber) {
+        let lifetime = Some(observed.expire_after);
         let mut known = self.lock();
-        let Some(member) = known.subscribers.get_mut(&key).filter(|member| *member.uid() == seen.spec.uid) else {
+        let Some(member) = known.subscribers.get_mut(&key).filter(|member| *member.uid() == observed.spec.uid) else {
             known.forget(&key);
             self.send(LaneUpdate::Reset { of: key.clone() });
             self.send(closed(&key, None, Gate::SubscriberNotReady, lifetime));
-            known.subscribers.insert(key, Member::new(seen));
+            known.subscribers.insert(key, Member::new(observed));
             return;
         };
-        if member.renew(seen.spec.generation, seen.expire_after) {
-            self.send(closed(&key, Some(&seen.spec), Gate::SubscriberNotReady, lifetime));
+        if member.renew(observed.spec.generation, observed.expire_after) {
+            self.send(closed(&key, Some(&observed.spec), Gate::SubscriberNotReady, lifetime));
         }
         drop(known);
-        self.merge_stored(&key, &seen.spec.uid, seen.status, seen.version);
+        self.merge_stored(&key, &observed.spec.uid, observed.status, observed.version);
     }
 
-    /// The API server has this status of a Subscriber that is known.
+    /// Records the status that the API server stores for a known Subscriber.
     pub(super) fn merge_stored(&self, key: &SubscriberKey, uid: &str, status: SubscriberStatus, version: u64) {
-        let observe = self.with(key, uid, |member| {
+        let merged = self.with(key, uid, |member| {
             let has_pause = member.cell_mut().observe(status, version);
             if let Some(until) = member.pause_end(Instant::now(), Timestamp::now()).filter(|_| has_pause) {
                 self.send(LaneUpdate::Paused { of: key.clone(), until });
             }
             (has_pause, member.cell().is_behind())
         });
-        if let Some((_, true)) = observe {
+        if let Some((_, true)) = merged {
             self.lock().overwritten.insert(key.clone());
         }
-        if let Some((true, _)) = observe {
-            // The reconcile lets the engine know of the pause that another operator obeyed.
+        if let Some((true, _)) = merged {
+            // The reconcile sends the engine the pause that another operator recorded.
             self.mark(key, ReconcileCause::Change);
         }
     }
 
-    /// The watch shows that this Subscriber is not there any more.
+    /// Removes a Subscriber that the watch shows as deleted.
     pub(super) fn remove(&self, key: &SubscriberKey) {
         let mut known = self.lock();
         known.forget(key);
@@ -118,14 +119,16 @@ impl Roster {
         self.send(closed(key, None, Gate::SubscriberNotFound, None));
     }
 
-    /// A listing of `namespace` (None: of all) is complete: what is not known now is not there.
+    /// Records that the list of `namespace` (None: of all namespaces) is complete: a Subscriber that is unknown now
+    /// does not exist.
     pub(super) fn note_listed(&self, namespace: Option<&str>) {
         let _known = self.lock();
         self.send(LaneUpdate::Listed(namespace.map(Into::into)));
     }
 
-    /// The reconciler's answer for a spec: the way, or the gate that closes it. Dropped when the Subscriber was deleted
-    /// meanwhile, closed when its webhook is gone. No pause is believed beyond `expire_after`.
+    /// Sends the engine the result of a reconcile: the route, or the gate that closes the lane. Sends nothing if the
+    /// Subscriber was deleted in the meantime, and closes the lane if its webhook is gone. A pause lasts at most
+    /// `expire_after`.
     pub(super) fn publish(
         &self,
         key: &SubscriberKey,
@@ -148,7 +151,8 @@ impl Roster {
         });
     }
 
-    /// The webhook of this spec answered 410. A pass that did not know of it may have opened the lane in the meantime: the lane closes.
+    /// Records that the webhook of this spec answered 410, and closes the lane: a pass that did not know of the 410 may
+    /// have opened it.
     pub(super) fn note_gone(&self, key: &SubscriberKey, spec: &SpecVersion) {
         self.with(key, &spec.uid, |member| {
             if let Some(expire_after) = member.note_gone(spec) {
@@ -162,18 +166,19 @@ impl Roster {
         self.with(key, &spec.uid, |member| member.is_gone(spec)).unwrap_or(false)
     }
 
-    /// What forbids a request to the webhook of this spec now, whatever a reconcile found before.
+    /// What forbids a request to the webhook of this spec now, regardless of the last reconcile's result.
     pub(super) fn held(&self, key: &SubscriberKey, spec: &SpecVersion) -> Option<HeldBack> {
         let held = self.with(key, &spec.uid, |member| member.held(spec, Instant::now()));
         held.unwrap_or(Some(HeldBack::Changed))
     }
 
-    /// A pass over this spec begins ([`Member::begin`]); None: the Subscriber is not there any more.
+    /// Starts a pass over this spec ([`Member::begin`]). Returns None if the Subscriber no longer exists.
     pub(super) fn begin(&self, key: &SubscriberKey, spec: &SpecVersion, request: Option<String>) -> Option<Begun> {
         self.with(key, &spec.uid, |member| member.begin(spec, request))
     }
 
-    /// The webhook of this spec requests a pause until `until`, that is for `wait`.
+    /// Records that the webhook of this spec requests a pause until `until`, that is for `wait`, and sends it to the
+    /// engine.
     pub(super) fn pause(&self, key: &SubscriberKey, spec: &SpecVersion, until: Timestamp, wait: Duration) {
         self.with(key, &spec.uid, |member| {
             if let Some(until) = member.pause(spec, until, wait, Instant::now()) {
@@ -182,7 +187,7 @@ impl Roster {
         });
     }
 
-    /// Nothing of this Subscriber is sent until the pass that begins is over.
+    /// Closes the Subscriber's lane until the pass that is starting has ended.
     pub(super) fn close(&self, key: &SubscriberKey, spec: &SpecVersion, expire_after: Duration) {
         self.with(key, &spec.uid, |member| {
             member.close();
@@ -190,17 +195,16 @@ impl Roster {
         });
     }
 
-    /// Holds the Subscriber's source of tokens.
     pub(super) fn set_tokens(&self, key: &SubscriberKey, uid: &str, tokens: Arc<TokenSource>) {
         self.with(key, uid, |member| member.set_tokens(tokens));
     }
 
-    /// The last request for the webhook's consent, if there was no answer.
+    /// The last validation request, if it failed.
     pub(super) fn failed_validation(&self, key: &SubscriberKey, uid: &str) -> Option<FailedValidation> {
         self.with(key, uid, |member| member.failed_validation()).flatten()
     }
 
-    /// A request for the webhook's consent had no answer, or (None) it had one.
+    /// Records a failed validation request, or (None) that one succeeded.
     pub(super) fn set_failed_validation(
         &self,
         key: &SubscriberKey,
@@ -210,12 +214,11 @@ impl Roster {
         self.with(key, uid, |member| member.set_failed_validation(failed_validation));
     }
 
-    /// What to do with the status of the Subscriber with this uid; None: it is not there any more.
+    /// Calls `then` with the status of the Subscriber with this uid. Returns None if the Subscriber no longer exists.
     pub(super) fn cell<T>(&self, key: &SubscriberKey, uid: &str, then: impl FnOnce(&mut StatusCell) -> T) -> Option<T> {
         self.with(key, uid, |member| then(member.cell_mut()))
     }
 
-    /// What the Subscriber refers to now.
     pub(super) fn set_references(&self, key: &SubscriberKey, uid: &str, references: HashSet<Reference>) {
         self.lock().refer(key, uid, references);
     }
@@ -225,38 +228,39 @@ impl Roster {
         self.lock().referrers.of(namespace, reference)
     }
 
-    /// The Subscribers in `namespace` (None: in all) that refer to an object of a kind which a listing did not show.
+    /// The Subscribers in `namespace` (None: in all namespaces) that refer to an object of a kind that a complete list
+    /// did not show.
     pub(super) fn dangling(
         &self,
         namespace: Option<&str>,
         of_kind: impl Fn(&Reference) -> bool,
-        observe: &HashSet<(String, Reference)>,
+        shown: &HashSet<(String, Reference)>,
     ) -> HashSet<SubscriberKey> {
-        self.lock().referrers.dangling(namespace, of_kind, observe)
+        self.lock().referrers.dangling(namespace, of_kind, shown)
     }
 
-    /// The pass over this Subscriber is at this step; None: it is over.
+    /// Sets the current step of the pass over this Subscriber (None: the pass has ended).
     pub(super) fn set_step(&self, key: &SubscriberKey, uid: &str, step: Option<Step>) {
         self.with(key, uid, |member| member.set_step(step));
     }
 
-    /// Which step the pass over this Subscriber is at.
+    /// The current step of the pass over this Subscriber.
     pub(super) fn step(&self, key: &SubscriberKey, uid: &str) -> Option<Step> {
         self.with(key, uid, |member| member.step()).flatten()
     }
 
-    /// The Subscriber is to be reconciled again.
+    /// Marks the Subscriber to be reconciled again.
     pub(super) fn mark(&self, key: &SubscriberKey, cause: ReconcileCause) {
         self.reconcile_requests.add(key, cause);
     }
 
-    /// Waits until Subscribers are to be reconciled again, and returns which. Loses none when it is dropped.
+    /// Waits until Subscribers are marked, and returns them. Cancel safe: no mark is lost when the future is dropped.
     pub(super) async fn marked(&self) -> Vec<(SubscriberKey, ReconcileCause)> {
         self.reconcile_requests.taken().await
     }
 
-    /// Since the last call: the Subscribers, with their uids, whose status others wrote over, and those that are not there any
-    /// more.
+    /// Returns, since the last call: the Subscribers, with their uids, whose status another writer changed, and the
+    /// Subscribers that no longer exist.
     pub(super) fn take_disturbed(&self) -> (Vec<(SubscriberKey, Arc<str>)>, Vec<SubscriberKey>) {
         let mut known = self.lock();
         let (overwritten, mut removed) = (mem::take(&mut known.overwritten), mem::take(&mut known.removed));
@@ -266,7 +270,7 @@ impl Roster {
         (overwritten.collect(), removed)
     }
 
-    /// The statuses of these, as they are written.
+    /// The stored statuses of these Subscribers.
     pub(super) fn stored_statuses(&self, of: &[(SubscriberKey, Arc<str>)]) -> Vec<StoredStatus> {
         let known = self.lock();
         let stored = of.iter().filter_map(|(key, uid)| {
@@ -277,14 +281,14 @@ impl Roster {
         stored.collect()
     }
 
-    /// Whatever there is to do, under the lock, with the Subscriber of this uid, if it is still there.
+    /// Calls `then` with the Subscriber of this uid while the lock is held, if the Subscriber still exists.
     fn with<T>(&self, key: &SubscriberKey, uid: &str, then: impl FnOnce(&mut Member) -> T) -> Option<T> {
         self.lock().subscribers.get_mut(key).filter(|member| **member.uid() == *uid).map(then)
     }
 
-    /// Only under the lock.
+    /// Sends an update. Call this only while the lock is held.
     fn send(&self, update: LaneUpdate) {
-        // The engine ends first at shutdown; the update is needed no more.
+        // The engine stops first at shutdown. The update is then no longer needed.
         let _ = self.updates.send(update);
     }
 
@@ -310,7 +314,7 @@ mod tests {
         SubscriberKey { namespace: "a".into(), name: name.into() }
     }
 
-    fn seen(uid: &str, generation: i64) -> ObservedSubscriber {
+    fn observed(uid: &str, generation: i64) -> ObservedSubscriber {
         let spec = SpecVersion::new(uid, generation);
         ObservedSubscriber { spec, expire_after: 7 * DAY, status: SubscriberStatus::default(), version: 1 }
     }
@@ -329,10 +333,10 @@ mod tests {
     }
 
     fn exists(roster: &Roster, key: SubscriberKey, uid: String) {
-        roster.upsert(key, seen(&uid, 1));
+        roster.upsert(key, observed(&uid, 1));
     }
 
-    /// The gates told so far, by the Subscriber's name.
+    /// The gates sent so far, with the Subscriber's name.
     fn published(updates: &mut mpsc::UnboundedReceiver<LaneUpdate>) -> Vec<(String, Gate)> {
         let gate = |update| match update {
             LaneUpdate::Closed { of, gate, .. } => Some((of.name.to_string(), gate)),
@@ -372,30 +376,30 @@ mod tests {
     }
 
     #[test]
-    fn the_queue_learns_when_notifications_expire_with_the_listing_and_with_a_new_spec() {
+    fn the_queue_learns_when_notifications_expire_with_the_list_and_with_a_new_spec() {
         let (roster, mut updates) = roster();
-        let mut learned = || {
+        let mut received = || {
             std::iter::from_fn(|| updates.try_recv().ok()).find_map(|update| match update {
                 LaneUpdate::Closed { version, lifetime, .. } => Some((version, lifetime)),
                 _ => None,
             })
         };
-        roster.upsert(key("s"), seen("uid", 1));
-        assert_eq!(learned(), Some((None, Some(7 * DAY))));
-        roster.upsert(key("s"), ObservedSubscriber { expire_after: DAY, ..seen("uid", 2) });
-        assert_eq!(learned(), Some((Some(SpecVersion::new("uid", 2)), Some(DAY))));
-        roster.upsert(key("s"), ObservedSubscriber { expire_after: DAY, ..seen("uid", 2) });
-        assert_eq!(learned(), None, "the same spec again");
+        roster.upsert(key("s"), observed("uid", 1));
+        assert_eq!(received(), Some((None, Some(7 * DAY))));
+        roster.upsert(key("s"), ObservedSubscriber { expire_after: DAY, ..observed("uid", 2) });
+        assert_eq!(received(), Some((Some(SpecVersion::new("uid", 2)), Some(DAY))));
+        roster.upsert(key("s"), ObservedSubscriber { expire_after: DAY, ..observed("uid", 2) });
+        assert_eq!(received(), None, "the same spec again");
         roster.remove(&key("s"));
-        assert_eq!(learned(), Some((None, None)), "no Subscriber, so nothing to expire by");
+        assert_eq!(received(), Some((None, None)), "without a Subscriber, there is no expiry");
     }
 
     #[test]
-    fn a_pause_of_a_wrong_clock_is_believed_up_to_the_expiry_from_when_it_is_first_read() {
+    fn a_pause_by_a_wrong_clock_ends_at_the_latest_one_expiry_after_it_was_first_read() {
         let (roster, mut updates) = roster();
         let far = Timestamp::now() + 365 * DAY;
         let status = SubscriberStatus { paused_until_time: Some(Time(far)), ..SubscriberStatus::default() };
-        roster.upsert(key("s"), ObservedSubscriber { status, expire_after: DAY, ..seen("uid", 1) });
+        roster.upsert(key("s"), ObservedSubscriber { status, expire_after: DAY, ..observed("uid", 1) });
         let mut paused = || {
             roster.publish(&key("s"), &SpecVersion::new("uid", 1), suspended(), DAY);
             std::iter::from_fn(|| updates.try_recv().ok()).find_map(|update| match update {
@@ -405,20 +409,20 @@ mod tests {
         };
         let first = paused().unwrap();
         assert!(first <= Instant::now() + DAY);
-        assert_eq!(paused(), Some(first), "a later look does not make it longer");
+        assert_eq!(paused(), Some(first), "a later pass does not extend the pause");
         assert_eq!(roster.held(&key("s"), &SpecVersion::new("uid", 1)), Some(HeldBack::Paused));
     }
 
     #[test]
-    fn a_request_is_held_by_a_new_spec_a_410_a_pause_and_a_closed_way() {
+    fn a_request_is_held_by_a_new_spec_a_410_a_pause_and_a_closed_lane() {
         let (roster, _updates) = roster();
         let held = |generation| roster.held(&key("s"), &SpecVersion::new("uid", generation));
         let open = |generation| {
             let version = SpecVersion::new("uid", generation);
             roster.publish(&key("s"), &version, Ok(route(version.clone())), DAY);
         };
-        assert_eq!(held(1), Some(HeldBack::Changed), "there is none");
-        roster.upsert(key("s"), seen("uid", 1));
+        assert_eq!(held(1), Some(HeldBack::Changed), "there is no such Subscriber");
+        roster.upsert(key("s"), observed("uid", 1));
         assert_eq!(held(1), Some(HeldBack::Closed));
         open(1);
         assert_eq!(held(1), None);
@@ -431,15 +435,15 @@ mod tests {
         assert_eq!(held(1), Some(HeldBack::Paused));
         roster.note_gone(&key("s"), &SpecVersion::new("uid", 1));
         assert_eq!(held(1), Some(HeldBack::Gone));
-        roster.upsert(key("s"), seen("uid", 2));
+        roster.upsert(key("s"), observed("uid", 2));
         assert_eq!(held(1), Some(HeldBack::Changed));
-        roster.upsert(key("s"), seen("another", 1));
+        roster.upsert(key("s"), observed("another", 1));
         assert_eq!(held(1), Some(HeldBack::Changed));
     }
 
-    /// What the updates of a Subscriber say, in their order.
-    fn said(updates: &mut mpsc::UnboundedReceiver<LaneUpdate>) -> Vec<String> {
-        let finding = |update| match update {
+    /// The names of the updates of a Subscriber, in order.
+    fn sent(updates: &mut mpsc::UnboundedReceiver<LaneUpdate>) -> Vec<String> {
+        let name = |update| match update {
             LaneUpdate::Open { .. } => "open".to_owned(),
             LaneUpdate::Closed { gate, .. } => format!("{gate:?}"),
             LaneUpdate::Paused { .. } => "paused".to_owned(),
@@ -447,7 +451,7 @@ mod tests {
             LaneUpdate::Listed(_) => "listed".to_owned(),
             LaneUpdate::Owned(_) => "owned".to_owned(),
         };
-        std::iter::from_fn(|| updates.try_recv().ok()).map(finding).collect()
+        std::iter::from_fn(|| updates.try_recv().ok()).map(name).collect()
     }
 
     #[test]
@@ -458,36 +462,36 @@ mod tests {
         assert!(!roster.begin(&key, &version, None).unwrap().changed);
         roster.note_gone(&key, &version);
         roster.publish(&key, &version, Ok(route(version.clone())), DAY);
-        assert_eq!(said(&mut updates), ["reset", "SubscriberNotReady", "EndpointGone"]);
+        assert_eq!(sent(&mut updates), ["reset", "SubscriberNotReady", "EndpointGone"]);
         assert_eq!(roster.held(&key, &version), Some(HeldBack::Gone));
         assert!(roster.begin(&key, &version, Some("1".into())).unwrap().requested);
         roster.publish(&key, &version, Ok(route(version.clone())), DAY);
         let minute = Duration::from_secs(60);
         roster.pause(&key, &version, Timestamp::now() + minute, minute);
         roster.publish(&key, &version, Ok(route(version.clone())), DAY);
-        assert_eq!(said(&mut updates), ["reset", "open", "paused", "open", "paused"]);
+        assert_eq!(sent(&mut updates), ["reset", "open", "paused", "open", "paused"]);
     }
 
     #[test]
     fn a_report_of_a_version_that_is_not_in_force_changes_nothing() {
         let (roster, mut updates) = roster();
         let version = |generation| SpecVersion::new("uid", generation);
-        roster.upsert(key("s"), seen("uid", 2));
+        roster.upsert(key("s"), observed("uid", 2));
         roster.begin(&key("s"), &version(2), None);
-        said(&mut updates);
+        sent(&mut updates);
         let minute = Duration::from_secs(60);
         for stale in [version(1), version(3), spec("another")] {
             roster.pause(&key("s"), &stale, Timestamp::now() + minute, minute);
             roster.note_gone(&key("s"), &stale);
         }
-        assert_eq!(said(&mut updates), [""; 0]);
+        assert_eq!(sent(&mut updates), [""; 0]);
         assert_eq!(roster.held(&key("s"), &version(2)), Some(HeldBack::Closed));
         roster.pause(&key("s"), &version(2), Timestamp::now() + minute, minute);
-        assert_eq!(said(&mut updates), ["paused"]);
+        assert_eq!(sent(&mut updates), ["paused"]);
     }
 
     #[test]
-    fn a_changed_secret_finds_those_that_name_it() {
+    fn a_changed_secret_finds_the_subscribers_that_name_it() {
         let (roster, _updates) = roster();
         exists(&roster, key("s"), "1".into());
         roster.set_references(&key("s"), "1", HashSet::from([Reference::Secret("oauth".into())]));
@@ -497,7 +501,7 @@ mod tests {
     }
 
     #[test]
-    fn the_index_of_references_follows_each_change_and_keeps_nothing_of_what_is_gone() {
+    fn the_index_of_references_follows_each_change_and_keeps_nothing_of_deleted_subscribers() {
         let (roster, _updates) = roster();
         let secret = |name: &str| Reference::Secret(name.into());
         let any = |_: &Reference| true;
@@ -510,10 +514,10 @@ mod tests {
         assert!(roster.referrers("a", &secret("old")).is_empty());
         assert_eq!(roster.referrers("a", &secret("new")), [key("s")]);
         assert_eq!(roster.referrers("a", &secret("both")).len(), 2);
-        let observe = HashSet::from([("a".to_owned(), secret("both"))]);
-        assert_eq!(roster.dangling(Some("a"), any, &observe), HashSet::from([key("s")]));
-        assert_eq!(roster.dangling(None, any, &observe), HashSet::from([key("s")]));
-        assert!(roster.dangling(Some("b"), any, &observe).is_empty());
+        let shown = HashSet::from([("a".to_owned(), secret("both"))]);
+        assert_eq!(roster.dangling(Some("a"), any, &shown), HashSet::from([key("s")]));
+        assert_eq!(roster.dangling(None, any, &shown), HashSet::from([key("s")]));
+        assert!(roster.dangling(Some("b"), any, &shown).is_empty());
         exists(&roster, key("s"), "another".into());
         assert!(roster.referrers("a", &secret("new")).is_empty());
         roster.remove(&key("t"));
@@ -540,7 +544,7 @@ mod tests {
         assert!(roster.is_gone(&key("s"), &spec("1")));
         assert!(!roster.is_gone(&key("s"), &SpecVersion::new("1", 2)));
         roster.note_gone(&key("s"), &SpecVersion::new("1", 0));
-        assert!(roster.is_gone(&key("s"), &spec("1")), "a late answer to an older spec");
+        assert!(roster.is_gone(&key("s"), &spec("1")), "a late response to an older spec");
         exists(&roster, key("s"), "2".into());
         assert!(!roster.is_gone(&key("s"), &spec("1")), "another Subscriber of that name");
     }

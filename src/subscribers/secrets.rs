@@ -1,4 +1,5 @@
-//! Secrets and ConfigMaps into credentials, trust and header values. Read when used; kept by whoever uses them.
+//! Reads Secrets and ConfigMaps, and makes credentials, trust and header values of them. The callers keep what they
+//! need.
 
 use std::{
     borrow::Cow,
@@ -22,25 +23,26 @@ use super::{
 };
 use crate::cluster::call::API_TIMEOUT;
 
-/// The longest client id, in bytes.
+/// The maximum length of a client ID, in bytes.
 const MAX_CLIENT_ID: usize = 1 << 10;
-/// The longest client secret: some are signed tokens.
+/// The maximum length of a client secret, in bytes. Some client secrets are signed tokens.
 const MAX_CLIENT_SECRET: usize = 16 << 10;
-/// The longest client certificate with its chain and its key, together.
+/// The maximum length of a client certificate with its chain and its key, in bytes.
 const MAX_CLIENT_CERTIFICATE: usize = 64 << 10;
-/// The longest bundle of certificate authorities; that of a Linux distribution has about 220 KB.
+/// The maximum length of a CA bundle, in bytes. The CA bundle of a Linux distribution has about 220 KB.
 const MAX_CA_BUNDLE: usize = 1 << 20;
 
 /// The keys of the certificate and the private key in a Secret of type kubernetes.io/tls.
 const TLS_KEYS: [&str; 2] = ["tls.crt", "tls.key"];
 
-/// How many objects are read at once: each may be a megabyte, which the reading holds several times over.
+/// Limits how many objects are read at the same time. Each may be 1 MB, and reading it needs several times its size in
+/// memory.
 static READS: Semaphore = Semaphore::const_new(8);
 
-/// The keys that a spec names, by the object that they are in.
+/// The keys that a spec names, by object.
 pub type Wanted = HashMap<Reference, HashSet<String>>;
 
-/// Adds what `reference` names.
+/// Adds keys of an object.
 pub fn want(wanted: &mut Wanted, object: Reference, keys: &[&str]) {
     wanted.entry(object).or_default().extend(keys.iter().map(ToString::to_string));
 }
@@ -58,9 +60,9 @@ pub fn want_identity(wanted: &mut Wanted, reference: &ClientCertificateSecretRef
     want(wanted, Reference::Secret(reference.name.clone()), &TLS_KEYS);
 }
 
-/// Client id and secret, and which version of the Secret they came from.
+/// The client credentials, and the version of the Secret that they came from.
 pub struct ReadCredentials {
-    /// For the token request.
+    /// The client ID and client secret.
     pub credentials: Credentials,
     /// The Secret's uid.
     pub uid: String,
@@ -68,7 +70,7 @@ pub struct ReadCredentials {
     pub version: String,
 }
 
-/// Where the values that a spec names are sent.
+/// The endpoints that the values of Secrets are sent to.
 #[derive(Clone, Copy)]
 pub struct Endpoints<'a> {
     /// The webhook.
@@ -86,49 +88,50 @@ impl<'a> Endpoints<'a> {
     }
 }
 
-/// Looks up what one Subscriber names in its namespace, each object once.
+/// Reads the objects that one Subscriber names in its namespace, each object once.
 pub struct ObjectReader<'a> {
     client: &'a Client,
     namespace: &'a str,
     /// Whether a Secret's values are sent only to endpoints that the Secret allows.
-    consent: bool,
+    require_consent: bool,
     endpoints: Endpoints<'a>,
     wanted: Wanted,
-    found: HashMap<Reference, FetchedObject>,
+    fetched: HashMap<Reference, FetchedObject>,
 }
 
-/// What is kept of a Secret or ConfigMap while a look at a Subscriber runs: not the whole of it.
+/// The parts of a Secret or ConfigMap that are kept during a pass over a Subscriber.
 #[derive(Default)]
 struct FetchedObject {
     type_: String,
     uid: String,
     version: String,
-    /// The purposes that the Secret does not allow, with the annotation that lacks an entry.
+    /// The purposes that the Secret does not allow, each with the annotation that lacks an entry.
     refused: Vec<(Purpose, &'static str)>,
-    /// The keys that the spec names, where they exist.
+    /// The values of the keys that the spec names, if they exist.
     values: HashMap<String, Vec<u8>>,
 }
 
 impl<'a> ObjectReader<'a> {
-    /// A look-up in `namespace` of the keys `wanted`, whose values are sent to `endpoints`; with `consent`, only to those
-    /// that each Secret allows.
+    /// Makes a reader of the keys `wanted` in `namespace`. Their values are sent to `endpoints`: with
+    /// `require_consent`, only to the endpoints that each Secret allows.
     pub fn new(
         client: &'a Client,
         namespace: &'a str,
-        consent: bool,
+        require_consent: bool,
         endpoints: Endpoints<'a>,
         wanted: Wanted,
     ) -> Self {
-        Self { client, namespace, consent, endpoints, wanted, found: HashMap::new() }
+        Self { client, namespace, require_consent, endpoints, wanted, fetched: HashMap::new() }
     }
 
     /// Reads the client credentials.
     ///
-    /// Whether the Secret allows both endpoints is looked at before its keys: one that does not says nothing of them.
+    /// Checks that the Secret allows both endpoints before it checks the keys: a Secret that does not allow them
+    /// reveals nothing about its keys.
     pub async fn credentials(&mut self, reference: &CredentialsSecretRef) -> Result<ReadCredentials, Unresolved> {
         let CredentialsSecretRef { name, client_id_key, client_secret_key } = reference;
         self.secret_for(name, Purpose::TokenService).await?;
-        // The webhook gets what is got with this Secret: a token.
+        // The webhook receives a token that was issued for this Secret.
         let secret = self.secret_for(name, Purpose::Webhook).await?;
         let client_id = credential(secret, name, client_id_key, MAX_CLIENT_ID)?;
         let client_secret = credential(secret, name, client_secret_key, MAX_CLIENT_SECRET)?.into();
@@ -139,14 +142,14 @@ impl<'a> ObjectReader<'a> {
         })
     }
 
-    /// Reads a header's value, which is sent to the webhook: bytes that are not yet checked.
+    /// Reads the value of a header, which is sent to the webhook. The bytes are not validated yet.
     pub async fn header_value(&mut self, reference: &SecretKeyRef) -> Result<&[u8], Unresolved> {
         let SecretKeyRef { name, key } = reference;
         let secret = self.secret_for(name, Purpose::Webhook).await?;
-        value(secret, name, key, "add it, or name another in secretKeyRef")
+        value(secret, name, key, "add the key, or name another key in secretKeyRef")
     }
 
-    /// Reads a client certificate and its key, as PEM texts that are not yet checked.
+    /// Reads a client certificate and its key. The PEM texts are not validated yet.
     pub async fn client_identity(
         &mut self,
         reference: &ClientCertificateSecretRef,
@@ -154,13 +157,13 @@ impl<'a> ObjectReader<'a> {
     ) -> Result<ClientIdentity, Unresolved> {
         let name = &reference.name;
         let secret = self.secret_for(name, purpose).await?;
-        let part = |key| value(secret, name, key, "make the Secret with kubectl create secret tls");
+        let part = |key| value(secret, name, key, "create the Secret with kubectl create secret tls");
         let [certificate, key] = TLS_KEYS;
         let (certificate_pem, key_pem) = (part(certificate)?, part(key)?);
         if certificate_pem.len() + key_pem.len() > MAX_CLIENT_CERTIFICATE {
             let longest = if certificate_pem.len() < key_pem.len() { key } else { certificate };
             let fault = format!(
-                "tls.crt and tls.key are longer than {}, the limit for both together: keep the client's certificate, those that lead to its authority, and its key",
+                "tls.crt and tls.key together are longer than {}: keep only the client certificate, its intermediate certificates and its key",
                 size(MAX_CLIENT_CERTIFICATE)
             );
             return Err(invalid(name, longest, &fault));
@@ -168,35 +171,38 @@ impl<'a> ObjectReader<'a> {
         Ok(ClientIdentity { certificate_pem: certificate_pem.to_vec(), key_pem: key_pem.to_vec().into() })
     }
 
-    /// Reads a bundle of certificates, as PEM text that is not yet checked. It is not sent anywhere.
+    /// Reads a CA bundle. The PEM text is not validated yet. It is not sent to any endpoint.
     pub async fn ca_bundle(&mut self, reference: &CaRef) -> Result<Cow<'_, [u8]>, Unresolved> {
         let CaRef { kind, name, key } = reference;
-        let hides_keys = self.consent && *kind == CaKind::Secret;
+        let hides_keys = self.require_consent && *kind == CaKind::Secret;
         let object = self.object(bundle_object(reference)).await?;
         let fault = match object.values.get(key) {
             Some(pem) if pem.len() <= MAX_CA_BUNDLE => return Ok(pem.into()),
             Some(_) => format!(
-                "{kind:?} {name}, key {key}: the bundle is longer than {}, the limit for tls.caRef: keep the certificates of the authorities that the endpoint needs",
+                "{kind} {name}, key {key}: the CA bundle is longer than {}: keep only the certificates of the certificate authorities that the endpoint needs",
                 size(MAX_CA_BUNDLE)
             ),
-            // Under consent no Secret tells which keys it has: no key reads as no certificate.
+            // Where consent is required, no Secret reveals which keys it has: a missing key looks like a key without
+            // certificates.
             None if hides_keys => return Ok(Cow::Borrowed(&[])),
-            None => format!("{kind:?} {name} has no key {key}: put the PEM certificates there, or set tls.caRef.key"),
+            None => format!(
+                "{kind} {name} has no key {key}: add the key with PEM certificates, or name another key in tls.caRef.key"
+            ),
         };
         Err(Unresolved::permanent(Reason::InvalidTrustBundle, fault))
     }
 
-    /// A Secret whose values are sent out for this purpose.
+    /// Reads a Secret whose values are sent for this purpose, if consent and the Secret's type allow that.
     async fn secret_for(&mut self, name: &str, purpose: Purpose) -> Result<&FetchedObject, Unresolved> {
-        let (consent, endpoint) = (self.consent, self.endpoints.of(purpose));
+        let (require_consent, endpoint) = (self.require_consent, self.endpoints.of(purpose));
         let secret = self.object(Reference::Secret(name.into())).await?;
-        let refused = secret.refused.iter().find(|(refused, _)| consent && *refused == purpose);
+        let refused = secret.refused.iter().find(|(refused, _)| require_consent && *refused == purpose);
         if let Some((_, annotation)) = refused {
             let (entry, field) = (consent::entry(endpoint), purpose.field());
             return Err(Unresolved::permanent(
                 Reason::SecretNotPermitted,
                 format!(
-                    "Secret {name} does not allow its values to be sent to {entry} ({field}): the owner of the Secret adds {entry} to its annotation {annotation} (entries are separated by commas)"
+                    "Secret {name} may not be sent to {entry} ({field}): the owner of the Secret must add {entry} to its annotation {annotation} (comma-separated)"
                 ),
             ));
         }
@@ -204,7 +210,7 @@ impl<'a> ObjectReader<'a> {
             return Err(Unresolved::permanent(
                 Reason::SecretTypeDenied,
                 format!(
-                    "Secret {name} is of type {}, which the operator never sends to an endpoint: put the value that {} expects into a Secret of type Opaque, and name that Secret",
+                    "Secret {name} is of type {}, which the operator never sends: store the value that {} expects in a Secret of type Opaque, and name that Secret in the spec",
                     secret.type_,
                     purpose.field()
                 ),
@@ -214,9 +220,9 @@ impl<'a> ObjectReader<'a> {
     }
 
     async fn object(&mut self, reference: Reference) -> Result<&FetchedObject, Unresolved> {
-        if !self.found.contains_key(&reference) {
+        if !self.fetched.contains_key(&reference) {
             let keys = self.wanted.get(&reference).cloned().unwrap_or_default();
-            let found = match &reference {
+            let object = match &reference {
                 Reference::Secret(name) => {
                     self.kept(self.get::<Secret>(name, "Secret", Reason::SecretNotFound).await?, &keys)
                 }
@@ -227,12 +233,12 @@ impl<'a> ObjectReader<'a> {
                     FetchedObject { values: only(&keys, text.chain(bytes)), ..FetchedObject::default() }
                 }
             };
-            self.found.insert(reference.clone(), found);
+            self.fetched.insert(reference.clone(), object);
         }
-        Ok(&self.found[&reference])
+        Ok(&self.fetched[&reference])
     }
 
-    /// What is kept of a Secret of which the spec names these keys.
+    /// The parts to keep of a Secret of which the spec names these keys.
     fn kept(&self, secret: Secret, keys: &HashSet<String>) -> FetchedObject {
         let ObjectMeta { annotations, uid, resource_version, .. } = secret.metadata;
         let annotations: BTreeMap<_, _> = annotations.unwrap_or_default();
@@ -256,11 +262,11 @@ impl<'a> ObjectReader<'a> {
             + std::fmt::Debug
             + serde::de::DeserializeOwned,
     {
-        // The API server's schema says the same; a name with a slash would lead to another object.
+        // The schema requires the same. A name with a slash would read another object.
         if !is_object_name(name) {
             return Err(Unresolved::permanent(
                 Reason::InvalidSpec,
-                format!("{kind} {name:.64}: not the name of an object"),
+                format!("{kind} {name:.64}: not a valid object name: correct the name in the spec"),
             ));
         }
         let api = Api::<K>::namespaced(self.client.clone(), self.namespace);
@@ -270,18 +276,18 @@ impl<'a> ObjectReader<'a> {
         found?.ok_or_else(|| {
             Unresolved::permanent(
                 missing,
-                format!("{kind} {name} does not exist in this namespace: create it; delivery starts at once"),
+                format!("{kind} {name} does not exist in this namespace: create the {kind}; delivery then starts immediately"),
             )
         })
     }
 }
 
-/// Those of `values` whose keys are among `keys`.
+/// The `values` whose keys are in `keys`.
 fn only(keys: &HashSet<String>, values: impl Iterator<Item = (String, Vec<u8>)>) -> HashMap<String, Vec<u8>> {
     values.filter(|(key, _)| keys.contains(key)).collect()
 }
 
-/// A DNS subdomain (RFC 1123).
+/// Whether the name is a DNS subdomain (RFC 1123).
 fn is_object_name(name: &str) -> bool {
     let label = |label: &str| {
         !label.is_empty()
@@ -296,7 +302,7 @@ fn invalid(name: &str, key: &str, fault: &str) -> Unresolved {
     Unresolved::permanent(Reason::InvalidSecret, format!("Secret {name}, key {key}: {fault}"))
 }
 
-/// A size as people read it.
+/// A size in KiB, for messages.
 fn size(bytes: usize) -> String {
     format!("{} KiB", bytes >> 10)
 }
@@ -306,20 +312,21 @@ fn value<'s>(secret: &'s FetchedObject, name: &str, key: &str, remedy: &str) -> 
     found.ok_or_else(|| invalid(name, key, &format!("there is no such key: {remedy}")))
 }
 
-/// A value that RFC 6749 (appendix A.1 and A.2) allows as a client id or secret, printable ASCII, of at most `limit` bytes.
+/// Reads a client ID or client secret: printable ASCII (RFC 6749, appendixes A.1 and A.2), at most `limit` bytes long.
 fn credential(secret: &FetchedObject, name: &str, key: &str, limit: usize) -> Result<String, Unresolved> {
-    let bytes = value(secret, name, key, "add it, or name another in credentialsSecretRef")?;
+    let bytes = value(secret, name, key, "add the key, or name another key in tokenService.credentialsSecretRef")?;
     if bytes.len() > limit {
-        let fault = format!("the value is longer than {}, the limit for it: shorten it", size(limit));
+        let fault = format!("the value is longer than {}: shorten the value", size(limit));
         return Err(invalid(name, key, &fault));
     }
-    let text = std::str::from_utf8(bytes).map_err(|_error| invalid(name, key, "the value is not text"))?;
+    let text = std::str::from_utf8(bytes)
+        .map_err(|_error| invalid(name, key, "the value is not text: store printable ASCII (RFC 6749, appendix A)"))?;
     let fault = if text.is_empty() {
-        "the value is empty: put the client's there"
+        "the value is empty: store the client ID or client secret"
     } else if text.ends_with(['\n', '\r']) {
-        "the value ends with a line break: create it with printf, or kubectl --from-literal"
+        "the value ends with a line break: create the value with printf or kubectl --from-literal"
     } else if !text.bytes().all(|b| (b' '..=b'~').contains(&b)) {
-        "the value has characters other than printable ASCII (RFC 6749, appendix A)"
+        "the value has characters other than printable ASCII (RFC 6749, appendix A): remove them"
     } else {
         return Ok(text.to_owned());
     };
@@ -331,7 +338,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_name_that_would_lead_to_another_object_is_no_name() {
+    fn a_name_that_would_read_another_object_is_invalid() {
         for name in ["acme-oauth", "a", "a.b-c.d1"] {
             assert!(is_object_name(name), "{name}");
         }
@@ -348,10 +355,7 @@ mod tests {
         };
         assert!(credential(&secret(MAX_CLIENT_ID), "acme", "k", MAX_CLIENT_ID).is_ok());
         let fault = credential(&secret(MAX_CLIENT_ID + 1), "acme", "k", MAX_CLIENT_ID).unwrap_err().to_string();
-        assert_eq!(
-            fault,
-            "InvalidSecret: Secret acme, key k: the value is longer than 1 KiB, the limit for it: shorten it"
-        );
+        assert_eq!(fault, "InvalidSecret: Secret acme, key k: the value is longer than 1 KiB: shorten the value");
     }
 
     #[test]

@@ -1,62 +1,62 @@
-//! What a Subscriber's conditions say. Pure.
+//! Sets a Subscriber's conditions from the findings of a pass. Pure.
 
 use k8s_openapi::jiff::Timestamp;
 use tidings_api::{
     Condition, ConditionStatus, ConditionType, Conditions, SubscriberReason as Reason, SubscriberStatus,
 };
 
-/// What Idle means.
-pub const IDLE: &str = "there is nothing to send, or the Subscriber holds it";
+/// The message for the reason Idle.
+pub const IDLE: &str = "no Notifications to send (none pending, or all are held)";
 
-/// One condition as it was found.
+/// What was found about one condition.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Finding {
-    /// Whether it holds.
+    /// Whether the condition is True.
     pub holds: bool,
-    /// Why.
+    /// The reason of the condition.
     pub reason: Reason,
-    /// The same for people: what happened and what to do.
+    /// The message of the condition: what happened and what to do.
     pub message: String,
 }
 
-/// What one look at a Subscriber found. None: not looked at, the last word stands.
+/// The findings of one pass over a Subscriber. None: not checked, the condition stays unchanged.
 #[derive(Clone, Debug)]
 pub struct Findings {
     /// Whether Notifications can be sent, or are held on purpose.
     pub ready: Finding,
     /// Whether the token service issues tokens.
     pub token: Option<Finding>,
-    /// Whether the webhook consents.
+    /// Whether the webhook is validated.
     pub validated: Option<Finding>,
-    /// How a test that was asked for ended.
+    /// How a requested test ended.
     pub tested: Option<Finding>,
 }
 
 impl Finding {
-    /// The webhook is gone.
+    /// The webhook answered 410.
     pub fn gone() -> Self {
         Self::no(
             Reason::EndpointGone,
-            "webhook.url answered 410: change it, or annotate the Subscriber with tidings.dev/reconcile-requested-at",
+            "the webhook answered 410 (Gone); no events are sent: change webhook.url, or annotate the Subscriber with tidings.dev/reconcile-requested-at to try the webhook again",
         )
     }
 
-    /// The condition holds.
+    /// The condition is True.
     pub fn yes(reason: Reason, message: impl Into<String>) -> Self {
         Self { holds: true, reason, message: message.into() }
     }
 
-    /// It does not.
+    /// The condition is False.
     pub fn no(reason: Reason, message: impl Into<String>) -> Self {
         Self { holds: false, reason, message: message.into() }
     }
 }
 
 impl Findings {
-    /// Puts them into the status of `generation`. Nothing changes where they are the same as before.
+    /// Puts the findings into the status of `generation`. Equal findings leave the conditions unchanged.
     ///
-    /// Reconciling and Stalled follow Ready alone: tools that wait for a Subscriber must not wait for a webhook that never
-    /// answers the question for its consent, nor for a circuit to close.
+    /// Reconciling and Stalled follow Ready alone: tools that wait for a Subscriber must not wait for a webhook that
+    /// never answers the validation request, nor for a circuit to close.
     pub fn put_into(&self, status: &mut SubscriberStatus, generation: Option<i64>, now: Timestamp) {
         let Finding { holds, reason, message } = &self.ready;
         let abnormal = match (holds, reason.needs_action()) {
@@ -76,7 +76,7 @@ impl Findings {
                 conditions = conditions.set(type_, *holds, reason.as_str(), message);
             }
         }
-        // How deliveries go is said by others; here it is begun, and said to be of this generation.
+        // The health board sets Healthy. Here it gets its first value and this generation.
         let healthy = status.condition(ConditionType::Healthy).cloned();
         conditions = match healthy {
             Some(Condition { status, reason, message, .. }) => {
@@ -119,10 +119,10 @@ mod tests {
     }
 
     #[test]
-    fn each_reason_of_ready_is_told_to_wait_or_to_act_as_the_table_says() {
-        let waits =
+    fn each_reason_of_ready_is_reconciling_or_stalled_as_in_the_table() {
+        let reconciling =
             [Reason::SecretNotFound, Reason::ConfigMapNotFound, Reason::HandshakePending, Reason::TokenUnavailable];
-        let stalls = [
+        let stalled = [
             Reason::InvalidSpec,
             Reason::InvalidSecret,
             Reason::InvalidTrustBundle,
@@ -136,8 +136,8 @@ mod tests {
             let status = put(&SubscriberStatus::default(), Finding::no(reason, ""), 1, 0);
             status.conditions.last().unwrap().type_.clone()
         };
-        assert!(waits.into_iter().all(|reason| last(reason) == "Reconciling"));
-        assert!(stalls.into_iter().all(|reason| last(reason) == "Stalled"));
+        assert!(reconciling.into_iter().all(|reason| last(reason) == "Reconciling"));
+        assert!(stalled.into_iter().all(|reason| last(reason) == "Stalled"));
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! One Subscriber's status as this process wants it and as it is written.
+//! One Subscriber's status: as this process wants it, and as the API server stores it.
 
 use std::{sync::Arc, time::Duration};
 
@@ -6,24 +6,24 @@ use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Time, jiff::Timestamp};
 use tidings_api::SubscriberStatus;
 use tokio::sync::Mutex as AsyncMutex;
 
-/// Many parts of the operator have something to say in one status: each changes the page at once and then sees to it that
-/// it is written. Whoever comes second finds it written already.
+/// The desired and the stored status of one Subscriber. Several parts of the operator change it: each changes the
+/// desired status immediately and then has it written. One write may cover the changes of several parts.
 #[derive(Debug)]
 pub struct StatusCell {
-    /// As it should be.
+    /// The status as it should be.
     desired: SubscriberStatus,
-    /// As the API server has it.
+    /// The status as the API server stores it.
     stored: SubscriberStatus,
-    /// The resourceVersion as of which that is known.
+    /// The resourceVersion of `stored`.
     version: u64,
-    /// The latest end of a pause that was known so far, also of one that was ended early.
+    /// The latest known end of a pause, including pauses that were ended early.
     latest_pause: Option<Time>,
-    /// Held by whoever writes it.
+    /// Locked by the task that writes the status.
     turn: Arc<AsyncMutex<()>>,
 }
 
 impl StatusCell {
-    /// A page that holds what was read, as of this resourceVersion.
+    /// A cell for the status that was read at this resourceVersion.
     pub fn new(read: SubscriberStatus, version: u64) -> Self {
         let latest_pause = read.paused_until_time.clone();
         Self { desired: read.clone(), stored: read, version, latest_pause, turn: Arc::default() }
@@ -34,53 +34,53 @@ impl StatusCell {
         &self.desired
     }
 
-    /// The status as the API server has it.
+    /// The status as the API server stores it.
     pub fn stored(&self) -> &SubscriberStatus {
         &self.stored
     }
 
-    /// Changes what it should be.
+    /// Changes the desired status.
     pub fn amend(&mut self, change: impl FnOnce(&mut SubscriberStatus)) {
         change(&mut self.desired);
     }
 
-    /// The webhook asked to be left alone until then; the latest end wins.
+    /// Records that the webhook requests a pause until this time. The latest end wins.
     pub fn pause(&mut self, until: Timestamp) {
         let latest = self.desired.paused_until_time.as_ref().map_or(until, |known| known.0.max(until));
         self.desired.paused_until_time = Some(Time(latest));
         self.latest_pause = self.latest_pause.take().max(Some(Time(until)));
     }
 
-    /// How much of a pause is left at `now`. A time written by a wrong clock is not trusted past `longest`.
+    /// The rest of the pause at `now`, limited to `longest` because a wrong clock may have written its end.
     pub fn silence(&self, longest: Duration, now: Timestamp) -> Duration {
         let left = self.desired.paused_until_time.as_ref().map(|until| until.0.duration_since(now));
         left.and_then(|left| Duration::try_from(left).ok()).unwrap_or_default().min(longest)
     }
 
-    /// Whose turn it is to write.
+    /// The lock that a task holds while it writes the status.
     pub fn turn(&self) -> Arc<AsyncMutex<()>> {
         self.turn.clone()
     }
 
-    /// Whether something is not written yet.
+    /// Whether there are unwritten changes.
     pub fn is_behind(&self) -> bool {
         self.desired != self.stored
     }
 
-    /// What is written, as of which resourceVersion, and what should be (None: the same).
+    /// The stored status, its resourceVersion, and the desired status (None: both are equal).
     pub fn unwritten(&self) -> Option<(SubscriberStatus, u64, SubscriberStatus)> {
         self.is_behind().then(|| (self.stored.clone(), self.version, self.desired.clone()))
     }
 
-    /// This is written now, as of this resourceVersion.
+    /// Records that this status is stored at this resourceVersion.
     pub fn note_written(&mut self, status: SubscriberStatus, version: u64) {
         self.stored = status;
         self.version = version;
     }
 
-    /// The API server shows this, as of this resourceVersion. What somebody else wrote over ours is to be written again,
-    /// but for a later pause, which a former leader was asked for: that is obeyed. True if there is one. What is older than
-    /// what is known is old news.
+    /// Records the status that the API server shows at this resourceVersion, unless a newer one is known. What another
+    /// writer changed is written again, except a later pause: a former leader recorded it, and this operator obeys it.
+    /// Returns true if there is such a pause.
     pub fn observe(&mut self, status: SubscriberStatus, version: u64) -> bool {
         if version <= self.version {
             return false;
@@ -100,7 +100,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_change_that_comes_while_another_is_written_stays_unwritten() {
+    fn a_change_during_the_write_of_another_stays_unwritten() {
         let mut cell = StatusCell::new(SubscriberStatus::default(), 1);
         assert_eq!(cell.unwritten(), None);
         cell.amend(|status| status.pending = Some(1));
@@ -112,7 +112,7 @@ mod tests {
     }
 
     #[test]
-    fn what_somebody_else_wrote_over_ours_is_to_be_written_again_and_old_news_is_not() {
+    fn an_overwritten_status_is_written_again_and_an_older_version_is_ignored() {
         let mut cell = StatusCell::new(SubscriberStatus::default(), 1);
         cell.amend(|status| status.pending = Some(1));
         let (_, version, ours) = cell.unwritten().unwrap();
@@ -125,7 +125,7 @@ mod tests {
     }
 
     #[test]
-    fn a_later_pause_that_a_former_leader_wrote_is_obeyed_and_one_that_was_ended_does_not_come_back() {
+    fn a_later_pause_that_a_former_leader_wrote_is_obeyed_and_a_pause_that_was_ended_does_not_return() {
         let mut cell = StatusCell::new(SubscriberStatus::default(), 1);
         let paused = |second| {
             let until = Timestamp::from_second(second).unwrap();
@@ -134,10 +134,10 @@ mod tests {
         assert!(cell.observe(paused(100), 2));
         assert_eq!((cell.desired(), cell.unwritten()), (&paused(100), None));
         cell.amend(|status| status.paused_until_time = None);
-        assert!(!cell.observe(paused(100), 3), "it is known, and somebody ended it");
+        assert!(!cell.observe(paused(100), 3), "the pause is known and was ended");
         assert_eq!(cell.desired(), &SubscriberStatus::default());
         assert!(cell.observe(paused(200), 4));
-        assert!(!cell.observe(paused(300), 4), "old news");
+        assert!(!cell.observe(paused(300), 4), "an older version");
         assert_eq!(cell.desired(), &paused(200));
     }
 }

@@ -1,4 +1,5 @@
-//! The one road into a Subscriber's status: whoever has something to say changes its page, then has it written.
+//! Writes the statuses of Subscribers. A caller changes the [`StatusCell`](super::status_cell::StatusCell), then calls
+//! [`StatusStore::write`].
 
 use std::{sync::Arc, time::Duration};
 
@@ -12,7 +13,7 @@ use super::{event_publisher::EventPublisher, roster::Roster, stored_subscriber::
 use crate::{
     cluster::{
         SingleTry,
-        call::{in_time, version},
+        call::{in_time, plain, version},
         patch::{self, add, test},
     },
     ownership::Mandate,
@@ -20,22 +21,21 @@ use crate::{
 
 const BACKOFF: Backoff = Backoff { initial: Duration::from_millis(100), max: Duration::from_secs(5) };
 
-/// A write that meets others' writes is begun anew so often at once.
+/// The maximum number of immediate tries of a write that conflicts with other writes.
 const TRIES: u32 = 8;
 
-/// What became of a write.
+/// The result of a write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum StatusWrite {
-    /// The API server has the status, or the Subscriber is not there any more.
+    /// The API server stores the status, or the Subscriber no longer exists.
     Yes,
-    /// The operator does not lead: what it knows may be older than what the present leader wrote.
+    /// Nothing was written: the operator does not lead, and its status may be older than what the current leader wrote.
     NotLeading,
 }
 
-/// The statuses that the API server stores.
+/// The only writer of the statuses of Subscribers.
 ///
-/// A page's turn is held while its status is written, and the roster's lock is taken for moments meanwhile; never the other
-/// way round.
+/// A write holds the turn of the Subscriber's cell and acquires the roster's lock briefly. The order is never reversed.
 pub(super) struct StatusStore {
     writer: SingleTry,
     roster: Arc<Roster>,
@@ -48,8 +48,8 @@ impl StatusStore {
         Self { writer, roster, publisher, mandate }
     }
 
-    /// Changes the status of the Subscriber with this uid and writes it. The change stands at once for this process; an
-    /// error says that the API server does not have it yet.
+    /// Changes the status of the Subscriber with this uid and writes it. The change applies to this process
+    /// immediately. An error means that the API server does not store it yet.
     pub(super) async fn update(
         &self,
         key: &SubscriberKey,
@@ -60,11 +60,11 @@ impl StatusStore {
         self.write(key, uid).await
     }
 
-    /// Writes what is not written yet. A Subscriber that is not there any more needs nothing.
+    /// Writes the unwritten changes. Does nothing for a Subscriber that no longer exists.
     pub(super) async fn write(&self, key: &SubscriberKey, uid: &str) -> Result<StatusWrite, kube::Error> {
         let Some(turn) = self.roster.cell(key, uid, |cell| cell.turn()) else { return Ok(StatusWrite::Yes) };
         let _turn = turn.lock().await;
-        // A page that is old by now must not cover what the present leader wrote.
+        // An outdated status must not overwrite what the current leader wrote.
         if !self.mandate.leads(key) {
             return Ok(StatusWrite::NotLeading);
         }
@@ -81,7 +81,8 @@ impl StatusStore {
                     return Ok(StatusWrite::Yes);
                 }
                 Err(kube::Error::Api(status)) if status.code == 404 => return Ok(StatusWrite::Yes),
-                // Something was written since; or it is another one by now, and the watch will say so soon.
+                // The status was written since, or another Subscriber has the name now. The watch reports the latter
+                // soon.
                 Err(kube::Error::Api(status)) if status.code == 422 => match self.read(key, uid).await? {
                     Some((current, of)) if of != version && tries < TRIES => {
                         self.roster.merge_stored(key, uid, current, of)
@@ -94,8 +95,8 @@ impl StatusStore {
         }
     }
 
-    /// Writes over what was known as of `version`, and only over that: a write that reaches the API server late, from this
-    /// process or a former leader, covers nothing.
+    /// Overwrites the status only if the Subscriber is still at `version`: a late write, from this process or a former
+    /// leader, overwrites nothing.
     async fn patch(
         &self,
         key: &SubscriberKey,
@@ -110,12 +111,12 @@ impl StatusStore {
         ];
         let mut request = patch::request::<Subscriber>(&key.namespace, &key.name, operations)?;
         patch::want_metadata_alone(&mut request);
-        // Of a Subscriber that this version cannot read, too, the metadata can be read.
+        // The metadata can be read even if this version cannot read the spec.
         let stored: PartialObjectMeta<Subscriber> = in_time(self.writer.request(request)).await?;
         Ok(crate::cluster::call::version(&stored.metadata))
     }
 
-    /// The status as it is now and its version, if it is still the same Subscriber.
+    /// Reads the current status and its resourceVersion, if the Subscriber still has this uid.
     async fn read(&self, key: &SubscriberKey, uid: &str) -> Result<Option<(SubscriberStatus, u64)>, kube::Error> {
         let current = in_time(self.api(key).get_opt(&key.name)).await?;
         let same = current.filter(|current| current.metadata.uid.as_deref() == Some(uid));
@@ -126,15 +127,15 @@ impl StatusStore {
         self.writer.namespaced(&key.namespace)
     }
 
-    /// Writes the status, however often that takes, for as long as this operator leads.
+    /// Repeats the write of the status until it succeeds, or until this operator no longer leads.
     pub(super) async fn write_until_taken(&self, key: &SubscriberKey, uid: &str) {
         for failures in 1.. {
             match self.write(key, uid).await {
                 Ok(_) => return,
                 Err(_) if !self.mandate.leads(key) => return,
-                // Where another Subscriber has the name now, the watch will say so soon.
+                // If another Subscriber has the name now, the watch reports it soon.
                 Err(error) => {
-                    warn!(subscriber = %key, %error, "the status could not be written yet; it is kept and written again");
+                    warn!(subscriber = %key, error = %plain(&error), "cannot write the status yet; the operator keeps it and retries");
                 }
             }
             tokio::time::sleep(BACKOFF.wait(failures, rand::random())).await;

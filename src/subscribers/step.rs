@@ -1,20 +1,20 @@
-//! The steps that lead to a delivery.
+//! Names the steps that lead to a delivery.
 
-/// A step that every event depends on; the last one is taken by deliveries and by a test.
+/// A step that every event depends on. Only deliveries and tests take the last step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Step {
-    /// The Secrets and ConfigMaps that the spec names are read, and the host names are resolved.
+    /// Reads the Secrets and ConfigMaps that the spec names, and resolves the host names in the spec.
     Secret,
-    /// The token service is asked for a token.
+    /// Requests a token from the token service.
     Token,
-    /// The webhook is asked for its consent.
+    /// Sends the webhook a validation request.
     Handshake,
-    /// An event is sent.
+    /// Sends an event.
     Delivery,
 }
 
 impl Step {
-    /// Its number of four, and its name.
+    /// The number of the step, from 1 to 4, and its name.
     pub(super) fn number_and_name(self) -> (u8, &'static str) {
         match self {
             Self::Secret => (1, "Secret"),

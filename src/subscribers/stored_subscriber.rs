@@ -1,5 +1,5 @@
-//! A Subscriber as the API server stores it. This version of the operator may not be able to read its spec: then that is
-//! the trouble of this Subscriber alone, and never of the listing or watch that shows it.
+//! Reads a Subscriber as the API server stores it. If this version of the operator cannot read the spec, only this
+//! Subscriber is affected, never the list or watch that shows it.
 
 use std::{borrow::Cow, time::Duration};
 
@@ -13,20 +13,21 @@ use url::Url;
 
 use super::times::seconds;
 
-/// The most that `expireAfterSeconds` may be.
+/// The maximum of `expireAfterSeconds`.
 const LONGEST_EXPIRY: u32 = 365 * 24 * 3600;
 
-/// A Subscriber as the watch shows it: its metadata and status, and its spec or the fault that makes the spec unreadable.
+/// A Subscriber as the watch shows it: its metadata and status, and its spec or the fault that makes the spec
+/// unreadable.
 #[derive(Clone, Debug, Deserialize)]
 pub struct StoredSubscriber {
-    /// Name, namespace, uid, resourceVersion, generation, and the two annotations that the operator obeys; nothing else is
-    /// kept.
+    /// The name, namespace, uid, resourceVersion, generation, creationTimestamp, and the two annotations that the
+    /// operator obeys. Nothing else is kept.
     #[serde(deserialize_with = "slim")]
     pub metadata: ObjectMeta,
-    /// What its author wants, if this version can read it.
+    /// The spec, or why this version cannot read it.
     #[serde(default = "no_spec", deserialize_with = "spec")]
     pub spec: Result<Box<SubscriberSpec>, Unreadable>,
-    /// What cannot be read counts as absent.
+    /// The status. Parts that cannot be read count as absent.
     #[serde(default, deserialize_with = "if_readable")]
     pub status: SubscriberStatus,
 }
@@ -34,25 +35,25 @@ pub struct StoredSubscriber {
 /// Why a spec cannot be read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Unreadable {
-    /// Which field, why, and what to do.
+    /// Which field cannot be read, why, and what to do.
     pub message: String,
     /// `spec.delivery.expireAfterSeconds`, if at least that can be read.
     pub expire_after_seconds: Option<u32>,
 }
 
 impl StoredSubscriber {
-    /// Names it.
+    /// The namespace and name.
     pub fn key(&self) -> SubscriberKey {
         SubscriberKey { namespace: self.namespace().unwrap_or_default().into(), name: self.name_any().into() }
     }
 
-    /// Which spec of which Subscriber this is.
+    /// The uid and the generation of the spec.
     pub fn id(&self) -> SpecVersion {
         SpecVersion::new(self.uid().unwrap_or_default(), self.metadata.generation.unwrap_or_default())
     }
 
-    /// After what time those of its Notifications that may expire do so. Where that cannot be read, it is as late as the API
-    /// allows.
+    /// After what time a Notification of this Subscriber expires, if it may expire. If the field cannot be read, this
+    /// is the latest time that the API allows.
     pub fn expire_after(&self) -> Duration {
         seconds(match &self.spec {
             Ok(spec) => spec.delivery.expire_after_seconds,
@@ -60,13 +61,13 @@ impl StoredSubscriber {
         })
     }
 
-    /// The host of the webhook, if the spec names one.
+    /// The host of the webhook, or an empty string if the spec names no host.
     pub fn webhook_host(&self) -> String {
         let url = self.spec.as_ref().ok().and_then(|spec| Url::parse(&spec.webhook.url.0).ok());
         url.as_ref().and_then(Url::host_str).unwrap_or_default().to_owned()
     }
 
-    /// Whether a reconcile of `other`, an earlier sight of the Subscriber, does for this one.
+    /// Whether a reconcile of `other`, an earlier state of the Subscriber, is sufficient for this one.
     pub fn has_same_requests_as(&self, other: &Self) -> bool {
         self.metadata.uid == other.metadata.uid
             && self.metadata.generation == other.metadata.generation
@@ -116,7 +117,7 @@ fn spec<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Result<Box<Subscri
         };
         Unreadable {
             message: format!(
-                "{field}: {}: this version of the operator cannot read the field. Correct it, or run a version of the operator that knows it",
+                "{field}: {}: this version of the operator cannot read the field: correct the field, or run a version of the operator that supports it",
                 error.inner()
             ),
             expire_after_seconds,
@@ -125,10 +126,10 @@ fn spec<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Result<Box<Subscri
 }
 
 fn no_spec() -> Result<Box<SubscriberSpec>, Unreadable> {
-    Err(Unreadable { message: "spec: the field is missing. Set it".into(), expire_after_seconds: None })
+    Err(Unreadable { message: "spec: the field is missing: set it".into(), expire_after_seconds: None })
 }
 
-/// Reads a few of the fields: managedFields alone would be most of the memory.
+/// Reads only a few of the fields, because managedFields would use most of the memory.
 fn slim<'de, D: Deserializer<'de>>(deserializer: D) -> Result<ObjectMeta, D::Error> {
     #[derive(Default, Deserialize)]
     #[serde(rename_all = "camelCase", default)]
@@ -169,7 +170,7 @@ mod tests {
 
     use super::*;
 
-    /// As the API server may store it.
+    /// A Subscriber as the API server may store it.
     fn stored(change: impl FnOnce(&mut Value)) -> Value {
         let mut stored = json!({
             "apiVersion": "tidings.dev/v1alpha1", "kind": "Subscriber",
@@ -197,7 +198,7 @@ mod tests {
         let subscriber = read(|stored| stored["spec"]["webhook"]["contentMode"] = "Telepathic".into());
         let Unreadable { message, expire_after_seconds } = subscriber.spec.unwrap_err();
         assert!(message.starts_with("spec.webhook.contentMode: unknown variant `Telepathic`"), "{message}");
-        assert!(message.contains("Correct it"), "{message}");
+        assert!(message.contains("correct the field"), "{message}");
         assert_eq!(expire_after_seconds, Some(604_800));
         let least = read(|stored| stored["spec"] = json!({"delivery": {"expireAfterSeconds": "soon"}}));
         assert_eq!(least.expire_after(), Duration::from_secs(LONGEST_EXPIRY.into()));
@@ -215,7 +216,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_asks_for_another_reconcile_makes_a_difference() {
+    fn only_changes_that_request_another_reconcile_make_a_difference() {
         let first = read(|_| ());
         assert!(first.metadata.managed_fields.is_none());
         assert!(first.has_same_requests_as(&read(|stored| {

@@ -1,4 +1,4 @@
-//! A test that an annotation requests: one event through all of the steps, and what came of it.
+//! Runs the test that an annotation requests: sends one event through all steps and reports the result.
 
 use k8s_openapi::jiff::Timestamp;
 use serde_json::json;
@@ -17,11 +17,12 @@ use super::{
 };
 use crate::{contract::Route, ownership::Mandate};
 
-/// The type of the event that a test sends.
+/// The CloudEvents type of the test event.
 const TYPE: &str = "dev.tidings.test";
 
-/// Takes the last step with an event of its own, unless a step before failed, and says how that went. The same value makes the
-/// same event id, so a receiver can drop what a crash repeats. None: the operator may not send requests any more.
+/// Sends a test event, unless a previous step failed, and returns the result. The same `value` gives the same event id,
+/// so that a receiver can drop an event that is repeated after a crash. Returns None if the operator may no longer send
+/// requests.
 pub(super) async fn test(
     mandate: &Mandate,
     pass: &Pass<'_>,
@@ -38,24 +39,25 @@ pub(super) async fn test(
     };
     match outcome.verdict {
         Verdict::Delivered => {
-            let message = format!("the webhook took the test event {}", event_id(pass, value));
+            let message = format!("the webhook accepted the test event {}", event_id(pass, value));
             return Some(Finding::yes(Reason::TestPassed, message));
         }
-        Verdict::Pause(asked) => pass.pause(asked.unwrap_or(route.backoff.initial)),
+        Verdict::Pause(requested) => pass.pause(requested.unwrap_or(route.backoff.initial)),
         Verdict::Gone => pass.note_gone(),
         Verdict::Failed | Verdict::Retry => {}
     }
     Some(failed(Step::Delivery, format!("{}: {}", outcome.reason, outcome.message)))
 }
 
-/// Sends the event, unless something forbids it now; an error says what, or how the event cannot be sent.
+/// Sends the event. The error says what forbids sending it now, or why it cannot be sent. Returns None if the operator
+/// may no longer send requests.
 async fn post(mandate: &Mandate, pass: &Pass<'_>, route: &Route, value: &str) -> Option<Result<Outcome, String>> {
     let delivery = match event(pass, value).and_then(|event| Delivery::prepare(&route.target, &event)) {
         Ok(delivery) => delivery,
         Err(fault) => return Some(Err(fault.to_string())),
     };
     pass.enter(Step::Delivery);
-    let clearance = Cleared { mandate, pass };
+    let clearance = TestClearance { mandate, pass };
     let authorized = match delivery.authorize(&clearance).await {
         Ok(authorized) => authorized,
         Err(Unauthorized::NoToken(no_token)) => return Some(Err(no_token.to_string())),
@@ -75,19 +77,19 @@ fn forbidden(pass: &Pass<'_>) -> String {
             format!("{reason}: {message}")
         }
         Some(HeldBack::Paused) => {
-            "Paused: the webhook asked to be left alone: see status.pausedUntilTime; test again after it".into()
+            "Paused: the webhook requested a pause: wait until status.pausedUntilTime, then set the annotation tidings.dev/test-requested-at to a new value to test again".into()
         }
-        _ => "the Subscriber changed before the test event was sent; test again".into(),
+        _ => "the Subscriber changed before the test event was sent: set the annotation tidings.dev/test-requested-at to a new value to test again".into(),
     }
 }
 
-/// What allows a test to go on: what allows a delivery, but that the way need not be open.
-struct Cleared<'a> {
+/// What allows a test to continue: the same as for a delivery, except that the lane may be closed.
+struct TestClearance<'a> {
     mandate: &'a Mandate,
     pass: &'a Pass<'a>,
 }
 
-impl Clearance for Cleared<'_> {
+impl Clearance for TestClearance<'_> {
     fn may_send(&self) -> bool {
         self.mandate.holds(self.pass.key()) && self.pass.held().is_none_or(|held| held == HeldBack::Closed)
     }
@@ -117,7 +119,7 @@ fn event(pass: &Pass<'_>, value: &str) -> Result<CheckedEvent, InvalidEvent> {
         "type": TYPE,
         "time": Timestamp::now().to_string(),
         "datacontenttype": "application/json",
-        "data": {"message": "a test that somebody asked for: tidings.dev/test-requested-at"},
+        "data": {"message": "a test event requested by the annotation tidings.dev/test-requested-at"},
     });
     CheckedEvent::parse(&event.to_string(), Defaults { id: &id, time: "" })
 }

@@ -1,4 +1,5 @@
-//! When a webhook is asked for its consent (CloudEvents web hooks, section 4), and what its answer means. Pure.
+//! Decides when to send a webhook a validation request (CloudEvents web hooks, section 4), and what its response means.
+//! Pure.
 
 use std::{
     fmt,
@@ -14,25 +15,25 @@ use tidings_queue::Backoff;
 
 use super::status::Finding;
 
-/// An answer is good for this long; a refusal is asked about again sooner.
+/// How long a validation response is valid. A refusal is valid for a shorter time.
 const GOOD_FOR: Duration = Duration::from_secs(24 * 3600);
 const REFUSAL_GOOD_FOR: Duration = Duration::from_secs(3600);
-/// The waits between questions that bring no answer.
+/// The waits between validation requests that fail.
 const BACKOFF: Backoff = Backoff { initial: Duration::from_secs(5), max: Duration::from_secs(300) };
 
-/// A question without an answer, and when it is asked again.
+/// A failed validation request, and when the next one is due.
 #[derive(Clone, Copy, Debug)]
 pub struct FailedValidation {
-    /// Why there was none.
+    /// Why the request failed.
     pub error: NoValidationResponse,
-    /// How often in a row.
+    /// The number of consecutive failures.
     pub failures: u32,
-    /// Nobody asks before this.
+    /// The earliest time of the next request.
     pub ask_again: Instant,
 }
 
 impl FailedValidation {
-    /// One more without an answer; `chance` is a random number in 0..1.
+    /// Records one more failure. `chance` is a random number in 0..1.
     pub fn after(before: Option<Self>, error: NoValidationResponse, now: Instant, chance: f64) -> Self {
         let failures = before.map_or(0, |before| before.failures).saturating_add(1);
         let wait = BACKOFF.wait(failures, chance);
@@ -40,19 +41,20 @@ impl FailedValidation {
     }
 }
 
-/// What the status tells of the webhook's last answer to this spec and this origin.
+/// The webhook's last validation response for this spec and this origin, as the status records it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RecordedValidation {
-    /// What was said of it.
+    /// The recorded condition Validated.
     finding: Finding,
-    /// The rate granted.
+    /// The allowed rate, in requests per minute (None: no limit).
     rate: Option<u32>,
-    /// When it came.
+    /// When the response arrived.
     at: Timestamp,
 }
 
 impl RecordedValidation {
-    /// Reads it back. An answer to another spec, or to another origin, is none.
+    /// Reads the response from the status. Returns None if the status records a response for another spec or another
+    /// origin.
     pub fn read(status: &SubscriberStatus, generation: Option<i64>, origin: &str) -> Option<Self> {
         let validated = status.condition(ConditionType::Validated)?;
         let webhook = status.webhook.as_ref().filter(|webhook| webhook.origin == origin)?;
@@ -63,7 +65,8 @@ impl RecordedValidation {
         Some(Self { finding, rate: webhook.allowed_rate_per_minute, at })
     }
 
-    /// How much longer it is good for (zero: not any more). One from the future, by a wrong clock, is not good at all.
+    /// How much longer the response is valid (zero: it has expired). A response from the future, by a wrong clock, has
+    /// expired.
     fn good_for(&self, now: Timestamp) -> Duration {
         let age = Duration::try_from(now.duration_since(self.at)).ok();
         age.and_then(|age| life(&self.finding).checked_sub(age)).unwrap_or_default()
@@ -74,23 +77,24 @@ fn life(finding: &Finding) -> Duration {
     if finding.reason == Reason::HandshakeRefused { REFUSAL_GOOD_FOR } else { GOOD_FOR }
 }
 
-/// What to do about the webhook's consent.
+/// What to do about the webhook's validation.
 #[derive(Clone, Debug)]
 pub enum ValidationDecision {
-    /// Nothing, whatever it would say.
+    /// Send no validation request, because the policy is Disabled.
     NotRequired,
-    /// Ask it; what it said before counts if there is no answer.
+    /// Send a validation request. If it fails, the previous response still applies.
     Ask(Option<RecordedValidation>),
-    /// Go by what it said; ask again after this.
+    /// Use the previous response. Send the next request after this time.
     Keep(RecordedValidation, Duration),
-    /// It did not answer; ask again after this.
+    /// The last request failed. Send the next request after this time.
     Wait(FailedValidation, Duration),
-    /// It asked to be left alone for this long before it was ever asked.
+    /// The webhook requested a pause for this long before any validation request was sent.
     Paused(Duration),
 }
 
 impl ValidationDecision {
-    /// Decides. `forced`: ask, whatever is known. `silence`: it asked to be left alone for this long.
+    /// Decides. `forced`: send a request regardless of earlier responses. `silence`: the rest of the pause that the
+    /// webhook requested.
     pub fn of(
         policy: Policy,
         known: Option<RecordedValidation>,
@@ -100,7 +104,7 @@ impl ValidationDecision {
         (now, clock): (Instant, Timestamp),
     ) -> Self {
         let good_for = known.as_ref().map(|known| known.good_for(clock)).unwrap_or_default();
-        let left = failed_validation.map(|u| u.ask_again.saturating_duration_since(now)).unwrap_or_default();
+        let left = failed_validation.map(|failed| failed.ask_again.saturating_duration_since(now)).unwrap_or_default();
         let wait = silence.max(if forced { Duration::ZERO } else { left });
         match (known, failed_validation) {
             _ if policy == Policy::Disabled => Self::NotRequired,
@@ -113,89 +117,93 @@ impl ValidationDecision {
     }
 }
 
-/// What is known of the webhook's consent after a look.
+/// What is known of the webhook's validation after a pass.
 #[derive(Clone, Debug)]
 pub struct Validation {
-    /// For the condition Validated (None: the last word stands).
+    /// The finding for the condition Validated (None: the condition stays unchanged).
     pub validated: Option<Finding>,
-    /// Why nothing may be sent (None: it may).
+    /// Why no events may be sent (None: events may be sent).
     pub blocked: Option<Finding>,
-    /// The rate granted, in requests a minute (None: no limit).
+    /// The allowed rate, in requests per minute (None: no limit).
     pub rate: Option<u32>,
-    /// When it answered (None: it did not, or not now).
+    /// When the webhook responded (None: it did not respond in this pass).
     pub answered: Option<Timestamp>,
-    /// Look again after this.
+    /// How long until the next check.
     pub again: Option<Duration>,
 }
 
 impl Validation {
-    /// The webhook need not be asked.
+    /// No validation request is sent, because the policy is Disabled.
     pub fn not_required() -> Self {
-        let finding = Finding::yes(Reason::NotRequired, "abuseProtection.policy is Disabled: the webhook is not asked");
+        let finding =
+            Finding::yes(Reason::NotRequired, "abuseProtection.policy is Disabled: no validation request is sent");
         Self { validated: Some(finding), blocked: None, rate: None, answered: None, again: None }
     }
 
-    /// What it said before still counts.
+    /// The previous response still applies.
     pub fn kept(known: RecordedValidation, again: Duration) -> Self {
         let RecordedValidation { finding, rate, .. } = known;
         let blocked = (finding.reason == Reason::HandshakeRefused).then_some(finding);
         Self { validated: None, blocked, rate, answered: None, again: Some(again) }
     }
 
-    /// What it says now, to a sender of this origin.
-    pub fn answer(consent: ValidationResponse, policy: Policy, origin: &str, now: Timestamp) -> Self {
+    /// The webhook's response now, to a sender of this origin.
+    pub fn answer(response: ValidationResponse, policy: Policy, origin: &str, now: Timestamp) -> Self {
         let refused = |what: &str| {
             Finding::no(
                 Reason::HandshakeRefused,
                 format!(
-                    "the webhook {what}: have it answer OPTIONS with WebHook-Allowed-Origin: {origin} (or *), then annotate the Subscriber with tidings.dev/reconcile-requested-at; nothing is sent meanwhile"
+                    "the webhook {what}; no events are sent: have the webhook answer OPTIONS requests with WebHook-Allowed-Origin: {origin} (or *), then annotate the Subscriber with tidings.dev/reconcile-requested-at"
                 ),
             )
         };
-        let finding = match (consent, policy) {
+        let finding = match (response, policy) {
             (ValidationResponse::Granted(None), _) => {
-                Finding::yes(Reason::OriginAllowed, "the webhook allows this origin")
+                Finding::yes(Reason::OriginAllowed, format!("the webhook allows the origin {origin}"))
             }
             (ValidationResponse::Granted(Some(rate)), _) => Finding::yes(
                 Reason::OriginAllowed,
-                format!("the webhook allows this origin, with at most {rate} requests a minute"),
+                format!("the webhook allows the origin {origin} at up to {rate} requests per minute"),
             ),
             (ValidationResponse::Silent, Policy::Required) => {
-                refused("did not say whether it takes events, and abuseProtection.policy is Required")
+                refused("did not return WebHook-Allowed-Origin, and abuseProtection.policy is Required")
             }
             (ValidationResponse::Silent, _) => Finding::no(
                 Reason::NotSupported,
-                "the webhook does not say whether it takes events (no WebHook-Allowed-Origin in its answer to OPTIONS): they are sent, since abuseProtection.policy is Optional",
+                "the webhook did not return WebHook-Allowed-Origin; events are sent because abuseProtection.policy is Optional",
             ),
-            (ValidationResponse::Refused, _) => refused("allows other origins only"),
+            (ValidationResponse::Refused, _) => refused("allows only other origins"),
         };
         let blocked = (finding.reason == Reason::HandshakeRefused).then(|| finding.clone());
-        let rate = if let ValidationResponse::Granted(rate) = consent { rate } else { None };
+        let rate = if let ValidationResponse::Granted(rate) = response { rate } else { None };
         let again = Some(life(&finding));
         Self { validated: Some(finding), blocked, rate, answered: Some(now), again }
     }
 
-    /// It did not answer yet.
+    /// The webhook has not responded yet.
     pub fn pending(why: impl fmt::Display, policy: Policy, again: Duration) -> Self {
-        let meanwhile = match policy {
-            Policy::Required => "nothing is sent before it consents",
-            _ => "events are sent meanwhile",
+        let effect = match policy {
+            Policy::Required => "no events are sent until the webhook allows the origin",
+            _ => "events are sent because abuseProtection.policy is Optional",
         };
-        let message = format!("the webhook was asked for its consent (OPTIONS): {why}; it is asked again, {meanwhile}");
+        let message = format!(
+            "validation of the webhook (OPTIONS request) is pending: {why}; the operator tries again; {effect}"
+        );
         let finding = Finding::no(Reason::HandshakePending, message);
         let blocked = (policy == Policy::Required).then(|| finding.clone());
         Self { validated: Some(finding), blocked, rate: None, answered: None, again: Some(again) }
     }
 }
 
-/// Puts what is known of the webhook into the status; `None`: it was not looked at.
-pub fn describe(status: &mut SubscriberStatus, host: &str, origin: &str, finding: Option<&Validation>) {
+/// Puts what is known of the webhook into the status. `validation` is None if the webhook was not checked.
+pub fn describe(status: &mut SubscriberStatus, host: &str, origin: &str, validation: Option<&Validation>) {
     let old = status.webhook.take().filter(|old| old.host == host && old.origin == origin).unwrap_or_default();
-    let (validation_time, allowed_rate_per_minute) = match finding.filter(|finding| finding.validated.is_some()) {
-        Some(finding) => (finding.answered.map(Time), finding.rate),
-        // The last word stands.
-        None => (old.validation_time, old.allowed_rate_per_minute),
-    };
+    let (validation_time, allowed_rate_per_minute) =
+        match validation.filter(|validation| validation.validated.is_some()) {
+            Some(validation) => (validation.answered.map(Time), validation.rate),
+            // The previous response still applies.
+            None => (old.validation_time, old.allowed_rate_per_minute),
+        };
     let (host, origin) = (host.to_owned(), origin.to_owned());
     status.webhook = Some(WebhookStatus { host, origin, validation_time, allowed_rate_per_minute });
 }
@@ -213,15 +221,15 @@ mod tests {
         Timestamp::from_second(second).unwrap()
     }
 
-    /// The status after an answer at second 0 to generation 1.
-    fn answered(consent: ValidationResponse) -> SubscriberStatus {
-        let finding = Validation::answer(consent, Policy::Optional, ORIGIN, at(0));
-        let Finding { holds, reason, message } = finding.validated.clone().unwrap();
+    /// The status after a response at second 0 for generation 1.
+    fn answered(response: ValidationResponse) -> SubscriberStatus {
+        let validation = Validation::answer(response, Policy::Optional, ORIGIN, at(0));
+        let Finding { holds, reason, message } = validation.validated.clone().unwrap();
         let conditions = tidings_api::Conditions::from(&[], Some(1), at(0));
         let conditions: Vec<Condition> =
             conditions.set(ConditionType::Validated, holds, reason.as_str(), &message).into_vec();
         let mut status = SubscriberStatus { conditions, ..SubscriberStatus::default() };
-        describe(&mut status, "hooks.example.com", ORIGIN, Some(&finding));
+        describe(&mut status, "hooks.example.com", ORIGIN, Some(&validation));
         status
     }
 
@@ -242,16 +250,16 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_is_read_back_for_the_same_spec_and_origin_alone() {
-        for consent in [
+    fn a_response_is_read_back_only_for_the_same_spec_and_origin() {
+        for response in [
             ValidationResponse::Granted(None),
             ValidationResponse::Granted(Some(120)),
             ValidationResponse::Silent,
             ValidationResponse::Refused,
         ] {
-            let (status, said) = (answered(consent), Validation::answer(consent, Policy::Optional, ORIGIN, at(0)));
+            let (status, fresh) = (answered(response), Validation::answer(response, Policy::Optional, ORIGIN, at(0)));
             let read = Validation::kept(RecordedValidation::read(&status, Some(1), ORIGIN).unwrap(), Duration::ZERO);
-            assert_eq!((read.blocked, read.rate), (said.blocked, said.rate), "{consent:?}");
+            assert_eq!((read.blocked, read.rate), (fresh.blocked, fresh.rate), "{response:?}");
             assert_eq!(RecordedValidation::read(&status, Some(2), ORIGIN), None);
             assert_eq!(RecordedValidation::read(&status, Some(1), "other.example.com"), None);
         }
@@ -259,21 +267,21 @@ mod tests {
     }
 
     #[test]
-    fn the_webhook_is_asked_once_a_day_and_one_that_refused_every_hour() {
+    fn a_validation_request_is_sent_once_a_day_and_after_a_refusal_every_hour() {
         let granted = RecordedValidation::read(&answered(ValidationResponse::Granted(None)), Some(1), ORIGIN);
         assert!(
             matches!(decision(granted.clone(), None, false, 24 * HOUR - 1), ValidationDecision::Keep(_, again) if again.as_secs() == 1)
         );
         assert!(matches!(decision(granted.clone(), None, false, 24 * HOUR), ValidationDecision::Ask(_)));
-        assert!(matches!(decision(granted.clone(), None, false, -1), ValidationDecision::Ask(_)), "a clock was wrong");
-        assert!(matches!(decision(granted.clone(), None, true, 0), ValidationDecision::Ask(_)), "somebody asks for it");
+        assert!(matches!(decision(granted.clone(), None, false, -1), ValidationDecision::Ask(_)), "a wrong clock");
+        assert!(matches!(decision(granted.clone(), None, true, 0), ValidationDecision::Ask(_)), "a user requests it");
         let refused = RecordedValidation::read(&answered(ValidationResponse::Refused), Some(1), ORIGIN);
         assert!(matches!(decision(refused.clone(), None, false, HOUR - 1), ValidationDecision::Keep(..)));
         assert!(matches!(decision(refused, None, false, HOUR), ValidationDecision::Ask(_)));
     }
 
     #[test]
-    fn a_webhook_that_does_not_answer_is_asked_at_growing_intervals_and_its_last_answer_counts_meanwhile() {
+    fn failed_requests_are_repeated_at_growing_intervals_and_the_last_response_still_applies() {
         let error = NoValidationResponse::Failed(SendError::Timeout);
         let (now, mut failed_validation) = (Instant::now(), None);
         let waits: Vec<_> = (0..8)
@@ -296,7 +304,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_asked_where_the_policy_is_disabled_or_while_the_webhook_asked_for_silence() {
+    fn no_request_is_sent_where_the_policy_is_disabled_or_during_a_pause() {
         let clock = (Instant::now(), at(0));
         assert!(matches!(
             ValidationDecision::of(Policy::Disabled, None, None, true, Duration::ZERO, clock),
@@ -315,9 +323,10 @@ mod tests {
     }
 
     #[test]
-    fn only_the_policy_required_needs_consent_but_a_refusal_counts_always() {
-        let blocked =
-            |consent, policy| Validation::answer(consent, policy, ORIGIN, at(0)).blocked.map(|finding| finding.reason);
+    fn only_the_policy_required_needs_a_response_but_a_refusal_always_applies() {
+        let blocked = |response, policy| {
+            Validation::answer(response, policy, ORIGIN, at(0)).blocked.map(|finding| finding.reason)
+        };
         for policy in [Policy::Required, Policy::Optional] {
             assert_eq!(blocked(ValidationResponse::Granted(None), policy), None);
             assert_eq!(blocked(ValidationResponse::Refused, policy), Some(Reason::HandshakeRefused));

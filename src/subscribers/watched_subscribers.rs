@@ -1,4 +1,4 @@
-//! The Subscribers that the watches show, and so those that they do not show any more.
+//! Keeps the Subscribers that the watches show, and finds the ones that the watches no longer show.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -11,17 +11,18 @@ use tidings_queue::SubscriberKey;
 use super::{member::ObservedSubscriber, roster::Roster, stored_subscriber::StoredSubscriber};
 use crate::cluster::call::version;
 
-/// All Subscribers as the watches last showed them, pages of a listing under way included. Keeps the roster up to date.
+/// All Subscribers as the watches last showed them, including the pages of a list under way. Keeps the roster up to
+/// date.
 pub(super) struct WatchedSubscribers {
     roster: Arc<Roster>,
-    /// By namespace and name.
+    /// The Subscribers by namespace and name.
     known: HashMap<Arc<str>, HashMap<Arc<str>, Arc<StoredSubscriber>>>,
 }
 
-/// The Subscribers of one watch: of one namespace, or (None) of all.
+/// The scope of one watch: one namespace, or (None) all namespaces.
 pub(super) struct WatchedScope {
     namespace: Option<String>,
-    /// What the listing under way has shown.
+    /// The Subscribers that the list under way has shown.
     shown: HashSet<SubscriberKey>,
 }
 
@@ -30,9 +31,9 @@ pub(super) struct WatchedScope {
 pub(super) enum WatchChange {
     /// This Subscriber is new.
     New(SubscriberKey),
-    /// It has another spec, or a new request.
+    /// This Subscriber has a changed spec or annotation.
     Changed(SubscriberKey),
-    /// It is not there any more.
+    /// This Subscriber no longer exists.
     Gone(SubscriberKey),
 }
 
@@ -41,7 +42,7 @@ impl WatchedScope {
         Self { namespace, shown: HashSet::new() }
     }
 
-    /// The namespace, for people.
+    /// The namespace, for log messages.
     pub(super) fn name(&self) -> &str {
         self.namespace.as_deref().unwrap_or("(all)")
     }
@@ -52,12 +53,12 @@ impl WatchedSubscribers {
         Self { roster, known: HashMap::new() }
     }
 
-    /// The Subscriber as it was last shown.
+    /// The Subscriber as the watch last showed it.
     pub(super) fn get(&self, key: &SubscriberKey) -> Option<&Arc<StoredSubscriber>> {
         self.known.get(&key.namespace)?.get(&key.name)
     }
 
-    /// Takes in what the watch of `scope` shows.
+    /// Processes an event of the watch of `scope`, and returns the changes.
     pub(super) fn observe(&mut self, scope: &mut WatchedScope, event: Event<StoredSubscriber>) -> Vec<WatchChange> {
         match event {
             Event::Init => {
@@ -82,14 +83,14 @@ impl WatchedSubscribers {
 
     fn show(&mut self, mut subscriber: StoredSubscriber) -> Option<WatchChange> {
         let key = subscriber.key();
-        let seen = ObservedSubscriber {
+        let observed = ObservedSubscriber {
             spec: subscriber.id(),
             expire_after: subscriber.expire_after(),
-            // The roster keeps it.
+            // Only the roster keeps the status.
             status: std::mem::take(&mut subscriber.status),
             version: version(&subscriber.metadata),
         };
-        self.roster.upsert(key.clone(), seen);
+        self.roster.upsert(key.clone(), observed);
         let of_namespace = self.known.entry(key.namespace.clone()).or_default();
         let subscriber = Arc::new(subscriber);
         match of_namespace.insert(key.name.clone(), subscriber.clone()) {
@@ -110,7 +111,7 @@ impl WatchedSubscribers {
         Some(WatchChange::Gone(key))
     }
 
-    /// Those in `namespace` (None: in all) that a complete listing did not show.
+    /// The Subscribers in `namespace` (None: in all namespaces) that a complete list did not show.
     fn missing(&self, namespace: Option<&str>, shown: &HashSet<SubscriberKey>) -> Vec<SubscriberKey> {
         let keys = |(namespace, names): (&Arc<str>, &HashMap<Arc<str>, _>)| {
             let key = |name: &Arc<str>| SubscriberKey { namespace: namespace.clone(), name: name.clone() };
@@ -143,41 +144,37 @@ mod tests {
     }
 
     #[test]
-    fn what_a_page_of_a_listing_shows_counts_before_the_listing_is_complete() {
+    fn a_page_of_a_list_takes_effect_before_the_list_is_complete() {
         let (updates, _engine) = mpsc::unbounded_channel();
-        let (mut watched_subscribers, mut scope) =
+        let (mut watched, mut scope) =
             (WatchedSubscribers::new(Arc::new(Roster::new(updates))), WatchedScope::new(None));
         let events = [Event::Init, Event::InitApply(subscriber("old", 1)), Event::InitDone];
         for event in events {
-            watched_subscribers.observe(&mut scope, event);
+            watched.observe(&mut scope, event);
         }
-        // A relist: its first page shows what changed and what is new, and its second page does not come for now.
-        assert!(watched_subscribers.observe(&mut scope, Event::Init).is_empty());
-        let cell = [subscriber("old", 2), subscriber("new", 1)];
-        let news: Vec<_> =
-            cell.into_iter().flat_map(|s| watched_subscribers.observe(&mut scope, Event::InitApply(s))).collect();
-        assert_eq!(news, [WatchChange::Changed(key("old")), WatchChange::New(key("new"))]);
-        assert_eq!(watched_subscribers.get(&key("old")).unwrap().metadata.generation, Some(2));
-        assert!(watched_subscribers.get(&key("new")).is_some());
-        // The same once more is no news.
-        assert!(watched_subscribers.observe(&mut scope, Event::InitApply(subscriber("new", 1))).is_empty());
+        // A second list: its first page shows a changed and a new Subscriber, and its second page has not arrived yet.
+        assert!(watched.observe(&mut scope, Event::Init).is_empty());
+        let page = [subscriber("old", 2), subscriber("new", 1)];
+        let changes: Vec<_> = page.into_iter().flat_map(|s| watched.observe(&mut scope, Event::InitApply(s))).collect();
+        assert_eq!(changes, [WatchChange::Changed(key("old")), WatchChange::New(key("new"))]);
+        assert_eq!(watched.get(&key("old")).unwrap().metadata.generation, Some(2));
+        assert!(watched.get(&key("new")).is_some());
+        // The same Subscriber again is not a change.
+        assert!(watched.observe(&mut scope, Event::InitApply(subscriber("new", 1))).is_empty());
     }
 
     #[test]
-    fn a_listing_hides_those_of_its_scope_that_it_does_not_show() {
+    fn a_list_removes_the_subscribers_of_its_scope_that_it_does_not_show() {
         let (updates, _engine) = mpsc::unbounded_channel();
-        let mut watched_subscribers = WatchedSubscribers::new(Arc::new(Roster::new(updates)));
+        let mut watched = WatchedSubscribers::new(Arc::new(Roster::new(updates)));
         let (mut a, mut b) = (WatchedScope::new(Some("a".into())), WatchedScope::new(Some("b".into())));
         for name in ["stays", "goes"] {
-            watched_subscribers.observe(&mut a, Event::Apply(subscriber(name, 1)));
+            watched.observe(&mut a, Event::Apply(subscriber(name, 1)));
         }
-        assert!(
-            watched_subscribers.observe(&mut b, Event::Init).is_empty()
-                && watched_subscribers.observe(&mut b, Event::InitDone).is_empty()
-        );
-        watched_subscribers.observe(&mut a, Event::Init);
-        watched_subscribers.observe(&mut a, Event::InitApply(subscriber("stays", 1)));
-        assert_eq!(watched_subscribers.observe(&mut a, Event::InitDone), [WatchChange::Gone(key("goes"))]);
-        assert!(watched_subscribers.get(&key("goes")).is_none() && watched_subscribers.get(&key("stays")).is_some());
+        assert!(watched.observe(&mut b, Event::Init).is_empty() && watched.observe(&mut b, Event::InitDone).is_empty());
+        watched.observe(&mut a, Event::Init);
+        watched.observe(&mut a, Event::InitApply(subscriber("stays", 1)));
+        assert_eq!(watched.observe(&mut a, Event::InitDone), [WatchChange::Gone(key("goes"))]);
+        assert!(watched.get(&key("goes")).is_none() && watched.get(&key("stays")).is_some());
     }
 }

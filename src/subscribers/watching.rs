@@ -1,4 +1,4 @@
-//! The loop that keeps up with the Subscribers: watch events, marks, passes that end, time.
+//! Runs the reconcile loop: handles watch events, marks, passes that end, and timers.
 
 use std::{
     collections::VecDeque,
@@ -30,18 +30,21 @@ use super::{
     watch_config::watch_config,
     watched_subscribers::{WatchChange, WatchedScope, WatchedSubscribers},
 };
-use crate::{cluster::call::in_namespace, metrics::Metrics};
+use crate::{
+    cluster::call::{in_namespace, plain_watch},
+    metrics::Metrics,
+};
 
-/// After an error of the API server.
+/// The wait before a pass is repeated after an error or an interruption.
 const TRY_AGAIN: Duration = Duration::from_secs(5);
 
-/// The most first statuses that are written at once.
+/// The maximum number of first statuses that are written at the same time.
 const INITIAL_STATUSES: usize = 4;
 
-/// A pass that ended: whose, and how (None: it panicked).
+/// A pass that ended: the Subscriber, and the result (None: the pass panicked).
 type EndedPass = (SubscriberKey, Option<Result<Ended, ReconcileError>>);
 
-/// The loop and its state.
+/// The reconcile loop and its state.
 pub(super) struct Watching {
     roster: Arc<Roster>,
     reconciler: Arc<Reconciler>,
@@ -50,21 +53,22 @@ pub(super) struct Watching {
     watched_subscribers: WatchedSubscribers,
     reconcile_queue: ReconcileQueue,
     running: JoinSet<EndedPass>,
-    /// Subscribers that were new a short time ago, and when to see whether their status is still empty.
+    /// New Subscribers, and when to check whether their status is still empty.
     newcomers: VecDeque<(Instant, SubscriberKey)>,
     writing: JoinSet<()>,
 }
 
-/// One watch, and what became of its listing.
+/// One watch, and the state of its list.
 struct SubscriberWatch {
     scope: WatchedScope,
-    /// Its first listing is complete, or was refused.
+    /// Whether the first list is complete or was refused.
     reported: bool,
+    /// Whether the API server refuses the list now.
     refused: bool,
 }
 
 impl Watching {
-    /// Nothing is known yet. `metrics` count the namespaces whose Subscribers cannot be listed.
+    /// A loop that knows no Subscribers yet. `metrics` counts the namespaces whose Subscribers cannot be listed.
     pub(super) fn new(
         roster: Arc<Roster>,
         reconciler: Arc<Reconciler>,
@@ -84,9 +88,9 @@ impl Watching {
         }
     }
 
-    /// Reconciles the Subscribers of these namespaces (None: of all) until `shutdown`, then waits for the passes under way.
-    /// `synced` is called once for each namespace: when all Subscribers that exist there are known, or when the API server
-    /// refuses to list them.
+    /// Reconciles the Subscribers of these namespaces (None: of all namespaces) until `shutdown` completes, then waits
+    /// for the passes under way. Calls `synced` once for each namespace: when all Subscribers that exist there are
+    /// known, or when the API server refuses to list them.
     pub(super) async fn run(
         mut self,
         client: Client,
@@ -123,7 +127,7 @@ impl Watching {
         while self.running.join_next().await.is_some() {}
     }
 
-    /// Begins the looks, and the first words, whose time has come.
+    /// Starts the passes and the writes of first statuses that are due.
     fn begin(&mut self) {
         let now = Instant::now();
         while let Some(key) = self.reconcile_queue.next(now) {
@@ -148,7 +152,7 @@ impl Watching {
         }
     }
 
-    /// When time alone lets something begin.
+    /// When the next timer fires.
     fn wake_at(&self) -> Option<Instant> {
         let newcomer = self.newcomers.front().filter(|_| self.writing.len() < INITIAL_STATUSES).map(|(at, _)| *at);
         self.reconcile_queue.wake_at().into_iter().chain(newcomer).min()
@@ -164,36 +168,37 @@ impl Watching {
         }
     }
 
-    /// Takes in what a watch shows. True: for the first time, the Subscribers of its namespace are known or refused.
+    /// Processes a watch event. Returns true when the Subscribers of the namespace are known or refused for the first
+    /// time.
     fn observe(&mut self, of: &mut SubscriberWatch, event: watcher::Result<Event<StoredSubscriber>>) -> bool {
         let namespace = of.scope.name().to_owned();
         match event {
             Ok(event) => {
                 let listed = matches!(event, Event::InitDone);
-                for news in self.watched_subscribers.observe(&mut of.scope, event) {
-                    self.hear(news);
+                for change in self.watched_subscribers.observe(&mut of.scope, event) {
+                    self.apply(change);
                 }
                 if !listed {
                     return false;
                 }
                 if std::mem::take(&mut of.refused) {
-                    info!(namespace, "the Subscribers of the namespace can be listed again");
+                    info!(namespace, "listed the Subscribers of this namespace again");
                 }
             }
             Err(error) if is_refusal(&error) => {
                 of.refused = true;
-                warn!(namespace, %error, "the API server refuses to list the Subscribers of this namespace: nothing is delivered there until the operator's Role, or the namespace, is restored; the operator tries again");
+                warn!(namespace, error = %plain_watch(&error), "the API server refused to list the Subscribers of this namespace; no events are delivered there until the operator's Role or the namespace is restored; retrying");
             }
             Err(error) => {
-                warn!(namespace, %error, "watching Subscribers; the watch begins again");
+                warn!(namespace, error = %plain_watch(&error), "the watch of Subscribers failed; restarting it");
                 return false;
             }
         }
         !std::mem::replace(&mut of.reported, true)
     }
 
-    fn hear(&mut self, news: WatchChange) {
-        match news {
+    fn apply(&mut self, change: WatchChange) {
+        match change {
             WatchChange::New(key) => {
                 self.reconcile_queue.mark(&key);
                 self.newcomers.push_back((Instant::now() + INITIAL_STATUS_AFTER, key));
@@ -204,21 +209,21 @@ impl Watching {
     }
 
     fn ended(&mut self, ended: Result<EndedPass, JoinError>) {
-        // Passes are never aborted while this runs, and their panics are caught.
+        // Passes are never aborted while the loop runs, and their panics are caught.
         let Ok((key, ended)) = ended else { return };
         let now = Instant::now();
         let again = match ended {
             Some(Ok(Ended::Done(again))) => again,
             Some(Ok(Ended::Interrupted)) => {
-                debug!(subscriber = %key, "the reconcile was interrupted: the operator does not lead, or is to end");
+                debug!(subscriber = %key, "reconcile interrupted: the operator does not lead or is stopping");
                 Some(TRY_AGAIN)
             }
             Some(Err(error)) => {
-                warn!(subscriber = %key, %error, "will look at the Subscriber again");
+                warn!(subscriber = %key, %error, "reconcile failed; retrying");
                 Some(TRY_AGAIN)
             }
             None => {
-                error!(subscriber = %key, "the operator failed while it looked at the Subscriber: this is a bug; it will look again");
+                error!(subscriber = %key, "the reconcile panicked: this is a bug, please report it with this log; retrying");
                 return self.reconcile_queue.panicked(&key, now, rand::random());
             }
         };
@@ -226,12 +231,13 @@ impl Watching {
     }
 }
 
-/// What `look` found; None: it panicked. That is the trouble of its Subscriber alone, and the hook has logged the place.
-async fn guarded<T>(look: impl Future<Output = T>) -> Option<T> {
-    AssertUnwindSafe(look).catch_unwind().await.ok()
+/// Returns the result of `pass`, or None if it panicked. A panic affects only this Subscriber. The panic hook has
+/// logged its location.
+async fn guarded<T>(pass: impl Future<Output = T>) -> Option<T> {
+    AssertUnwindSafe(pass).catch_unwind().await.ok()
 }
 
-/// A paged list, then a watch; begun again after any error.
+/// A paged list, then a watch. Starts again after any error.
 fn watch(
     client: &Client,
     namespace: &Option<String>,
@@ -241,7 +247,8 @@ fn watch(
     watcher(api, watch_config()).default_backoff().map(move |event| (number, event)).boxed()
 }
 
-/// Whether the API server does not serve the namespace to this operator: its Role or the definition is not there.
+/// Whether the API server refuses to serve the namespace to this operator, because the operator's Role or the
+/// CustomResourceDefinition is missing.
 fn is_refusal(error: &watcher::Error) -> bool {
     use watcher::Error::{InitialListFailed, WatchError, WatchStartFailed};
     let code = match error {
@@ -264,15 +271,15 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_look_that_panics_ends_and_takes_nothing_with_it() {
+    async fn a_pass_that_panics_ends_and_affects_nothing_else() {
         let mut running = JoinSet::new();
-        running.spawn(guarded(async { panic!("a look") }));
+        running.spawn(guarded(async { panic!("a pass") }));
         assert_eq!(running.join_next().await.unwrap().unwrap(), None::<()>);
         assert_eq!(guarded(async { 7 }).await, Some(7));
     }
 
     #[test]
-    fn what_the_api_server_does_not_serve_to_the_operator_is_told_from_what_fails_for_now() {
+    fn a_refusal_of_the_api_server_is_distinguished_from_a_temporary_failure() {
         let refused = |code| {
             let status = kube::core::Status { code, ..kube::core::Status::default() };
             is_refusal(&watcher::Error::InitialListFailed(kube::Error::Api(status.boxed())))

@@ -1,10 +1,10 @@
-//! The API of Tidings, group `tidings.dev`: its kinds, their schemas and the words that they publish.
+//! The API of Tidings, group `tidings.dev`: kinds, schemas, condition types and reasons.
 //!
-//! The crate knows neither a client nor a clock. Features:
+//! The crate uses no client and no clock. Features:
 //!
-//! - `words`: reasons, condition types and the rules for header names. Needs serde alone.
-//! - `kinds` (default): the custom resources `Subscriber` and `Notification`, their CustomResourceDefinitions and the admission
-//!   policies. A binary that uses them chooses the Kubernetes version by a feature of `k8s-openapi`; a library must not.
+//! - `words`: reasons, condition types and the rules for header names. Depends only on serde.
+//! - `kinds` (default): the custom resources `Subscriber` and `Notification`, their CustomResourceDefinitions and the
+//!   admission policies. A binary selects the Kubernetes version with a feature of `k8s-openapi`; a library must not.
 
 #![cfg_attr(not(test), warn(unreachable_pub))]
 
@@ -22,21 +22,21 @@ pub use reserved::{RESERVED_HEADER_PREFIXES, RESERVED_HEADERS, is_reserved_heade
 
 /// The API group of both kinds.
 pub const GROUP: &str = "tidings.dev";
-/// The version this operator serves.
+/// The API version of both kinds.
 pub const VERSION: &str = "v1alpha1";
-/// A Notification with a new value of this label is sent again.
+/// Label of a Notification. A new value sends the event again.
 pub const REPLAY_LABEL: &str = "tidings.dev/replay";
-/// A Subscriber with a new value of this annotation is looked at anew: pause, open circuit and the like end.
+/// Annotation of a Subscriber. A new value reconciles it and ends a pause, an open circuit and similar holds.
 pub const REQUEST_ANNOTATION: &str = "tidings.dev/reconcile-requested-at";
-/// A Subscriber with a new value of this annotation is tested: one event is sent through all of it.
+/// Annotation of a Subscriber. A new value requests a test: every step is checked and one test event is sent.
 pub const TEST_ANNOTATION: &str = "tidings.dev/test-requested-at";
-/// The endpoints that a Secret's values, and the tokens that they bring, may be sent to: `host[:port][/path-prefix]`,
-/// separated by commas.
+/// Annotation of a Secret: the endpoints that may receive its values and the tokens obtained with them. A
+/// comma-separated list of `host[:port][/path-prefix]`.
 pub const CONSENT_ANNOTATION: &str = "tidings.dev/allowed-hosts";
-/// The token services that a Secret's values may be sent to, in the same form. Where this annotation is absent, those of
+/// Annotation of a Secret: the token services that may receive its values, in the same form. Absent: the endpoints in
 /// [`CONSENT_ANNOTATION`].
 pub const TOKEN_CONSENT_ANNOTATION: &str = "tidings.dev/allowed-token-hosts";
-/// The types of Secrets that are never sent, whatever their annotations say: each is a credential of the cluster itself, or
-/// holds those of others.
+/// Types of Secrets that are never sent, whatever their annotations say: each is a credential of the cluster itself or
+/// contains credentials of others.
 pub const DENIED_SECRET_TYPES: &[&str] =
     &["kubernetes.io/service-account-token", "bootstrap.kubernetes.io/token", "helm.sh/release.v1"];

@@ -1,7 +1,7 @@
-//! The names of headers that are not the user's to set.
+//! Header names that users may not set.
 
-/// The headers, in lower case, that Tidings sets itself or that HTTP (RFC 9110, section 7.6.1; RFC 9112) keeps for the
-/// connection.
+/// Headers, in lower case, that Tidings sets itself or that HTTP reserves for the connection (RFC 9110, section 7.6.1;
+/// RFC 9112).
 pub const RESERVED_HEADERS: &[&str] = &[
     "authorization",
     "connection",
@@ -14,10 +14,10 @@ pub const RESERVED_HEADERS: &[&str] = &[
     "transfer-encoding",
     "upgrade",
 ];
-/// What a header of Tidings or HTTP may start with, in lower case.
+/// Prefixes, in lower case, of headers that Tidings or HTTP owns.
 pub const RESERVED_HEADER_PREFIXES: &[&str] = &["ce-", "content-", "proxy-", "webhook-"];
 
-/// Whether Tidings or HTTP owns this header.
+/// Whether Tidings or HTTP owns this header. Case-insensitive.
 pub fn is_reserved_header(name: &str) -> bool {
     let name = name.to_ascii_lowercase();
     RESERVED_HEADERS.contains(&name.as_str()) || RESERVED_HEADER_PREFIXES.iter().any(|prefix| name.starts_with(prefix))

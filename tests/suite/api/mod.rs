@@ -3,4 +3,5 @@
 pub mod chart;
 mod examples;
 mod probes;
+mod program;
 pub mod refusals;

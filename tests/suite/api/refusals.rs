@@ -59,7 +59,7 @@ async fn a_bad_subscriber_is_refused_with_the_fields_name_and_what_to_write() {
                 spec["webhook"]["contentType"] = "application/json".into();
             }),
             "spec.webhook",
-            "contentType applies to contentMode Structured only",
+            "contentType requires contentMode Structured",
         ),
         (
             subscriber(|spec| spec["webhook"]["contentMode"] = "Batched".into()),
@@ -79,22 +79,22 @@ async fn a_bad_subscriber_is_refused_with_the_fields_name_and_what_to_write() {
         (
             subscriber(|spec| spec["tokenService"]["scopes"] = json!(["a b"])),
             "spec.tokenService.scopes[0]",
-            "must be one scope",
+            "must be a single scope",
         ),
         (
             subscriber(|spec| spec["tokenService"]["credentialsSecretRef"]["name"] = "../../other/secrets/x".into()),
             "spec.tokenService.credentialsSecretRef.name",
-            "must be the name of an object",
+            "must be a valid object name",
         ),
         (
             subscriber(|spec| spec["delivery"] = json!({"backoff": {"initialSeconds": 10, "maxSeconds": 5}})),
             "spec.delivery.backoff",
-            "initialSeconds must not be more than maxSeconds",
+            "initialSeconds must not exceed maxSeconds",
         ),
         (
             subscriber(|spec| spec["abuseProtection"] = json!({"policy": "Disabled", "requestRatePerMinute": 60})),
             "spec.abuseProtection",
-            "which policy: Disabled leaves out",
+            "which policy Disabled turns off",
         ),
         (
             subscriber(|spec| spec["abuseProtection"] = json!({"requestRatePerMinute": 0})),
@@ -104,7 +104,7 @@ async fn a_bad_subscriber_is_refused_with_the_fields_name_and_what_to_write() {
         (
             subscriber(|spec| spec["webhook"]["tls"] = json!({"clientCertificateSecretRef": {"name": "a/b"}})),
             "spec.webhook.tls.clientCertificateSecretRef.name",
-            "must be the name of an object",
+            "must be a valid object name",
         ),
         (
             subscriber(|spec| {
@@ -113,7 +113,7 @@ async fn a_bad_subscriber_is_refused_with_the_fields_name_and_what_to_write() {
                     (0..8).map(|n| json!({"name": format!("X-{n}"), "value": value})).collect();
             }),
             "spec.webhook.headers",
-            "names and values together have more than 32 KiB",
+            "names and values together exceed 32 KiB",
         ),
         (subscriber(|spec| spec["webhok"] = json!({})), "spec.webhok", "unknown field"),
     ];
@@ -196,16 +196,16 @@ async fn a_bad_notification_is_refused_with_the_attributes_name_and_what_to_writ
         (event(json!({"source": ""})), "spec.event.source", "at least 1 chars"),
         (event(json!({"specversion": "0.3"})), "spec.event.specversion", "supported values: \"1.0\""),
         (event(json!({"time": "yesterday"})), "spec.event.time", "must be an RFC 3339 time"),
-        (event(json!({"data": 1, "data_base64": "AA=="})), "spec.event", "data and data_base64 exclude each other"),
+        (event(json!({"data": 1, "data_base64": "AA=="})), "spec.event", "data and data_base64 are mutually exclusive"),
         (event(json!({"data_base64": "?"})), "spec.event.data_base64", "should match"),
         (
             event(json!({"Bad-Name": "x"})),
             "spec.event.Bad-Name:",
-            "an attribute name has 1 to 20 lower-case letters and digits",
+            "an attribute name must have 1 to 20 lower-case letters and digits",
         ),
         (event(json!({"datacontenttype": "json"})), "spec.event.datacontenttype", "must be a media type"),
         (event(json!({"dataschema": "schema"})), "spec.event.dataschema", "must be an absolute URI"),
-        (event(json!({"averyveryverylongattributename": "x"})), "spec.event", "an attribute name has 1 to 20"),
+        (event(json!({"averyveryverylongattributename": "x"})), "spec.event", "an attribute name must have 1 to 20"),
         (event(json!({"ext": 1.5})), "spec.event.ext:", "a string, a boolean or a 32-bit integer"),
         (event(json!({"ext": 4_294_967_296_u64})), "spec.event", "a string, a boolean or a 32-bit integer"),
         (event(json!({"ext": {"a": 1}})), "spec.event", "a string, a boolean or a 32-bit integer"),

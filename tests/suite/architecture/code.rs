@@ -121,6 +121,13 @@ pub fn words(code: &str) -> impl Iterator<Item = &str> {
     code.split(|c: char| !is_of_name(c)).filter(|word| !word.is_empty())
 }
 
+/// The names of the types and traits that [`bare`] code defines.
+pub fn types(code: &str) -> Vec<String> {
+    let words: Vec<_> = words(code).collect();
+    let defined = words.windows(2).filter(|pair| matches!(pair[0], "struct" | "enum" | "trait" | "union"));
+    defined.map(|pair| pair[1].to_owned()).collect()
+}
+
 fn is_of_name(c: char) -> bool {
     c.is_ascii_alphanumeric() || c == '_'
 }
@@ -324,4 +331,10 @@ fn functions_are_measured_from_their_name_to_the_end_of_their_body() {
     let code = "trait A { fn b(); }\nasync fn c(d: [u8; 2])\n{\n}\nfn e() { fn f() {\n} }";
     let expected = [("c", 3), ("e", 2), ("f", 2)];
     assert_eq!(functions(code), expected.map(|(name, lines)| (name.to_owned(), lines)));
+}
+
+#[test]
+fn types_are_found_whatever_they_are() {
+    let code = "pub(crate) struct A<T>(T); enum B { C } trait D: E {} impl A<B> { type F = B; }";
+    assert_eq!(types(code), ["A", "B", "D"]);
 }

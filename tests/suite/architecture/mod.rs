@@ -171,6 +171,20 @@ fn every_file_is_short_or_says_why_not() {
     assert!(faults.is_empty(), "{}", faults.join("\n"));
 }
 
+#[test]
+fn no_two_types_have_one_name() {
+    let mut places: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for (name, all) in &house() {
+        for (_, file) in all.shipped() {
+            for of in code::types(&file.shipped) {
+                places.entry(of).or_default().push(format!("{name}/{}", file.path.display()));
+            }
+        }
+    }
+    places.retain(|_, files| files.len() > 1);
+    assert!(places.is_empty(), "name what each of these types is: {places:#?}");
+}
+
 /// The five longest, one a line.
 fn longest(mut all: Vec<(usize, String)>) -> String {
     all.sort_by(|one, other| other.cmp(one));

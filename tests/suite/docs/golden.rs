@@ -2,7 +2,10 @@
 
 use std::{collections::BTreeSet, env, fs, path::Path};
 
-use crate::{architecture, docs::reference};
+use crate::{
+    architecture,
+    docs::{messages, reference},
+};
 
 fn check(file: &str, generated: &str) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(file);
@@ -80,4 +83,9 @@ fn golden_security_lists_every_proof_and_each_row_that_has_to_have_one() {
 #[test]
 fn golden_api_reference_is_what_the_schemas_say() {
     check("docs/api.md", &reference::page());
+}
+
+#[test]
+fn golden_messages_are_what_the_source_says() {
+    check("docs/messages.md", &messages::page());
 }

@@ -1,5 +1,7 @@
 //! Pages and files that are generated, or that name tests.
 
 mod golden;
+mod messages;
+mod prose;
 mod reference;
 mod troubleshooting;

@@ -31,7 +31,8 @@ pub fn reasons() -> String {
         ($($title:literal: $catalogue:ident,)+) => {$(
             writeln!(page, "\n## {}\n\n{}\n\n| word | meaning | what to do |\n|---|---|---|", $title, $catalogue::ABOUT.trim()).unwrap();
             for word in $catalogue::ALL {
-                writeln!(page, "| `{word}` | {} | {} |", word.meaning().trim(), word.remedy()).unwrap();
+                let remedy = if word.remedy() == "Nothing." { "—" } else { word.remedy() };
+                writeln!(page, "| `{word}` | {} | {remedy} |", word.meaning().trim()).unwrap();
             }
         )+};
     }

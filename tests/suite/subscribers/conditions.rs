@@ -18,7 +18,10 @@ async fn a_wrong_client_secret_is_rejected_and_the_notification_waits_untouched(
     assert!(condition(&rejected, "Reconciling").is_null());
     assert_eq!(condition(&rejected, "TokenAvailable")["reason"], "TokenRejected");
     let message = condition(&rejected, "Ready")["message"].as_str().unwrap().to_owned();
-    assert!(message.contains("invalid_client") && message.contains("check client id and client secret"), "{message}");
+    assert!(
+        message.contains("invalid_client") && message.contains("check the client ID and client secret"),
+        "{message}"
+    );
     for notification in world.list("notifications").await {
         let status = &notification["status"];
         assert_eq!((&status["phase"], &status["attempts"]), (&json!("Pending"), &json!(0)));

@@ -206,7 +206,10 @@ async fn a_webhook_in_trouble_is_asked_again_and_nothing_is_sent_before_where_co
     let pending = world.until_reason("shop", "HandshakePending").await;
     assert_eq!(condition(&pending, "Reconciling")["status"], "True");
     let message = condition(&pending, "Validated")["message"].as_str().unwrap().to_owned();
-    assert!(message.contains("503") && message.contains("nothing is sent before it consents"), "{message}");
+    assert!(
+        message.contains("503") && message.contains("no events are sent until the webhook allows the origin"),
+        "{message}"
+    );
     assert!(world.posts(&path("shop")).is_empty());
     world.receiver.answer_options(&path("shop"), granting("*"));
     world.until_phase("n", "Delivered").await;

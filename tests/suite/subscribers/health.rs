@@ -71,7 +71,7 @@ async fn an_open_circuit_is_told_with_its_cause_and_so_is_its_end() {
     let open = until_health(&world, "CircuitOpen").await;
     assert_eq!(condition(&open, "Healthy")["status"], "False");
     let message = condition(&open, "Healthy")["message"].as_str().unwrap().to_owned();
-    assert!(message.contains("five times in a row, last with ServerError 502"), "{message}");
+    assert!(message.contains("five consecutive failures (last: ServerError 502)"), "{message}");
     assert_eq!(condition(&open, "Ready")["reason"], "Operational", "the Subscriber itself is all right");
     assert!(condition(&open, "Reconciling").is_null());
     until_event(&world, "CircuitOpen", "Warning").await;

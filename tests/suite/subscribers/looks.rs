@@ -217,7 +217,10 @@ async fn a_subscriber_that_this_version_cannot_read_is_its_own_trouble_alone() {
         let odd = world.until_reason("odd", "InvalidSpec").await;
         assert_eq!(condition(&odd, "Stalled")["status"], "True");
         let message = condition(&odd, "Ready")["message"].as_str().unwrap().to_owned();
-        assert!(message.starts_with("spec.webhook.contentMode: ") && message.contains("Correct it"), "{message}");
+        assert!(
+            message.starts_with("spec.webhook.contentMode: ") && message.contains("correct the field"),
+            "{message}"
+        );
         let held = |n: &Value| n["status"]["reason"] == "SubscriberNotReady";
         world.until("notification", &format!("odd-{id}"), held).await;
     }

@@ -1,35 +1,37 @@
-//! `spec.abuseProtection`: whether the webhook is asked for its consent (CloudEvents web hooks, section 4).
+//! `spec.abuseProtection`: the validation handshake with the webhook (CloudEvents web hooks, section 4).
 
 use kube::KubeSchema;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// Whether the webhook is asked for its consent. It is asked with OPTIONS on `webhook.url`, when the Subscriber is new or
-/// changed and once a day, and agrees with the header WebHook-Allowed-Origin.
+/// The validation handshake. The operator sends a validation request (OPTIONS on `webhook.url`) when the Subscriber is
+/// new or changed and once a day; the webhook allows events with the response header WebHook-Allowed-Origin.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new("!has(self.requestRatePerMinute) || self.policy != 'Disabled'")
-    .message("requestRatePerMinute goes with the question for consent, which policy: Disabled leaves out: remove one of them"))]
+    .message("requestRatePerMinute is part of the validation request, which policy Disabled turns off: remove requestRatePerMinute or change the policy"))]
 pub struct AbuseProtection {
-    /// Optional (default): the webhook is asked, and events are sent unless it names other origins than ours. Required:
-    /// nothing is sent without its consent. Disabled: it is not asked.
+    /// Optional (default): the operator sends the validation request, and sends events unless the webhook allows only
+    /// other origins. Required: no events are sent until the webhook allows the origin. Disabled: no validation request
+    /// is sent.
     #[serde(default)]
     pub policy: AbuseProtectionPolicy,
-    /// The rate to ask for (WebHook-Request-Rate), in requests a minute. What the webhook grants (WebHook-Allowed-Rate)
-    /// bounds what is sent, beside delivery.rateLimitPerMinute. Omitted: none is asked for.
+    /// Rate to request (WebHook-Request-Rate), in requests per minute. The rate that the webhook grants
+    /// (WebHook-Allowed-Rate) limits deliveries in addition to delivery.rateLimitPerMinute. Omitted: no rate is
+    /// requested.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 600_000))]
     pub request_rate_per_minute: Option<u32>,
 }
 
-/// What a webhook's consent is needed for.
+/// Whether the webhook must allow events before they are sent.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 pub enum AbuseProtectionPolicy {
-    /// Nothing is sent without it.
+    /// No events are sent until the webhook allows them.
     Required,
-    /// It is asked for; only a refusal counts.
+    /// The validation request is sent; events are sent unless the webhook refuses.
     #[default]
     Optional,
-    /// It is not asked for.
+    /// No validation request is sent.
     Disabled,
 }

@@ -1,23 +1,23 @@
-//! The ValidatingAdmissionPolicy of Notifications: what rules in the schema cannot see of an event's unknown attributes.
+//! The ValidatingAdmissionPolicy of Notifications: checks the extension attributes, which schema rules cannot see.
 
 use k8s_openapi::api::admissionregistration::v1::{
     MatchResources, NamedRuleWithOperations, ValidatingAdmissionPolicy, ValidatingAdmissionPolicyBinding,
     ValidatingAdmissionPolicyBindingSpec, ValidatingAdmissionPolicySpec, Validation, Variable,
 };
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
-use kube::api::ObjectMeta;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
 
 use crate::{GROUP, VERSION};
 
 const NAME: &str = "notifications.tidings.dev";
-const IMMUTABLE: &str = "spec cannot be changed: create a new Notification instead";
-/// The longest value of an attribute, in bytes: in binary mode it becomes a header of up to three times the length.
+const IMMUTABLE: &str = "spec is immutable: create a new Notification instead";
+/// Maximum length of an attribute value, in bytes. In binary mode the value becomes a header of up to three times this
+/// length.
 const MAX_ATTRIBUTE: usize = 4096;
 
-/// The policy and the binding that puts it in force everywhere.
+/// The policy and the binding that enforces it in every namespace.
 ///
-/// What is valid is asked of new objects alone. The spec of one that is stored cannot change, and a rule that came later
-/// must not keep labels and finalizers from changing.
+/// The policy validates only new objects. The spec of a stored object cannot change, and a rule from a later version
+/// must not block changes of labels and finalizers.
 pub fn admission_policy() -> (ValidatingAdmissionPolicy, ValidatingAdmissionPolicyBinding) {
     let text = format!("type(object.spec.event[k]) != string || size(bytes(object.spec.event[k])) <= {MAX_ATTRIBUTE}");
     let validations = vec![
@@ -29,21 +29,22 @@ pub fn admission_policy() -> (ValidatingAdmissionPolicy, ValidatingAdmissionPoli
         validation("oldObject == null || object.spec == oldObject.spec", IMMUTABLE, None),
         of_attributes(
             "k == 'data_base64' || k.matches('^[a-z0-9]{1,20}$')",
-            "an attribute name has 1 to 20 lower-case letters and digits (CloudEvents 1.0, section 3): rename it, or move it into data (bytes go into data_base64)",
+            "an attribute name must have 1 to 20 lower-case letters and digits (CloudEvents 1.0, section 3): rename the attribute or move it into data (bytes go into data_base64)",
         ),
         of_attributes(
             "k == 'data' || type(object.spec.event[k]) == string || type(object.spec.event[k]) == bool || (type(object.spec.event[k]) == int && object.spec.event[k] >= -2147483648 && object.spec.event[k] <= 2147483647)",
-            "an attribute is a string, a boolean or a 32-bit integer (CloudEvents 1.0, section 3.1): quote its value, or move it into data",
+            "an attribute must be a string, a boolean or a 32-bit integer (CloudEvents 1.0, section 3.1): quote the value or move it into data",
         ),
         of_attributes(
             &format!("k == 'data' || k == 'data_base64' || {text}"),
-            "an attribute has at most 4096 bytes: shorten its value, or move it into data",
+            "an attribute value must have at most 4096 bytes: shorten the value or move it into data",
         ),
     ];
     policy(NAME, "notifications", Vec::new(), validations)
 }
 
-/// A policy for what creates and updates `resource`, not its status, and the binding that puts it in force everywhere.
+/// A policy for creates and updates of `resource` (not of its status), and the binding that enforces it in every
+/// namespace.
 pub(super) fn policy(
     name: &str,
     resource: &str,
@@ -55,7 +56,7 @@ pub(super) fn policy(
         metadata: metadata.clone(),
         spec: Some(ValidatingAdmissionPolicySpec {
             failure_policy: Some("Fail".into()),
-            // What the API server would fill in is written out: else two tools that apply this would conflict over it.
+            // Defaults of the API server are written out, so that two tools that apply the policy do not conflict.
             match_constraints: Some(MatchResources {
                 resource_rules: Some(vec![NamedRuleWithOperations {
                     api_groups: Some(vec![GROUP.into()]),
@@ -87,7 +88,7 @@ pub(super) fn policy(
     (policy, binding)
 }
 
-/// A rule that each attribute `k` of a new event must satisfy; the message names those that do not.
+/// A rule that each attribute `k` of a new event must satisfy. The message names the attributes that violate it.
 fn of_attributes(rule: &str, message: &str) -> Validation {
     let names = format!("object.spec.event.filter(k, !({rule})).map(k, string(k)).join(', ')");
     validation(

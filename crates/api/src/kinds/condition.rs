@@ -1,4 +1,4 @@
-//! Conditions in the form of `metav1.Condition` (Kubernetes API conventions).
+//! Status conditions in the form of `metav1.Condition` (Kubernetes API conventions).
 
 use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Time, jiff::Timestamp};
 use schemars::JsonSchema;
@@ -7,40 +7,40 @@ use serde_json::Value;
 
 use crate::ConditionType;
 
-/// The most conditions that the schema of a status allows.
+/// Maximum number of conditions that the schema of a status allows.
 const MOST: usize = 16;
 
-/// One aspect of an object's state, as `metav1.Condition` has it.
+/// One aspect of an object's state, in the form of `metav1.Condition`.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Condition {
-    /// What it is about, such as Ready.
+    /// Type of the condition, such as Ready.
     #[serde(rename = "type")]
     #[schemars(length(max = 64))]
     pub type_: String,
-    /// True, False or Unknown.
+    /// Status of the condition: True, False or Unknown.
     pub status: ConditionStatus,
-    /// The metadata.generation that it describes.
+    /// The metadata.generation that this condition describes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
-    /// When the status last changed.
+    /// Time at which the status last changed.
     pub last_transition_time: Time,
-    /// One word for why, from the catalogue of reasons.
+    /// Machine-readable reason for the status. docs/reasons.md lists all reasons.
     #[schemars(length(min = 1, max = 64))]
     pub reason: String,
-    /// The same for people: what happened and what to do.
+    /// Human-readable explanation: what happened and what to do.
     #[schemars(length(max = 1024))]
     pub message: String,
 }
 
-/// The value of a condition.
+/// The status of a condition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 pub enum ConditionStatus {
     /// The condition holds.
     True,
-    /// It does not.
+    /// The condition does not hold.
     False,
-    /// Nobody can tell.
+    /// The operator cannot determine the status.
     Unknown,
 }
 
@@ -50,8 +50,8 @@ impl From<bool> for ConditionStatus {
     }
 }
 
-/// Reads a field that only the operator should write, but others may have: what cannot be read counts as absent, so that
-/// one odd object does not hide all others.
+/// Deserializes a field that only the operator should write. A value that cannot be read counts as absent, so that one
+/// malformed object does not hide all others.
 pub fn if_readable<'de, D, T>(deserializer: D) -> Result<T, D::Error>
 where
     D: Deserializer<'de>,
@@ -61,7 +61,7 @@ where
     Ok(serde_json::from_value(value).unwrap_or_default())
 }
 
-/// Conditions being brought up to date, by the API conventions and the kstatus rules.
+/// Updates the conditions of an object by the API conventions and the kstatus rules.
 pub struct Conditions {
     conditions: Vec<Condition>,
     generation: Option<i64>,
@@ -69,12 +69,13 @@ pub struct Conditions {
 }
 
 impl Conditions {
-    /// Begins with what was read; what is set describes `generation`, as seen at `now`.
+    /// Starts from the stored conditions. Conditions that are set describe `generation` at the time `now`.
     pub fn from(read: &[Condition], generation: Option<i64>, now: Timestamp) -> Self {
         Self { conditions: read.to_vec(), generation, now }
     }
 
-    /// Sets one. Its transition time stays unless its status flips. The message is cut to what the schema allows.
+    /// Sets one condition. Its transition time changes only if its status changes. The message is cut to the 1024
+    /// characters that the schema allows.
     pub fn set(mut self, type_: ConditionType, holds: bool, reason: &str, message: &str) -> Self {
         let mut new = Condition {
             type_: type_.to_string(),
@@ -96,12 +97,12 @@ impl Conditions {
         self
     }
 
-    /// Ends with all as it is.
+    /// Returns the conditions, Reconciling and Stalled unchanged.
     pub fn into_vec(self) -> Vec<Condition> {
         bounded(self.conditions)
     }
 
-    /// Ends with Reconciling or Stalled, whichever is true; neither is there while it is not (kstatus).
+    /// Returns the conditions with `abnormal` (Reconciling or Stalled) set and without the other one (kstatus).
     pub fn finish(self, abnormal: Option<ConditionType>, reason: &str, message: &str) -> Vec<Condition> {
         let mut conditions = match abnormal {
             Some(type_) => self.set(type_, true, reason, message).conditions,
@@ -116,7 +117,7 @@ impl Conditions {
     }
 }
 
-/// As many as the schema allows: the operator's own, then those that others wrote.
+/// Drops conditions beyond the limit of the schema: first conditions that others wrote, then the operator's own.
 fn bounded(mut conditions: Vec<Condition>) -> Vec<Condition> {
     while conditions.len() > MOST {
         let foreign = conditions.iter().rposition(|c| !ConditionType::ALL.iter().any(|own| c.type_ == own.as_str()));
@@ -141,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn conditions_of_others_give_way_where_there_are_more_than_the_schema_allows() {
+    fn conditions_of_others_are_dropped_first_where_there_are_more_than_the_schema_allows() {
         let foreign = |n: usize| Condition {
             type_: format!("Foreign{n}"),
             status: ConditionStatus::True,

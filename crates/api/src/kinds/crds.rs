@@ -1,4 +1,4 @@
-//! What an administrator applies: both CustomResourceDefinitions and the admission policies.
+//! The manifests that an administrator applies: both CustomResourceDefinitions and the admission policies.
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
     CustomResourceDefinition, JSON, JSONSchemaProps,
@@ -8,12 +8,12 @@ use serde_json::{Value, json};
 
 use super::{Notification, Subscriber, admission_policy, secret_access_policy};
 
-/// The definition of Subscriber.
+/// The CustomResourceDefinition of Subscriber.
 pub fn subscriber_crd() -> CustomResourceDefinition {
     with_initial_status(Subscriber::crd(), json!({ "observedGeneration": -1 }))
 }
 
-/// The definition of Notification.
+/// The CustomResourceDefinition of Notification.
 pub fn notification_crd() -> CustomResourceDefinition {
     with_initial_status(
         Notification::crd(),
@@ -21,7 +21,7 @@ pub fn notification_crd() -> CustomResourceDefinition {
     )
 }
 
-/// Everything in `crds/`, in the order to apply it, as the values of YAML documents.
+/// Everything in `crds/`, one value for each YAML document, in the order to apply them.
 pub fn manifests() -> Result<Vec<Value>, serde_json::Error> {
     let mut manifests = vec![serde_json::to_value(subscriber_crd())?, serde_json::to_value(notification_crd())?];
     for (policy, binding) in [admission_policy(), secret_access_policy()] {
@@ -30,8 +30,8 @@ pub fn manifests() -> Result<Vec<Value>, serde_json::Error> {
     Ok(manifests)
 }
 
-/// Gives `status` its first value, so that a new object never looks finished and needs no write to say so; and drops
-/// what the generator adds but the API conventions do not want.
+/// Sets the default of `status`, so that a new object is unfinished without a write by the operator, and removes what
+/// the generator adds against the API conventions.
 fn with_initial_status(mut crd: CustomResourceDefinition, status: Value) -> CustomResourceDefinition {
     for version in &mut crd.spec.versions {
         let Some(schema) = version.schema.as_mut().and_then(|s| s.open_api_v3_schema.as_mut()) else {
@@ -42,16 +42,16 @@ fn with_initial_status(mut crd: CustomResourceDefinition, status: Value) -> Cust
             && let Some(schema) = properties.get_mut("status")
         {
             schema.default = Some(JSON(status.clone()));
-            schema.description = Some("What the operator has seen; written by the operator alone.".into());
+            schema.description = Some("Observed state. Only the operator writes it.".into());
         }
     }
     crd
 }
 
-/// An optional field is left out, not null; formats such as uint32 say nothing to Kubernetes.
+/// Adapts a generated schema: optional fields are omitted rather than null, and Kubernetes has no unsigned formats.
 fn tidy(schema: &mut JSONSchemaProps) {
     schema.nullable = None;
-    // A doc comment breaks its lines for the editor; kubectl explain breaks them for the terminal.
+    // Doc comments wrap for the editor; kubectl explain wraps for the terminal.
     schema.description = schema.description.take().map(|text| text.replace('\n', " "));
     if schema.format.as_deref().is_some_and(|format| format.starts_with("uint")) {
         schema.format = Some(if schema.format.as_deref() == Some("uint64") { "int64" } else { "int32" }.into());

@@ -1,44 +1,47 @@
-//! `spec.delivery`: how often and how fast deliveries are tried, and when they are given up.
+//! `spec.delivery`: retries, expiry, rate limit and concurrency of deliveries.
 
 use kube::KubeSchema;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// How often and how fast deliveries are tried, and when they are given up.
+/// Retries, expiry, rate limit and concurrency of deliveries.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct DeliveryPolicy {
-    /// After so many attempts a Notification fails (Exhausted). Attempts that the webhook answered with 429, or 503 and
-    /// Retry-After, do not count. Omitted: only expiry ends it.
+    /// Number of attempts after which a Notification fails (Exhausted). Attempts that the webhook answers with 429, or
+    /// with 503 and Retry-After, do not count. Omitted: attempts continue until the Notification expires.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 1000))]
     pub max_attempts: Option<u32>,
-    /// Seconds after its creation (or replay) at which a Notification that was tried fails (Expired). One that was never
-    /// tried does not expire by this, unless the webhook is gone or there is no Subscriber. Default: 24 hours.
+    /// Seconds after creation (or replay) at which a Notification that was tried fails (Expired). Does not apply to a
+    /// Notification that was never tried, unless the webhook is gone (410) or the Subscriber does not exist. Default:
+    /// 86400 (24 hours).
     #[schemars(range(min = 1, max = 31_536_000))]
     pub expire_after_seconds: u32,
-    /// The waits between attempts.
+    /// Waits between attempts: initialSeconds, doubled after each failure up to maxSeconds; each wait varies randomly
+    /// by up to a fifth.
     pub backoff: BackoffPolicy,
-    /// At most so many attempts are started a minute, evenly spaced. Omitted: no limit.
+    /// Maximum number of attempts that start per minute, evenly spaced. Omitted: no limit.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 600_000))]
     pub rate_limit_per_minute: Option<u32>,
-    /// At most so many deliveries are under way at once.
+    /// Maximum number of concurrent deliveries. Default: 16.
     #[schemars(range(min = 1, max = 128))]
     pub max_in_flight: u32,
 }
 
-/// The waits between attempts: initialSeconds, doubling up to maxSeconds, each up to a fifth shorter or longer.
+/// Waits between attempts: `initialSeconds`, doubled after each failure up to `maxSeconds`; each wait varies randomly
+/// by up to a fifth.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new("self.initialSeconds <= self.maxSeconds")
-    .message("initialSeconds must not be more than maxSeconds: lower initialSeconds or raise maxSeconds"))]
+    .message("initialSeconds must not exceed maxSeconds: lower initialSeconds or raise maxSeconds"))]
 pub struct BackoffPolicy {
-    /// Seconds to wait after the first failure.
+    /// Wait after the first failure, in seconds. Default: 5.
     #[serde(default = "default_initial_seconds")]
     #[schemars(range(min = 1, max = 86_400))]
     pub initial_seconds: u32,
-    /// The longest wait, in seconds.
+    /// Longest wait, in seconds. Default: 3600 (1 hour).
     #[serde(default = "default_max_seconds")]
     #[schemars(range(min = 1, max = 86_400))]
     pub max_seconds: u32,

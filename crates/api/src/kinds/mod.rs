@@ -1,4 +1,4 @@
-//! The custom resources: their types and their schemas. Doc comments on fields are what `kubectl explain` shows.
+//! The types and schemas of the custom resources. `kubectl explain` shows the doc comments of fields.
 
 mod abuse_protection;
 mod admission;

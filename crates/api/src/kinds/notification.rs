@@ -1,4 +1,4 @@
-//! `Notification`: one event for one Subscriber.
+//! The `Notification` resource: one event for one Subscriber.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::{CustomResource, KubeSchema};
@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::{Condition, Event, schema::object_name};
 use crate::{AttemptReason, NotificationReason};
 
-/// The desired state of a Notification; none of it can be changed after creation.
+/// Desired state of a Notification. Immutable after creation.
 #[derive(CustomResource, Clone, Debug, Deserialize, Serialize, KubeSchema)]
 #[kube(
     group = "tidings.dev",
@@ -20,43 +20,38 @@ use crate::{AttemptReason, NotificationReason};
     category = "tidings",
     selectable = ".spec.subscriberRef.name",
     selectable = ".status.phase",
-    doc = "A Notification is one event for one Subscriber. The operator sends it at least once, always with the same event id, and writes what happened into the status.",
+    doc = "A Notification is one event for one Subscriber. The operator sends the event at least once, always with the same event id, and records the result in the status.",
     printcolumn(
         name = "Subscriber",
         type_ = "string",
         json_path = ".spec.subscriberRef.name",
-        description = "Who gets the event"
+        description = "Subscriber that receives the event"
     ),
-    printcolumn(name = "Type", type_ = "string", json_path = ".spec.event.type", description = "The event's type"),
+    printcolumn(name = "Type", type_ = "string", json_path = ".spec.event.type", description = "Type of the event"),
     printcolumn(
         name = "Phase",
         type_ = "string",
         json_path = ".status.phase",
-        description = "Delivered or Failed when finished, otherwise unfinished"
+        description = "Delivered or Failed; every other phase is unfinished"
     ),
-    printcolumn(
-        name = "Reason",
-        type_ = "string",
-        json_path = ".status.reason",
-        description = "Why it is in this phase"
-    ),
+    printcolumn(name = "Reason", type_ = "string", json_path = ".status.reason", description = "Reason for the phase"),
     printcolumn(
         name = "Attempts",
         type_ = "integer",
         json_path = ".status.attempts",
-        description = "Attempts to deliver so far"
+        description = "Number of attempts"
     ),
     printcolumn(
         name = "Code",
         type_ = "integer",
         json_path = ".status.lastAttempt.statusCode",
-        description = "The webhook's last HTTP status code"
+        description = "HTTP status code of the last attempt"
     ),
     printcolumn(
         name = "Next",
         type_ = "string",
         json_path = ".status.nextAttemptTime",
-        description = "When the next attempt is due",
+        description = "Time of the next attempt",
         priority = 1
     ),
     printcolumn(
@@ -70,21 +65,23 @@ use crate::{AttemptReason, NotificationReason};
 )]
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new("self == oldSelf")
-    .message("a Notification's spec cannot be changed: create a new Notification instead (if nothing changed, a JSON number may have: 1.0 is stored as 1; write 1, or use kubectl apply --server-side)"))]
+    .message("the spec of a Notification is immutable: create a new Notification instead (if you changed nothing, a JSON number may differ: 1.0 is stored as 1; write 1, or use kubectl apply --server-side)"))]
 pub struct NotificationSpec {
-    /// The Subscriber, in this namespace, that the event goes to. It may be created later: the Notification waits.
+    /// The Subscriber, in this namespace, that receives the event. It may be created later; the Notification waits for
+    /// it.
     pub subscriber_ref: SubscriberRef,
-    /// The event: a CloudEvent 1.0 in the JSON event format. Extension attributes sit beside the others: names of 1 to
-    /// 20 lower-case letters and digits, values strings of at most 4096 bytes, booleans or 32-bit integers.
+    /// The event: a CloudEvent 1.0 in the JSON event format. Extension attributes are siblings of the other attributes:
+    /// names have 1 to 20 lower-case letters and digits; values are strings of at most 4096 bytes, booleans or 32-bit
+    /// integers.
     pub event: Event,
-    /// Seconds after its creation (or replay) at which it fails (Expired), whatever holds it. Omitted: the Subscriber's
-    /// delivery.expireAfterSeconds, which spares what was never tried.
+    /// Seconds after creation (or replay) at which the Notification fails (Expired), even if it is held or was never
+    /// tried. Omitted: the Subscriber's delivery.expireAfterSeconds applies.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 31_536_000))]
     pub expire_after_seconds: Option<u32>,
-    /// Seconds after its completion at which it is deleted; 0 deletes it at once. Omitted: it is kept, but one made with
-    /// generateName is deleted after the operator's --generated-ttl. Do not set it on what Git holds: a GitOps tool would
-    /// create the object anew, and it would be sent again.
+    /// Seconds after completion at which the Notification is deleted; 0 deletes it immediately. Omitted: it is kept or,
+    /// if it was created with generateName, deleted after the operator's --generated-ttl. Do not set this field on
+    /// objects in Git: a GitOps tool would recreate the object, and the event would be sent again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 31_536_000))]
     pub ttl_seconds_after_finished: Option<u32>,
@@ -98,20 +95,20 @@ pub struct SubscriberRef {
     pub name: String,
 }
 
-/// Where a Notification stands. Anything but Delivered or Failed means unfinished.
+/// The phase of a Notification. Every phase except Delivered and Failed is unfinished.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 pub enum Phase {
-    /// Not finished: to be sent, or sent again.
+    /// Not finished: waiting for the first attempt or for a retry.
     #[default]
     Pending,
-    /// The webhook acknowledged the event (a 2xx answer).
+    /// The webhook acknowledged the event (a 2xx response).
     Delivered,
-    /// The event will not be sent again; the reason says why.
+    /// The event will not be sent again, except by a replay; the reason says why.
     Failed,
 }
 
 impl Phase {
-    /// The word as it is published.
+    /// The published name of the phase.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Pending => "Pending",
@@ -121,8 +118,9 @@ impl Phase {
     }
 }
 
-/// What happened to a Notification so far.
-// Atomic, since it is written as a whole: kept for each of its fields, `managedFields` would be as large as the status.
+/// Observed state of a Notification.
+// Atomic because it is written as a whole: `managedFields` with an entry for each field would be as large as the
+// status.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 #[schemars(extend("x-kubernetes-map-type" = "atomic"))]
@@ -130,71 +128,74 @@ pub struct NotificationStatus {
     /// The metadata.generation that this status describes; -1 before the first attempt.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
-    /// Pending, Delivered or Failed; other values may come: anything but Delivered or Failed means unfinished.
+    /// Pending, Delivered or Failed. Later versions may add values: treat every value except Delivered and Failed as
+    /// unfinished.
     #[serde(default)]
     #[schemars(with = "String", length(max = 64))]
     pub phase: Phase,
-    /// One word for why it is in this phase, such as Queued, Acknowledged, Retrying or Rejected.
+    /// Machine-readable reason for the phase, such as Queued, Acknowledged, Retrying or Rejected.
     #[serde(default)]
     #[schemars(with = "String", length(max = 64))]
     pub reason: NotificationReason,
-    /// The same for people: what happened and what to do.
+    /// Human-readable explanation: what happened and what to do.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 256))]
     pub message: Option<String>,
-    /// Ready and Delivered: True once the webhook acknowledged. Reconciling while it is being retried, Stalled once it
-    /// failed (kstatus rules).
+    /// Ready and Delivered: True once the webhook has acknowledged the event. Reconciling: True while the Notification
+    /// is retried. Stalled: True once it has failed (kstatus rules).
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
     pub conditions: Vec<Condition>,
-    /// The id that the event was sent with, the same in every attempt.
+    /// The event id that was sent, the same in every attempt.
     #[serde(rename = "eventID", default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 1024))]
     pub event_id: Option<String>,
-    /// Attempts so far whose outcome was recorded.
+    /// Number of attempts with a recorded outcome.
     #[serde(default)]
     #[schemars(range(min = 0))]
     pub attempts: u32,
-    /// The last attempt.
+    /// The last attempt. Absent before the first attempt.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_attempt: Option<LastAttempt>,
-    /// When the next attempt is due; absent when finished, or before the first attempt.
+    /// Time at which the next attempt is due. Absent before the first attempt and after completion.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next_attempt_time: Option<Time>,
-    /// When the phase became Delivered or Failed; absent until then.
+    /// Time at which the phase became Delivered or Failed. Absent until then.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub completion_time: Option<Time>,
-    /// Attempts that the webhook put off (429, or 503 with Retry-After); they do not count toward maxAttempts.
+    /// Number of attempts that the webhook deferred (429, or 503 with Retry-After). They do not count toward
+    /// delivery.maxAttempts.
     #[serde(default, skip_serializing_if = "is_zero")]
     #[schemars(range(min = 0))]
     pub deferred_attempts: u32,
-    /// When it was last set back to Pending by the label tidings.dev/replay; expiry counts from then.
+    /// Time at which the label tidings.dev/replay last set the Notification back to Pending; expiry counts from this
+    /// time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub replay_time: Option<Time>,
-    /// The value of the label tidings.dev/replay that was handled last.
+    /// Last value of the label tidings.dev/replay that the operator handled.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 63))]
     pub last_handled_replay: Option<String>,
 }
 
-/// One attempt to deliver.
+/// One delivery attempt.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct LastAttempt {
-    /// When it ended.
+    /// Time at which the attempt ended.
     pub time: Time,
-    /// The webhook's HTTP status code; absent when there was no answer.
+    /// HTTP status code of the webhook. Absent if there was no response.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub status_code: Option<u16>,
-    /// One word for how it ended, such as Acknowledged, ServerError, Timeout or ConnectionFailed.
+    /// Machine-readable result, such as Acknowledged, ServerError, Timeout or ConnectionFailed.
     #[schemars(with = "String", length(max = 64))]
     pub reason: AttemptReason,
-    /// How long it took, in milliseconds.
+    /// Duration of the attempt, in milliseconds.
     pub duration_milliseconds: u64,
 }
 
-#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde calls it with a reference")]
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
 fn is_zero(count: &u32) -> bool {
     *count == 0
 }

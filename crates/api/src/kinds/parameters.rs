@@ -1,8 +1,8 @@
-//! What `tokenService.parameters` may not carry.
+//! Checks the names in `tokenService.parameters`.
 
 use schemars::{Schema, SchemaGenerator, json_schema};
 
-/// Names that are reserved for one reason, and what to write instead.
+/// Parameter names that are reserved for one reason, and the alternative.
 pub struct Reserved {
     /// The names, in lower case.
     pub names: &'static [&'static str],
@@ -10,22 +10,23 @@ pub struct Reserved {
     pub instead: &'static str,
 }
 
-/// The parameters of a token request that are not the user's to add, compared without case, as some token services do.
+/// Parameters of a token request that users may not add. Case-insensitive, because some token services ignore case.
 ///
-/// A parameter must not be sent twice (RFC 6749, section 3.2), so none that the operator sends itself: `grant_type`,
-/// `scope` (section 4.4.2), `client_id`, `client_secret` (section 2.3.1), `audience`. Nor one that belongs to another
-/// way of client authentication (RFC 7521, section 4.2) or to another grant, whose values are mostly credentials, which
-/// never stand in a Subscriber: RFC 6749, sections 4.1.1, 4.1.3, 4.3.2 and 6; RFC 7521, section 4.1 (RFC 7522, 7523);
-/// RFC 7636, section 4; RFC 8628, section 3.4; RFC 8693, section 2.1.
+/// - Parameters that the operator sends itself, because a parameter must not be sent twice (RFC 6749, section 3.2):
+///   `grant_type`, `scope` (section 4.4.2), `client_id`, `client_secret` (section 2.3.1) and `audience`.
+/// - Parameters of another client authentication (RFC 7521, section 4.2).
+/// - Parameters of another grant, because most of their values are credentials, which do not belong in a Subscriber:
+///   RFC 6749, sections 4.1.1, 4.1.3, 4.3.2 and 6; RFC 7521, section 4.1 (RFC 7522, 7523); RFC 7636, section 4; RFC
+///   8628, section 3.4; RFC 8693, section 2.1.
 pub const RESERVED_TOKEN_PARAMETERS: &[Reserved] = &[
     Reserved { names: &["grant_type"], instead: "it is always client_credentials" },
     Reserved {
         names: &["client_id", "client_secret"],
-        instead: "put client id and client secret into the Secret that tokenService.credentialsSecretRef names",
+        instead: "put the client ID and the client secret into the Secret that tokenService.credentialsSecretRef names",
     },
     Reserved {
         names: &["client_assertion", "client_assertion_type"],
-        instead: "tokenService.clientAuthentication says how the client authenticates",
+        instead: "set tokenService.clientAuthentication",
     },
     Reserved { names: &["scope"], instead: "list scopes in tokenService.scopes" },
     Reserved { names: &["audience"], instead: "set tokenService.audience" },
@@ -48,11 +49,11 @@ pub const RESERVED_TOKEN_PARAMETERS: &[Reserved] = &[
             "actor_token",
             "actor_token_type",
         ],
-        instead: "remove it, it belongs to another OAuth grant than client_credentials",
+        instead: "remove it, because it belongs to another OAuth grant than client_credentials",
     },
 ];
 
-const NAME_FAULT: &str = "a parameter's name must have 1 to 128 printable ASCII characters";
+const NAME_FAULT: &str = "a parameter name must have 1 to 128 printable ASCII characters";
 
 impl Reserved {
     fn fault(&self) -> String {
@@ -60,7 +61,7 @@ impl Reserved {
     }
 }
 
-/// What is wrong with the name of a parameter. The API server checks the same.
+/// Returns what is wrong with the name of a parameter. The API server checks the same rules.
 pub fn token_parameter_fault(name: &str) -> Option<String> {
     if !(1..=128).contains(&name.len()) || !name.bytes().all(|byte| (b' '..=b'~').contains(&byte)) {
         return Some(NAME_FAULT.into());
@@ -111,7 +112,7 @@ mod tests {
     }
 
     #[test]
-    fn other_names_are_taken_if_they_are_printable_ascii() {
+    fn other_names_are_accepted_if_they_are_printable_ascii() {
         for name in ["resource", "authorization_details", "x", "scopes", "tenant id", &"n".repeat(128)] {
             assert_eq!(token_parameter_fault(name), None, "{name}");
         }

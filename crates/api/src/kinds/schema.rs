@@ -1,4 +1,4 @@
-//! Schema pieces that several fields share.
+//! Schemas that several fields share.
 
 use std::{borrow::Cow, fmt};
 
@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 /// An absolute https URL with a host, without user name, password or fragment.
 ///
-/// The API server checks this by the rules below; the operator parses the text again before it uses it.
+/// The API server checks it with the rules below; the operator parses it again before use.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Deserialize, Serialize)]
 #[serde(transparent)]
 pub struct HttpsUrl(pub String);
@@ -35,7 +35,7 @@ impl JsonSchema for HttpsUrl {
             "x-kubernetes-validations": [
                 {
                     "rule": "isURL(self) && url(self).getScheme() == 'https'",
-                    "message": "must be an absolute https URL, for example https://hooks.example.com/events; plain http is never used",
+                    "message": "must be an absolute https URL, for example https://hooks.example.com/events; plain http is not supported",
                 },
                 {
                     "rule": "!isURL(self) || url(self).getHostname() != ''",
@@ -43,18 +43,18 @@ impl JsonSchema for HttpsUrl {
                 },
                 {
                     "rule": "!self.matches('^[^/]*//[^/?#]*@')",
-                    "message": "must not contain a user name or password: client credentials belong in the Secret that tokenService.credentialsSecretRef names",
+                    "message": "must not contain a user name or password: put client credentials into the Secret that tokenService.credentialsSecretRef names",
                 },
                 {
                     "rule": "!self.contains('#')",
-                    "message": "must not contain a fragment (#...): it is never sent",
+                    "message": "must not contain a fragment (#...): fragments are never sent",
                 },
             ],
         })
     }
 }
 
-/// The schema of `event.data`: any JSON value, kept as it is.
+/// The schema of `event.data`: any JSON value, kept unchanged.
 pub(super) fn any_json(_: &mut SchemaGenerator) -> Schema {
     json_schema!({ "x-kubernetes-preserve-unknown-fields": true })
 }
@@ -64,7 +64,7 @@ pub(super) fn object_name(_: &mut SchemaGenerator) -> Schema {
     text(
         253,
         "self.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?([.][a-z0-9]([-a-z0-9]*[a-z0-9])?)*$')",
-        "must be the name of an object: lower-case letters, digits, hyphens and dots",
+        "must be a valid object name: lower-case letters, digits, hyphens and dots",
     )
 }
 
@@ -73,12 +73,12 @@ pub(super) fn data_key(_: &mut SchemaGenerator) -> Schema {
     json_schema!({ "type": "string", "minLength": 1, "maxLength": 253, "pattern": "^[-._a-zA-Z0-9]+$" })
 }
 
-/// OAuth 2.0 scopes (RFC 6749, section 3.3), each once.
+/// OAuth 2.0 scopes (RFC 6749, section 3.3) without duplicates.
 pub(super) fn scopes(_: &mut SchemaGenerator) -> Schema {
     let scope = text(
         256,
         r#"self.matches('^[!#-\\[\\]-~]+$')"#,
-        "must be one scope: no spaces, quotes or backslashes; write each scope as an item of its own",
+        "must be a single scope without spaces, quotes or backslashes: write each scope as a separate item",
     );
     json_schema!({ "type": "array", "maxItems": 64, "x-kubernetes-list-type": "set", "items": scope })
 }
@@ -101,8 +101,8 @@ pub(super) fn absolute_uri(_: &mut SchemaGenerator) -> Schema {
     )
 }
 
-/// A time (RFC 3339, section 5.6). A plain text to the API server: under `format: date-time` it would take times that its
-/// rules cannot compare afterwards, and then refuse every later write to the object.
+/// A time (RFC 3339, section 5.6). A plain string to the API server: with `format: date-time`, the API server would
+/// accept times that its rules cannot compare later, and then reject every further write to the object.
 pub(super) fn rfc3339(_: &mut SchemaGenerator) -> Schema {
     text(
         64,
@@ -111,7 +111,7 @@ pub(super) fn rfc3339(_: &mut SchemaGenerator) -> Schema {
     )
 }
 
-/// A text that is not empty and follows a CEL rule.
+/// A non-empty string that satisfies a CEL rule.
 fn text(max_length: u32, rule: &str, message: &str) -> Schema {
     json_schema!({
         "type": "string",

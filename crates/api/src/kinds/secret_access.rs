@@ -1,5 +1,5 @@
-//! The ValidatingAdmissionPolicy that asks the API server's authorizer whether the user who writes a Subscriber may get the
-//! Secrets whose values the Subscriber sends.
+//! The ValidatingAdmissionPolicy that checks whether the user who writes a Subscriber may get the Secrets whose values
+//! the Subscriber sends.
 
 use k8s_openapi::api::admissionregistration::v1::{
     ValidatingAdmissionPolicy, ValidatingAdmissionPolicyBinding, Validation, Variable,
@@ -7,22 +7,23 @@ use k8s_openapi::api::admissionregistration::v1::{
 
 use super::admission::{policy, validation};
 
-/// The name of the policy and of its binding. The chart leaves both out where Secrets must consent themselves.
+/// The name of the policy and of its binding. The chart omits both if the operator requires the consent of Secrets.
 pub const SECRET_ACCESS_POLICY: &str = "subscriber-secrets.tidings.dev";
 
-/// The most Secrets that are checked by name. A check costs 350,000 units of CEL, and the API server allows 1,000,000 for an
-/// expression and 10,000,000 for all of a binding: one check in each expression, 20 of them, and one for the namespace.
+/// Maximum number of Secrets that are checked by name. A check costs 350,000 units of CEL; the API server allows
+/// 1,000,000 for an expression and 10,000,000 for a binding. Each expression therefore has one check: one for each of
+/// 20 Secrets and one for the namespace.
 const MOST_NAMES: usize = 20;
 
-/// Both client certificates, by the endpoint that has them.
+/// The endpoints that may have a client certificate.
 const ENDPOINTS: [&str; 2] = ["webhook", "tokenService"];
 
-/// The policy and the binding that puts it in force everywhere.
+/// The policy and the binding that enforces it in every namespace.
 ///
-/// A caRef is left out: the certificates are not sent anywhere.
+/// The Secret of a `caRef` is not checked, because CA certificates are not sent to an endpoint.
 pub fn secret_access_policy() -> (ValidatingAdmissionPolicy, ValidatingAdmissionPolicyBinding) {
     let too_many = format!(
-        "spec: names more than {MOST_NAMES} Secrets, which is more than the API server can check for a user who may not get every Secret of the namespace: put values that belong together into one Secret as several keys, or have a user who may get every Secret of the namespace apply this"
+        "spec: names more than {MOST_NAMES} Secrets, which is more than the API server can check for a user who may not get every Secret in the namespace: combine values in one Secret with several keys, or have a user who may get every Secret in the namespace apply this Subscriber"
     );
     let no_more = format!("variables.free || variables.names{}.size() == 0", MOST_NAMES + 1);
     let mut validations = vec![forbidden(&no_more, &too_many, None)];
@@ -30,8 +31,9 @@ pub fn secret_access_policy() -> (ValidatingAdmissionPolicy, ValidatingAdmission
     policy(SECRET_ACCESS_POLICY, "subscribers", variables(), validations)
 }
 
-/// `names1` holds the names of all Secrets, `names2` those that are not the first of `names1`, and so on: the first of each
-/// are the distinct names. (The function `distinct` comes with Kubernetes 1.34.)
+/// The variables of the policy. `names1` holds the names of all Secrets, `names2` the names that differ from the first
+/// name in `names1`, and so on: the first elements are the distinct names. (Kubernetes 1.34 adds the function
+/// `distinct`.)
 fn variables() -> Vec<Variable> {
     let certificate = |object: &str, endpoint| format!("{object}.spec.{endpoint}.?tls.?clientCertificateSecretRef");
     let headers = |object: &str| {
@@ -71,7 +73,7 @@ fn variables() -> Vec<Variable> {
 fn may_get(n: usize) -> Validation {
     let name = format!("variables.names{n}[0]");
     let rule = format!("variables.free || variables.names{n}.size() == 0 || {}", allowed(Some(&name)));
-    let remedy = "this Subscriber sends the values of the Secret to an endpoint. Have a user who may get the Secret apply this, or have an administrator of the namespace grant the right to get it";
+    let remedy = "this Subscriber sends values of the Secret to an endpoint. Have a user who may get the Secret apply this Subscriber, or have an administrator of the namespace grant the verb get on the Secret";
     forbidden(
         &rule,
         &format!("spec: the user may not get a Secret that this Subscriber names: {remedy}"),
@@ -81,7 +83,7 @@ fn may_get(n: usize) -> Validation {
     )
 }
 
-/// Whether the user may get this Secret; None: every Secret of the namespace.
+/// A CEL expression: whether the user may get this Secret (None: every Secret in the namespace).
 fn allowed(name: Option<&str>) -> String {
     let name = name.map_or_else(String::new, |name| format!(".name({name})"));
     format!("authorizer.group('').resource('secrets').namespace(request.namespace){name}.check('get').allowed()")
@@ -119,7 +121,7 @@ mod tests {
         let schema = &crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"];
         let mut found = Vec::new();
         paths(schema, "spec", &mut found);
-        // A new one here needs a part in the policy's variables.
+        // A new path needs an entry in the variables of the policy.
         let expected = [
             "spec.tokenService.credentialsSecretRef",
             "spec.tokenService.tls.clientCertificateSecretRef",

@@ -1,4 +1,4 @@
-//! `Subscriber`: where events go, and which token service guards that place.
+//! The `Subscriber` resource: a webhook and the token service that guards it.
 
 use std::collections::BTreeMap;
 
@@ -12,7 +12,7 @@ use super::{
     schema::{data_key, object_name, scopes},
 };
 
-/// The desired state of a Subscriber.
+/// Desired state of a Subscriber.
 #[derive(CustomResource, Clone, Debug, Deserialize, Serialize, KubeSchema)]
 #[kube(
     group = "tidings.dev",
@@ -22,75 +22,76 @@ use super::{
     status = "SubscriberStatus",
     shortname = "subr",
     category = "tidings",
-    doc = "A Subscriber says where events go (an https webhook) and which OAuth 2.0 token service guards that place. Everything it names lives in its own namespace.",
+    doc = "A Subscriber defines a webhook that receives events and the OAuth 2.0 token service that guards the webhook. Every object that it references is in its own namespace.",
     printcolumn(
         name = "Ready",
         type_ = "string",
         json_path = r#".status.conditions[?(@.type=="Ready")].status"#,
-        description = "True when Notifications can be sent, or are held on purpose"
+        description = "True when Notifications can be sent, or are held by spec.suspend"
     ),
     printcolumn(
         name = "Reason",
         type_ = "string",
         json_path = r#".status.conditions[?(@.type=="Ready")].reason"#,
-        description = "Why it is, or is not, ready"
+        description = "Reason of the condition Ready"
     ),
     printcolumn(
         name = "Host",
         type_ = "string",
         json_path = ".status.webhook.host",
-        description = "Where events are sent"
+        description = "Host of the webhook"
     ),
     printcolumn(
         name = "Pending",
         type_ = "integer",
         json_path = ".status.pending",
-        description = "Notifications that are neither Delivered nor Failed; up to a minute old"
+        description = "Notifications that are neither Delivered nor Failed; updated at most once a minute"
     ),
     printcolumn(
         name = "Last Success",
         type_ = "date",
         json_path = ".status.lastSuccessTime",
-        description = "When a Notification was last delivered; up to a minute old"
+        description = "Time of the last successful delivery; updated at most once a minute"
     ),
     printcolumn(
         name = "Healthy",
         type_ = "string",
         json_path = r#".status.conditions[?(@.type=="Healthy")].reason"#,
-        description = "How deliveries go",
+        description = "Reason of the condition Healthy",
         priority = 1
     ),
     printcolumn(
         name = "URL",
         type_ = "string",
         json_path = ".spec.webhook.url",
-        description = "Where events are sent",
+        description = "URL of the webhook",
         priority = 1
     ),
     printcolumn(
         name = "Message",
         type_ = "string",
         json_path = r#".status.conditions[?(@.type=="Ready")].message"#,
-        description = "What was found and what to do",
+        description = "Message of the condition Ready: what happened and what to do",
         priority = 1
     ),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
 #[serde(rename_all = "camelCase")]
 pub struct SubscriberSpec {
-    /// Set to true to hold this Subscriber's Notifications: they stay Pending, none is sent, none is lost. A test that is
-    /// asked for is sent all the same.
+    /// Set to true to hold this Subscriber's Notifications: they stay Pending and none is lost. A requested test event
+    /// is still sent. Default: false.
     #[serde(default)]
     pub suspend: bool,
-    /// Where and how events are sent.
+    /// The webhook and how events are sent to it.
     pub webhook: Webhook,
-    /// The OAuth 2.0 token endpoint that issues the bearer token sent with every event, by the client credentials
-    /// grant (RFC 6749, section 4.4).
+    /// The OAuth 2.0 token endpoint that issues the bearer token for every event (client credentials grant, RFC 6749,
+    /// section 4.4).
     pub token_service: TokenService,
-    /// Whether the webhook is asked for its consent before anything is sent to it (CloudEvents web hooks, section 4).
+    /// The validation handshake: whether the webhook must allow events before they are sent (CloudEvents web hooks,
+    /// section 4). Omitted: policy Optional.
     #[serde(default)]
     pub abuse_protection: AbuseProtection,
-    /// How often and how fast deliveries are tried, and when they are given up.
+    /// Retries, expiry, rate limit and concurrency of deliveries. Omitted: the defaults of its fields.
     #[serde(default)]
     pub delivery: DeliveryPolicy,
 }
@@ -101,30 +102,31 @@ pub struct SubscriberSpec {
 pub struct TokenService {
     /// The https URL of the token endpoint, for example https://login.example.com/oauth2/token.
     pub url: HttpsUrl,
-    /// The Secret, in this namespace, that holds the client id and the client secret.
+    /// The Secret, in this namespace, that holds the client ID and the client secret.
     pub credentials_secret_ref: CredentialsSecretRef,
-    /// How the client authenticates. Basic (default): client_secret_basic, in the Authorization header. Post:
-    /// client_secret_post, in the form body (RFC 6749, section 2.3.1).
+    /// How the client authenticates (RFC 6749, section 2.3.1). Basic (default): in the Authorization header
+    /// (client_secret_basic). Post: in the form body (client_secret_post).
     #[serde(default)]
     pub client_authentication: ClientAuthentication,
-    /// The scopes to ask for (RFC 6749, section 3.3), for example [events.write].
+    /// Scopes to request (RFC 6749, section 3.3), for example [events.write]. Omitted: no scope parameter is sent.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "scopes")]
     pub scopes: Vec<String>,
-    /// The audience parameter that some authorization servers ask for.
+    /// Audience parameter, which some authorization servers require. Omitted: no audience parameter is sent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 1024))]
     pub audience: Option<String>,
-    /// Further form parameters of the token request, for example resource: "urn:acme" (RFC 8707). They are no place for
-    /// secrets, and names that OAuth gives a meaning of its own are refused.
+    /// Additional form parameters of the token request, for example resource: "urn:acme" (RFC 8707). Do not put secrets
+    /// here. Names that OAuth reserves, such as scope and client_secret, are rejected.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(schema_with = "token_parameters")]
     pub parameters: BTreeMap<String, String>,
-    /// Seconds that one token request may take.
+    /// Time limit for one token request, in seconds. Default: 10.
     #[serde(default = "default_token_timeout")]
     #[schemars(range(min = 1, max = 60))]
     pub timeout_seconds: u32,
-    /// What to trust, besides the usual public certificate authorities.
+    /// TLS settings: a private certificate authority and a client certificate. Omitted: only public certificate
+    /// authorities are trusted, and no client certificate is sent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tls: Option<Tls>,
 }
@@ -145,11 +147,11 @@ pub struct CredentialsSecretRef {
     /// Name of the Secret.
     #[schemars(schema_with = "object_name")]
     pub name: String,
-    /// The key that holds the client id.
+    /// Key that holds the client ID. Default: client_id.
     #[serde(rename = "clientIDKey", default = "default_client_id_key")]
     #[schemars(schema_with = "data_key")]
     pub client_id_key: String,
-    /// The key that holds the client secret.
+    /// Key that holds the client secret. Default: client_secret.
     #[serde(rename = "clientSecretKey", default = "default_client_secret_key")]
     #[schemars(schema_with = "data_key")]
     pub client_secret_key: String,

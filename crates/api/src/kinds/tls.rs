@@ -1,4 +1,6 @@
-//! `tls`, of the webhook and of the token service: whom to trust, and what to show.
+//! `tls` of the webhook and of the token service: trusted certificate authorities and the client certificate.
+
+use std::fmt;
 
 use kube::KubeSchema;
 use schemars::JsonSchema;
@@ -10,10 +12,11 @@ use super::schema::{data_key, object_name};
 #[derive(Clone, Debug, Deserialize, Serialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Tls {
-    /// Certificates (PEM) to trust in addition to the public ones: the bundle of a private certificate authority.
+    /// PEM certificates to trust in addition to the public certificate authorities: the bundle of a private certificate
+    /// authority. Omitted: only public certificate authorities are trusted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ca_ref: Option<CaRef>,
-    /// The client certificate to show to an endpoint that asks for one (mutual TLS).
+    /// Client certificate for endpoints that require one (mutual TLS). Omitted: no client certificate is sent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub client_certificate_secret_ref: Option<ClientCertificateSecretRef>,
 }
@@ -21,7 +24,7 @@ pub struct Tls {
 /// Names a Secret of type kubernetes.io/tls, in the Subscriber's namespace.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Deserialize, Serialize, KubeSchema)]
 pub struct ClientCertificateSecretRef {
-    /// Name of the Secret. Its key tls.crt holds the certificate, followed by those that lead to its authority; tls.key
+    /// Name of the Secret. Key tls.crt holds the certificate, followed by its intermediate certificates; key tls.key
     /// holds the private key.
     #[schemars(schema_with = "object_name")]
     pub name: String,
@@ -30,18 +33,18 @@ pub struct ClientCertificateSecretRef {
 /// Names one key of a ConfigMap or Secret in the Subscriber's namespace that holds PEM certificates.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Deserialize, Serialize, KubeSchema)]
 pub struct CaRef {
-    /// ConfigMap or Secret.
+    /// Kind of the object: ConfigMap or Secret.
     pub kind: CaKind,
     /// Name of the ConfigMap or Secret.
     #[schemars(schema_with = "object_name")]
     pub name: String,
-    /// The key that holds the certificates.
+    /// Key that holds the certificates. Default: ca.crt.
     #[serde(default = "default_ca_key")]
     #[schemars(schema_with = "data_key")]
     pub key: String,
 }
 
-/// What kind of object holds a CA bundle.
+/// The kind of object that holds a CA bundle.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Deserialize, Serialize, JsonSchema)]
 pub enum CaKind {
     /// A ConfigMap.
@@ -50,6 +53,27 @@ pub enum CaKind {
     Secret,
 }
 
+impl fmt::Display for CaKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::ConfigMap => "ConfigMap",
+            Self::Secret => "Secret",
+        })
+    }
+}
+
 fn default_ca_key() -> String {
     "ca.crt".into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_names_the_kind_as_the_spec_does() {
+        for kind in [CaKind::ConfigMap, CaKind::Secret] {
+            assert_eq!(serde_json::to_value(kind).unwrap(), kind.to_string());
+        }
+    }
 }
