@@ -14,7 +14,7 @@ pub struct Scale {
     pub neighbours: usize,
     /// The backlog of a dead endpoint.
     pub backlog: usize,
-    /// How long the operator is left alone before its memory is read.
+    /// How long the operator idles before its memory is read.
     pub rest: Duration,
     /// Subscribers of one operator.
     pub subscribers: usize,

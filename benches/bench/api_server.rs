@@ -1,5 +1,5 @@
-//! The ways to the API server, and the request that writes an outcome: both as the operator has them, written down a second
-//! time, so that what they can do alone is measured without the operator's code.
+//! The ways to the API server, and the request that writes an outcome: both as the operator has them, written down a
+//! second time, so that what they can do alone is measured without the operator's code.
 
 use http::{
     Request,

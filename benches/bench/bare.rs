@@ -13,7 +13,7 @@ use crate::{
     stage::Stage,
 };
 
-/// So many requests at once are tried; the best of them counts.
+/// The numbers of concurrent requests to try; the best one counts.
 pub const AT_ONCE: [usize; 3] = [16, 32, 64];
 
 /// Finishes these with the status `status`, by the requests that the operator makes; returns how many a second.
@@ -59,7 +59,7 @@ pub async fn run(stage: &Stage, namespace: &str, count: usize, status: &Notifica
     Bare { creates, patches, patch_cpu: cpu / u32::try_from(count).unwrap() }
 }
 
-/// Tells, for each object that appears in the namespace, its name and when it was seen.
+/// Sends, for each object that appears in the namespace, its name and when it was seen.
 pub async fn watch(client: Client, namespace: String, seen: impl Fn(String, Duration)) {
     let api = notifications(client, &namespace);
     let list = api.list(&kube::api::ListParams::default().limit(1)).await.unwrap();

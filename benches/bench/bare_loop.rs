@@ -1,5 +1,5 @@
-//! A bare loop: it lists, POSTs and patches, and does nothing else: no watch, no queue, no rules, no second
-//! try. What it loses beside bare patches, it loses to the POSTs and the lists.
+//! A bare loop: it lists, POSTs and patches, and does nothing else: no watch, no queue, no rules, no second try. What
+//! it loses beside bare patches, it loses to the POSTs and the lists.
 
 use std::{
     sync::OnceLock,

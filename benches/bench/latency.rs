@@ -47,8 +47,8 @@ impl Latency {
         say(format!("create to POST: {}; create to a bare watcher's event: {}", p(post), p(event)));
     }
 
-    /// Tells this percentile of both, and returns it: to the event, to the POST.
-    fn tell(&self, percent: usize, when: &str, report: &mut Report) -> [f64; 2] {
+    /// Prints this percentile of both latencies, and returns them: to the event, to the POST.
+    fn print(&self, percent: usize, when: &str, report: &mut Report) -> [f64; 2] {
         [("a bare watcher's event", &self.event), ("POST", &self.post)].map(|(way, samples)| {
             let time = percentile(samples, percent);
             report.row(&format!("create to {way}, p{percent}{when}"), format!("{time:.2} ms"), "");
@@ -68,7 +68,7 @@ pub async fn measure(scale: &Scale, report: &mut Report) {
     let latency = sample(&stage, &tenant.namespace, &operator, 0..end).await;
     latency.say();
     for p in [50, 99] {
-        let [event, post] = latency.tell(p, "", report);
+        let [event, post] = latency.print(p, "", report);
         report.at_most(&format!("create to POST ÷ create to event, p{p}"), post / event, 1.5, "");
     }
     let what = format!("beside {LARGE_RATE} events a second of {} KiB in another namespace", LARGE_BYTES >> 10);
@@ -79,7 +79,7 @@ pub async fn measure(scale: &Scale, report: &mut Report) {
     large.abort();
     latency.say();
     assert!(stage.receiver.arrivals("large").len() > scale.neighbours / 4, "the large events are delivered");
-    latency.tell(99, &format!(", {what}"), report);
+    latency.print(99, &format!(", {what}"), report);
     operator.terminate().await.unwrap();
 }
 

@@ -34,7 +34,7 @@ pub async fn idle(scale: &Scale, report: &mut Report) -> f64 {
     let operator = ready(&tenant, &[]).await;
     say("memory: idle");
     sleep(scale.rest).await;
-    let rss = told(&operator, "idle");
+    let rss = printed_memory(&operator, "idle");
     report.row("memory, idle", memory_of(&operator), "");
     report.at_most("— now", rss, 20.0, " MiB");
     operator.terminate().await.unwrap();
@@ -53,7 +53,7 @@ pub async fn measure(scale: &Scale, idle: f64, report: &mut Report) {
     create(stage, count).await;
     sleep(scale.rest).await;
     let what = format!("{count} pending for a dead endpoint");
-    let rss = told(&operator, &what);
+    let rss = printed_memory(&operator, &what);
     report.row(&format!("memory, {what}"), memory_of(&operator), "");
     let events = f64::min(EVENT_MEMORY, (count * objects::EVENT_BYTES) as f64 / f64::from(1 << 20));
     report.at_most("— more than idle, the budget for events apart", rss - idle - events, 60.0, " MiB");
@@ -87,7 +87,7 @@ pub async fn measure(scale: &Scale, idle: f64, report: &mut Report) {
     let operator = tenant.operator(&[]).await;
     let drain = drained(stage, &operator, "finished", count).await;
     grown(count, &drain, report);
-    told(&operator, "drained");
+    printed_memory(&operator, "drained");
     operator.terminate().await.unwrap();
     finished(stage, scale, &tenant, idle, report).await;
 }
@@ -101,8 +101,8 @@ struct Neighbour {
     all: Vec<f64>,
 }
 
-/// [`NEIGHBOUR_RUNS`] runs, after `first` others: a second in which the whole machine stands still is more than a hundredth
-/// of one run.
+/// [`NEIGHBOUR_RUNS`] runs, after `first` others: a second in which the whole machine stands still is more than a
+/// hundredth of one run.
 async fn neighbour(stage: &Stage, operator: &Operator, scale: &Scale, first: usize) -> Neighbour {
     let mut neighbour = Neighbour::default();
     for run in first..first + NEIGHBOUR_RUNS {
@@ -126,7 +126,7 @@ async fn finished(stage: &Stage, scale: &Scale, tenant: &Tenant, idle: f64, repo
         until_listed(&operator, scale.backlog + 2 * NEIGHBOUR_RUNS * scale.neighbours).await;
         sleep(scale.rest).await;
         let what = format!("{} finished {what}", scale.backlog);
-        let rss = told(&operator, &what);
+        let rss = printed_memory(&operator, &what);
         report.row(&format!("memory, {what}"), memory_of(&operator), "");
         report.at_most("— more than idle", rss - idle, most, " MiB");
         operator.terminate().await.unwrap();
@@ -151,7 +151,7 @@ async fn send_to(stage: &Stage, url: &str) {
     }
 }
 
-/// Creates so many with generateName.
+/// Creates `count` Notifications with generateName.
 async fn create(stage: &Stage, count: usize) {
     for batch in (0..count).step_by(BATCH) {
         let numbers = batch..count.min(batch + BATCH);
@@ -165,7 +165,7 @@ async fn create(stage: &Stage, count: usize) {
     }
 }
 
-/// Waits until the operator knows of so many finished Notifications.
+/// Waits until the operator knows of `count` finished Notifications.
 async fn until_listed(operator: &Operator, count: usize) {
     let (name, end) = ("tidings_notifications_finished_stored ", Instant::now() + PATIENCE);
     loop {
@@ -193,7 +193,7 @@ pub async fn ready(tenant: &Tenant, flags: &[&str]) -> Operator {
 }
 
 /// Prints the resident memory of an operator and returns it, in MiB.
-pub fn told(operator: &Operator, what: &str) -> f64 {
+pub fn printed_memory(operator: &Operator, what: &str) -> f64 {
     let pid = operator.process().pid();
     let rss = usage::rss(pid);
     say(format!("{what}: {rss:.1} MiB resident, {:.1} MiB at the peak", usage::peak(pid)));

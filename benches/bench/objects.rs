@@ -14,7 +14,7 @@ pub use crate::api_server::path;
 
 /// Subscribers of each tenant that share the load, each with the default limits.
 pub const SUBSCRIBERS: usize = 4;
-/// Notifications are created by so many requests at once.
+/// How many concurrent requests create Notifications.
 pub const CREATORS: usize = 32;
 /// Bytes of data in each event.
 pub const EVENT_BYTES: usize = 1024;
@@ -24,7 +24,7 @@ pub fn manifest(number: usize) -> Value {
     manifest_of(number, EVENT_BYTES)
 }
 
-/// The same with so many bytes of data.
+/// An event with this many bytes of data.
 pub fn manifest_of(number: usize, bytes: usize) -> Value {
     manifest_for(&format!("shop-{}", number % SUBSCRIBERS), number, bytes)
 }
@@ -55,7 +55,7 @@ pub async fn create_one(client: &Client, path: &str, body: Vec<u8>) -> Bytes {
     send(client, Request::post(path).header("content-type", "application/json").body(body).unwrap()).await
 }
 
-/// Creates these, so many at once, and returns how many a second that were.
+/// Creates these objects with `at_once` concurrent requests, and returns the rate per second.
 pub async fn create(client: &Client, namespace: &str, manifests: Vec<Value>, at_once: usize) -> (f64, Vec<Pending>) {
     let (rate, answers) = create_at(client, &path(namespace), manifests, at_once).await;
     (rate, answers.iter().map(|answer| serde_json::from_slice(answer).unwrap()).collect())

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-/// Tells how far it is.
+/// Prints the progress.
 pub fn say(what: impl std::fmt::Display) {
     static BEGUN: std::sync::OnceLock<Instant> = std::sync::OnceLock::new();
     let elapsed = BEGUN.get_or_init(Instant::now).elapsed();

@@ -31,7 +31,7 @@ pub async fn measure(scale: &Scale, report: &mut Report) {
         say(format!("round {number} of {}", scale.rounds));
         rounds.push(round(scale, number == 1, at_once, report).await);
     }
-    tell(at_once, &rounds, report);
+    print(at_once, &rounds, report);
     for count in [1_000, 10_000] {
         let count = count.min(scale.backlog);
         say(format!("growth: a backlog of {count}"));
@@ -66,8 +66,8 @@ async fn best(scale: &Scale, report: &mut Report) -> AtOnce {
     AtOnce { creates: best(|bare| bare.creates), patches: best(|bare| bare.patches) }
 }
 
-/// A new control plane after deliveries that do not count, since the first of all requests take longer; and the status that the
-/// operator wrote.
+/// A new control plane after deliveries that do not count, since the first of all requests take longer; and the status
+/// that the operator wrote.
 async fn warmed() -> (Stage, NotificationStatus) {
     let stage = Stage::start().await;
     let tenant = stage.tenant("warm-up").await;
@@ -78,7 +78,8 @@ async fn warmed() -> (Stage, NotificationStatus) {
     (stage, status)
 }
 
-/// The bare runs on a control plane of their own: what was stored and watched before would weigh on its garbage collector.
+/// The bare runs on a control plane of their own: what was stored and watched before would weigh on its garbage
+/// collector.
 struct Ceiling {
     stage: Stage,
     /// The status of a delivered Notification, as the operator writes it.
@@ -161,7 +162,7 @@ async fn round(scale: &Scale, counts_writes: bool, at_once: AtOnce, report: &mut
 }
 
 /// What the rounds say.
-fn tell(AtOnce { creates, patches }: AtOnce, rounds: &[Round], report: &mut Report) {
+fn print(AtOnce { creates, patches }: AtOnce, rounds: &[Round], report: &mut Report) {
     let bare = |figure: fn(&Bare) -> f64| median(rounds.iter().flat_map(|round| &round.bare).map(figure).collect());
     let each = |figure: fn(&Round) -> f64| rounds.iter().map(figure).collect::<Vec<_>>();
     let mut rate = |what: &str, rate: f64| report.row(what, format!("{rate:.0}/s"), "");
@@ -238,9 +239,9 @@ async fn pipeline(stage: &Stage, tenant: &Tenant, operator: &Operator, count: us
 const SHORTEST: Duration = Duration::from_millis(10);
 const LONGEST: Duration = Duration::from_millis(500);
 
-/// Waits until the operator has delivered so many since its start.
+/// Waits until the operator has delivered `count` Notifications since its start.
 pub async fn until_delivered(operator: &Operator, count: usize) {
-    let (begun, mut told) = (Instant::now(), Instant::now());
+    let (begun, mut printed) = (Instant::now(), Instant::now());
     let before = delivered(operator).await;
     loop {
         assert!(operator.process().exit_code().is_none() && begun.elapsed() < PATIENCE, "{}", operator.logs());
@@ -248,8 +249,8 @@ pub async fn until_delivered(operator: &Operator, count: usize) {
         if delivered >= count {
             return;
         }
-        if told.elapsed() > Duration::from_secs(10) {
-            told = Instant::now();
+        if printed.elapsed() > Duration::from_secs(10) {
+            printed = Instant::now();
             say(format!("{delivered} of {count} delivered"));
         }
         // After half of what the rest takes at the rate so far: asking costs the operator, too.

@@ -23,10 +23,10 @@ const DOWN: Duration = Duration::from_secs(2);
 const STRANDED: Duration = Duration::from_secs(2);
 /// The first of them is waited for so long.
 const NOBODY_WRITES: Duration = Duration::from_secs(30);
-/// Who is stopped past its Lease waits at most so much longer for somebody else to lead.
+/// How much longer a stopped operator stays stopped, past its Lease, until another operator leads.
 const FOLLOWED: Duration = Duration::from_secs(20);
 
-/// Of the Notifications that a fault creates at once: so many for an absence of all operators, and for a queue.
+/// How many Notifications a fault creates at once: for an absence of all operators, and for a queue.
 const ABSENT: u64 = 300;
 const QUEUED: u64 = 30;
 /// Their numbers begin here, beyond those of all others.
@@ -48,7 +48,7 @@ enum Leaders<'a> {
 /// Makes the fault with this number, and returns when it is over.
 ///
 /// # Errors
-/// When a process cannot be signalled or started. One that another fault has ended is no error.
+/// When a process cannot be signalled or started. A process that another fault has ended is no error.
 pub(crate) async fn make(stage: &Arc<Stage>, number: u64, fault: Fault) -> Result<()> {
     let random = Random::of(stage.seed, "fault", number);
     // While the Lease changes hands twice, no other fault decides who leads.
@@ -148,7 +148,7 @@ pub(crate) async fn make(stage: &Arc<Stage>, number: u64, fault: Fault) -> Resul
 }
 
 async fn signal(stage: &Stage, number: usize, signal: &str) {
-    // One that has just ended by itself gets its signal by being started anew.
+    // An operator that has just exited is restarted instead of signalled.
     let _ = stage.replicas.hold(number).await.process().signal(signal).await;
 }
 
@@ -165,7 +165,7 @@ async fn stop_leader<T>(stage: &Stage, over: impl AsyncFnOnce(usize) -> T) -> T 
     over
 }
 
-/// Each write arrives at a time of its own, most of them when somebody else leads.
+/// Each write arrives at a different time, most of them while another operator leads.
 async fn strand_writes(stage: &Stage, mut random: Random, stopped: Option<Duration>) {
     let (seed, writes) = (random.next(), Arc::new(AtomicU64::new(0)));
     let held = Arc::clone(&writes);
@@ -177,7 +177,7 @@ async fn strand_writes(stage: &Stage, mut random: Random, stopped: Option<Durati
         Treatment::Late(Random::of(seed, "write", number).time(16_000..40_000))
     };
     let gathered = async {
-        // Another fault may have left nobody to write.
+        // Another fault may have left no operator to write.
         while writes.load(Ordering::Relaxed) == 0 {
             sleep(STRANDED / 10).await;
         }
@@ -186,7 +186,7 @@ async fn strand_writes(stage: &Stage, mut random: Random, stopped: Option<Durati
     stage.rule(timeout(NOBODY_WRITES, gathered), Box::new(hold)).await;
     match stopped {
         Some(time) => {
-            // Where the machine is slow, somebody else may need longer to lead.
+            // On a slow machine, another operator may need longer to lead.
             let followed = async |leader: usize| {
                 while stage.leader() == leader {
                     sleep(STRANDED / 10).await;
@@ -203,7 +203,7 @@ async fn strand_writes(stage: &Stage, mut random: Random, stopped: Option<Durati
 }
 
 async fn stop_part(stage: &Stage, part: Part, time: Duration) {
-    // One that another fault has killed is not there to be stopped.
+    // An operator that another fault has killed cannot be stopped.
     let _ = stage.plane().signal(part, "STOP").await;
     sleep(time).await;
     let _ = stage.plane().signal(part, "CONT").await;
@@ -232,8 +232,8 @@ async fn absence(stage: &Arc<Stage>, number: u64, time: Duration) -> Result<()> 
     Ok(())
 }
 
-/// The Lease changes hands twice: the leader is stopped or cut off, another one takes over and gives the Lease back, and
-/// the first goes on before a third one can take it. What the first has in its queue was delivered meanwhile.
+/// The Lease changes hands twice: the leader is stopped or cut off, another one takes over and gives the Lease back,
+/// and the first goes on before a third one can take it. What the first has in its queue was delivered meanwhile.
 async fn lease_twice(stage: &Arc<Stage>, number: u64, how: Halt) {
     others::burst(stage, "queued", FIRST_OF_BURSTS + number * QUEUED, QUEUED).await;
     let first = stage.leader();
@@ -277,7 +277,7 @@ async fn wait_for(limit: Duration, mut is_so: impl FnMut() -> bool) {
     let _ = timeout(limit, so).await;
 }
 
-/// So many in a hundred of those that are wanted are treated so.
+/// The percentage of the selected requests that the fault affects.
 fn some(mut random: Random, percent: u64, treatment: Treatment, wanted: fn(&Call) -> bool) -> Rule {
     let (seed, calls) = (random.next(), AtomicU64::new(0));
     Box::new(move |call| {

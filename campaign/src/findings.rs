@@ -1,4 +1,4 @@
-//! What the checker may find, and how it is told.
+//! The findings of the checker, and how they are reported.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -22,11 +22,12 @@ pub(crate) struct Findings {
     /// Changes of the Lease's holder after it was given back, and after it ran out.
     pub(crate) given_back: usize,
     pub(crate) ran_out: usize,
-    /// Status writes that arrived after somebody else led, and those of them that the API server took.
+    /// Status writes that arrived after another operator led, and how many of them the API server accepted.
     pub(crate) outlived: usize,
     pub(crate) outlived_taken: usize,
     pub(crate) rotations: usize,
-    /// How often a Subscriber said that its client is refused, and how often that ended though nobody asked.
+    /// How many times a Subscriber reported that its client is refused, and how many times that ended without a
+    /// request.
     pub(crate) refused: usize,
     pub(crate) taken_up: usize,
     /// The most that a takeover had repeated.
@@ -51,7 +52,7 @@ pub(crate) enum Cause {
     Refused,
     /// The webhook answered nothing: it reset, hung, or its client was gone.
     Unanswered,
-    /// It was asked for by the label.
+    /// The label requested it.
     Replay,
     /// Another client had set it back to Pending.
     SetBack,
@@ -75,7 +76,7 @@ pub(crate) enum Violation {
         id: String,
         state: String,
     },
-    /// Failed without a reason, or with one that no answer bears out.
+    /// Failed without a reason, or with a reason that no response supports.
     NoReason {
         id: String,
         reason: String,
@@ -84,11 +85,11 @@ pub(crate) enum Violation {
     NeverAcknowledged {
         id: String,
     },
-    /// A replay that was asked for was not done.
+    /// A requested replay was not done.
     ReplayLost {
         id: String,
     },
-    /// Delivered, and then not any more, though nobody asked for that.
+    /// Delivered and later no longer Delivered, without a request.
     Undone {
         id: String,
         at: Timestamp,
@@ -156,7 +157,7 @@ pub(crate) enum Violation {
         at: Timestamp,
         now: Option<Timestamp>,
     },
-    /// A POST of an event that nobody created, or at another Subscriber's webhook.
+    /// A POST of an event that was never created, or to another Subscriber's webhook.
     Stray {
         id: String,
         subscriber: String,
@@ -166,13 +167,13 @@ pub(crate) enum Violation {
         at: Timestamp,
         before: Timestamp,
     },
-    /// Repeated though whoever led before had given the Lease back, and so had written every outcome.
+    /// Repeated although the previous leader had released the Lease, and so had written every outcome.
     RepeatedAfterRelease {
         id: String,
         at: Timestamp,
         before: Timestamp,
     },
-    /// The Secret has another client secret, and the Subscriber goes by the old one.
+    /// The Secret has a new client secret, and the Subscriber still uses the old one.
     StillRefused {
         subscriber: String,
         since: Timestamp,
@@ -183,9 +184,9 @@ pub(crate) enum Violation {
         request: String,
         at: Timestamp,
     },
-    /// An operator that was told to end took long, with the Lease in its hands.
+    /// After SIGTERM, an operator took long to exit while it held the Lease.
     SlowEnd {
-        told: Timestamp,
+        signalled: Timestamp,
         ended: Timestamp,
     },
     /// A takeover had more repeated than could have been under way.
@@ -250,13 +251,15 @@ impl fmt::Display for Violation {
             Self::Stray { id, subscriber } => write!(f, "{id} arrived at {subscriber}, where it does not belong"),
             Self::Unexplained { id, at, before } => write!(f, "{id} was sent at {at}, and at {before} with success"),
             Self::RepeatedAfterRelease { id, at, before } => {
-                write!(f, "{id} was sent at {at}, and at {before} by one that gave the Lease back later")
+                write!(f, "{id} was sent at {at}, and at {before} by an operator that released the Lease later")
             }
             Self::StillRefused { subscriber, since, until } => {
                 write!(f, "{subscriber} did not find its new client secret, there since {since}, until {until}")
             }
             Self::Forbidden { request, at } => write!(f, "{request}: the operator has no right to it, at {at}"),
-            Self::SlowEnd { told, ended } => write!(f, "an operator was told to end at {told}, and did at {ended}"),
+            Self::SlowEnd { signalled, ended } => {
+                write!(f, "an operator received SIGTERM at {signalled} and exited at {ended}")
+            }
             Self::TooManyRepeats { takeover, repeats } => {
                 write!(f, "the takeover at {takeover} had {repeats} events repeated")
             }

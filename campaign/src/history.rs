@@ -58,7 +58,7 @@ impl History {
         self.incomplete.lock().unwrap().clone()
     }
 
-    /// Those that are accepted and neither finished nor gone, and those whose replay is still to come.
+    /// Notifications that are accepted and neither finished nor deleted, and those with a pending replay.
     pub(crate) fn unfinished(&self) -> Vec<String> {
         let record = self.record.lock().unwrap();
         let is_open = |id: &&String| {

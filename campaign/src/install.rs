@@ -10,9 +10,10 @@ use crate::credentials::{HANGING_PATH, TOKEN_PATH};
 use crate::webhooks::WEBHOOKS;
 use crate::{many, spaces};
 
-/// Waits until the operators' rights hold, and applies the Subscribers, for a webhook and a token service at these URLs.
+/// Waits until the operators' rights hold, and applies the Subscribers, for a webhook and a token service at these
+/// URLs.
 pub(crate) async fn install(scene: &Stage, client: &Arc<ApiClient>, webhook: &str, token: &str) -> Result<()> {
-    // The API server hears of new rights a moment later.
+    // The API server learns of new rights a moment later.
     let account = format!("--as=system:serviceaccount:{}:tidings", spaces::CORE);
     for namespace in spaces::ALL {
         let may = ["auth", "can-i", "list", "notifications.tidings.dev", "-n", namespace, &account];

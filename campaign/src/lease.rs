@@ -9,7 +9,7 @@ const SPEC: u64 = 2;
 /// `LeaseSpec.holderIdentity`.
 const HOLDER: u64 = 1;
 
-/// The holder's name, empty where nobody holds it. None: this is no Lease.
+/// Returns the name of the holder, or an empty name if the Lease is free. None: this is not a Lease.
 pub(crate) fn holder(stored: &[u8]) -> Option<String> {
     let lease = field(stored.strip_prefix(MAGIC)?, RAW)?;
     let holder = field(field(lease, SPEC)?, HOLDER).unwrap_or_default();

@@ -1,5 +1,6 @@
-//! The fault campaign: the whole operator, three times, on a real control plane, under load, while everything goes wrong that
-//! `docs/delivery.md` promises to survive; then a checker joins what was accepted, what arrived and what was recorded.
+//! The fault campaign: the whole operator, three times, on a real control plane, under load, while everything goes
+//! wrong that `docs/delivery.md` promises to survive; then a checker joins what was accepted, what arrived and what was
+//! recorded.
 
 // A test library: a broken invariant of the campaign itself should stop it at once.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
@@ -50,8 +51,8 @@ const LAST_LIMIT: Duration = Duration::from_secs(80);
 const REST_LIMIT: Duration = Duration::from_secs(180);
 /// What arrives when nothing should arrive any more, arrives within this.
 const QUIET: Duration = Duration::from_secs(3);
-/// The counts are told this often.
-const TELL: Duration = Duration::from_secs(10);
+/// How often the counts are printed.
+const COUNTS_EVERY: Duration = Duration::from_secs(10);
 
 /// What a campaign is.
 #[derive(Clone, Debug)]
@@ -71,10 +72,10 @@ pub struct Campaign {
 }
 
 impl Campaign {
-    /// Runs it, telling `say` how it goes, one line at a time.
+    /// Runs the campaign and reports its progress to `say`, one line at a time.
     ///
     /// # Errors
-    /// When it could not be run to its end: whether it found anything is for the report to tell. What logs and records
+    /// When the campaign could not run to its end. Findings are in the report, not in the error. What logs and records
     /// there are by then are in the folder.
     pub async fn run(&self, say: impl Fn(&str) + Send + Sync + 'static) -> Result<Report> {
         fs::create_dir_all(&self.folder)?;
@@ -83,13 +84,13 @@ impl Campaign {
         let stage = Arc::new(within(SET_LIMIT, "starting", stage).await?);
         let began = Instant::now();
         let say = Arc::new(say);
-        let tell = move |what: String| say(&format!("{:>6.1} s  {what}", began.elapsed().as_secs_f32()));
+        let report = move |what: String| say(&format!("{:>6.1} s  {what}", began.elapsed().as_secs_f32()));
         let supervised = Arc::clone(&stage);
         let mut background = JoinSet::new();
         background.spawn(async move { supervised.replicas.supervise().await });
-        background.spawn(counts(Arc::clone(&stage), tell.clone()));
+        background.spawn(counts(Arc::clone(&stage), report.clone()));
         let limit = self.duration + SETTLE_LIMIT + LAST_LIMIT + REST_LIMIT;
-        let result = within(limit, "the campaign", Box::pin(self.disturb(&stage, began, tell))).await;
+        let result = within(limit, "the campaign", Box::pin(self.disturb(&stage, began, report))).await;
         let complete = stage.finish().await;
         background.shutdown().await;
         let record = stage.record.lock().unwrap().clone();
@@ -110,7 +111,7 @@ impl Campaign {
         &self,
         stage: &Arc<Stage>,
         began: Instant,
-        tell: impl Fn(String) + Clone + Send + 'static,
+        report: impl Fn(String) + Clone + Send + 'static,
     ) -> Result<(usize, Duration)> {
         let mut load = JoinSet::new();
         load.spawn(others::create(Arc::clone(stage), self.rate, self.duration));
@@ -119,12 +120,12 @@ impl Campaign {
         let steps = plan(self.seed, self.duration, &self.only);
         for (number, step) in (0..).zip(&steps) {
             sleep_until((began + step.at).into()).await;
-            tell(format!("{}", step.fault));
+            report(format!("{}", step.fault));
             let (stage, fault) = (Arc::clone(stage), step.fault);
             faults.spawn(async move { faults::make(&stage, number, fault).await });
         }
         sleep_until((began + self.duration).into()).await;
-        tell("the faults end".to_owned());
+        report("the faults end".to_owned());
         meddling.iter().for_each(AbortHandle::abort);
         // A fault that is aborted midway is unmade by what follows.
         faults.shutdown().await;
@@ -135,14 +136,14 @@ impl Campaign {
             others::suspend(stage, false).await;
             while load.join_next().await.is_some() {}
             rights::sweep(stage).await;
-            others::settle(stage, SETTLE_LIMIT, tell.clone()).await;
+            others::settle(stage, SETTLE_LIMIT, report.clone()).await;
             // One more of this kind, which no other fault covers up.
             let last = u64::try_from(steps.len()).unwrap_or_default();
             Box::pin(relist::relist(stage, last, Random::of(self.seed, "fault", last))).await;
-            others::settle(stage, LAST_LIMIT, tell.clone()).await
+            others::settle(stage, LAST_LIMIT, report.clone()).await
         };
         let open = settled.await;
-        tell(match open.len() {
+        report(match open.len() {
             0 => "everything is finished".to_owned(),
             count => format!("{count} are not finished: {}", open[..count.min(10)].join(", ")),
         });
@@ -176,12 +177,12 @@ async fn within<T>(limit: Duration, what: &str, work: impl Future<Output = Resul
     timeout(limit, work).await.unwrap_or_else(|_| Err(Error::new(format!("{what} has no end after {limit:?}"))))
 }
 
-/// Tells how it stands, for ever.
-async fn counts(stage: Arc<Stage>, tell: impl Fn(String) + Send) {
+/// Prints the counts periodically, until it is dropped.
+async fn counts(stage: Arc<Stage>, report: impl Fn(String) + Send) {
     loop {
-        sleep(TELL).await;
+        sleep(COUNTS_EVERY).await;
         let created = stage.record.lock().unwrap().accepted.len();
         let (arrived, open) = (stage.receiver().requests().len(), stage.history.unfinished().len());
-        tell(format!("{created} created, {open} of them not finished, {arrived} requests arrived"));
+        report(format!("{created} created, {open} of them not finished, {arrived} requests arrived"));
     }
 }

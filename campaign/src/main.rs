@@ -1,7 +1,9 @@
-//! `make chaos`: a fault campaign of bounded length. It tells its seed, and the same seed repeats its faults and its load.
+//! `make chaos`: a fault campaign of bounded length. It prints its seed, and the same seed repeats its faults and its
+//! load.
 //!
 //! `TIDINGS_BIN` (or the first argument) names the operator's binary. `DURATION` (90s, 10m), `SEED` and `RATE`
-//! (Notifications a second) may be given, and in ONLY texts, separated by commas, that the descriptions of the wanted faults hold.
+//! (Notifications a second) may be given, and in ONLY texts, separated by commas, that the descriptions of the wanted
+//! faults hold.
 
 // A program for the terminal.
 #![allow(clippy::print_stdout, clippy::print_stderr)]

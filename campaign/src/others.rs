@@ -19,7 +19,7 @@ use crate::webhooks::{WEBHOOKS, Webhook, every, named, namespace_of, namespace_o
 const KIND: &str = "notifications";
 /// What is not deleted or heard by then is a finding.
 const UNHEARD_LIMIT: Duration = Duration::from_secs(75);
-/// Others touch one of the newest so many.
+/// Other programs change one of this many newest Notifications.
 const NEWEST: usize = 300;
 
 /// Creates `rate` Notifications a second for `duration`, and goes on until the API server has confirmed each.
@@ -77,7 +77,7 @@ pub(crate) async fn burst(stage: &Arc<Stage>, webhook: &'static str, first: u64,
 
 async fn create_one(stage: &Stage, name: &str, object: &Value) {
     let namespace = namespace_of_notification(name);
-    // One that is there already was created by a try whose answer was lost.
+    // If it exists already, a request whose response was lost created it.
     until(&[201, 409], || stage.client.create(namespace, KIND, object)).await;
     stage.record.lock().unwrap().accepted.insert(name.to_owned(), Timestamp::now());
 }
@@ -96,7 +96,7 @@ async fn make_older(stage: &Stage, name: &str, seconds: i64) {
     ]);
     stage.record.lock().unwrap().recounted.insert(name.to_owned());
     let namespace = namespace_of_notification(name);
-    // 422: somebody was faster.
+    // 422: another writer was faster.
     until(&[200, 404, 422], || stage.client.patch(namespace, KIND, name, "/status", Form::Json, &patch)).await;
 }
 
@@ -181,7 +181,7 @@ async fn label(stage: Arc<Stage>, name: String, number: u64) {
 async fn write_status(stage: Arc<Stage>, name: String, what: u64) {
     let test = |phase: &str| json!({"op": "test", "path": "/status/phase", "value": phase});
     let patch: Value = match what {
-        0..60 => json!([{"op": "add", "path": "/status/message", "value": "somebody else was here"}]),
+        0..60 => json!([{"op": "add", "path": "/status/message", "value": "written by another program"}]),
         60..90 => {
             stage.record.lock().unwrap().recounted.insert(name.clone());
             json!([test("Pending"), {"op": "add", "path": "/status/attempts", "value": what}])
@@ -211,7 +211,7 @@ async fn delete(stage: Arc<Stage>, name: String) {
     until(&[200, 404], || stage.client.delete(namespace_of_notification(&name), KIND, &name)).await;
 }
 
-/// Asks for a Subscriber to be looked at again, which opens what is closed. Gives up when the API server is away.
+/// Requests a reconcile of a Subscriber, which opens a closed circuit. Gives up when the API server is away.
 pub(crate) async fn open(stage: Arc<Stage>, subscriber: &'static str) {
     let now = Timestamp::now();
     stage.record.lock().unwrap().openings.entry(subscriber.to_owned()).or_default().push(now);
@@ -222,7 +222,7 @@ pub(crate) async fn open(stage: Arc<Stage>, subscriber: &'static str) {
         .await
         .is_ok_and(|code| code != 200)
     {
-        // Refused, so nothing was opened; of an answer that did not come, nobody knows.
+        // Refused, so nothing was opened. A missing response leaves it unknown.
         stage.record.lock().unwrap().openings.entry(subscriber.to_owned()).or_default().retain(|at| *at != now);
     }
 }
@@ -234,8 +234,9 @@ pub(crate) async fn open_all(stage: &Arc<Stage>) {
     }
 }
 
-/// Waits until everything that was accepted is finished, what has a time to live is deleted, and every Subscriber's status
-/// is about its spec; asks for the webhooks' Subscribers every while. Returns what is not so after `limit`.
+/// Waits until everything that was accepted is finished, what has a time to live is deleted, and every Subscriber's
+/// status is about its spec; requests reconciles of the webhooks' Subscribers periodically. Returns what has not
+/// settled after `limit`.
 pub(crate) async fn settle(stage: &Arc<Stage>, limit: Duration, say: impl Fn(String)) -> Vec<String> {
     let began = Instant::now();
     for second in 0.. {
@@ -258,7 +259,7 @@ pub(crate) async fn settle(stage: &Arc<Stage>, limit: Duration, say: impl Fn(Str
 }
 
 impl Stage {
-    /// One of the newest so many that were accepted, if there is any.
+    /// Returns one of the newest accepted Notifications, if there is one.
     fn some(&self, random: &mut Random, newest: usize) -> Option<String> {
         let record = self.record.lock().unwrap();
         let newest = newest.min(record.accepted.len());

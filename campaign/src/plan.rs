@@ -34,7 +34,7 @@ pub(crate) enum Fault {
     LoseAnswers(Duration),
     /// Listings break off midway.
     BreakListings(Duration),
-    /// Watches are told that they are too old.
+    /// Watches fail because their resourceVersion is too old.
     ExpireWatches(Duration),
     /// A third of the status writes reach the API server seconds later.
     LateWrites(Duration),
@@ -51,7 +51,7 @@ pub(crate) enum Fault {
     StatusWrites(Duration),
     /// Other clients write labels, 50 times a second.
     LabelWrites(Duration),
-    /// Hundreds of Subscribers are listed anew, slowly, while others change some.
+    /// Hundreds of Subscribers are listed again, slowly, while other programs change some.
     Relist,
     /// No operator runs, and what is created then expires meanwhile.
     Absence(Duration),
@@ -111,7 +111,7 @@ const DECK: [Draw; 31] = [
     |_| Fault::KillEtcd,
     |r| Fault::StopEtcd(r.time(2_000..6_000)),
     |_| Fault::CutWatches,
-    // Past the life of the Lease: what stalls arrives after somebody else leads.
+    // Longer than the lease duration: a stalled request arrives after another operator leads.
     |r| Fault::LeaderLink(Link::Stall, r.time(18_000..22_000)),
     |r| Fault::LeaderLink(Link::HalfOpen, r.time(2_000..5_000)),
     |r| Fault::ApiLink(bad_link(r), r.time(2_000..6_000)),
@@ -147,8 +147,8 @@ fn bad_link(random: &mut Random) -> Link {
     *random.pick(&[Link::Refuse, Link::HalfOpen, delay, cut])
 }
 
-/// The faults of a campaign, in their order. Each kind comes once before any comes again; they may overlap. With `only`, the
-/// faults whose description holds one of these texts come alone.
+/// The faults of a campaign, in their order. Each kind comes once before any comes again; they may overlap. With
+/// `only`, the faults whose description holds one of these texts come alone.
 pub(crate) fn plan(seed: u64, duration: Duration, only: &[String]) -> Vec<Step> {
     let mut random = Random::new(seed);
     let (mut steps, mut at) = (Vec::new(), random.time(2_000..4_000));
@@ -177,7 +177,7 @@ impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (what, time) = match *self {
             Self::KillLeader => ("the leader is killed".into(), None),
-            Self::ReplaceLeader => ("the leader is told to end".into(), None),
+            Self::ReplaceLeader => ("the leader receives SIGTERM".into(), None),
             Self::KillStandby => ("the standby is killed".into(), None),
             Self::StopLeader(time) => ("the leader is stopped".into(), Some(time)),
             Self::KillApiServer => ("the API server is killed".into(), None),
@@ -201,7 +201,7 @@ impl fmt::Display for Fault {
             Self::RotateSecret(time) => ("the client secret is another, which the Secret has not".into(), Some(time)),
             Self::StatusWrites(time) => ("others write statuses".into(), Some(time)),
             Self::LabelWrites(time) => ("others write labels".into(), Some(time)),
-            Self::Relist => ("Subscribers are listed anew, slowly, and others change some".into(), None),
+            Self::Relist => ("Subscribers are listed again, slowly, and other programs change some".into(), None),
             Self::Absence(time) => ("no operator runs, and events expire".into(), Some(time)),
             Self::LeaseTwice(Halt::Stop) => {
                 ("the leader is stopped, and its follower gives the Lease back".into(), None)

@@ -1,4 +1,5 @@
-//! What a campaign has seen, from four witnesses: the clients that created, the receiver, etcd, and who made the faults.
+//! What a campaign has seen, from four witnesses: the clients that created, the receiver, etcd, and who made the
+//! faults.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -15,7 +16,7 @@ pub(crate) struct Record {
     pub(crate) accepted: BTreeMap<String, Timestamp>,
     /// The namespace of each Subscriber that has Notifications.
     pub(crate) namespaces: BTreeMap<String, String>,
-    /// What somebody else than the operator deletes.
+    /// Objects that other programs delete.
     pub(crate) deleted: BTreeSet<String>,
     /// What other clients set back to Pending.
     pub(crate) set_back: BTreeSet<String>,
@@ -37,13 +38,13 @@ pub(crate) struct Record {
     pub(crate) specs: BTreeMap<String, Vec<Spec>>,
     /// When the operators had no right to a namespace.
     pub(crate) barred: BTreeMap<String, Vec<Window>>,
-    /// Who held the Lease, and from when etcd had that; nobody (no name): it was given back.
+    /// Who held the Lease, and since when by etcd; no name: the Lease was released.
     pub(crate) holders: Vec<(Timestamp, String)>,
     /// What the API server lists at the end.
     pub(crate) listed: BTreeMap<String, State>,
     /// When an operator began to lead.
     pub(crate) takeovers: Vec<Timestamp>,
-    /// From when an operator was told to end (SIGTERM) until it had ended.
+    /// From SIGTERM until the operator had exited.
     pub(crate) ends: Vec<Window>,
     /// When an operator was stopped, and continued.
     pub(crate) stops: Vec<Window>,
@@ -51,13 +52,13 @@ pub(crate) struct Record {
     pub(crate) bad_ways: Vec<Window>,
     /// From when the token service took another client secret alone, until the Secret had it.
     pub(crate) rotations: Vec<Window>,
-    /// From the end of an API server until another was ready: one that is not takes nobody's rights for granted.
+    /// From the end of an API server until the next one was ready: an API server that is not ready knows no rights.
     pub(crate) unready: Vec<Window>,
     /// The status writes that were held up on their way.
     pub(crate) late: Vec<Late>,
     /// What the API server refused the operators for want of a right, and when.
     pub(crate) forbidden: Vec<(Timestamp, String)>,
-    /// At most so many attempts may be under way at once.
+    /// The maximum number of concurrent attempts.
     pub(crate) in_flight: usize,
     /// When the record ended.
     pub(crate) ended: Timestamp,
@@ -151,7 +152,8 @@ pub(crate) struct State {
     pub(crate) handled: Option<String>,
     /// Whether it deletes itself after it is finished.
     pub(crate) has_ttl: bool,
-    /// What its expiry counts from: its replay or its creation. A replay of days ago, or in days, makes it older or younger.
+    /// What its expiry counts from: its replay or its creation. A replay of days ago, or in days, makes it older or
+    /// younger.
     pub(crate) began: Option<Timestamp>,
     /// Its own `expireAfterSeconds`.
     pub(crate) own_life: Option<i64>,
@@ -207,8 +209,8 @@ impl State {
         self.phase == "Delivered"
     }
 
-    /// When it expires, under a Subscriber whose Notifications live for `lifetime` seconds: its own time always counts, the
-    /// Subscriber's only for what was tried.
+    /// When it expires, under a Subscriber whose Notifications live for `lifetime` seconds: its own time always counts,
+    /// the Subscriber's only for what was tried.
     pub(crate) fn ends(&self, lifetime: i64) -> Option<Timestamp> {
         let tried = (self.attempts > 0).then_some(lifetime);
         let life = self.own_life.into_iter().chain(tried).min()?;

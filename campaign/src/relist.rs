@@ -1,4 +1,4 @@
-//! Many Subscribers are listed anew, page by page, and others change some of them meanwhile.
+//! Makes the operators list many Subscribers again, page by page, while other programs change some of them.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,7 +21,7 @@ const PAGE: Duration = Duration::from_millis(1_500);
 /// So long watches are too old, and pages late.
 const RELIST: Duration = Duration::from_secs(6);
 
-/// The operators have to list all Subscribers anew, the listing takes its time, and meanwhile others change some: one is
+/// The operators must list all Subscribers again, the listing is slow, and other programs change some meanwhile: one is
 /// suspended or resumed, another one has another URL, and there is a new one, which sorts first and has a Notification.
 pub(crate) async fn relist(stage: &Arc<Stage>, number: u64, mut random: Random) {
     let slow = |call: &Call| match call.is_list_of(KIND) && call.query.contains("continue=") {

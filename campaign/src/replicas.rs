@@ -1,4 +1,5 @@
-//! Three operators that take turns by a Lease, each with a way of its own to the API server, and what keeps them running.
+//! Three operators that take turns by a Lease, each with a way of its own to the API server, and what keeps them
+//! running.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -35,9 +36,9 @@ struct Replica {
 /// One operator, and what a kubelet remembers of it.
 pub(crate) struct Running {
     operator: Operator,
-    /// When it was told to end.
+    /// When the operator received SIGTERM.
     terminated: Option<Instant>,
-    /// From when it was told to end until it had ended, or was killed.
+    /// From SIGTERM until the operator had exited, or was killed.
     ends: Vec<Window>,
 }
 
@@ -46,7 +47,7 @@ impl Running {
         self.operator.process()
     }
 
-    /// Its grace period begins. One that has ended by itself needs no signal.
+    /// Starts the grace period. An operator that has exited needs no signal.
     pub(crate) async fn terminate(&mut self) {
         if self.terminated.is_none() && self.process().signal("TERM").await.is_ok() {
             self.terminated = Some(Instant::now());
@@ -96,11 +97,11 @@ impl Replicas {
         Ok(Self([start(first).await?, start(second).await?, start(third).await?]))
     }
 
-    /// Starts again whoever ended, for ever.
+    /// Restarts operators that exit, until it is dropped.
     pub(crate) async fn supervise(&self) {
         loop {
             for replica in &self.0 {
-                // One that somebody holds stays as it is.
+                // A process that a fault holds is not restarted.
                 if let Ok(mut running) = replica.running.try_lock() {
                     running.supervise().await;
                 }
@@ -109,7 +110,7 @@ impl Replicas {
         }
     }
 
-    /// Holds the process of one: nobody else signals or restarts it meanwhile.
+    /// Holds the process of one operator: no other fault signals or restarts it.
     pub(crate) async fn hold(&self, number: usize) -> OwnedMutexGuard<Running> {
         Arc::clone(&self.0[number].running).lock_owned().await
     }
@@ -144,7 +145,7 @@ impl Replicas {
         takeovers
     }
 
-    /// From when each was told to end until it had ended.
+    /// From SIGTERM to exit, for each operator.
     pub(crate) async fn ends(&self) -> Vec<Window> {
         let mut ends = Vec::new();
         for number in 0..self.0.len() {
@@ -156,7 +157,7 @@ impl Replicas {
     /// Has all go on, if they were stopped.
     pub(crate) async fn go_on(&self) {
         for number in 0..self.0.len() {
-            // One that ended needs no signal.
+            // An operator that has exited needs no signal.
             let _ = self.hold(number).await.process().signal("CONT").await;
         }
     }
@@ -180,7 +181,7 @@ impl Replicas {
 }
 
 impl Replica {
-    /// Whether it says that it leads; one that is stopped says nothing.
+    /// Whether the operator reports that it leads; a stopped operator reports nothing.
     async fn leads(&self) -> bool {
         let admin = self.running.lock().await.operator.admin_address();
         let metrics = get(admin, "/metrics", Duration::from_millis(500)).await;

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use crate::findings::{Findings, Violation};
 
-/// Violations that are told one by one.
-const TOLD: usize = 20;
+/// How many violations are printed one by one.
+const PRINTED: usize = 20;
 
 type Kind = fn(&Violation) -> bool;
 
@@ -54,7 +54,7 @@ impl Report {
         self.findings.takeovers
     }
 
-    /// How many status writes reached the API server after somebody else led than had sent them.
+    /// How many status writes reached the API server after another operator led than had sent them.
     #[must_use]
     pub fn outlived(&self) -> usize {
         self.findings.outlived
@@ -108,14 +108,14 @@ impl fmt::Display for Report {
         row("changes of leader, the first included", findings.takeovers)?;
         row("  after a Lease that was given back", findings.given_back)?;
         row("  after a Lease that ran out", findings.ran_out)?;
-        row("status writes that arrived after somebody else led", findings.outlived)?;
+        row("status writes that arrived after another operator led", findings.outlived)?;
         row("  of them taken by the API server", findings.outlived_taken)?;
         row("seconds that an operator took to end, at most", findings.longest_end)?;
         row("rotations of the client secret", findings.rotations)?;
         row("  Subscribers that were refused", findings.refused)?;
-        row("  of them going again though nobody asked", findings.taken_up)?;
+        row("  of them resumed without a request", findings.taken_up)?;
         row("pauses recorded", findings.pauses)?;
-        row("replays asked for", findings.replays)?;
+        row("replays requested", findings.replays)?;
         row("made days older or younger", findings.aged)?;
         row("expired without a POST", findings.expired_unsent)?;
         row("changes of Subscribers' specs", findings.respecified)?;
@@ -128,12 +128,12 @@ impl fmt::Display for Report {
             self.settled.as_secs_f32(),
             self.seed
         )?;
-        for violation in findings.violations.iter().take(TOLD) {
+        for violation in findings.violations.iter().take(PRINTED) {
             writeln!(f, "VIOLATION: {violation}")?;
         }
         match findings.violations.len() {
             0 => writeln!(f, "No violation: nothing lost, no repeat without a cause."),
-            count if count > TOLD => writeln!(f, "and {} more", count - TOLD),
+            count if count > PRINTED => writeln!(f, "and {} more", count - PRINTED),
             _ => Ok(()),
         }
     }

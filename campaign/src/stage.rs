@@ -104,7 +104,8 @@ impl Stage {
         &self.scene.endpoints().tokens
     }
 
-    /// The number of the operator that holds the Lease, or held it last, by etcd: one that was cut off believes it longer.
+    /// The number of the operator that holds the Lease, or held it last, by etcd. An operator that is cut off believes
+    /// longer that it holds the Lease.
     pub(crate) fn leader(&self) -> usize {
         let record = self.record.lock().unwrap();
         let mut holders = record.holders.iter().rev().map(|(_, holder)| holder).filter(|holder| !holder.is_empty());
@@ -112,7 +113,7 @@ impl Stage {
         NAMES.iter().position(|name| holder.starts_with(name)).unwrap_or_default()
     }
 
-    /// Whether nobody holds the Lease: it was given back.
+    /// Whether the Lease was released and has no holder.
     pub(crate) fn is_free(&self) -> bool {
         self.record.lock().unwrap().holders.last().is_none_or(|(_, holder)| holder.is_empty())
     }
@@ -168,7 +169,7 @@ impl Stage {
             let mut record = self.record.lock().unwrap();
             close(&mut record.bad_ways);
             close(&mut record.stops);
-            // One that does not answer is started anew.
+            // An API server that does not respond is restarted.
             record.unready.push(Window::open());
         }
         self.replicas.go_on().await;

@@ -14,7 +14,7 @@ use crate::spaces;
 
 /// At most this many deliveries are under way at once, for each Subscriber.
 pub(crate) const IN_FLIGHT: usize = 4;
-/// Every so many-th Notification deletes itself after it is finished.
+/// Every nth Notification has a TTL and is deleted after it finishes.
 const WITH_TTL: u64 = 25;
 /// The longest text that `data_base64` may hold.
 const LARGEST: u64 = 1024 * 1024;
@@ -258,7 +258,7 @@ pub(crate) fn calm(receiver: &Receiver) {
     }
 }
 
-/// So long from one Notification to the next, for so many a second.
+/// The interval between Notifications at this rate per second.
 pub(crate) fn every(rate: u32) -> Duration {
     Duration::from_secs(1) / rate.max(1)
 }

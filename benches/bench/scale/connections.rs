@@ -1,4 +1,4 @@
-//! Connections: those that a stalling server leaves behind, and those that hold up the operator's own endpoint.
+//! Connections that a stalling server leaves behind, and connections that block the operator's own endpoint.
 
 use std::{
     sync::{

@@ -33,7 +33,7 @@ pub async fn measure(stage: &Stage, scale: &Scale, report: &mut Report) {
     operator.kill().await.unwrap();
 }
 
-/// Each asks for a token of its own.
+/// Each of them requests its own token.
 fn manifest(stage: &Stage, number: usize) -> Value {
     let mut manifest = stage.manifest(&format!("hanging-{number}"), &stage.receiver.webhook("hanging"));
     manifest["spec"]["tokenService"]["url"] = stage.receiver.hanging_token_url().into();

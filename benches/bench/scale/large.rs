@@ -9,7 +9,7 @@ use tokio::time::sleep;
 use super::metrics::metric;
 use crate::{
     amounts::Scale,
-    memory::{memory_of, ready, told},
+    memory::{memory_of, printed_memory, ready},
     objects,
     report::Report,
     say::say,
@@ -19,7 +19,7 @@ use crate::{
 
 /// Bytes of data in an event.
 const BYTES: usize = 1 << 20;
-/// Created by so many requests at once.
+/// How many concurrent requests create the objects.
 const CREATORS: usize = 8;
 /// The goal for the peak, in MiB: half of the chart's limit.
 const PEAK: f64 = 256.0;
@@ -39,7 +39,7 @@ pub async fn measure(stage: &Stage, scale: &Scale, report: &mut Report) {
     }
     let most = most_in_flight(&operator, scale.rest).await;
     let what = format!("2 × {} events of 1 MiB at webhooks that hang", scale.large);
-    told(&operator, &what);
+    printed_memory(&operator, &what);
     report.row(&format!("memory, {what}"), memory_of(&operator), "");
     report.row("— in flight at once, the most", format!("{most} of {}", NAMESPACES.len() * scale.large), "");
     report.at_most("— peak", usage::peak(operator.process().pid()), PEAK, " MiB");
@@ -53,7 +53,7 @@ async fn next_start(tenant: &Tenant, scale: &Scale, what: &str, report: &mut Rep
     // The Lease of the operator that was killed runs out first.
     operator.ready(Duration::from_secs(60)).await.unwrap();
     let most = most_in_flight(&operator, scale.rest + Duration::from_secs(20)).await;
-    told(&operator, &format!("{what}, after another start"));
+    printed_memory(&operator, &format!("{what}, after another start"));
     let all = NAMESPACES.len() * scale.large;
     report.row("— in flight at once after another start, the most", format!("{most} of {all}"), "");
     report.at_most("— peak after another start", usage::peak(operator.process().pid()), PEAK, " MiB");

@@ -17,7 +17,7 @@ use crate::{
 
 /// The first one leads the operator; the healthy one is the last.
 const NAMESPACES: [&str; 12] = ["s1", "s2", "s3", "s4", "n5", "n6", "n7", "n8", "n9", "n10", "n11", "healthy"];
-/// So many of them, from the first on, are slow.
+/// How many of the namespaces, from the first on, are slow.
 const SLOW: usize = 4;
 /// Notifications for each slow namespace: more than it may have in flight, for as long as it is measured.
 const BACKLOG: usize = 600;

@@ -8,7 +8,7 @@ use tokio::time::sleep;
 use super::metrics::{metric, until};
 use crate::{
     amounts::Scale,
-    memory::{BATCH, memory_of, told},
+    memory::{BATCH, memory_of, printed_memory},
     objects::{self, CREATORS},
     report::Report,
     say::say,
@@ -36,7 +36,7 @@ pub async fn measure(scale: &Scale, idle: f64, report: &mut Report) {
     let listed = listed.unwrap_or_else(|| format!("not within {} s", LIMIT.as_secs()));
     report.row(&format!("start with {what}: all listed"), listed, "");
     sleep(scale.rest).await;
-    let rss = told(&operator, &what);
+    let rss = printed_memory(&operator, &what);
     report.row(&format!("memory, {what}"), memory_of(&operator), "");
     let each = (rss - idle) * 1024.0 * 1024.0 / count as f64;
     let what = format!("— more than idle, for each, kept events of {BYTES} bytes of data among it");

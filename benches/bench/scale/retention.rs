@@ -23,7 +23,7 @@ use crate::{
 const RATE: u32 = 400;
 /// Bytes of data in an event.
 const BYTES: usize = 64;
-/// What is stored may grow by so many a second, a twentieth of the rate: more is no noise.
+/// The number of stored objects may grow by this many per second, a twentieth of the rate. More is not noise.
 const GROWTH: f64 = 20.0;
 /// All that is left is deleted within this.
 const LIMIT: Duration = Duration::from_secs(120);
@@ -33,7 +33,7 @@ struct Seen {
     at: Duration,
     /// Notifications in the API server, finished or not.
     stored: usize,
-    /// Those that the operator has not finished.
+    /// Notifications that the operator has not finished.
     unfinished: usize,
 }
 

@@ -18,7 +18,7 @@ use tokio::time::{sleep, timeout};
 use super::metrics::until;
 use crate::{
     amounts::Scale,
-    memory::{memory_of, told},
+    memory::{memory_of, printed_memory},
     objects::{self, CREATORS},
     report::Report,
     say::say,
@@ -69,7 +69,7 @@ async fn first_start(stage: &Stage, tenant: &Tenant, scale: &Scale, idle: f64, r
     let share = format!("{}, {}", seconds(api_cpu), seconds(cpu));
     report.row(&format!("{what}: CPU until then of API server and etcd, of the operator"), share, "");
     sleep(scale.rest).await;
-    let rss = told(&operator, &format!("{count} Subscribers"));
+    let rss = printed_memory(&operator, &format!("{count} Subscribers"));
     report.row(&format!("memory, {count} Subscribers"), memory_of(&operator), "");
     let each = (rss - idle) * 1024.0 / count as f64;
     report.row("— more than idle, for each", format!("{each:.1} KiB"), "");
@@ -98,7 +98,7 @@ async fn next_start(stage: &Stage, tenant: &Tenant, count: usize, report: &mut R
     operator.terminate().await.unwrap();
 }
 
-/// Waits until so many Subscribers of the namespace are Ready.
+/// Waits until `count` Subscribers of the namespace are Ready.
 async fn until_ready(client: Client, count: usize) {
     let mut events = pin!(watcher(Api::<Subscriber>::namespaced(client, "many"), watcher::Config::default()));
     let mut ready = HashSet::new();

@@ -1,4 +1,4 @@
-//! What holds of the end of an operator: told to, it gives the Lease back soon, so that another one leads.
+//! Rule for the end of an operator: after SIGTERM it soon releases the Lease, so that another operator leads.
 
 use jiff::SignedDuration;
 
@@ -11,7 +11,7 @@ const LONGEST: SignedDuration = SignedDuration::from_secs(45);
 
 pub(super) fn judge(record: &Record, findings: &mut Findings) {
     for end in &record.ends {
-        // One that was stopped meanwhile could not.
+        // An operator that was stopped (SIGSTOP) could not.
         if record.stops.iter().any(|stop| stop.meets(end.from, end.to)) {
             continue;
         }
@@ -19,7 +19,7 @@ pub(super) fn judge(record: &Record, findings: &mut Findings) {
         let took = ended.duration_since(end.from);
         findings.longest_end = findings.longest_end.max(usize::try_from(took.as_secs()).unwrap_or_default());
         if took > LONGEST + TOLERANCE {
-            findings.violations.push(Violation::SlowEnd { told: end.from, ended });
+            findings.violations.push(Violation::SlowEnd { signalled: end.from, ended });
         }
     }
 }
@@ -38,7 +38,7 @@ mod tests {
                 record.stops.extend(stopped.map(|from| Window { from: at(from), to: at(from + 20.0) }));
             })
         };
-        let found = [Violation::SlowEnd { told: at(10.0), ended: at(75.0) }];
+        let found = [Violation::SlowEnd { signalled: at(10.0), ended: at(75.0) }];
         assert_eq!((ended(50.0, None), ended(75.0, None)), (vec![], found.to_vec()));
         assert_eq!(ended(75.0, Some(20.0)), [], "it was stopped");
         assert_eq!(ended(75.0, Some(80.0)), found, "that was later");

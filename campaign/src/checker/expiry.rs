@@ -1,5 +1,5 @@
-//! What holds of the time after which a Notification is not sent any more: nothing begins after it, and nothing is Expired
-//! before it.
+//! What holds of the time after which a Notification is not sent any more: nothing begins after it, and nothing is
+//! Expired before it.
 
 use jiff::{SignedDuration, Timestamp};
 
@@ -17,15 +17,15 @@ impl Story<'_> {
         state.ends(self.record.lifetime(subscriber_of(self.id)))
     }
 
-    /// A POST that began after it had expired. What is not heard of yet (others made it older, or it was tried) is not held
-    /// against the operator.
+    /// A POST that began after it had expired. What is not heard of yet (others made it older, or it was tried) is not
+    /// held against the operator.
     pub(super) fn after_expiry(&self, post: &Post) -> Option<Violation> {
         let heard = post.arrived - UNHEARD - TOLERANCE;
         let first = self.changes.iter().rposition(|change| change.at <= heard).unwrap_or_default();
         let until = post.arrived + TOLERANCE;
         let versions = self.changes[first..].iter().take_while(|change| change.at <= until);
         let pending = versions.filter_map(|change| change.state.as_ref()).filter(|state| !state.is_finished());
-        // One that does not expire makes it None.
+        // None: one of them does not expire.
         let ends: Option<Vec<_>> = pending.map(|state| self.ends(state)).collect();
         let ended = ends?.into_iter().max().filter(|ended| *ended + TOLERANCE < post.arrived)?;
         Some(Violation::PostAfterExpiry { id: self.id.to_owned(), at: post.arrived, ended })
@@ -60,7 +60,7 @@ mod tests {
 
     const DAY: f64 = 86_400.0;
 
-    /// What is found of this kind alone: the end of the stories told here does not matter.
+    /// Returns the violations of this kind only: the end of these stories does not matter.
     fn of_time(change: impl FnOnce(&mut Record)) -> Vec<Violation> {
         let mut found = violations(change);
         found.retain(|v| matches!(v, Violation::PostAfterExpiry { .. } | Violation::ExpiredEarly { .. }));

@@ -8,7 +8,7 @@ use crate::record::{Change, Pause, Post, Record, State};
 
 const START: i64 = 1_800_000_000;
 
-/// So many seconds after the start.
+/// The instant this many seconds after the start.
 pub(super) fn at(seconds: f64) -> Timestamp {
     Timestamp::from_second(START).unwrap() + SignedDuration::from_secs_f64(seconds)
 }

@@ -16,7 +16,8 @@ pub(super) fn in_pause(record: &Record, post: &Post) -> Option<Violation> {
         .openings
         .get(&post.subscriber)
         .is_some_and(|openings| openings.iter().any(|at| *at >= since - TOLERANCE && *at <= post.arrived + TOLERANCE));
-    // A request that the last leader has not recorded as handled is the next one's to handle, though the pause came after.
+    // A request that the last leader has not recorded as handled is the next one's to handle, though the pause came
+    // after.
     let followed = record.takeovers.iter().any(|at| *at >= since - TOLERANCE && *at <= post.arrived + TOLERANCE);
     let opened_anew = followed && next.is_some_and(|next| was_opened(pause, next));
     let inside = post.arrived < until - TOLERANCE && !ended && !opened && !opened_anew;
@@ -38,8 +39,8 @@ pub(super) fn cut_short(record: &Record) -> Vec<Violation> {
     record.pauses.iter().flat_map(of_one).collect()
 }
 
-/// Whether an end of the pause was asked for, and not handled while it stood. How long that takes is not judged here: the
-/// watch may have been cut.
+/// Whether an end of the pause was requested, and not handled during the pause. How long that takes is not judged here:
+/// the watch may have been cut.
 fn was_opened(pause: &Pause, next: &Pause) -> bool {
     next.asked.is_some() && next.asked != pause.handled
 }
@@ -66,7 +67,7 @@ mod tests {
             assert_eq!(sent(outside, |_| ()), [], "{why}");
         }
         let longer = |record: &mut Record| record.pauses.get_mut("shop").unwrap().insert(1, pause(15.5, Some(30.0)));
-        assert_eq!(sent(15.0, longer), found, "it was asked to be left alone once more");
+        assert_eq!(sent(15.0, longer), found, "another pause was requested");
         assert_eq!(sent(15.0, |record| drop(record.openings.insert("shop".into(), vec![at(12.0)]))), []);
         assert_eq!(sent(15.0, |record| drop(record.openings.insert("shop".into(), vec![at(5.0)]))), found);
     }
@@ -86,7 +87,7 @@ mod tests {
         };
         let found = Violation::PostInPause { id: "shop-2".into(), at: at(15.0), until: at(20.0) };
         assert_eq!(sent(14.0, "1"), []);
-        assert!(sent(5.0, "1").contains(&found), "nobody followed");
+        assert!(sent(5.0, "1").contains(&found), "no other operator followed");
         assert!(sent(14.0, "2").contains(&found), "that one was handled");
     }
 

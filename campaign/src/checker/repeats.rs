@@ -55,7 +55,7 @@ impl Story<'_> {
             *findings.repeats.entry(cause).or_default() += 1;
             if let Some(takeover) = self.takeover(first, again).filter(|_| cause == Cause::Takeover) {
                 *after.entry(takeover).or_default() += 1;
-                // Whoever gives the Lease back has written all outcomes before.
+                // An operator writes all outcomes before it releases the Lease.
                 let mut ran_out = handovers(self.record).filter(|(_, how)| *how == Handover::RanOut);
                 let between = |at| first.arrived - TOLERANCE <= at && at <= again.arrived + TOLERANCE;
                 if !ran_out.any(|(at, _)| between(at)) {
@@ -66,7 +66,8 @@ impl Story<'_> {
         }
     }
 
-    /// Why it was sent again after `first`, if there is a reason. A change explains one repeat: `used` are those that did.
+    /// Returns why the event was sent again after `first`, if there is a reason. A change explains one repeat: `used`
+    /// are the changes that already explain one.
     fn cause(&self, first: &Post, again: &Post, used: &mut BTreeSet<usize>) -> Option<Cause> {
         if first.answered.is_none() {
             return Some(Cause::Unanswered);
@@ -98,7 +99,8 @@ impl Story<'_> {
         unused.find_map(|(number, pair)| {
             let (before, after) = (pair[0].state.as_ref()?, pair[1].state.as_ref()?);
             let set_back = before.is_finished() && !after.is_finished() && self.record.set_back.contains(self.id);
-            // Somebody else's write changes the number alone; the operator's, the time of the next attempt as well.
+            // The write of another program changes only the number; a write of the operator changes the time of the
+            // next attempt too.
             let recounted = self.record.recounted.contains(self.id)
                 && before.attempts != after.attempts
                 && !before.is_finished()
@@ -137,7 +139,7 @@ mod tests {
         assert_eq!(cause(9.0, |record| record.posts[0].answered = Some(401)), Some(Cause::Refused));
         assert_eq!(cause(9.0, |record| states(record).push(change(8.0, replayed()))), Some(Cause::Replay));
         let set_back = |record: &mut Record| states(record).push(change(8.0, state("Pending")));
-        assert_eq!(cause(9.0, set_back), None, "nobody says that it did that");
+        assert_eq!(cause(9.0, set_back), None, "no write explains it");
         let by_another = |record: &mut Record| {
             set_back(record);
             record.set_back.insert(id());

@@ -11,7 +11,8 @@ use crate::record::Record;
 /// The API server knows new rights after this.
 const KNOWN: SignedDuration = SignedDuration::from_secs(3);
 
-/// What the API server refused the operators, each request once, and not while it did not know anybody's rights.
+/// The requests that the API server refused to the operators, each once, except while the API server did not know any
+/// rights.
 pub(super) fn missing(record: &Record) -> Vec<Violation> {
     let knew = |at: Timestamp| !record.unready.iter().any(|unready| unready.meets(at - TOLERANCE, at + TOLERANCE));
     let taken = |at: Timestamp, request: &str| {
@@ -20,9 +21,9 @@ pub(super) fn missing(record: &Record) -> Vec<Violation> {
         // Given back, they are known a moment later.
         barred.any(|(_, windows)| windows.iter().any(|window| window.meets(at - KNOWN, at + TOLERANCE)))
     };
-    let mut told = BTreeSet::new();
+    let mut seen = BTreeSet::new();
     let missing =
-        record.forbidden.iter().filter(|(at, request)| knew(*at) && !taken(*at, request) && told.insert(request));
+        record.forbidden.iter().filter(|(at, request)| knew(*at) && !taken(*at, request) && seen.insert(request));
     missing.map(|(at, request)| Violation::Forbidden { request: request.clone(), at: *at }).collect()
 }
 

@@ -10,9 +10,9 @@ pub(super) const TOLERANCE: SignedDuration = SignedDuration::from_millis(1000);
 /// A watch that is half open is found within this: so long a change may go unheard of.
 pub(super) const UNHEARD: SignedDuration = SignedDuration::from_secs(60);
 
-/// The latest of these times that something began anew, or became well again, for a namespace: `from`, and until `to` a
-/// takeover, the end of a stop, of an API server's start, or of a time without rights. From then on all must be heard of
-/// within [`UNHEARD`].
+/// The latest of these times that something started again, or recovered, for a namespace: `from`, and until `to` a
+/// takeover, the end of a stop, of an API server's start, or of a time without rights. From then on all must be heard
+/// of within [`UNHEARD`].
 pub(super) fn heard_from(record: &Record, subscriber: &str, from: Timestamp, to: Timestamp) -> Timestamp {
     let windows = record.namespaces.get(subscriber).and_then(|namespace| record.barred.get(namespace));
     let ends =

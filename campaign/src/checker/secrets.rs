@@ -1,4 +1,5 @@
-//! What holds when the client secret is rotated: who is refused goes on once the Secret has the new one, and nobody asks.
+//! Rule for the rotation of the client secret: a Subscriber whose client was refused continues once the Secret has the
+//! new value, without a request.
 
 use jiff::Timestamp;
 
@@ -71,7 +72,7 @@ mod tests {
     fn one_that_somebody_opened_did_not_go_on_by_itself() {
         assert_eq!(refused(Some(20.0), 200.0, &[15.0]), (0, vec![]));
         assert_eq!(refused(Some(20.0), 200.0, &[5.0, 25.0]), (1, vec![]));
-        assert_eq!(refused(Some(80.0), 200.0, &[75.0]).1, found(80.0), "nobody should have to");
+        assert_eq!(refused(Some(80.0), 200.0, &[75.0]).1, found(80.0), "without a request");
     }
 
     /// The same with another rotation after that, a second before the refusals end.

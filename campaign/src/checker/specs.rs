@@ -1,4 +1,4 @@
-//! What holds of changes of Subscribers: each takes effect, also while all of them are listed anew.
+//! Rule for changes of Subscribers: each change takes effect, even while all Subscribers are listed again.
 
 use super::rules::{TOLERANCE, UNHEARD, heard_from};
 use crate::findings::Violation;
@@ -63,7 +63,7 @@ mod tests {
         assert_eq!(with(until(80.0), |_| ()), found(80.0));
         assert_eq!(with(vec![spec(0.0, 1, 1), spec(10.0, 2, 1)], |_| ()), found(300.0), "to the end");
         let new = with(vec![spec(10.0, 1, -1)], |_| ());
-        assert_eq!(new.len(), 1, "nobody looked at a new one: {new:?}");
+        assert_eq!(new.len(), 1, "a new one was not reconciled: {new:?}");
         let deleted = vec![spec(0.0, 1, 1), spec(10.0, 2, 1), Spec { deleted: true, ..spec(20.0, 2, 1) }];
         assert_eq!(with(deleted, |_| ()), []);
     }

@@ -4,7 +4,7 @@ use super::rules::{TOLERANCE, UNHEARD};
 use crate::findings::{Findings, Violation};
 use crate::record::{Change, Post, Record, State};
 
-/// Whether a Notification is in another place after a change than before: not if somebody wrote a label or a message.
+/// Whether a change moved the Notification. A write of only a label or a message does not move it.
 fn moved(before: &State, after: &State) -> bool {
     (&before.phase, before.attempts, before.next, before.replayed)
         != (&after.phase, after.attempts, after.next, after.replayed)
@@ -79,11 +79,11 @@ impl Story<'_> {
         }
     }
 
-    /// Whether the replay that was asked for, if any, was done: handled, and if it succeeded, acknowledged anew.
+    /// Whether the requested replay, if any, was done: handled and, if it succeeded, acknowledged again.
     fn is_replayed(&self, state: &State) -> bool {
         let Some((value, asked)) = self.record.replays.get(self.id) else { return true };
         let sent_anew = || self.posts.iter().any(|post| post.is_acknowledged() && post.arrived + TOLERANCE >= *asked);
-        // One that others delete needs no replay any more.
+        // A Notification that another program deletes no longer needs a replay.
         self.record.deleted.contains(self.id)
             || (state.handled.as_ref() == Some(value) && (!state.is_delivered() || sent_anew()))
     }
@@ -97,8 +97,8 @@ impl Story<'_> {
         Some(Violation::Undone { id: self.id.to_owned(), at })
     }
 
-    /// A POST that began after Delivered or Failed was recorded, long after it was deleted, or before the recorded time of
-    /// its next attempt.
+    /// A POST that began after Delivered or Failed was recorded, long after it was deleted, or before the recorded time
+    /// of its next attempt.
     pub(super) fn untimely(&self, post: &Post) -> Option<Violation> {
         let known = self.changes.iter().rposition(|change| change.at <= post.arrived - TOLERANCE)?;
         let since = self.changes[known].at;
@@ -259,7 +259,7 @@ mod tests {
         };
         assert_eq!(sent(64.0, |_| ()), [Violation::PostAfterDeletion { id: id(), at: at(64.0), deleted: at(2.0) }]);
         assert_eq!(sent(62.0, |_| ()), [], "a watch that is half open is found within a minute");
-        assert_eq!(sent(64.0, |record| states(record).push(change(9.0, state("Pending")))), [], "created anew");
+        assert_eq!(sent(64.0, |record| states(record).push(change(9.0, state("Pending")))), [], "created again");
     }
 
     #[test]

@@ -8,7 +8,7 @@ use crate::record::{Post, Record, Window};
 
 /// What a process that was stopped in the middle of a send still sends when it goes on, arrives within this.
 const AFTER_STOP: SignedDuration = SignedDuration::from_secs(3);
-/// At most so many sends can be caught in their middle by one stop: between the last look at Lease and pause, and the
+/// The maximum number of sends that one stop can interrupt: between the last check of Lease and pause, and the
 /// request's last byte, lie milliseconds.
 const MIDWAY: usize = 4;
 
@@ -25,7 +25,7 @@ impl<'a> Timing<'a> {
 
     pub(super) fn add(&mut self, post: &Post, violation: Option<Violation>) {
         let Some(violation) = violation else { return };
-        // In between it sends nothing: that is somebody else's.
+        // In between, the operator sends nothing: another program sent it.
         let at = post.arrived;
         let caught = |stop: &Window| {
             (stop.from <= at && at <= stop.from + TOLERANCE) || (stop.to <= at && at <= stop.to + AFTER_STOP)
