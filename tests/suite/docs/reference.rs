@@ -25,11 +25,11 @@ pub fn page() -> String {
 pub fn reasons() -> String {
     let mut page = String::from(
         "# Conditions and reasons\n\n<!-- Generated from the catalogue by `make generate`; do not edit. -->\n\n\
-         The words that Tidings publishes. Scripts and alerts may rely on them; new ones may come.\n",
+         The condition types and reasons that Tidings publishes. Scripts and alerts may rely on them; later versions may add more.\n",
     );
     macro_rules! table {
         ($($title:literal: $catalogue:ident,)+) => {$(
-            writeln!(page, "\n## {}\n\n{}\n\n| word | meaning | what to do |\n|---|---|---|", $title, $catalogue::ABOUT.trim()).unwrap();
+            writeln!(page, "\n## {}\n\n{}\n\n| name | meaning | what to do |\n|---|---|---|", $title, $catalogue::ABOUT.trim()).unwrap();
             for word in $catalogue::ALL {
                 let remedy = if word.remedy() == "Nothing." { "—" } else { word.remedy() };
                 writeln!(page, "| `{word}` | {} | {remedy} |", word.meaning().trim()).unwrap();
