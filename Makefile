@@ -1,5 +1,5 @@
-# Everything one does with this repository. Needs Rust (rustup), Go, a C and C++ compiler, bash and git; the other tools are built
-# into .tools/, once. `make` alone lists the targets.
+# All tasks of this repository. Needs Rust (rustup), Go, a C and C++ compiler, bash and git. The Makefile builds the other tools into
+# .tools/ once. `make` without a target lists the targets.
 
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
@@ -7,7 +7,7 @@ SHELL := bash
 .DEFAULT_GOAL := help
 
 CARGO_DENY_VERSION := 0.20.2
-# Said once, in the Go module that builds the control plane.
+# The version of Kubernetes comes from the Go module that builds the control plane.
 K8S_VERSION := $(shell awk '$$1 == "k8s.io/kubernetes" { print substr($$2, 2) }' tools/controlplane/go.mod)
 
 built := $(abspath $(or $(CARGO_TARGET_DIR),target))
@@ -16,7 +16,7 @@ helm := .tools/bin/helm
 hydra := .tools/bin/hydra
 cargo_deny := .tools/cargo-deny-$(CARGO_DENY_VERSION)/bin/cargo-deny
 
-# The control plane that the demo and the tests run against: yours if KUBEBUILDER_ASSETS names a folder that holds one.
+# The control plane for the demo and the tests. Set KUBEBUILDER_ASSETS to a folder with one to use your own.
 ifdef KUBEBUILDER_ASSETS
 control_plane :=
 else
@@ -30,12 +30,12 @@ export KUBEBUILDER_ASSETS
 export TIDINGS_HELM := $(CURDIR)/$(helm)
 export TIDINGS_HYDRA := $(CURDIR)/$(hydra)
 
-# A cluster that the shell happens to point at is left alone: only `make demo KUBECONFIG=…` uses one.
+# The cluster in the shell's KUBECONFIG is never used: only `make demo KUBECONFIG=…` uses a cluster.
 ifneq ($(origin KUBECONFIG),command line)
 unexport KUBECONFIG
 endif
 
-# Without network, rustup may lack the toolchain that rust-toolchain.toml names and have the same one as "stable".
+# Without network, rustup may have the toolchain of rust-toolchain.toml only under the name "stable".
 rust := $(shell awk -F'"' '$$1 == "channel = " { print $$2 }' rust-toolchain.toml)
 same_rust := $(shell rustup run $(rust) true 2>/dev/null || \
 	{ cd / && rustc --version 2>/dev/null | grep -qF 'rustc $(rust) ' && rustup default | cut -d' ' -f1; })
@@ -50,11 +50,11 @@ help: ## list the targets
 ##### Build and try
 
 .PHONY: build
-build: ## build the operator, optimised: target/release/tidings
+build: ## build the optimized operator: target/release/tidings
 	cargo build --release --locked --bin tidings
 
 .PHONY: demo
-demo: $(control_plane) bins ## show a delivery from end to end on a local control plane; KEEP=1 leaves it running
+demo: $(control_plane) bins ## deliver an event end to end on a local control plane; KEEP=1 keeps it running
 	TIDINGS_BIN='$(bin)/tidings' '$(bin)/demo'
 
 .PHONY: bins
@@ -65,19 +65,19 @@ bins:
 ##### Check
 
 .PHONY: test
-test: $(control_plane) $(helm) $(hydra) ## run all tests; TEST=word runs those whose name holds the word
+test: $(control_plane) $(helm) $(hydra) ## run all tests; TEST=word runs the tests whose names contain the word
 	@echo "==> Tests (a few minutes to build the first time)"
 	cargo test --workspace --locked $(TEST)
 
-# The targets are instrumented, and the rest of the workspace that they use; dependencies are those that the tests have built.
+# Instruments the targets and the workspace crates that they use. Reuses the dependencies that the tests have built.
 fuzz: fuzz_targets = $(patsubst fuzz/fuzz_targets/%.rs,%,$(wildcard fuzz/fuzz_targets/*$(FUZZ)*.rs))
 fuzz: FUZZ_SECONDS ?= 10
 fuzz: FUZZ_SEED ?= 1
 .PHONY: fuzz
-fuzz: ## feed each fuzz target for FUZZ_SECONDS (10); FUZZ=word takes those whose name holds the word, FUZZ_SEED=0 other inputs each time
-	@[[ '$(FUZZ_SECONDS)' =~ ^[1-9][0-9]*$$ ]] || { echo "FUZZ_SECONDS=$(FUZZ_SECONDS): say whole seconds, such as 10" >&2; exit 1; }
-	@[[ '$(FUZZ_SEED)' =~ ^[0-9]+$$ ]] || { echo "FUZZ_SEED=$(FUZZ_SEED): say a whole number, 0 for another each time" >&2; exit 1; }
-	@[[ -n '$(fuzz_targets)' ]] || { echo "FUZZ=$(FUZZ): no target's name holds it; there are:" fuzz/fuzz_targets/*.rs >&2; exit 1; }
+fuzz: ## run each fuzz target for FUZZ_SECONDS (10); FUZZ=word selects targets, FUZZ_SEED=0 varies the inputs
+	@[[ '$(FUZZ_SECONDS)' =~ ^[1-9][0-9]*$$ ]] || { echo "FUZZ_SECONDS=$(FUZZ_SECONDS): must be whole seconds, for example 10" >&2; exit 1; }
+	@[[ '$(FUZZ_SEED)' =~ ^[0-9]+$$ ]] || { echo "FUZZ_SEED=$(FUZZ_SEED): must be a whole number; 0 varies the inputs" >&2; exit 1; }
+	@[[ -n '$(fuzz_targets)' ]] || { echo "FUZZ=$(FUZZ): no target has this in its name; the targets are:" fuzz/fuzz_targets/*.rs >&2; exit 1; }
 	@echo "==> Fuzz targets (a minute to build after the tests)"
 	RUSTC_WORKSPACE_WRAPPER='$(CURDIR)/fuzz/rustc' cargo build --package tidings-fuzz --bins --locked
 	@for target in $(fuzz_targets); do \
@@ -90,23 +90,23 @@ fuzz: ## feed each fuzz target for FUZZ_SECONDS (10); FUZZ=word takes those whos
 	done
 
 .PHONY: chaos
-chaos: $(control_plane) $(helm) bins ## let all go wrong and check that nothing is lost; DURATION=10m for longer, SEED=7 to repeat, RATE=30 a second, ONLY='Lease back' for some faults
+chaos: $(control_plane) $(helm) bins ## inject faults and check that no event is lost; DURATION=10m, SEED=7, RATE=30, ONLY='Lease back'
 	TIDINGS_BIN='$(bin)/tidings' '$(bin)/chaos'
 
 .PHONY: lint
-lint: lint-rust lint-deps lint-generated lint-chart ## check format, code, dependencies, generated files and the chart
+lint: lint-rust lint-deps lint-generated lint-docs lint-chart lint-commits ## check code, dependencies, generated files, docs, chart and commits
 
 .PHONY: lint-rust
 lint-rust:
 	@echo "==> Format and lints (a few minutes the first time)"
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --locked -- -D warnings
-	RUSTDOCFLAGS='-D rustdoc::broken_intra_doc_links -A rustdoc::private_intra_doc_links -A rustdoc::bare_urls' \
+	RUSTDOCFLAGS='-D warnings' \
 		cargo doc --workspace --exclude tidings-fuzz --no-deps --document-private-items --locked --quiet
 
 .PHONY: lint-deps
 lint-deps: $(cargo_deny)
-	@echo "==> Licences, bans and sources of the dependencies"
+	@echo "==> Licenses, bans and sources of the dependencies"
 	$(cargo_deny) --workspace --locked --log-level error check licenses bans sources
 
 .PHONY: lint-generated
@@ -116,7 +116,18 @@ lint-generated: bins
 	$(bin)/tidings crds | diff -u crds/tidings.dev.yaml - || stale crds/; \
 	cmp crds/tidings.dev.yaml charts/tidings/files/tidings.dev.yaml || stale charts/tidings/files/
 
-# Lint lets some failures pass that template does not. Whether an API server takes the result is for the tests.
+# The tests of the pages alone: generated pages, private words, links. The control plane is not needed.
+.PHONY: lint-docs
+lint-docs:
+	@echo "==> Pages: generated parts, plain English, links"
+	cargo test --locked --quiet --test suite -- docs::golden docs::prose
+
+.PHONY: lint-commits
+lint-commits:
+	@echo "==> Subjects of commits"
+	@.ci/commit-subjects
+
+# helm lint misses some failures that helm template finds. The tests check whether an API server accepts the result.
 .PHONY: lint-chart
 lint-chart: $(helm)
 	@echo "==> The chart, with each set of values"
@@ -127,12 +138,12 @@ lint-chart: $(helm)
 	done
 
 .PHONY: bench
-bench: $(control_plane) $(helm) ## measure speed, memory and scale beside the API server's own limits; QUICK=1 for a small run, ONLY=scale for a part
+bench: $(control_plane) $(helm) ## measure speed, memory and scale beside the API server's own limits; QUICK=1, ONLY=scale
 	@echo "==> The optimised build (a few minutes the first time), then the measured runs (about seventy minutes; QUICK=1: six minutes)"
 	cargo bench --locked --bench bench
 
 .PHONY: audit
-audit: $(cargo_deny) ## look the dependencies up in the advisory database (fetches it)
+audit: $(cargo_deny) ## check the dependencies against the advisory database (downloads it)
 	$(cargo_deny) --workspace --locked check advisories
 
 ##### Maintain
@@ -142,8 +153,8 @@ fmt: ## format the code
 	cargo fmt --all
 
 .PHONY: generate
-generate: $(control_plane) $(helm) ## write the generated files anew: crds/, its copy in the chart, docs/api.md, reasons.md, troubleshooting.md
-	@echo "==> crds/, docs/api.md, docs/reasons.md and docs/troubleshooting.md"
+generate: $(control_plane) $(helm) ## regenerate crds/, the copy in the chart, and api.md, messages.md, reasons.md, troubleshooting.md in docs/
+	@echo "==> crds/, docs/api.md, docs/messages.md, docs/reasons.md and docs/troubleshooting.md"
 	TIDINGS_UPDATE_GOLDEN=1 cargo test --workspace --locked --test suite -- golden troubleshooting
 	@mkdir -p charts/tidings/files
 	cp crds/tidings.dev.yaml charts/tidings/files/
@@ -154,8 +165,13 @@ controlplane: $(control_plane) ## build the control plane that demo and tests ru
 .PHONY: tools
 tools: $(control_plane) $(helm) $(hydra) $(cargo_deny) ## build the tools that the other targets need, into .tools/
 
+.PHONY: hooks
+hooks: ## check the subject of each commit that you make in this clone (installs a commit-msg hook)
+	@ln -sf '$(CURDIR)/.ci/commit-subjects' "$$(git rev-parse --git-path hooks)/commit-msg"
+	@echo "installed $$(git rev-parse --git-path hooks)/commit-msg"
+
 .PHONY: clean
-clean: ## remove what cargo built
+clean: ## remove the build output of cargo
 	cargo clean
 
 .PHONY: clean-tools
@@ -187,14 +203,14 @@ $(helm): tools/helm/go.mod tools/helm/go.sum
 	@cd tools/helm && CGO_ENABLED=0 go build -trimpath -ldflags "-s -w" -o $(abspath $@) helm.sh/helm/v4/cmd/helm
 	@touch $@
 
-# With SQLite, which keeps its data in memory and is C.
+# With SQLite, which keeps the data in memory and needs a C compiler.
 $(hydra): tools/hydra/go.mod tools/hydra/go.sum
 	@echo "==> hydra, from source (up to 3 minutes on two cores, the first time)"
 	@mkdir -p $(@D)
 	@cd tools/hydra && CGO_ENABLED=1 go build -trimpath -tags sqlite -ldflags "-s -w" -o $(abspath $@) github.com/ory/hydra/v2
 	@touch $@
 
-# Built to be ready soon, not to be fast.
+# Built for a short build time, not for speed.
 $(cargo_deny):
 	@echo "==> cargo-deny $(CARGO_DENY_VERSION) (up to 2 minutes on two cores, once)"
 	@CARGO_PROFILE_RELEASE_OPT_LEVEL=1 CARGO_PROFILE_RELEASE_LTO=off CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16 \
