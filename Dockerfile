@@ -1,8 +1,8 @@
-# One static binary, with the public certificate authorities compiled in. The Rust version is the one in rust-toolchain.toml.
+# Builds one static binary with the public certificate authorities compiled in. Use the Rust version in rust-toolchain.toml.
 FROM rust:1.95.0-bookworm AS build
 WORKDIR /tidings
 COPY . .
-# The host's own triple, so that the flags reach the binary and not the build scripts.
+# Names the host's target triple, so that the flags apply to the binary and not to build scripts.
 RUN RUSTFLAGS="-C target-feature=+crt-static" \
     cargo build --release --locked --bin tidings --target "$(rustc -vV | sed -n 's/^host: //p')" \
  && cp target/*/release/tidings /usr/local/bin/tidings
