@@ -55,7 +55,7 @@ async fn stalling(authority: &Authority, open: &Arc<AtomicUsize>) -> RawServer {
 }
 
 #[tokio::test]
-async fn s19_a_connection_that_nobody_waits_for_any_more_ends_by_itself() {
+async fn s19_a_connection_without_a_waiting_attempt_ends_by_itself() {
     const DELIVERIES: usize = 300;
     let (authority, open) = (Authority::new(), Arc::new(AtomicUsize::new(0)));
     let server = stalling(&authority, &open).await;

@@ -378,7 +378,7 @@ async fn a_403_in_an_outage_leaves_the_token_that_permits_other_things() {
 }
 
 #[tokio::test]
-async fn s11_a_token_that_nobody_uses_any_more_is_forgotten_a_minute_after_its_request() {
+async fn s11_an_unused_token_is_forgotten_a_minute_after_its_request() {
     let field = Field::new().await;
     let asked = Instant::now();
     let source = field.source();
@@ -434,7 +434,7 @@ async fn s11_a_changed_secret_and_another_namespace_get_tokens_of_their_own() {
 }
 
 #[tokio::test]
-async fn s11_all_that_a_token_is_asked_for_with_tells_its_source_from_others() {
+async fn s11_every_part_of_a_token_request_distinguishes_its_source() {
     let field = Field::new().await;
     let changes: [fn(&mut TokenKey); 12] = [
         |key| key.namespace = "other".into(),

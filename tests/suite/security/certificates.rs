@@ -94,7 +94,7 @@ fn address(address: &str) -> SanType {
 }
 
 #[tokio::test]
-async fn s15_a_private_authority_is_believed_by_those_who_name_it_alone() {
+async fn s15_a_private_authority_is_trusted_only_by_subscribers_that_name_it() {
     let (authority, other) = (Authority::new(), Authority::new());
     let servers = Servers::start(authority.server_config(&[])).await;
     servers.give("named", &trusting(&authority), Ok(())).await;

@@ -168,7 +168,7 @@ async fn s01_a_host_allowed_by_name_is_dialled_wherever_it_leads_and_its_address
 }
 
 #[tokio::test]
-async fn s03_a_name_that_was_permitted_when_checked_is_judged_anew_when_dialled() {
+async fn s03_a_name_that_was_permitted_when_checked_is_judged_again_when_dialled() {
     let servers = Servers::start().await;
     for way in WAYS {
         let victim = Victim::at((FORBIDDEN, servers.port(way)).into()).await;

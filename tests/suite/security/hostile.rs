@@ -238,7 +238,7 @@ async fn s12_a_bomb_is_not_unpacked() {
 }
 
 #[tokio::test]
-async fn s12_what_is_no_answer_and_what_breaks_off_is_told_at_once() {
+async fn s12_invalid_and_broken_responses_are_reported_immediately() {
     use Verdict::{Delivered, Retry};
     let chunked = format!("{OK}transfer-encoding: chunked\r\n\r\n");
     let cases = [
@@ -285,7 +285,7 @@ async fn s12_what_is_no_answer_and_what_breaks_off_is_told_at_once() {
 }
 
 #[tokio::test]
-async fn s12_an_answer_before_the_request_is_read_or_asked_for_is_no_answer_to_another_one() {
+async fn s12_a_response_before_its_request_does_not_answer_another_request() {
     let authority = Authority::new();
     // Three answers at once, and never a byte read: the first may count, the others are nobody's.
     let server = RawServer::tls(authority.server_config(&[]), |mut stream| async move {

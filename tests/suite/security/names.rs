@@ -78,7 +78,7 @@ async fn s21_names_that_no_name_server_answers_for_delay_no_other_namespace() {
 }
 
 #[tokio::test]
-async fn s21_a_look_up_that_nobody_waits_for_any_more_leaves_its_place_to_the_next() {
+async fn s21_a_lookup_without_a_waiting_attempt_frees_its_slot() {
     let names = NameServer::start(|name| match name {
         "hooks.example" => NameAnswer::address(HOME),
         _ => NameAnswer::Silence,
@@ -100,7 +100,7 @@ async fn s21_a_look_up_that_nobody_waits_for_any_more_leaves_its_place_to_the_ne
 }
 
 #[tokio::test]
-async fn s21_a_name_is_asked_for_once_however_many_wait_and_what_came_serves_for_its_time() {
+async fn s21_a_name_is_looked_up_once_however_many_wait_and_cached_for_its_ttl() {
     let names = NameServer::start(|name| match name {
         "hooks.example" => NameAnswer::Addresses(vec![HOME], 20),
         _ => NameAnswer::NoSuchName,
@@ -165,7 +165,7 @@ async fn s21_the_hosts_file_comes_before_the_name_servers_and_is_read_again() {
 }
 
 #[tokio::test]
-async fn s23_whether_a_name_inside_the_cluster_exists_cannot_be_told() {
+async fn s23_a_tenant_cannot_learn_whether_a_name_inside_the_cluster_exists() {
     let names = NameServer::start(|name| match name {
         "vault.infra.svc.cluster.local" => NameAnswer::address(Ipv4Addr::new(10, 0, 0, 9)),
         "public.infra.svc.cluster.local" => NameAnswer::address(Ipv4Addr::new(93, 184, 216, 34)),

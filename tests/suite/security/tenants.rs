@@ -196,7 +196,7 @@ async fn s24_consent_to_a_webhook_is_none_to_a_token_service_nor_the_other_way_r
 }
 
 #[tokio::test]
-async fn s09_where_it_is_not_required_the_annotation_means_nothing() {
+async fn s09_without_the_flag_the_annotation_has_no_effect() {
     let world = World::new("no-consent").await;
     let _operator = world.operator().await;
     let credentials = json!({"client_id": CLIENT.0, "client_secret": CLIENT.1});

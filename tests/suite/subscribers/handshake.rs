@@ -96,7 +96,7 @@ async fn webhook_18_the_question_names_our_origin_and_deliveries_name_the_same()
 }
 
 #[tokio::test]
-async fn webhook_19_the_rate_asked_for_goes_along_where_it_is_configured() {
+async fn webhook_19_the_requested_rate_is_sent_where_it_is_configured() {
     assert_eq!(asked(Reply::status(204), Some(600)).await.1.header("webhook-request-rate"), Some("600"));
     assert_eq!(asked(Reply::status(204), None).await.1.header("webhook-request-rate"), None);
 }
@@ -173,7 +173,7 @@ async fn webhook_23_without_the_consent_that_is_required_nothing_is_delivered() 
 }
 
 #[tokio::test]
-async fn webhook_24_under_optional_silence_is_told_and_delivery_goes_on_but_a_refusal_counts() {
+async fn webhook_24_under_optional_silence_is_reported_and_delivery_continues_but_a_refusal_counts() {
     let (world, _operator) = shop("optional", json!({}), Behaviour::status(405)).await;
     world.notification("n", "shop", event()).await;
     world.until_phase("n", "Delivered").await;
@@ -195,7 +195,7 @@ async fn webhook_24_under_optional_silence_is_told_and_delivery_goes_on_but_a_re
 }
 
 #[tokio::test]
-async fn webhook_25_no_later_answer_is_asked_for() {
+async fn webhook_25_no_later_response_is_requested() {
     assert_eq!(asked(Reply::status(204), Some(60)).await.1.header("webhook-request-callback"), None);
 }
 

@@ -155,7 +155,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn s17_only_what_was_asked_for_is_remembered_and_a_namespace_has_a_share_of_bytes_for_it() {
+    async fn s17_only_requested_tokens_are_remembered_within_a_share_of_bytes() {
         let (cache, http) = (TokenCache::default(), http());
         let held = source(&cache, &http, "noisy", "held");
         drop(source(&cache, &http, "noisy", "never asked for"));

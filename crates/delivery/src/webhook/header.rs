@@ -66,7 +66,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn s07_whatever_is_taken_is_one_header_that_nobody_owns(
+        fn s07_an_accepted_header_is_one_header_and_not_a_reserved_one(
             name in "[A-Za-z-]{1,12}|[ -~]{0,12}|\\PC{0,12}",
             value in prop_oneof![any::<Vec<u8>>(), "[ -~\t]{0,12}".prop_map(String::into_bytes)],
         ) {
