@@ -38,7 +38,7 @@ pub(crate) struct Findings {
     pub(crate) longest_end: usize,
     /// Notifications that expired without a POST.
     pub(crate) expired_unsent: usize,
-    /// Notifications that others made days older or younger.
+    /// Notifications that others changed to be days older or younger.
     pub(crate) aged: usize,
     /// Generations of Subscribers after their first.
     pub(crate) respecified: usize,
@@ -199,13 +199,13 @@ pub(crate) enum Violation {
 impl fmt::Display for Cause {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::Refused => "after an answer that was not 2xx",
-            Self::Unanswered => "after no answer",
+            Self::Refused => "after a response other than 2xx",
+            Self::Unanswered => "after no response",
             Self::Replay => "replay",
             Self::SetBack => "set back to Pending by another client",
             Self::GaveWay => "the outcome gave way to what another client wrote",
             Self::AnswerLost => "the answer was lost on a bad way",
-            Self::OperatorStopped => "the operator was stopped when the answer came",
+            Self::OperatorStopped => "the operator was stopped when the response came",
             Self::Barred => "the operators had no right to write the outcome",
             Self::Takeover => "takeover before the outcome was written",
         })

@@ -13,13 +13,13 @@ type Kind = fn(&Violation) -> bool;
 
 /// When no POST may begin.
 const TIMES: [(&str, Kind); 7] = [
-    ("inside a recorded pause", |v| matches!(v, Violation::PostInPause { .. })),
+    ("during a recorded pause", |v| matches!(v, Violation::PostInPause { .. })),
     ("after a recorded Delivered", |v| matches!(v, Violation::PostAfterDelivered { .. })),
     ("after a recorded Failed", |v| matches!(v, Violation::PostAfterFailed { .. })),
     ("before their nextAttemptTime", |v| matches!(v, Violation::PostBeforeTime { .. })),
     ("a minute after a recorded deletion", |v| matches!(v, Violation::PostAfterDeletion { .. })),
     ("after the Notification had expired", |v| matches!(v, Violation::PostAfterExpiry { .. })),
-    ("by a spec replaced a minute before", |v| matches!(v, Violation::PostByOldSpec { .. })),
+    ("with a spec replaced a minute before", |v| matches!(v, Violation::PostByOldSpec { .. })),
 ];
 
 /// What a campaign found.
@@ -74,7 +74,7 @@ impl fmt::Display for Report {
         for (reason, count) in &findings.failed {
             row(&format!("failed, {reason}"), *count)?;
         }
-        row("deleted by others before they were finished", findings.deleted)?;
+        row("deleted by other clients before they finished", findings.deleted)?;
         row("lost (must be 0)", self.count(|v| matches!(v, Violation::Lost { .. } | Violation::ReplayLost { .. })))?;
         row("POSTs", findings.posts)?;
         for (cause, count) in &findings.repeats {
@@ -82,41 +82,44 @@ impl fmt::Display for Report {
         }
         row("  repeated, unexplained (must be 0)", self.count(|v| matches!(v, Violation::Unexplained { .. })))?;
         row(
-            "  repeated after a Lease that was given back (must be 0)",
+            "  repeated after a released Lease (must be 0)",
             self.count(|v| matches!(v, Violation::RepeatedAfterRelease { .. })),
         )?;
-        row("  at most after one takeover", findings.most_after_takeover)?;
+        row("  most repeats after one takeover", findings.most_after_takeover)?;
         for (what, kind) in TIMES {
-            row(&format!("POSTs begun {what} (must be 0)"), self.count(kind))?;
+            row(&format!("POSTs started {what} (must be 0)"), self.count(kind))?;
         }
-        row("POSTs of these kinds that SIGSTOP had caught in the middle of a send", findings.midway)?;
+        row("POSTs of these kinds that SIGSTOP interrupted", findings.midway)?;
         row(
-            "recorded pauses that were cut short (must be 0)",
+            "recorded pauses that ended early (must be 0)",
             self.count(|v| matches!(v, Violation::PauseCutShort { .. })),
         )?;
-        row("Expired before its time (must be 0)", self.count(|v| matches!(v, Violation::ExpiredEarly { .. })))?;
+        row("Expired too early (must be 0)", self.count(|v| matches!(v, Violation::ExpiredEarly { .. })))?;
         row(
-            "changes of Subscribers not taken up (must be 0)",
+            "changes of Subscribers without effect (must be 0)",
             self.count(|v| matches!(v, Violation::NotTakenUp { .. })),
         )?;
-        row("not deleted after their time to live (must be 0)", self.count(|v| matches!(v, Violation::Kept { .. })))?;
-        row("new secrets not found (must be 0)", self.count(|v| matches!(v, Violation::StillRefused { .. })))?;
-        row("refused for want of a right (must be 0)", self.count(|v| matches!(v, Violation::Forbidden { .. })))?;
-        row("operators that took too long to end (must be 0)", self.count(|v| matches!(v, Violation::SlowEnd { .. })))?;
+        row("not deleted after their TTL (must be 0)", self.count(|v| matches!(v, Violation::Kept { .. })))?;
+        row("new client secrets not used (must be 0)", self.count(|v| matches!(v, Violation::StillRefused { .. })))?;
+        row(
+            "requests refused for lack of permission (must be 0)",
+            self.count(|v| matches!(v, Violation::Forbidden { .. })),
+        )?;
+        row("operators that exited too late (must be 0)", self.count(|v| matches!(v, Violation::SlowEnd { .. })))?;
         row("all violations (must be 0)", findings.violations.len())?;
         row("faults", self.faults)?;
-        row("changes of leader, the first included", findings.takeovers)?;
-        row("  after a Lease that was given back", findings.given_back)?;
-        row("  after a Lease that ran out", findings.ran_out)?;
+        row("changes of leader, including the first", findings.takeovers)?;
+        row("  after a released Lease", findings.given_back)?;
+        row("  after an expired Lease", findings.ran_out)?;
         row("status writes that arrived after another operator led", findings.outlived)?;
-        row("  of them taken by the API server", findings.outlived_taken)?;
-        row("seconds that an operator took to end, at most", findings.longest_end)?;
+        row("  of them accepted by the API server", findings.outlived_taken)?;
+        row("longest exit of an operator, in seconds", findings.longest_end)?;
         row("rotations of the client secret", findings.rotations)?;
         row("  Subscribers that were refused", findings.refused)?;
         row("  of them resumed without a request", findings.taken_up)?;
         row("pauses recorded", findings.pauses)?;
         row("replays requested", findings.replays)?;
-        row("made days older or younger", findings.aged)?;
+        row("changed to be days older or younger", findings.aged)?;
         row("expired without a POST", findings.expired_unsent)?;
         row("changes of Subscribers' specs", findings.respecified)?;
         let treated: Vec<_> = self.treated.iter().map(|(how, count)| format!("{count} {how}")).collect();

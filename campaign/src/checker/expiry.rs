@@ -31,7 +31,7 @@ impl Story<'_> {
         Some(Violation::PostAfterExpiry { id: self.id.to_owned(), at: post.arrived, ended })
     }
 
-    /// It was Expired before its time had come.
+    /// It was Expired too early had come.
     pub(super) fn expired_early(&self) -> Option<Violation> {
         let is_expired = |state: &State| state.phase == "Failed" && state.reason == "Expired";
         self.changes.windows(2).find_map(|pair| {

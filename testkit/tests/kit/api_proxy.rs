@@ -53,7 +53,7 @@ async fn a_refused_request_does_not_reach_the_api_server_and_a_lost_answer_hides
     assert!(behind.exists("lost").await);
     behind.run(&["create", "configmap", "later"]).await.ok().unwrap();
     let treated = behind.proxy.treated();
-    assert_eq!((treated["refused"], treated["answer lost"]), (1, 1));
+    assert_eq!((treated["refused"], treated["response lost"]), (1, 1));
 }
 
 #[tokio::test]

@@ -13,7 +13,7 @@ async fn each_answer_leads_to_its_phase_reason_and_message() {
         ("accepted", 202, "Delivered", "Accepted", "accepted"),
         ("created", 201, "Delivered", "Acknowledged", "acknowledged"),
         ("moved", 308, "Failed", "RedirectRefused", "set webhook.url"),
-        ("malformed", 400, "Failed", "Rejected", "does not take this event"),
+        ("malformed", 400, "Failed", "Rejected", "rejects this event"),
         ("foreign", 415, "Failed", "Rejected", "application/cloudevents+json"),
         ("broken", 500, "Pending", "Retrying", "answered 500"),
         ("forbidden", 403, "Pending", "Retrying", "answered 403"),

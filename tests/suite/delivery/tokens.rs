@@ -319,17 +319,17 @@ async fn s10_an_answer_that_is_no_token_is_refused_and_never_shown() {
     let long = "canary".repeat(20_000);
     let cases = [
         (200, r#"{"access_token":"canary","token_type":"mac"}"#.to_owned(), "token_type is not Bearer"),
-        (200, r#"{"access_token":"can\nary","token_type":"bearer"}"#.to_owned(), "cannot stand in a header"),
+        (200, r#"{"access_token":"can\nary","token_type":"bearer"}"#.to_owned(), "is invalid in a header"),
         (200, r#"{"access_token":"","token_type":"bearer"}"#.to_owned(), "access_token is empty"),
         (200, r#"{"access_token":["canary"],"token_type":"bearer"}"#.to_owned(), "access_token is not a string"),
-        (200, r#"{"token_type":"bearer","canary":1}"#.to_owned(), "there is no access_token"),
-        (200, r#"{"access_token":"canary","error":"canary"}"#.to_owned(), "an error code that OAuth 2.0 does not know"),
+        (200, r#"{"token_type":"bearer","canary":1}"#.to_owned(), "access_token is missing"),
+        (200, r#"{"access_token":"canary","error":"canary"}"#.to_owned(), "a non-standard OAuth 2.0 error code"),
         (200, "canary".to_owned(), "not a JSON object"),
         (200, r#"{"access_token":"canary""#.to_owned(), "not a JSON object"),
         (200, format!(r#"{{"access_token":"canary","token_type":"bearer","pad":"{long}"}}"#), "too long"),
         (400, long.clone(), "answered 400 Bad Request"),
         (400, format!(r#"{{"error":"{long}"}}"#), "answered 400 Bad Request"),
-        (401, long.clone(), "refuses: invalid_client"),
+        (401, long.clone(), "rejected the client: invalid_client"),
         (403, r#"{"error":"canary","error_description":"canary"}"#.to_owned(), "answered 403 Forbidden"),
     ];
     for (status, body, expected) in cases {

@@ -54,12 +54,12 @@ async fn a_lost_answer_to_a_status_write_repeats_no_post_and_the_status_is_right
         for answer in &answers {
             world.receiver.answer_next(&path("shop"), 1, &Behaviour::status(*answer));
         }
-        let before = proxy.treated().get("answer lost").copied().unwrap_or_default();
+        let before = proxy.treated().get("response lost").copied().unwrap_or_default();
         proxy.treat_next(1, Treatment::LoseAnswer, writes_a_status);
         world.notification(name, "shop", json!({"id": name, "source": "/s", "type": "t"})).await;
         let ended = world.until_phase(name, phase).await;
         assert_eq!(ended["status"]["attempts"], answers.len(), "{name}");
-        assert_eq!(proxy.treated()["answer lost"], before + 1, "{name}");
+        assert_eq!(proxy.treated()["response lost"], before + 1, "{name}");
     }
     // What would be sent again, would be by now.
     world.notification("marker", "shop", json!({"id": "marker", "source": "/s", "type": "t"})).await;
@@ -234,7 +234,7 @@ async fn a_leader_says_that_it_leads_though_the_answer_to_its_taking_the_lease_w
     proxy.treat_next(1, Treatment::LoseAnswer, |call| call.method == "POST" && call.path.ends_with("/leases"));
     let operator = world.start_through(&proxy, &["--lease-namespace", world.namespace.as_str()]).await;
     world.until_reason("shop", "Operational").await;
-    assert_eq!(proxy.treated()["answer lost"], 1);
+    assert_eq!(proxy.treated()["response lost"], 1);
     assert_eq!(operator.logs().matches("became the leader").count(), 1, "{}", operator.logs());
 }
 

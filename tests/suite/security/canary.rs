@@ -139,7 +139,7 @@ async fn exchange_tokens(world: &World) {
         (answer(302).body(MALFORMED), "answered 302"),
         (answer(503).body(MALFORMED), "answered 503"),
         (json(400, refusal(MALFORMED)), "answered 400"),
-        (json(401, refusal("invalid_client")), "refuses: invalid_client"),
+        (json(401, refusal("invalid_client")), "rejected the client: invalid_client"),
     ];
     for (number, (answer, message)) in hostile.into_iter().enumerate() {
         world.tokens.answer_always(Behaviour::reply(answer));

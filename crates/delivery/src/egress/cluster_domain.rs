@@ -10,7 +10,7 @@ pub struct ClusterDomain(String);
 
 /// Why a text is no cluster domain.
 #[derive(Debug, thiserror::Error)]
-#[error("not a DNS name: write the cluster's domain, such as cluster.local")]
+#[error("not a DNS name: use the domain of the cluster, for example cluster.local")]
 pub struct ClusterDomainError;
 
 impl Default for ClusterDomain {

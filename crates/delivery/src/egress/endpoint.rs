@@ -13,7 +13,7 @@ pub enum InvalidEndpoint {
     #[error("must be an https URL without user name, password or fragment")]
     Unfit,
     /// A URL by the rules of browsers, but none of HTTP.
-    #[error("has characters that cannot stand in a request: check the host name")]
+    #[error("has characters that are invalid in a request: check the host name")]
     Unsendable,
 }
 

@@ -8,25 +8,25 @@ pub enum SendError {
     /// The egress policy denies the port or every address of the host, or the host is a name inside the cluster that does not
     /// exist; nothing was dialled.
     #[error(
-        "the operator's egress policy denies this host or port, or it is a name inside the cluster that does not exist; an administrator can allow its range of addresses with --egress-allow-cidr (chart: egress.allowCIDRs), its name with --egress-allow-host (egress.allowHosts) and its port with --egress-allow-port (egress.allowPorts)"
+        "the operator's egress policy denies this host or port, or the host is a name inside the cluster that does not exist; an administrator can allow the address with --egress-allow-cidr (chart: egress.allowCIDRs), the name with --egress-allow-host (egress.allowHosts) and the port with --egress-allow-port (egress.allowPorts)"
     )]
     Denied,
     /// The host name does not resolve.
     #[error("the host name does not resolve: check the URL and the DNS")]
     Dns,
     /// No connection: refused, reset or unreachable.
-    #[error("no connection: check the URL, the network between and that the other side is up")]
+    #[error("cannot connect: check the URL, the network, and that the server is running")]
     Connection,
     /// The TLS handshake failed, most often for a certificate that is not trusted.
     #[error(
-        "the TLS handshake failed: check the server's certificate, tls.caRef if its authority is private, and tls.clientCertificateSecretRef if it wants a client certificate"
+        "the TLS handshake failed: check the server's certificate; set tls.caRef for a private certificate authority, and tls.clientCertificateSecretRef if the server requires a client certificate"
     )]
     Tls,
     /// The exchange took longer than it may.
-    #[error("no complete answer in time")]
+    #[error("no complete response in time")]
     Timeout,
     /// The connection broke, or what came is not HTTP.
-    #[error("the connection broke before a complete answer")]
+    #[error("the connection broke before the response was complete")]
     Broken,
 }
 

@@ -14,7 +14,7 @@ pub struct HostPattern {
 /// Why a text is no pattern for host names.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "not a DNS name: write it like hooks.example.com, or *.example.com for every name below it; an IP address or a range goes into --egress-allow-cidr"
+    "not a DNS name: use a form like hooks.example.com, or *.example.com for every name below it; for an IP address or a range, use --egress-allow-cidr"
 )]
 pub struct HostPatternError;
 

@@ -103,13 +103,13 @@ pub struct Cidr {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CidrError {
     /// Not an address with the length of a prefix.
-    #[error("not a range of addresses: write it like 10.20.0.0/16, fd00:1::/32 or 10.1.2.3")]
+    #[error("not an address range: use a form like 10.20.0.0/16, fd00:1::/32 or 10.1.2.3")]
     Unreadable,
     /// The address has bits set behind the prefix, so it is not clear what is meant.
-    #[error("the address has bits set after the prefix: write {0} for that range, or the address alone")]
+    #[error("the address has bits set after the prefix: use {0} for that range, or the address without a prefix")]
     HostBits(Cidr),
     /// IPv4 in IPv6 form, which would never match.
-    #[error("an IPv4 range in IPv6 form: write {0}, which covers every form of its addresses")]
+    #[error("an IPv4 range in IPv6 form: use {0}, which covers every form of its addresses")]
     Mapped(Cidr),
 }
 
@@ -171,7 +171,7 @@ pub struct Nat64Prefix(Cidr);
 
 /// Why a text is no such prefix.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("not a NAT64 prefix: write an IPv6 prefix of 32, 40, 48, 56, 64 or 96 bits, such as 2001:db8:64::/96")]
+#[error("not a NAT64 prefix: use an IPv6 prefix of 32, 40, 48, 56, 64 or 96 bits, such as 2001:db8:64::/96")]
 pub struct Nat64PrefixError;
 
 impl FromStr for Nat64Prefix {
@@ -518,7 +518,7 @@ mod tests {
             ("::ffff:0.0.0.0/96", "0.0.0.0/0"),
         ] {
             let error = text.parse::<Cidr>().unwrap_err();
-            assert!(error.to_string().contains(&format!("write {meant}")), "{text}: {error}");
+            assert!(error.to_string().contains(&format!("use {meant}")), "{text}: {error}");
             assert!(meant.parse::<Cidr>().is_ok(), "{meant}");
         }
     }

@@ -16,7 +16,7 @@ const VARIABLES: [&str; 2] = ["SSL_CERT_FILE", "SSL_CERT_DIR"];
 /// Then none is trusted at all: whoever sets them wants to trust fewer authorities, not all of them after a typing error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "SSL_CERT_FILE or SSL_CERT_DIR is set, but no certificate can be read there: correct it, or unset it to trust the system's certificate authorities"
+    "SSL_CERT_FILE or SSL_CERT_DIR is set, but no certificate can be read there: correct the variable, or unset it to trust the system's certificate authorities"
 )]
 pub struct NoRoots;
 
@@ -38,7 +38,7 @@ fn anchors() -> &'static Result<Vec<TrustAnchor<'static>>, NoRoots> {
     ANCHORS.get_or_init(|| {
         let found = rustls_native_certs::load_native_certs();
         for error in found.errors {
-            warn!(%error, "certificate authorities that cannot be read are not trusted");
+            warn!(%error, "cannot read some certificate authorities; they are not trusted");
         }
         let named = VARIABLES.iter().any(|name| env::var_os(name).is_some_and(|value| !value.is_empty()));
         choose(found.certs, named)
@@ -57,7 +57,7 @@ fn choose(found: Vec<CertificateDer<'static>>, named: bool) -> Result<Vec<TrustA
             "this program"
         }
     };
-    info!(count = store.len(), "certificate authorities of {source} are trusted");
+    info!(count = store.len(), "trusting the certificate authorities of {source}");
     Ok(store.roots)
 }
 

@@ -43,7 +43,7 @@ pub enum TrustError {
     #[error(transparent)]
     Identity(#[from] IdentityFault),
     /// The operator's own settings do not fit the TLS library: a bug, whatever the trust.
-    #[error("the TLS library refuses the operator's own settings: please report this")]
+    #[error("the TLS library rejects the operator's own settings: please report this")]
     Unsupported,
 }
 
@@ -51,10 +51,10 @@ pub enum TrustError {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RootsFault {
     /// There is no certificate in the text.
-    #[error("no PEM certificate in it: put those of the certificate authority there")]
+    #[error("there is no PEM certificate: store the certificates of the certificate authority")]
     Empty,
     /// A certificate is malformed.
-    #[error("certificate {number} in it is not a valid PEM certificate: replace it or take it out")]
+    #[error("certificate {number} is not a valid PEM certificate: replace or remove it")]
     Invalid {
         /// Which one, from 1.
         number: usize,
@@ -65,19 +65,19 @@ pub enum RootsFault {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum IdentityFault {
     /// There is no certificate in the text.
-    #[error("no PEM certificate in tls.crt: put the client's there")]
+    #[error("no PEM certificate in tls.crt: store the client certificate")]
     NoCertificate,
     /// A certificate is malformed.
     #[error("a certificate in tls.crt is not a valid PEM certificate: replace it")]
     InvalidCertificate,
     /// There is no private key in the text.
-    #[error("no PEM private key in tls.key: put the client's there, without a passphrase")]
+    #[error("no PEM private key in tls.key: store the client's private key, without a passphrase")]
     NoKey,
     /// The key is malformed or of a kind that is not supported.
     #[error("the private key in tls.key cannot be used: it must be RSA of 2048 bits or more, ECDSA or Ed25519")]
     InvalidKey,
     /// The key belongs to another certificate.
-    #[error("the private key in tls.key is not that of the first certificate in tls.crt: put a pair there")]
+    #[error("the private key in tls.key does not belong to the first certificate in tls.crt: store a matching pair")]
     KeyMismatch,
 }
 

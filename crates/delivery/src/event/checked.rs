@@ -94,7 +94,7 @@ fn invalid(attribute: &str, fault: &'static str) -> InvalidEvent {
 fn attribute(name: &str, value: &RawValue) -> Result<String, InvalidEvent> {
     let fits = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
     if name.is_empty() || name.len() > 20 || !name.chars().all(fits) {
-        return Err(invalid(name, "an attribute name has 1 to 20 lower-case letters and digits"));
+        return Err(invalid(name, "an attribute name must have 1 to 20 lower-case letters and digits"));
     }
     let text = match serde_json::from_str(value.get()) {
         Ok(serde_json::Value::String(text)) => text,
@@ -107,7 +107,7 @@ fn attribute(name: &str, value: &RawValue) -> Result<String, InvalidEvent> {
         _ => return Err(invalid(name, "must be a string, a boolean or a 32-bit integer")),
     };
     if text.len() > MAX_ATTRIBUTE {
-        return Err(invalid(name, "has more than 4096 bytes: shorten its value, or move it into data"));
+        return Err(invalid(name, "must have at most 4096 bytes: shorten the value or move it into data"));
     }
     if text.chars().any(|c| c.is_control() || is_noncharacter(c)) {
         return Err(invalid(name, "must not contain control characters"));
@@ -135,20 +135,20 @@ fn check_required(attributes: &BTreeMap<String, String>) -> Result<(), InvalidEv
     }
     for name in ["subject", "datacontenttype", "dataschema"] {
         if get(name) == Some("") {
-            return Err(invalid(name, "must not be empty where it is set"));
+            return Err(invalid(name, "must not be empty"));
         }
     }
     if get("source").is_some_and(|source| !is_uri_reference(source)) {
-        return Err(invalid("source", "must be a URI-reference, such as /shop/orders"));
+        return Err(invalid("source", "must be a URI-reference, for example /shop/orders"));
     }
     if get("dataschema").is_some_and(|schema| !is_uri_reference(schema) || url::Url::parse(schema).is_err()) {
         return Err(invalid("dataschema", "must be an absolute URI"));
     }
     if get("time").is_some_and(|time| !is_rfc3339(time)) {
-        return Err(invalid("time", "must be an RFC 3339 time, such as 2026-10-01T10:02:00Z"));
+        return Err(invalid("time", "must be an RFC 3339 time, for example 2026-10-01T10:02:00Z"));
     }
     if get("datacontenttype").is_some_and(|media_type| !is_media_type(media_type)) {
-        return Err(invalid("datacontenttype", "must be a media type, such as application/json"));
+        return Err(invalid("datacontenttype", "must be a media type, for example application/json"));
     }
     Ok(())
 }
@@ -208,11 +208,11 @@ pub(super) fn is_json(datacontenttype: Option<&String>) -> bool {
 
 fn data(members: &BTreeMap<String, Box<RawValue>>, content_type: Option<&String>) -> Result<Data, InvalidEvent> {
     match (members.get("data"), members.get("data_base64")) {
-        (Some(_), Some(_)) => Err(invalid("data_base64", "excludes data: keep one of the two")),
+        (Some(_), Some(_)) => Err(invalid("data_base64", "must not be set together with data: remove one of them")),
         (None, None) => Ok(Data::None),
         (Some(_), None) if is_json(content_type) => Ok(Data::Json),
         (Some(text), None) => serde_json::from_str(text.get()).map(Data::Text).map_err(|_error| {
-            invalid("data", "must be a string where datacontenttype is not JSON; use data_base64 for bytes")
+            invalid("data", "must be a string if datacontenttype is not JSON; use data_base64 for bytes")
         }),
         (None, Some(text)) => serde_json::from_str::<String>(text.get())
             .ok()
@@ -259,12 +259,15 @@ mod tests {
                 r#"{"source":"/s","type":"t","datacontenttype":"a/b\n"}"#,
                 "event.datacontenttype: must not contain control",
             ),
-            (r#"{"source":"/s","type":"t","Bad":"x"}"#, "event.Bad: an attribute name has"),
+            (r#"{"source":"/s","type":"t","Bad":"x"}"#, "event.Bad: an attribute name must have"),
             (r#"{"source":"/s","type":"t","ext":1.5}"#, "event.ext: a number must be an integer"),
             (r#"{"source":"/s","type":"t","ext":2147483648}"#, "event.ext: a number must be an integer"),
             (r#"{"source":"/s","type":"t","ext":{}}"#, "event.ext: must be a string, a boolean"),
             (r#"{"source":"/s","type":1}"#, "event.type: must be a string"),
-            (r#"{"source":"/s","type":"t","data":1,"data_base64":"AA=="}"#, "event.data_base64: excludes data"),
+            (
+                r#"{"source":"/s","type":"t","data":1,"data_base64":"AA=="}"#,
+                "event.data_base64: must not be set together with data",
+            ),
             (r#"{"source":"/s","type":"t","data_base64":"?"}"#, "event.data_base64: must be a string of base64"),
             (r#"{"source":"/s","type":"t","datacontenttype":"text/plain","data":{}}"#, "event.data: must be a string"),
         ] {

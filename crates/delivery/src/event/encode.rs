@@ -48,14 +48,14 @@ fn binary(event: &CheckedEvent) -> Result<(HeaderMap, Vec<u8>), InvalidEvent> {
             let header = HeaderName::try_from(format!("ce-{name}"));
             let value = HeaderValue::try_from(percent_encoded(value));
             let (Ok(header), Ok(value)) = (header, value) else {
-                return Err(fault(name, "cannot stand in a header"));
+                return Err(fault(name, "is invalid in a header"));
             };
             headers.insert(header, value);
         }
     }
     let media_type = match content_type {
         Some(media_type) => {
-            HeaderValue::from_str(media_type).map_err(|_error| fault("datacontenttype", "cannot stand in a header"))?
+            HeaderValue::from_str(media_type).map_err(|_error| fault("datacontenttype", "is invalid in a header"))?
         }
         None => HeaderValue::from_static("application/json"),
     };

@@ -89,10 +89,10 @@ impl Token {
         match fields {
             _ if status == StatusCode::UNAUTHORIZED => Err(TokenError::Rejected("invalid_client")),
             _ if !status.is_success() => Err(unavailable(None)),
-            _ if !complete => Err(TokenError::Malformed("it is too long, or broke off")),
-            None => Err(TokenError::Malformed("it is not a JSON object, or has a field twice")),
+            _ if !complete => Err(TokenError::Malformed("the body is too long or incomplete")),
+            None => Err(TokenError::Malformed("the body is not a JSON object, or has a duplicate field")),
             Some(_) if code.is_some_and(|code| !code.is_empty()) => {
-                Err(TokenError::Malformed("it holds an error code that OAuth 2.0 does not know"))
+                Err(TokenError::Malformed("the body has a non-standard OAuth 2.0 error code"))
             }
             Some(fields) => token(&fields),
         }
@@ -106,9 +106,9 @@ fn token(fields: &Fields<'_>) -> Result<Token, TokenError> {
     {
         return Err(TokenError::Malformed("token_type is not Bearer"));
     }
-    let token = fields.access_token.ok_or(TokenError::Malformed("there is no access_token"))?;
+    let token = fields.access_token.ok_or(TokenError::Malformed("access_token is missing"))?;
     let token = text(token).ok_or(TokenError::Malformed("access_token is not a string"))?;
-    let unfit = TokenError::Malformed("access_token is empty, or has characters that cannot stand in a header");
+    let unfit = TokenError::Malformed("access_token is empty, or has characters that are invalid in a header");
     if token.is_empty() || !token.bytes().all(|byte| byte.is_ascii_graphic()) {
         return Err(unfit);
     }
@@ -257,12 +257,12 @@ mod tests {
             (r#"["canary","Bearer"]"#, "not a JSON object"),
             (r#"{"access_token":"canary""#, "not a JSON object"),
             (r#"{"access_token":"canary"} canary"#, "not a JSON object"),
-            (r#"{"access_token":"canary","access_token":"other"}"#, "has a field twice"),
-            (r#"{"token_type":"Bearer"}"#, "there is no access_token"),
-            (r#"{"access_token":null}"#, "there is no access_token"),
+            (r#"{"access_token":"canary","access_token":"other"}"#, "has a duplicate field"),
+            (r#"{"token_type":"Bearer"}"#, "access_token is missing"),
+            (r#"{"access_token":null}"#, "access_token is missing"),
             (r#"{"access_token":1}"#, "access_token is not a string"),
             (r#"{"access_token":{"canary":1}}"#, "access_token is not a string"),
-            (r#"{"access_token":"t","error":"canary"}"#, "an error code that OAuth 2.0 does not know"),
+            (r#"{"access_token":"t","error":"canary"}"#, "a non-standard OAuth 2.0 error code"),
         ];
         for (body, expected) in cases {
             let error = error(200, body);
@@ -272,7 +272,7 @@ mod tests {
         let nested = format!(r#"{{"access_token":"t","pad":{}1{}}}"#, "[".repeat(30_000), "]".repeat(30_000));
         assert!(outcome(answer(200, nested)).is_ok(), "depth costs no stack");
         let cut = Response { complete: false, ..answer(200, r#"{"access_token":"t"}"#) };
-        assert_eq!(outcome(cut), Err(TokenError::Malformed("it is too long, or broke off")));
+        assert_eq!(outcome(cut), Err(TokenError::Malformed("the body is too long or incomplete")));
         assert!(outcome(answer(200, r#"{"access_token":"t","error":null}"#)).is_ok());
         assert!(outcome(answer(200, r#"{"access_token":"t","error":""}"#)).is_ok());
     }

@@ -12,7 +12,7 @@ use crate::egress::SendError;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TokenError {
     /// The service refuses this client; asking again with the same input does not help (RFC 6749, section 5.2).
-    #[error("the token service refuses: {0}")]
+    #[error("the token service rejected the client: {0}")]
     Rejected(&'static str),
     /// The service answered with what may pass.
     #[error("the token service answered {status}{}{}", in_brackets(*code), advice(*status))]
@@ -25,13 +25,13 @@ pub enum TokenError {
         retry_after: Option<Duration>,
     },
     /// The service could not be reached.
-    #[error("the token service could not be reached: {0}")]
+    #[error("cannot reach the token service: {0}")]
     Unreachable(#[source] SendError),
     /// The answer is no token response (RFC 6749, section 5.1).
-    #[error("the token service's answer is not an OAuth 2.0 token response: {0}")]
+    #[error("the response of the token service is not an OAuth 2.0 token response: {0}")]
     Malformed(&'static str),
     /// The operator itself failed.
-    #[error("the operator failed inside a token request; its log says how")]
+    #[error("internal error during a token request; see the operator's log")]
     Internal,
 }
 
@@ -53,7 +53,7 @@ fn in_brackets(code: Option<&str>) -> String {
 /// What to do about a status that seldom passes by itself.
 fn advice(status: StatusCode) -> &'static str {
     match status {
-        _ if status.is_redirection() => ", a redirect, which is never followed: check tokenService.url",
+        _ if status.is_redirection() => ", a redirect; the operator follows no redirects: check tokenService.url",
         StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED | StatusCode::GONE => ": check tokenService.url",
         _ => "",
     }

@@ -13,22 +13,22 @@ pub const MAX_HEADERS: usize = 32 << 10;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidHeader {
     /// Not a field name (RFC 9110, section 5.1).
-    #[error("not the name of an HTTP header")]
+    #[error("not a valid HTTP header name")]
     Name,
     /// Tidings or HTTP owns it.
-    #[error("a header that Tidings or HTTP owns: remove it")]
+    #[error("Tidings or HTTP sets this header: remove it")]
     Reserved,
     /// The value is empty.
-    #[error("the value is empty: put the header's there")]
+    #[error("the value is empty: store the header value")]
     Empty,
     /// The value ends with a line break.
-    #[error("the value ends with a line break: create it with printf, or kubectl --from-literal")]
+    #[error("the value ends with a line break: create the value with printf or kubectl --from-literal")]
     LineBreak,
     /// The value is longer than [`MAX_HEADER_VALUE`].
-    #[error("the value is longer than {} KiB, the limit for a header: shorten it", MAX_HEADER_VALUE >> 10)]
+    #[error("the value is longer than {} KiB, the limit for a header: shorten the value", MAX_HEADER_VALUE >> 10)]
     TooLong,
     /// Not a field value (RFC 9110, section 5.5) of printable ASCII.
-    #[error("the value has characters other than printable ASCII, or begins or ends with a space")]
+    #[error("the value has characters other than printable ASCII, or starts or ends with a space")]
     Value,
 }
 

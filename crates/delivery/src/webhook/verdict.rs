@@ -49,32 +49,32 @@ impl Outcome {
                 Failed,
                 Reason::RedirectRefused,
                 format!(
-                    "the webhook answered {code}, a redirect, and events never follow one: set webhook.url to the address that it redirects to, then create the Notification again"
+                    "the webhook answered {code}, a redirect; the operator follows no redirects: set webhook.url to the target of the redirect, then replay the Notification"
                 ),
             ),
             415 => (
                 Failed,
                 Reason::Rejected,
                 format!(
-                    "the webhook answered 415: it does not understand {sent}; see webhook.contentMode and webhook.contentType"
+                    "the webhook answered 415: it does not accept {sent}; set webhook.contentMode or webhook.contentType"
                 ),
             ),
             400 | 405 | 413 | 414 | 422 | 431 => {
-                (Failed, Reason::Rejected, format!("the webhook answered {code}: it does not take this event; compare the event with what the webhook expects, and create a corrected Notification"))
+                (Failed, Reason::Rejected, format!("the webhook answered {code}: it rejects this event; create a Notification with an event that the webhook accepts"))
             }
             401 => (Retry, Reason::Unauthorized, "the webhook answered 401: it does not accept the token; check tokenService.audience and tokenService.scopes".into()),
-            403 => (Retry, Reason::Forbidden, "the webhook answered 403: the token does not permit this; check what the client may do there".into()),
+            403 => (Retry, Reason::Forbidden, "the webhook answered 403: the client of the token lacks permission; check the client's permissions at the webhook".into()),
             410 => (
                 Gone,
                 Reason::Gone,
-                "the webhook answered 410: it is gone; change webhook.url, or annotate the Subscriber to have it tried again"
+                "the webhook answered 410 (Gone): change webhook.url, or annotate the Subscriber with tidings.dev/reconcile-requested-at to retry"
                     .into(),
             ),
             429 => (Pause(retry_after), Reason::Throttled, "the webhook answered 429: too many requests".into()),
             503 if retry_after.is_some() => {
-                (Pause(retry_after), Reason::Throttled, "the webhook answered 503 and asks to be left alone".into())
+                (Pause(retry_after), Reason::Throttled, "the webhook answered 503 and requested a pause (Retry-After)".into())
             }
-            408 => (Retry, Reason::Timeout, "the webhook answered 408: it waited too long for the request".into()),
+            408 => (Retry, Reason::Timeout, "the webhook answered 408: it timed out while it waited for the request".into()),
             404 => (
                 Retry,
                 Reason::UnexpectedStatus,

@@ -68,7 +68,7 @@ impl Treatment {
         match self {
             Self::Pass => "passed",
             Self::Answer(_) => "refused",
-            Self::LoseAnswer => "answer lost",
+            Self::LoseAnswer => "response lost",
             Self::BreakOff(_) => "broken off",
             Self::Expire => "watch expired",
             Self::Slow(_) => "slow",

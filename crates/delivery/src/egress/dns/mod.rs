@@ -73,10 +73,10 @@ pub(super) struct ResolvedName {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum LookupError {
     /// The name servers say that there are none.
-    #[error("the name does not exist, or has no address")]
+    #[error("the name does not exist or has no address")]
     Nonexistent,
     /// The name servers did not answer, or not this.
-    #[error("the name servers do not answer")]
+    #[error("the name servers do not respond")]
     Unanswered,
     /// There is none to ask.
     #[error("no name server is configured")]
@@ -167,7 +167,7 @@ fn resolver_of(servers: &[SocketAddr]) -> Option<Arc<TokioResolver>> {
     options.use_hosts_file = ResolveHosts::Never;
     options.max_active_requests = TCP_QUESTIONS;
     let built = Resolver::builder_with_config(config, TokioRuntimeProvider::default()).with_options(options).build();
-    built.map(Arc::new).map_err(|error| warn!(%error, "the name servers cannot be used")).ok()
+    built.map(Arc::new).map_err(|error| warn!(%error, "cannot use the name servers")).ok()
 }
 
 /// IPv4 and IPv6 addresses, queried at once, in this order.
@@ -221,5 +221,5 @@ pub fn name_server(text: &str) -> Result<SocketAddr, &'static str> {
     let address = text.parse().map(|ip: IpAddr| SocketAddr::new(ip, PORT));
     address
         .or_else(|_| text.parse())
-        .map_err(|_error| "not an address: write it like 10.96.0.10, 10.96.0.10:53 or [fd00::a]:53")
+        .map_err(|_error| "not an address: use a form like 10.96.0.10, 10.96.0.10:53 or [fd00::a]:53")
 }
