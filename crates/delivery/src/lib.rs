@@ -1,8 +1,8 @@
-//! One event to one webhook.
+//! Delivers one event to one webhook.
 //!
-//! [`event`] checks a CloudEvent and encodes it; [`oauth`] gets the access token; [`webhook`] sends the event, judges the answer
-//! and asks the webhook for its consent; [`egress`] is the only way out: every request of the other three goes through it.
-//! The crate knows no Kubernetes.
+//! [`event`] checks a CloudEvent and encodes it; [`oauth`] gets the access token; [`webhook`] sends the event, judges
+//! the response and validates the webhook; [`egress`] makes every outbound request of the other modules. The crate does
+//! not use Kubernetes.
 
 #![cfg_attr(not(test), warn(unreachable_pub))]
 

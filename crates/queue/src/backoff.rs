@@ -1,4 +1,4 @@
-//! How long to wait before the next attempt.
+//! The wait before the next attempt.
 
 use std::time::Duration;
 
@@ -12,14 +12,14 @@ pub struct Backoff {
 }
 
 impl Backoff {
-    /// The wait after `failures` failures in a row (from 1); `chance` is a random number in 0..1.
+    /// Returns the wait after `failures` consecutive failures (from 1). `chance` is a random number in 0..1.
     pub fn wait(&self, failures: u32, chance: f64) -> Duration {
         let doublings = failures.saturating_sub(1).min(30);
         let wait = self.initial.saturating_mul(1 << doublings).min(self.max);
         wait.mul_f64(0.8 + 0.4 * chance)
     }
 
-    /// No wait is ever longer than this.
+    /// Returns the longest possible wait, with jitter.
     pub fn longest(&self) -> Duration {
         self.max.mul_f64(1.2)
     }

@@ -1,4 +1,4 @@
-//! When a failing webhook is left alone, and when it is tried again.
+//! The circuit breaker: stops requests to a failing webhook, and probes it.
 
 use std::time::{Duration, Instant};
 
@@ -6,18 +6,18 @@ const FAILURES_TO_OPEN: u32 = 5;
 const FIRST_PROBE: Duration = Duration::from_secs(30);
 const LONGEST_WAIT: Duration = Duration::from_secs(15 * 60);
 
-/// What an attempt says about its webhook. One that was told to pause says nothing: it is not reported.
+/// What an attempt says about its webhook. An attempt that ends with a pause is not reported.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Health {
-    /// The webhook took the event.
+    /// The webhook accepted the event.
     Success,
-    /// Network, TLS, time-out, 408, 5xx, repeated 401: five in a row open the circuit.
+    /// Network, TLS, timeout, 408, 5xx, or repeated 401: five consecutive failures open the circuit.
     Failure,
-    /// Any other answer: the webhook lives; the count begins anew and the circuit closes.
+    /// Any other response: the webhook is available; resets the count and closes the circuit.
     Answered,
 }
 
-/// One Subscriber's circuit.
+/// The circuit of one Subscriber.
 #[derive(Debug, Default)]
 pub(crate) struct Breaker {
     failures: u32,
@@ -25,8 +25,8 @@ pub(crate) struct Breaker {
     open: Option<Open>,
 }
 
-/// The time from one opening or reset of the circuit to the next. A failure of an attempt that began in an earlier era
-/// is old news.
+/// The period from one opening or reset of the circuit to the next. A failure of an attempt that began in an earlier
+/// cycle is ignored.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Cycle(u32);
 
@@ -37,14 +37,14 @@ struct Open {
     probing: bool,
 }
 
-/// What a circuit lets start.
+/// Which attempts a circuit allows to start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Allowance {
-    /// Whatever comes.
+    /// All attempts: the circuit is closed.
     All,
-    /// One probe, at this time.
+    /// One probe at this time: the circuit is open.
     ProbeAt(Instant),
-    /// Nothing: a probe is under way.
+    /// No attempt: a probe is in flight (half-open).
     Nothing,
 }
 
@@ -65,7 +65,7 @@ impl Breaker {
         }
     }
 
-    /// An attempt starts. Returns whether it is a probe.
+    /// Records the start of an attempt. Returns whether the attempt is a probe.
     pub(crate) fn start(&mut self) -> bool {
         if let Some(open) = &mut self.open {
             open.probing = true;
@@ -73,7 +73,7 @@ impl Breaker {
         self.is_open()
     }
 
-    /// The probe that began in `cycle` is no longer under way.
+    /// Records that the probe that began in `cycle` has ended.
     pub(crate) fn probe_ended(&mut self, cycle: Cycle) {
         if cycle == self.cycle
             && let Some(open) = &mut self.open
@@ -82,7 +82,7 @@ impl Breaker {
         }
     }
 
-    /// What an attempt that began in `cycle` found.
+    /// Records the result of an attempt that began in `cycle`.
     pub(crate) fn report(&mut self, health: Health, cycle: Cycle, now: Instant) {
         match (health, &mut self.open) {
             (Health::Success | Health::Answered, _) => {
@@ -90,7 +90,7 @@ impl Breaker {
                 self.open = None;
             }
             (Health::Failure, _) if cycle != self.cycle => {}
-            // Of this era: only a probe can be.
+            // Only a probe can belong to this cycle.
             (Health::Failure, Some(open)) => {
                 open.wait = (open.wait * 2).min(LONGEST_WAIT);
                 open.probe_at = now + open.wait;
@@ -105,7 +105,7 @@ impl Breaker {
         }
     }
 
-    /// Closes the circuit; what is under way cannot open it again.
+    /// Closes the circuit. Attempts in flight cannot open it again.
     pub(crate) fn reset(&mut self) {
         self.open = None;
         self.begin_cycle();
@@ -168,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn a_probe_that_ends_without_a_report_lets_another_go_at_once() {
+    fn a_probe_that_ends_without_a_report_allows_another_immediately() {
         let (mut breaker, now) = (Breaker::default(), Instant::now());
         fail(&mut breaker, 5, now);
         breaker.start();

@@ -1,42 +1,42 @@
-//! The two clocks of the queue: one to wait by, which never goes back, and the calendar.
+//! The two clocks of the queue: a monotonic clock for waits, and the calendar.
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// The time of one call. The queue reads no clock itself.
 #[derive(Clone, Copy, Debug)]
 pub struct Now {
-    /// To wait by.
+    /// The monotonic time, for waits.
     pub instant: Instant,
-    /// The calendar: expiries go by it.
+    /// The calendar time, for expiries.
     pub wall: SystemTime,
 }
 
-/// Nanoseconds since the queue began, plus one: 0 stands for none.
+/// Nanoseconds since the queue was created, plus one; 0 means none.
 pub(crate) type Tick = u64;
 
-/// Whole seconds since 1970, up to 2106. [`NEVER`] stands for a time that does not come.
+/// Whole seconds since 1970, up to 2106. [`NEVER`] means never.
 pub(crate) type Seconds = u32;
 
 /// Later than all times.
 pub(crate) const NEVER: Seconds = Seconds::MAX;
 
-/// A moment of the calendar in whole seconds, rounded down.
+/// Converts a calendar time to whole seconds, rounded down.
 pub(crate) fn seconds(time: SystemTime) -> Seconds {
     let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
     Seconds::try_from(since.as_secs()).unwrap_or(NEVER)
 }
 
-/// The moment of the calendar that these seconds are.
+/// Converts whole seconds to a calendar time.
 pub(crate) fn calendar(seconds: Seconds) -> SystemTime {
     UNIX_EPOCH + Duration::from_secs(seconds.into())
 }
 
-/// A span in whole seconds, rounded down.
+/// Converts a duration to whole seconds, rounded down.
 pub(crate) fn span(duration: Duration) -> Seconds {
     Seconds::try_from(duration.as_secs()).unwrap_or(NEVER)
 }
 
-/// The latest time that is known.
+/// The latest known time.
 #[derive(Debug)]
 pub(crate) struct Clock {
     start: Instant,
@@ -48,12 +48,12 @@ impl Clock {
         Self { start: now.instant, latest: now }
     }
 
-    /// Takes note of the time. An earlier instant than the latest one counts as the latest one.
+    /// Sets the time. An instant before the latest one counts as the latest one.
     pub(crate) fn set(&mut self, now: Now) {
         self.latest = Now { instant: now.instant.max(self.latest.instant), wall: now.wall };
     }
 
-    /// The latest instant known.
+    /// Returns the latest known instant.
     pub(crate) fn now(&self) -> Instant {
         self.latest.instant
     }
@@ -62,7 +62,7 @@ impl Clock {
         self.latest.wall
     }
 
-    /// The same in whole seconds.
+    /// Returns the calendar time in whole seconds.
     pub(crate) fn today(&self) -> Seconds {
         seconds(self.latest.wall)
     }
@@ -76,7 +76,7 @@ impl Clock {
         self.start + Duration::from_nanos(tick.saturating_sub(1))
     }
 
-    /// When the calendar shows `at`, if it is not set meanwhile.
+    /// Returns the instant at which the calendar will show `at`, unless the calendar is set.
     pub(crate) fn instant_of(&self, at: Seconds) -> Instant {
         let at = calendar(at);
         self.latest.instant + at.duration_since(self.latest.wall).unwrap_or_default()

@@ -1,21 +1,22 @@
-//! Why nothing of a Subscriber is sent.
+//! Gates: the reasons why no event of a Subscriber is sent.
 
-/// Why nothing of a Subscriber is sent.
+/// The reason why no event of a Subscriber is sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Gate {
     /// The Subscriber does not exist, or is not known yet.
     SubscriberNotFound,
-    /// The Subscriber lacks something that a delivery needs.
+    /// The Subscriber is not Ready, or has no token.
     SubscriberNotReady,
-    /// The Subscriber's spec says to hold.
+    /// The Subscriber's spec suspends delivery.
     Suspended,
     /// The webhook answered 410.
     EndpointGone,
-    /// The webhook asked for silence until some time.
+    /// The webhook requested a pause until some time.
     Paused,
-    /// The webhook failed too often in a row; only a probe starts from time to time.
+    /// The circuit is open after consecutive failures; only probes start.
     CircuitOpen,
-    /// Another process acts for the Subscriber. No Notification names this gate: the other process writes.
+    /// Another process acts for the Subscriber. No Notification names this gate, because the other process writes their
+    /// statuses.
     NotOwned,
 }
 
@@ -31,10 +32,10 @@ impl Gate {
         Self::NotOwned,
     ];
 
-    /// How many gates there are.
+    /// The number of gates.
     pub(crate) const COUNT: usize = Self::ALL.len();
 
-    /// Its place in [`Self::ALL`]: a gate that is new has to be there, too.
+    /// The index of the gate in [`Self::ALL`]. A new gate must be added there too.
     pub(crate) const fn number(self) -> usize {
         match self {
             Self::SubscriberNotFound => 0,
@@ -48,15 +49,15 @@ impl Gate {
     }
 }
 
-// One bit of `Explained` for each.
+// One bit of `Explained` for each gate.
 const _: () = assert!(Gate::COUNT <= 8);
 
-/// The gates that an entry was written to wait behind since its last attempt.
+/// The gates that an entry's status has named since its last attempt.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Explained(u8);
 
 impl Explained {
-    /// Of an event that was not tried since: an entry names its gate once, not with each of its events.
+    /// The set for an event without an attempt since then. An entry names its gate once, with its first event.
     pub(crate) fn none_of(event: u16) -> Self {
         if event == 0 { Self::default() } else { Self(u8::MAX) }
     }

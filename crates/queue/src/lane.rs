@@ -1,4 +1,4 @@
-//! One Subscriber's events, and all that decides when the next one may start.
+//! The events of one Subscriber, and the state that decides when the next event may start.
 
 use std::{
     collections::BTreeSet,
@@ -16,7 +16,7 @@ use crate::{
     ready_queue::ReadyQueue,
 };
 
-/// Whether the events of a lane may go, and where.
+/// Whether the events of a lane may be sent, and where.
 #[derive(Clone, Debug)]
 pub(crate) enum RouteState<R> {
     Open(R),
@@ -33,27 +33,27 @@ pub(crate) struct Lane<R> {
     /// The version whose webhook answered 410.
     pub(crate) gone: Option<SpecVersion>,
     pub(crate) lifetime: Lifetime,
-    /// No wait is longer; of the last route.
+    /// The longest wait by the last route.
     pub(crate) longest_wait: Option<Duration>,
-    /// By when they are due.
+    /// The waiting events, by when they are due.
     pub(crate) waiting: BTreeSet<(Tick, RecordNumber)>,
-    /// Those that are due.
+    /// The events that are due.
     pub(crate) ready_queue: ReadyQueue,
     pub(crate) ages: Ages,
-    /// How many records name this lane, wherever their events are.
+    /// The number of records of this lane.
     pub(crate) records: usize,
     pub(crate) in_flight: usize,
-    /// What the events in flight are charged.
+    /// The bytes of the events in flight.
     pub(crate) bytes: usize,
-    /// The queue's cap for one lane.
+    /// The maximum number of concurrent attempts of one lane.
     room: usize,
     pub(crate) max_in_flight: usize,
     pub(crate) paused_until: Option<Instant>,
     pub(crate) breaker: Breaker,
     pub(crate) rate: Rate,
-    /// The gate that holds it, and since when it was seen to; forgotten when it may have been open in between.
+    /// The gate that holds the lane, and since when; reset when the lane may have been open in between.
     pub(crate) behind: Option<(Gate, Instant)>,
-    /// For each gate: those that were explained it all stand before this, and those that were put back stand apart.
+    /// For each gate: all events before this place have named it, except events that were put back.
     pub(crate) explained_before: [Turn; Gate::COUNT],
     pub(crate) supplies: Vec<Supply>,
     pub(crate) marks: LaneMemberships,
@@ -63,44 +63,44 @@ pub(crate) struct Lane<R> {
 #[derive(Debug)]
 pub(crate) struct Supply {
     pub(crate) source: SourceId,
-    /// There are some.
+    /// Whether there are entries to pull.
     pub(crate) any: bool,
-    /// A pull of at most this many is under way.
+    /// The maximum of the pull in progress.
     pub(crate) pulling: Option<usize>,
-    /// There were some since that pull began.
+    /// Whether entries appeared since that pull started.
     pub(crate) any_since: bool,
 }
 
-/// In which lists outside the lane the lane stands, so that each list has the lane at most once and the lane can be taken off.
+/// The lists outside the lane that contain the lane, so that each list has it at most once and it can be removed.
 #[derive(Debug, Default)]
 pub(crate) struct LaneMemberships {
-    /// It is on the list of lanes that changed, in `lanes.rs`: [`crate::schedule::Schedule::refresh`] looks at it before anything
-    /// starts.
+    /// The lane is in the list of changed lanes in `lanes.rs`: [`crate::schedule::Schedule::refresh`] checks it before
+    /// any event starts.
     pub(crate) changed: bool,
-    /// It takes turns, in `turns.rs`: it may have an event to start.
+    /// The lane takes turns in `turns.rs`: it may have an event to start.
     pub(crate) in_round: bool,
-    /// When time alone changes what it can do, as `lanes.rs` has it.
+    /// The timer of the lane in `lanes.rs`.
     pub(crate) timer: Option<Instant>,
-    /// When its first entry expires by the Subscriber's lifetime, as `expiry.rs` has it.
+    /// The time of the lane in `expiry.rs`: when its first entry expires by the Subscriber's lifetime.
     pub(crate) expiry: Option<Seconds>,
-    /// It takes turns, in `explain.rs`: one of its entries is to name the gate.
+    /// The lane takes turns in `explain.rs`: an entry of it must name the gate.
     pub(crate) in_explanation_round: bool,
-    /// When one of its entries is to name the gate, as `explain.rs` has it.
+    /// The timer of the lane in `explain.rs`.
     pub(crate) explanation_timer: Option<Instant>,
 }
 
-/// Whether a lane can start an attempt, its namespace and the other lanes aside.
+/// Whether a lane can start an attempt, without regard to its namespace and other lanes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum LaneReadiness {
     Ready,
-    /// Look again at this time.
+    /// Check again at this time.
     At(Instant),
-    /// Time alone changes nothing.
+    /// No: and time alone does not change that.
     Blocked,
 }
 
 impl<R> Lane<R> {
-    /// A lane of a Subscriber that is not known yet; at most `room` under way at once.
+    /// Makes the lane of a Subscriber that is not known yet, with at most `room` concurrent attempts.
     pub(crate) fn new(key: SubscriberKey, room: usize) -> Self {
         Self {
             key,
@@ -140,12 +140,12 @@ impl<R> Lane<R> {
         self.route_state = RouteState::Closed(gate);
     }
 
-    /// Whether what was pulled for it is given back: it cannot be sent for a while.
+    /// Whether pulled entries are returned to their source, because they cannot be sent for a while.
     pub(crate) fn gives_back(&self, now: Instant) -> bool {
         self.closed().is_some() || self.pause_end(now).is_some()
     }
 
-    /// The gate that only an opening ends.
+    /// Returns the gate that only [`crate::Update::Open`] ends.
     pub(crate) fn closed(&self) -> Option<Gate> {
         match self.route_state {
             RouteState::Open(_) => None,
@@ -153,7 +153,8 @@ impl<R> Lane<R> {
         }
     }
 
-    /// The latest end wins. A pause counts as a new gate: whether the one before was over meanwhile is not known here.
+    /// Pauses the lane. The latest end applies. A pause counts as a new gate, because the previous one may have ended
+    /// meanwhile.
     pub(crate) fn pause(&mut self, until: Instant) {
         if self.paused_until.is_some_and(|latest| latest >= until) {
             return;
@@ -175,12 +176,12 @@ impl<R> Lane<R> {
         self.closed().or(paused).or(circuit)
     }
 
-    /// When its pause ends, if it is paused.
+    /// Returns when the pause ends, if the lane is paused.
     pub(crate) fn pause_end(&self, now: Instant) -> Option<Instant> {
         self.paused_until.filter(|until| *until > now)
     }
 
-    /// Sees which gate holds it at `now`.
+    /// Updates which gate holds the lane at `now`.
     pub(crate) fn notice_gate(&mut self, now: Instant) {
         let gate = self.gate(now);
         if self.behind.map(|(behind, _)| behind) != gate {
@@ -192,7 +193,7 @@ impl<R> Lane<R> {
         if self.closed().is_some() {
             return LaneReadiness::Blocked;
         }
-        // Looked at before the rest: one that waits behind a pause hears when another gate follows it.
+        // Checked first, so that an entry behind a pause names the gate that follows the pause.
         if let Some(until) = self.pause_end(now)
             && self.ready_queue.len() > 0
         {
@@ -212,7 +213,7 @@ impl<R> Lane<R> {
         }
     }
 
-    /// An event of `bytes` starts. Returns whether it is a probe, and of which era of the circuit.
+    /// Records the start of an event of `bytes`. Returns whether it is a probe, and the cycle of the circuit.
     pub(crate) fn take_off(&mut self, now: Instant, bytes: usize) -> (bool, Cycle) {
         self.in_flight += 1;
         self.bytes += bytes;
@@ -220,8 +221,8 @@ impl<R> Lane<R> {
         (self.breaker.start(), self.breaker.cycle())
     }
 
-    /// An event of `bytes` that began then, as the probe of this era if it was one, is no longer in flight. It counts for the rate
-    /// if it `counts`.
+    /// Records that an event of `bytes` is no longer in flight. `probe` is the cycle in which it was a probe. The event
+    /// counts toward the rate limit if `counts` is true.
     pub(crate) fn land(&mut self, began: Instant, probe: Option<Cycle>, bytes: usize, counts: bool) {
         self.in_flight -= 1;
         self.bytes -= bytes;
@@ -233,7 +234,8 @@ impl<R> Lane<R> {
         probe.into_iter().for_each(|cycle| self.breaker.probe_ended(cycle));
     }
 
-    /// How many more events it has room for: its free slots that no pull is for, or one where an open circuit waits for a probe.
+    /// Returns how many more events the lane can take: its free slots without a pull, or one if an open circuit waits
+    /// for a probe.
     pub(crate) fn wants(&self, now: Instant) -> usize {
         let pulling: usize = self.supplies.iter().filter_map(|supply| supply.pulling).sum();
         let held = self.pending() + pulling;
@@ -244,7 +246,7 @@ impl<R> Lane<R> {
         }
     }
 
-    /// How its events stand (None: no version of its Subscriber is known).
+    /// Returns the state of its events (None: no version of its Subscriber is known).
     pub(crate) fn snapshot(&self, now: Instant) -> Option<LaneSnapshot> {
         let gate = self.gate(now);
         let state = if gate == Some(Gate::EndpointGone) {
@@ -263,44 +265,45 @@ impl<R> Lane<R> {
         Some(LaneSnapshot { uid: self.version.as_ref()?.uid.clone(), pending: self.pending(), state })
     }
 
-    /// Whether something is due that only the rate holds.
+    /// Whether only the rate limit holds an event that is due.
     pub(crate) fn is_rate_limited(&self, now: Instant) -> bool {
         let waits = |at| self.rate.next() == Some(at);
         self.gate(now).is_none() && matches!(self.readiness(now), LaneReadiness::At(at) if waits(at))
     }
 
-    /// The one to start next: the first, or the probe of an open circuit.
+    /// Returns the event to start next: the first one, or the probe of an open circuit.
     pub(crate) fn candidate(&self) -> Option<RecordNumber> {
         if self.breaker.is_open() { self.ready_queue.longest_untried() } else { self.ready_queue.first() }
     }
 
-    /// How many events it holds: waiting, due and in flight.
+    /// Returns the number of events: waiting, due and in flight.
     pub(crate) fn pending(&self) -> usize {
         self.ready_queue.len() + self.waiting.len() + self.in_flight
     }
 
-    /// When its first event expires by the Subscriber's lifetime, and which it is.
+    /// Returns when the first entry expires by the Subscriber's lifetime, and which one.
     pub(crate) fn first_expiry(&self) -> Option<(Seconds, RecordNumber)> {
         self.ages.first(self.lifetime, self.ends_all())
     }
 
-    /// When the Subscriber's lifetime ends an entry whose life began then.
+    /// Returns when the Subscriber's lifetime ends an entry whose life began at `began`.
     pub(crate) fn ends(&self, began: Seconds, is_tried: bool) -> Seconds {
         if is_tried || self.ends_all() { self.lifetime.ends(began) } else { NEVER }
     }
 
-    /// Whether the Subscriber's lifetime ends also what was never tried.
+    /// Whether the Subscriber's lifetime also ends entries without an attempt.
     fn ends_all(&self) -> bool {
         matches!(self.closed(), Some(Gate::EndpointGone | Gate::SubscriberNotFound))
     }
 
-    /// Whether no entry names it, none is to be pulled, and no Subscriber is known to be it: it may be forgotten once [`Self::rests_until`] has passed.
+    /// Whether the lane has no entry, nothing to pull and no known Subscriber, so that it can be removed after
+    /// [`Self::rests_until`].
     pub(crate) fn is_idle(&self) -> bool {
         let is_supplied = self.supplies.iter().any(|supply| supply.any || supply.pulling.is_some());
         self.records == 0 && !is_supplied && self.closed() == Some(Gate::SubscriberNotFound)
     }
 
-    /// What it must remember even when idle ends here.
+    /// Returns until when an idle lane must be kept.
     pub(crate) fn rests_until(&self) -> Option<Instant> {
         self.paused_until.max(self.rate.next())
     }

@@ -1,4 +1,4 @@
-//! The queue: all unfinished entries, and what to do next.
+//! The queue: holds all unfinished entries and decides what to do next.
 
 use std::{
     collections::{HashMap, HashSet, VecDeque},
@@ -26,29 +26,29 @@ use crate::{
     },
 };
 
-/// At most this many expiries are written at once.
+/// The maximum number of concurrent writes of expiries.
 const EXPIRIES: usize = 8;
-/// No recorded wait is believed beyond this while its Subscriber is not known: 1.2 times the most that `maxSeconds` may be.
+/// The limit of a recorded wait while the Subscriber is not known: 1.2 times the maximum of `maxSeconds`.
 const LONGEST_WAIT: Duration = Duration::from_secs(86_400 * 12 / 10);
-/// An event whose webhook may not be dialled is tried again after this.
+/// The wait after the egress policy denied the webhook's address.
 const AFTER_DENIED: Duration = Duration::from_secs(30);
-/// An entry that another writer changed is tried again after this. Never at once: a writer against us must not make a storm.
+/// The wait after another writer changed an entry. There is always a wait, so that a competing writer causes no storm.
 const AFTER_SUPERSEDED: Duration = Duration::from_secs(5);
-/// An event that was held at the last moment is tried again after this: what holds it may not have reached the queue yet.
+/// The wait after an event was held at the last moment: the reason may not have reached the queue yet.
 const AFTER_HELD: Duration = Duration::from_secs(1);
-/// An entry that has expired when its turn comes, and whose expiry is not written yet, is looked at again after this: its
+/// The wait before an entry is checked again that has expired when it is due and whose expiry is not written yet: its
 /// Subscriber may give it more time meanwhile.
 const AFTER_EXPIRED: Duration = Duration::from_secs(60);
-/// An entry that could not be read is tried again after this.
+/// The wait after an entry could not be read.
 const AFTER_UNREAD: Duration = Duration::from_secs(5);
-/// What a source shows of an entry.
+/// How an entry that a source shows differs from the known entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum EntryChange {
-    /// It is older than what is known.
+    /// It is older than the known entry.
     Old,
-    /// As old, but the entry seemed to have left meanwhile.
+    /// It has the same version, but the entry seemed to be gone meanwhile.
     Back,
-    /// Nothing that decides when it is sent.
+    /// Nothing changed that decides when it is sent.
     Unmoved,
     /// It is new, or another writer changed it.
     Moved,
@@ -59,29 +59,31 @@ enum EntryChange {
 /// The bounds of a queue.
 #[derive(Clone, Debug)]
 pub struct Bounds {
-    /// The most attempts under way at once.
+    /// The maximum number of concurrent attempts.
     pub in_flight: usize,
-    /// The most bytes that their events have together.
+    /// The maximum bytes of the events in flight.
     pub bytes_in_flight: usize,
-    /// The most bytes of untried events that are kept in memory; the others are loaded when their turn comes.
+    /// The maximum bytes of untried events in memory; other events are loaded when they are due.
     pub bytes_kept: usize,
 }
 
-/// All unfinished entries, and what to do next. Pure: time and chance are passed in; nothing here waits or does I/O.
+/// Holds all unfinished entries and decides what to do next. Pure: the caller passes in the time and random numbers;
+/// the queue does not wait or do I/O.
 ///
-/// The owner hands in what it hears by [`Self::observe`], [`Self::apply`] and [`Self::finish`], calls [`Self::next`] until it returns
-/// None, does what comes out, and sleeps until [`Self::wake_at`].
+/// The owner passes input to [`Self::observe`], [`Self::apply`] and [`Self::finish`], calls [`Self::next`] until it
+/// returns None, takes the returned actions, and sleeps until [`Self::wake_at`].
 ///
-/// Namespaces take turns, so do the lanes of each, and a lane's line is first in, first out: whatever holds one of them delays no
-/// other. Of attempts and bytes a namespace has at most a quarter and a Subscriber an eighth, but one event at least; a quarter is
-/// a reserve for namespaces that hold less than their fair share. A lane that is held costs nothing meanwhile.
+/// Namespaces take turns, and so do the lanes of each namespace. A lane is first in, first out. A lane or namespace
+/// that waits does not delay others. A namespace has at most a quarter of the attempts and bytes, and a Subscriber an
+/// eighth, but at least one event. A quarter is a reserve for namespaces that hold less than their fair share. A lane
+/// that is held costs nothing.
 pub struct Queue<W: Work> {
     schedule: Schedule<W>,
-    /// Untried entries that are kept in memory.
+    /// The untried entries in memory.
     kept: Kept<W::Item>,
-    /// Of entries with several events.
+    /// The batches of entries with several events.
     batches: HashMap<RecordNumber, Batch<W>>,
-    /// The version at which a source showed an entry absent while it was busy.
+    /// The versions at which a source showed busy entries as absent.
     leaving: HashMap<RecordNumber, u64>,
     /// Entries whose expiry is being written.
     expiring: HashSet<W::Id>,
@@ -90,15 +92,15 @@ pub struct Queue<W: Work> {
     listing: u32,
     missing: MissingSubscribers,
     term: Option<Term>,
-    /// Actions that wait for nothing.
+    /// Actions that are ready.
     ready: VecDeque<Action<W>>,
     is_draining: bool,
     snapshots: Snapshots,
 }
 
 impl<W: Work> Queue<W> {
-    /// An empty queue for these namespaces (None: all), each listed and watched by itself. Nothing is sent before the process
-    /// owns it: [`Update::Owned`].
+    /// Makes an empty queue for these namespaces (None: all), each of which is listed and watched separately. No event
+    /// is sent before [`Update::Owned`].
     pub fn new(bounds: &Bounds, namespaces: Vec<Option<Arc<str>>>, now: Now) -> Self {
         Self {
             schedule: Schedule::new(bounds.in_flight, bounds.bytes_in_flight, now),
@@ -117,7 +119,7 @@ impl<W: Work> Queue<W> {
         }
     }
 
-    /// Takes in what a source shows.
+    /// Processes what a source shows.
     pub fn observe(&mut self, seen: Seen<W>, now: Now) {
         self.schedule.clock.set(now);
         match seen {
@@ -134,7 +136,7 @@ impl<W: Work> Queue<W> {
         }
     }
 
-    /// Takes in news of Subscribers and of the Lease.
+    /// Processes a change of Subscribers or of the Lease.
     pub fn apply(&mut self, update: Update<W::Route>, now: Now) {
         self.schedule.clock.set(now);
         match update {
@@ -178,7 +180,8 @@ impl<W: Work> Queue<W> {
         }
     }
 
-    /// Takes in what came of an action. What is not known any more is ignored, so a late report does no harm.
+    /// Processes the result of an action. Results for entries that are no longer known are ignored, so a late result is
+    /// harmless.
     pub fn finish(&mut self, done: Done<W>, now: Now) {
         self.schedule.clock.set(now);
         match done {
@@ -198,7 +201,7 @@ impl<W: Work> Queue<W> {
         }
     }
 
-    /// What to do now. An event that is loaded or sent is in flight until its outcome is written.
+    /// Returns what to do now. An event is in flight from its load until its outcome is written.
     pub fn next(&mut self, now: Now) -> Option<Action<W>> {
         self.schedule.clock.set(now);
         if let Some(action) = self.ready().or_else(|| self.progress()) {
@@ -212,7 +215,7 @@ impl<W: Work> Queue<W> {
         action.or_else(|| self.ready())
     }
 
-    /// From now on nothing is sent: what is in flight ends and is written, what was pulled is given back.
+    /// Stops sending: events in flight end and are written, and pulled entries are returned.
     pub fn drain(&mut self) {
         self.is_draining = true;
         self.schedule.flights.revoke_all();
@@ -519,7 +522,8 @@ impl<W: Work> Queue<W> {
         self.schedule.lanes.touch(no);
     }
 
-    /// An entry that names a Subscriber of this namespace (None: of any) that was not listed names a missing Subscriber.
+    /// An entry that names a Subscriber of this namespace (None: of any) that was not listed names a missing
+    /// Subscriber.
     fn subscribers_are_known(&mut self, namespace: Option<&str>) {
         let today = self.schedule.clock.today();
         self.scopes.subscribers_are_known(namespace, today);
@@ -618,7 +622,8 @@ impl<W: Work> Queue<W> {
         None
     }
 
-    /// Lets an entry expire when its time comes, or gives it back if it was pulled and cannot be sent for a while; unless it is busy.
+    /// Lets an entry expire when its time comes, or gives it back if it was pulled and cannot be sent for a while;
+    /// unless it is busy.
     fn rest(&mut self, no: RecordNumber) {
         self.schedule.file(no);
         self.give_back_if_held(no);
@@ -713,7 +718,8 @@ impl<W: Work> Queue<W> {
         Some(Action::Write { ticket, item, content: Content::Outcome(answers) })
     }
 
-    /// What the answer to an event in flight says of its webhook. Of another version than the present one it says nothing.
+    /// What the answer to an event in flight says of its webhook. Of another version than the present one it says
+    /// nothing.
     fn signal(&mut self, event: RecordNumber, signal: Signal) {
         let Some(flight) = self.schedule.flights.get(event) else { return };
         let (no, spec, now) = (flight.lane, flight.spec.clone(), self.schedule.now());
@@ -813,8 +819,8 @@ impl<W: Work> Queue<W> {
         }
     }
 
-    /// This process recorded an attempt: what the source shows up to it is old. False if the source has shown a replay since,
-    /// which began a new life.
+    /// This process recorded an attempt: what the source shows up to it is old. False if the source has shown a replay
+    /// since, which began a new life.
     fn recorded(
         &mut self,
         no: RecordNumber,
@@ -861,8 +867,8 @@ impl<W: Work> Queue<W> {
         }
     }
 
-    /// The flight that ended is the last, or no more is sent of what others there are of the entry, which left at `version`.
-    /// Returns whether it was the last.
+    /// The flight that ended is the last, or no more is sent of what others there are of the entry, which left at
+    /// `version`. Returns whether it was the last.
     fn leave(&mut self, no: RecordNumber, flight: Option<RecordNumber>, version: u64) -> bool {
         if let Some(event) = flight {
             self.schedule.leave_flight(event, true);

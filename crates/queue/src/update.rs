@@ -1,4 +1,4 @@
-//! What Subscribers and the Lease say to the queue, and what the queue says of itself.
+//! The inputs of the queue from Subscribers and the Lease, and its output about lanes.
 
 use std::{
     sync::Arc,
@@ -7,95 +7,96 @@ use std::{
 
 use crate::{Gate, SpecVersion, SubscriberKey};
 
-/// News of one Subscriber, or of all. `R` is a route: where the events of a Subscriber go.
+/// A change of one Subscriber, or of all. `R` is a route: where the events of a Subscriber are sent.
 #[derive(Clone, Debug)]
 pub enum Update<R> {
-    /// The Subscriber is ready: its events may be sent. Neither a pause nor an open circuit ends by it, nor does a 410 of the same
-    /// version: [`Update::Reset`] ends these.
+    /// The Subscriber is Ready: its events may be sent. This does not end a pause, an open circuit, or a 410 of the
+    /// same version; [`Update::Reset`] does.
     Open {
         /// The Subscriber.
         of: SubscriberKey,
         /// The version of its spec that was reconciled.
         version: SpecVersion,
-        /// Where its events go.
+        /// Where its events are sent.
         route: R,
-        /// How many at once, and how many a minute.
+        /// The limits of concurrency and rate.
         limits: Limits,
-        /// The age at which events expire by the Subscriber's spec.
+        /// The age at which the Subscriber's spec lets events expire.
         lifetime: Duration,
-        /// No wait for a next attempt is longer.
+        /// The longest wait for a next attempt.
         longest_wait: Duration,
     },
-    /// Nothing of the Subscriber is sent until it is opened.
+    /// No event of the Subscriber is sent until the Subscriber is opened.
     Closed {
         /// The Subscriber.
         of: SubscriberKey,
         /// The version of its spec (None: none was reconciled yet).
         version: Option<SpecVersion>,
-        /// Why: SubscriberNotFound, SubscriberNotReady, Suspended or EndpointGone.
+        /// The reason: SubscriberNotFound, SubscriberNotReady, Suspended or EndpointGone.
         gate: Gate,
-        /// The age at which events expire by the Subscriber's spec (None: there is no Subscriber).
+        /// The age at which the Subscriber's spec lets events expire (None: there is no Subscriber).
         lifetime: Option<Duration>,
     },
-    /// The webhook asked for a pause. The latest end wins.
+    /// The webhook requested a pause. The latest end applies.
     Paused {
         /// The Subscriber.
         of: SubscriberKey,
         /// When the pause ends.
         until: Instant,
     },
-    /// The Subscriber's pause, its open circuit and its 410 end: its spec changed, or a user requested it.
+    /// Ends the Subscriber's pause, open circuit and 410: its spec changed, or a user requested this.
     Reset {
         /// The Subscriber.
         of: SubscriberKey,
     },
-    /// All Subscribers of a namespace (None: of all) are known: one that is not does not exist.
+    /// All Subscribers of a namespace (None: of all namespaces) are known: a Subscriber that is not known does not
+    /// exist.
     Listed(Option<Arc<str>>),
-    /// This process may, or (None) may not, act for the Subscribers.
+    /// This process may act for the Subscribers in this term (None: it may not act).
     Owned(Option<Term>),
 }
 
-/// What one Subscriber allows.
+/// The limits of one Subscriber.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// How many attempts may be under way at once; 0 is taken for 1, and the queue may allow less.
+    /// The maximum number of concurrent attempts. 0 counts as 1, and the queue may allow fewer.
     pub max_in_flight: usize,
-    /// How many attempts may start in any 60 seconds, evenly spaced (None: any number); 0 is taken for 1.
+    /// The maximum number of attempts that start in any 60 seconds, evenly spaced (None: no limit). 0 counts as 1.
     pub rate_per_minute: Option<u32>,
 }
 
-/// A time in which this process acts for Subscribers.
+/// A period in which this process acts for Subscribers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Term {
-    /// Another one for each time.
+    /// A different number for each term.
     pub epoch: u64,
-    /// The process that acted before may still be writing outcomes: what is known of an event may be old.
+    /// Whether the process that acted before may still write outcomes, so that known entries may be outdated.
     pub contested: bool,
 }
 
-/// How the events of one Subscriber stand.
+/// The state of one Subscriber's events.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LaneSnapshot {
     /// The Subscriber's uid.
     pub uid: Arc<str>,
-    /// How many entries are unfinished.
+    /// The number of unfinished entries.
     pub pending: usize,
-    /// What happens with them.
+    /// What happens to these entries.
     pub state: LaneState,
 }
 
-/// What happens with the events of one Subscriber.
+/// What happens to the events of one Subscriber.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LaneState {
-    /// There are none, or the Subscriber holds them.
+    /// There are no events, or the Subscriber is closed or suspended.
     Idle,
-    /// They are sent.
+    /// Events are being sent.
     Delivering,
-    /// They wait for the rate.
+    /// Events wait for the rate limit.
     RateLimited,
-    /// They wait for the end of a pause.
+    /// Events wait for the end of a pause.
     Paused,
-    /// They wait for a probe to succeed.
+    /// Events wait for a successful probe.
     CircuitOpen,
     /// The webhook answered 410.
     EndpointGone,

@@ -1,8 +1,9 @@
-//! What the queue works with: entries as their source shows them, and what becomes of each.
+//! The types of a source: entries as the source shows them, the actions for them, and the results.
 //!
-//! A Notification is an entry with one event, and the watch shows all of them. So no source of Kubernetes uses [`Action::Pull`],
-//! [`Done::Pulled`], [`Want`], [`Seen::Supply`], entries with several events, or [`Content::Returned`]. They are for batches and for
-//! message brokers; the in-memory source of the engine's tests uses them.
+//! A Notification is an entry with one event, and the watch shows all Notifications. The Kubernetes source therefore
+//! does not use [`Action::Pull`], [`Done::Pulled`], [`Want`], [`Seen::Supply`], entries with several events, or
+//! [`Content::Returned`]. These are for batches and message brokers; the in-memory source of the engine's tests uses
+//! them.
 
 use std::{
     hash::Hash,
@@ -17,15 +18,15 @@ use crate::{Gate, Health, SubscriberKey, Term};
 
 /// The types of a source of events.
 pub trait Work {
-    /// Names an entry for good. It is small: the queue holds one for each unfinished entry.
+    /// The unique name of an entry. It must be small: the queue holds one for each unfinished entry.
     type Id: Copy + Eq + Hash;
-    /// What the source needs beside the id to find an entry. As small.
+    /// What the source needs in addition to the id to find an entry. It must be small too.
     type Name: Clone;
-    /// An entry that was loaded, or those of its events that a flight is for.
+    /// A loaded entry, or the events of it that a flight needs.
     type Item;
-    /// Where the events of a Subscriber go.
+    /// Where the events of a Subscriber are sent.
     type Route: Clone;
-    /// What came of one event.
+    /// The result of one event.
     type Answer;
 }
 
@@ -37,29 +38,29 @@ pub struct Entry<W: Work> {
     pub name: W::Name,
     /// Its Subscriber.
     pub of: SubscriberKey,
-    /// Grows with each change: what is shown at a lower version is old.
+    /// Grows with each change; a lower version is outdated.
     pub version: u64,
-    /// How many events it has, at least one.
+    /// The number of events, at least one.
     pub events: u16,
-    /// Which of several events are finished when the entry becomes known: these are not sent.
+    /// The events that are finished when the entry becomes known; they are not sent.
     pub finished: Vec<u16>,
-    /// The attempts that are recorded.
+    /// The number of recorded attempts.
     pub attempts: u32,
-    /// When its life began: its creation, or its replay.
+    /// When its current life began: at creation or at the last replay.
     pub began: SystemTime,
-    /// The age at which it expires by itself.
+    /// The age at which its own lifetime ends.
     pub lifetime: Option<Duration>,
     /// When its next attempt is due (None: now).
     pub next: Option<SystemTime>,
     /// The size of its largest event.
     pub bytes: usize,
-    /// The gate that it names already.
+    /// The gate that its status names.
     pub explained: Option<Gate>,
-    /// It is being deleted: nothing of it is sent any more.
+    /// Whether it is being deleted; no event of it is sent then.
     pub cancelled: bool,
-    /// It was pulled: it is given back when it cannot be sent.
+    /// Whether it was pulled; it is returned to its source if it cannot be sent.
     pub pulled: bool,
-    /// The entry itself, which the queue keeps if there is room.
+    /// The entry itself, which the queue keeps if there is memory.
     pub item: Option<Box<W::Item>>,
 }
 
@@ -67,7 +68,7 @@ pub struct Entry<W: Work> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct SourceId(pub u32);
 
-/// One of the sets of entries that are listed and watched together, by its place in what [`crate::Queue::new`] was given.
+/// A set of entries that are listed and watched together: an index into the namespaces given to [`crate::Queue::new`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ScopeId(pub usize);
 
@@ -79,29 +80,29 @@ pub enum Seen<W: Work> {
     Absent {
         /// Its id.
         id: W::Id,
-        /// The version that says so.
+        /// The version that shows this.
         version: u64,
     },
-    /// A listing begins.
+    /// A listing starts.
     ListBegins(ScopeId),
-    /// The listing is complete: what it did not show is gone.
+    /// The listing is complete: entries that it did not show are gone.
     ListEnds(ScopeId),
-    /// The listing, or the watch that follows it, broke off.
+    /// The listing, or the watch after it, failed.
     Failed(ScopeId),
-    /// The source does not let this process list: nothing is to be waited for.
+    /// The source refuses to list: the queue does not wait for it.
     Refused(ScopeId),
-    /// There are, or are no more, entries to pull for a Subscriber.
+    /// Whether there are entries to pull for a Subscriber.
     Supply {
-        /// Where.
+        /// The source.
         source: SourceId,
-        /// Whose.
+        /// The Subscriber.
         of: SubscriberKey,
-        /// Whether there are any.
+        /// Whether there are entries.
         any: bool,
     },
 }
 
-/// Which entry an action is for.
+/// The entry that an action is for.
 pub struct Ticket<W: Work> {
     /// Its id.
     pub id: W::Id,
@@ -109,11 +110,11 @@ pub struct Ticket<W: Work> {
     pub name: W::Name,
     /// Its Subscriber.
     pub of: SubscriberKey,
-    /// The attempts that are recorded.
+    /// The number of recorded attempts.
     pub attempts: u32,
-    /// When its life began, in whole seconds.
+    /// When its current life began, in whole seconds.
     pub began: SystemTime,
-    /// Which of its events.
+    /// The number of the event.
     pub event: u16,
 }
 
@@ -124,8 +125,8 @@ impl<W: Work> Clone for Ticket<W> {
     }
 }
 
-/// Whether a flight may still send. The queue revokes it when the flight's Subscriber closes, pauses or has another version, and
-/// when its entry is finished or deleted.
+/// Permission for a flight to send. The queue revokes it when the flight's Subscriber closes, pauses or has another
+/// version, and when its entry is finished or deleted.
 #[derive(Clone, Debug)]
 pub struct Permit(Arc<PermitState>);
 
@@ -154,9 +155,9 @@ impl Permit {
 pub struct Flight<W: Work> {
     /// Which entry, and which event of it.
     pub ticket: Ticket<W>,
-    /// What to send.
+    /// The entry to send.
     pub item: Box<W::Item>,
-    /// Where.
+    /// Where to send it.
     pub route: W::Route,
     /// Whether it may still be sent.
     pub permit: Permit,
@@ -164,16 +165,16 @@ pub struct Flight<W: Work> {
     pub term: Term,
 }
 
-/// How much a lane has room for.
+/// How much a lane can take.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Want {
-    /// Events.
+    /// The number of events.
     pub events: usize,
     /// Their size together, in bytes.
     pub bytes: usize,
 }
 
-/// What the owner of the queue is to do now.
+/// What the owner of the queue must do now.
 pub enum Action<W: Work> {
     /// Load the entry, then report [`Done::Loaded`].
     Load(Ticket<W>),
@@ -181,7 +182,7 @@ pub enum Action<W: Work> {
     Send(Flight<W>),
     /// Write to the entry, then report [`Done::Written`].
     Write {
-        /// Which entry.
+        /// The entry and event.
         ticket: Ticket<W>,
         /// The entry, if it is in memory.
         item: Option<Box<W::Item>>,
@@ -190,56 +191,56 @@ pub enum Action<W: Work> {
     },
     /// Pull entries, then report [`Done::Pulled`].
     Pull {
-        /// From where.
+        /// The source.
         source: SourceId,
-        /// Whose.
+        /// The Subscriber.
         of: SubscriberKey,
-        /// At most this much.
+        /// The maximum to pull.
         want: Want,
     },
 }
 
-/// What is written to an entry.
+/// The content of a write to an entry.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Content<A> {
-    /// What came of its events, by their numbers.
+    /// The results of its events, with their numbers.
     Outcome(Vec<(u16, A)>),
-    /// It expired.
+    /// The entry expired.
     Expired,
-    /// It waits behind this gate.
+    /// The entry waits behind this gate.
     Waiting(Gate),
-    /// Nothing: it is given back to its source.
+    /// Nothing: the entry is returned to its source.
     Returned,
 }
 
-/// What came of an action.
+/// The result of an action.
 pub enum Done<W: Work> {
     /// Of [`Action::Load`].
     Loaded {
-        /// Which entry.
+        /// The entry and event.
         ticket: Ticket<W>,
-        /// What was found.
+        /// The result of the load.
         loaded: Loaded<W>,
     },
     /// Of [`Action::Send`].
     Answered {
-        /// Which entry.
+        /// The entry and event.
         ticket: Ticket<W>,
-        /// What came of it.
+        /// The result of the flight.
         answered: Answered<W>,
     },
     /// Of [`Action::Write`].
     Written {
-        /// Which entry.
+        /// The entry and event.
         ticket: Ticket<W>,
-        /// What became of the write.
+        /// The result of the write.
         written: Written<W>,
     },
     /// Of [`Action::Pull`].
     Pulled {
-        /// From where.
+        /// The source.
         source: SourceId,
-        /// Whose.
+        /// The Subscriber.
         of: SubscriberKey,
         /// The entries.
         entries: Vec<Entry<W>>,
@@ -248,15 +249,15 @@ pub enum Done<W: Work> {
     },
 }
 
-/// What a load found.
+/// The result of a load.
 pub enum Loaded<W: Work> {
-    /// The entry, as it was known.
+    /// The entry, unchanged.
     Item(Box<W::Item>),
-    /// Another writer changed it: go on from there.
+    /// Another writer changed the entry: continue from its present state.
     Superseded(Current<W>),
-    /// It is gone, or another one has its name.
+    /// The entry is gone, or another entry has its name.
     Gone,
-    /// It could not be read.
+    /// The entry could not be read.
     Unread,
 }
 
@@ -268,80 +269,80 @@ pub struct Current<W: Work> {
     pub finished: bool,
 }
 
-/// What came of a flight.
+/// The result of a flight.
 pub enum Answered<W: Work> {
-    /// Nothing was sent and no attempt was spent.
+    /// No request was sent and no attempt was spent.
     NotSent {
         /// The entry, unless its event was dropped.
         item: Option<Box<W::Item>>,
-        /// Why.
+        /// The reason.
         why: NotSent,
     },
     /// The attempt ended.
     Sent {
-        /// The entry; its event is not needed any more.
+        /// The entry; its event is no longer needed.
         item: Box<W::Item>,
-        /// What came of the event.
+        /// The result of the event.
         answer: W::Answer,
-        /// When the event is tried again, if that is for the queue to decide: an entry with one event waits for what its source
-        /// writes.
+        /// When to retry the event, for an entry with several events. An entry with one event waits for the time that
+        /// its source writes.
         again: Option<Duration>,
-        /// What the answer says of the webhook.
+        /// What the response means for the webhook.
         signal: Option<Signal>,
     },
 }
 
-/// Why nothing was sent.
+/// Why no request was sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NotSent {
     /// The Subscriber has no token to send.
     NoToken,
     /// The egress policy denies the webhook's address.
     EgressDenied,
-    /// The permit was revoked, the term ended, or the process stops.
+    /// The permit was revoked, the term ended, or the process is stopping.
     Held,
 }
 
-/// What an answer says of a webhook as a whole.
+/// What a response means for a webhook as a whole.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Signal {
-    /// How the webhook is.
+    /// The health of the webhook.
     Health(Health),
-    /// The webhook asked for a pause of this length.
+    /// The webhook requested a pause of this length.
     Pause(Duration),
-    /// The webhook is gone.
+    /// The webhook answered 410.
     Gone,
 }
 
-/// What became of a write.
+/// The result of a write.
 pub enum Written<W: Work> {
-    /// An attempt is recorded, and another one follows.
+    /// The attempt is recorded, and another attempt follows.
     Retry {
         /// The version of the write.
         version: u64,
-        /// The attempts recorded.
+        /// The number of recorded attempts.
         attempts: u32,
-        /// When the life began that it is about.
+        /// When the life began to which the write belongs.
         began: SystemTime,
-        /// When the next attempt is due, as it is recorded.
+        /// The recorded time of the next attempt.
         next: Option<SystemTime>,
-        /// The same as a wait from now.
+        /// The wait until the next attempt.
         wait: Duration,
     },
     /// The entry is finished.
     Finished {
         /// The version of the write.
         version: u64,
-        /// It was finished before, by another writer, so the source has nothing more to show of it.
+        /// Whether another writer finished the entry before, so that the source shows no further change.
         out_of_sight: bool,
     },
-    /// Another writer changed it: go on from there.
+    /// Another writer changed the entry: continue from its present state.
     Superseded(Current<W>),
-    /// It is gone, or another one has its name.
+    /// The entry is gone, or another entry has its name.
     Gone,
-    /// It could not be read.
+    /// The entry could not be read.
     Unread,
-    /// Nothing follows: of [`Content::Waiting`] and [`Content::Returned`].
+    /// Nothing follows. The result of [`Content::Waiting`] and [`Content::Returned`].
     Noted,
 }
 

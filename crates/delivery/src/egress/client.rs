@@ -1,4 +1,4 @@
-//! The one maker of HTTP clients.
+//! Makes all HTTP clients.
 
 use std::{
     net::IpAddr,
@@ -25,78 +25,79 @@ use super::{
     stores::Stores,
 };
 
-/// An answer with more headers than this is none.
+/// The maximum number of headers in a response.
 const HEADER_LIMIT: usize = 32 * 1024;
-/// A connection that is not up after this is given up: name, TCP and TLS together. TCP shares it among the addresses of
-/// a family. An attempt may end earlier; this also ends a connection that no attempt waits for any more.
+/// The time to establish a connection: name, TCP and TLS together. TCP divides it among the addresses of a family. An
+/// attempt may end earlier; this limit also ends connections that no attempt waits for.
 const CONNECT: Duration = Duration::from_secs(10);
-/// A look-up that only tells whether an address is allowed gives up after this.
+/// The timeout of a lookup that only checks whether an address is allowed.
 const CHECK: Duration = Duration::from_secs(5);
-/// Idle connections kept for each host: as many as four Subscribers with the default limit have busy at once. Answers come in
-/// bursts, and whatever is above this pays for a TLS handshake in the next one.
+/// The maximum number of idle connections for each host: as many as four Subscribers with the default limit use
+/// concurrently. Responses arrive in bursts, and requests beyond this number need a TLS handshake in the next burst.
 const IDLE_PER_HOST: usize = 64;
-/// None is used that was idle for longer, and it is closed within twice that. Servers keep theirs for longer (5 s in Node.js and
-/// Apache): a request on a connection that the other side is just closing fails. This bounds them over all hosts, too.
+/// The maximum idle time of a reused connection, which is closed within twice that time. Servers keep idle connections
+/// longer (5 s in Node.js and Apache): a request on a connection that the other side is closing fails. This also limits
+/// the number over all hosts.
 const IDLE_FOR: Duration = Duration::from_secs(4);
 
-/// A kept connection that breaks later than this after a request was not closed at that moment.
+/// A reused connection that breaks later than this after a request was not being closed when the request was sent.
 const AT_ONCE: Duration = Duration::from_secs(1);
-/// TLS sessions that one client remembers, to take up again.
+/// The number of TLS sessions that a client stores for resumption.
 const SESSIONS: usize = 32;
 
-/// Makes clients that obey one policy, and shares them between users of the same namespace and trust.
+/// Makes clients that follow one egress policy, and shares them within a namespace among users of the same trust.
 pub struct Egress {
     policy: Arc<Policy>,
     names: NameResolution,
     clients: Mutex<WeakMap<(String, Fingerprint), Client>>,
-    /// What is alike in the clients of one trust, whatever their namespaces.
+    /// The parts that clients of one trust share across namespaces.
     trusts: Mutex<WeakMap<Fingerprint, ClientConfig>>,
     stores: Stores,
 }
 
-/// Where names are resolved.
+/// How names are resolved.
 enum NameResolution {
     Dns { dns: Arc<Dns>, shares: Mutex<WeakMap<String, Share>> },
     Given(Arc<dyn Lookup>),
 }
 
-/// An HTTP client that dials allowed addresses only, follows no redirect, uses no proxy and never decompresses.
+/// An HTTP client that connects only to allowed addresses, follows no redirects, uses no proxy and does not decompress.
 #[derive(Debug)]
 pub struct Client {
     resolver: AddressResolver,
     http: reqwest::Client,
-    /// Makes a new connection for each request. Made when it is first needed.
+    /// A client that opens a new connection for each request. Created on first use.
     fresh: OnceLock<reqwest::Client>,
-    /// Kept for the clients of this trust in other namespaces, too.
+    /// Shared with the clients of this trust in other namespaces.
     trust: Arc<ClientConfig>,
-    /// The bound of each host that exchanges are under way with.
+    /// The connection limit of each host with exchanges in flight.
     connecting: Mutex<WeakMap<String, Semaphore>>,
 }
 
-/// What came back. It cannot be shown: the body of a token service's answer is a secret.
+/// A response. It has no Debug, because the body of a token response is a secret.
 pub struct Response {
     /// The HTTP status code.
     pub status: StatusCode,
     /// The response headers.
     pub headers: HeaderMap,
-    /// The body, as far as limit and time allowed.
+    /// The body, up to the limits of size and time.
     pub body: Zeroizing<Vec<u8>>,
-    /// Whether that is the whole body.
+    /// Whether the body is complete.
     pub complete: bool,
 }
 
 impl Egress {
-    /// An egress that obeys `policy`; names are resolved by the name servers of the system.
+    /// Makes an egress that follows `policy` and uses the name servers of the system.
     pub fn new(policy: Policy) -> Self {
         Self::with_dns(policy, Dns::default())
     }
 
-    /// The same with these settings of the DNS.
+    /// Makes an egress with these DNS settings.
     pub fn with_dns(policy: Policy, dns: Dns) -> Self {
         Self::of(policy, NameResolution::Dns { dns: Arc::new(dns), shares: Mutex::default() })
     }
 
-    /// The same with names from elsewhere. The policy judges the addresses, wherever they come from.
+    /// Makes an egress with another source of addresses. The policy applies to the addresses, whatever their source.
     pub fn with_lookup(policy: Policy, names: Arc<dyn Lookup>) -> Self {
         Self::of(policy, NameResolution::Given(names))
     }
@@ -111,8 +112,8 @@ impl Egress {
         }
     }
 
-    /// The client of a namespace for a trust: the one that others there use, or a new one. Namespaces share neither
-    /// connections nor TLS sessions, nor what they may ask the name servers.
+    /// Returns the client of a namespace for a trust: the existing one or a new one. Namespaces share no connections,
+    /// no TLS sessions and no lookup limits.
     pub fn client(&self, namespace: &str, trust: &Trust) -> Result<Arc<Client>, TrustError> {
         let key = (namespace.to_owned(), trust.fingerprint());
         let mut clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
@@ -126,7 +127,7 @@ impl Egress {
         Ok(client)
     }
 
-    /// The TLS side of a trust: the one that others use, or a new one.
+    /// Returns the TLS configuration of a trust: the existing one or a new one.
     fn trust(&self, key: Fingerprint, trust: &Trust) -> Result<Arc<ClientConfig>, TrustError> {
         let mut trusts = self.trusts.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(config) = trusts.get(&key) {
@@ -160,13 +161,14 @@ impl Client {
         Ok(Self { resolver, http, fresh: OnceLock::new(), trust, connecting: Mutex::default() })
     }
 
-    /// Sends one request and reads at most `body_limit` bytes of the answer's body, all within `timeout`.
+    /// Sends one request and reads at most `body_limit` bytes of the response body, within `timeout`.
     ///
-    /// Once the status is known there is an answer: a body that is too long, too slow or broken only leaves it
-    /// incomplete, and its connection is not used again.
+    /// Once the status is known, there is a response. A body that is too long, too slow or broken makes the response
+    /// incomplete, and its connection is not reused.
     ///
-    /// A kept connection may be closed by the other side just as a request goes out on it: where such a one breaks at once,
-    /// before there is an answer, the request is sent once more, on a new connection, if `may_repeat` says so then.
+    /// The other side may close a reused connection just when a request is sent on it. If the connection breaks
+    /// immediately and before a response, the request is sent once more on a new connection, if `may_repeat` allows
+    /// that.
     pub async fn send(
         &self,
         request: Request<Bytes>,
@@ -181,7 +183,7 @@ impl Client {
         answer(exchange.map_err(|error| sort(&error))?, body_limit, deadline).await
     }
 
-    /// The same, never sent more than once, whatever the connection.
+    /// Sends one request like [`Self::send`], but never more than once.
     pub async fn send_once(
         &self,
         request: Request<Bytes>,
@@ -195,7 +197,7 @@ impl Client {
         answer(exchange.map_err(|error| sort(&error))?, body_limit, deadline).await
     }
 
-    /// What bounds the connections to the host of this URL that are being made.
+    /// Returns the limit of concurrent connection attempts to the host of this URL.
     fn bound(&self, url: &Url) -> Arc<Semaphore> {
         let host = format!("{}:{}", url.host_str().unwrap_or_default(), url.port().unwrap_or_default());
         let mut bounds = self.connecting.lock().unwrap_or_else(PoisonError::into_inner);
@@ -230,14 +232,15 @@ impl Client {
         Ok(self.fresh.get_or_init(|| made))
     }
 
-    /// The request, if its URL may be sent to as it is read here: what is judged is what is dialled.
+    /// Checks the URL of the request as this client parses it, so that the checked host is the one that is connected
+    /// to.
     fn checked(&self, request: Request<Bytes>) -> Result<reqwest::Request, SendError> {
         let request = reqwest::Request::try_from(request).map_err(|_error| SendError::Broken)?;
         self.check_text(request.url())?;
         Ok(request)
     }
 
-    /// Whether the policy allows an address of the URL's host, without dialling it.
+    /// Checks whether the policy allows an address of the URL's host, without connecting.
     pub async fn check(&self, url: &Url) -> Result<(), SendError> {
         self.check_text(url)?;
         match url.host() {
@@ -250,7 +253,8 @@ impl Client {
         }
     }
 
-    /// What the URL itself says: its port, and its address where it holds one, which never reaches the resolver.
+    /// Checks the parts in the URL itself: the port and, if there is one, the literal address, which never reaches the
+    /// resolver.
     fn check_text(&self, url: &Url) -> Result<(), SendError> {
         let policy = &self.resolver.policy;
         let address = match url.host() {
@@ -264,7 +268,7 @@ impl Client {
     }
 }
 
-/// The HTTP client itself. It keeps `idle` connections for each host.
+/// Makes the HTTP client, which keeps `idle` connections for each host.
 fn make(resolver: &AddressResolver, trust: &ClientConfig, idle: usize) -> Result<reqwest::Client, reqwest::Error> {
     let mut tls = trust.clone();
     tls.resumption = Resumption::in_memory_sessions(SESSIONS);
@@ -285,7 +289,7 @@ fn make(resolver: &AddressResolver, trust: &ClientConfig, idle: usize) -> Result
         .build()
 }
 
-/// Reads the answer until the deadline.
+/// Reads the response until the deadline.
 async fn answer(mut response: reqwest::Response, body_limit: usize, deadline: Instant) -> Result<Response, SendError> {
     let headers: usize = response.headers().iter().map(|(name, value)| name.as_str().len() + value.len()).sum();
     if headers > HEADER_LIMIT {
@@ -310,7 +314,7 @@ async fn read(response: &mut reqwest::Response, body: &mut Zeroizing<Vec<u8>>, l
     false
 }
 
-/// Adds `more`. A buffer that has to grow is wiped where it was.
+/// Appends `more`. When the buffer grows, its old memory is wiped.
 fn append(body: &mut Zeroizing<Vec<u8>>, more: &[u8]) {
     let length = body.len() + more.len();
     if length > body.capacity() {
@@ -338,7 +342,7 @@ mod tests {
     }
 
     #[test]
-    fn a_thousand_subscribers_of_a_namespace_without_trust_of_their_own_share_one_client() {
+    fn a_thousand_subscribers_of_a_namespace_with_default_trust_share_one_client() {
         let egress = Egress::new(Policy::default());
         let clients: Vec<_> = (0..1000).map(|_| egress.client("a", &Trust::default()).unwrap()).collect();
         assert!(clients.iter().all(|client| Arc::ptr_eq(client, &clients[0])));
@@ -346,7 +350,7 @@ mod tests {
     }
 
     #[test]
-    fn namespaces_share_no_client_but_what_it_takes_to_trust() {
+    fn namespaces_share_no_client_but_the_trust_configuration() {
         let egress = Egress::new(Policy::default());
         let trust = trusting(&Authority::new());
         let [one, other] = ["a", "b"].map(|namespace| egress.client(namespace, &trust).unwrap());
@@ -356,7 +360,7 @@ mod tests {
     }
 
     #[test]
-    fn each_trust_has_a_client_of_its_own_for_as_long_as_somebody_uses_it() {
+    fn each_trust_has_its_own_client_while_it_is_in_use() {
         let egress = Egress::new(Policy::default());
         let (one, other) = (trusting(&Authority::new()), trusting(&Authority::new()));
         let client = egress.client("a", &one).unwrap();

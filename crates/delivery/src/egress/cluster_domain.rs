@@ -1,14 +1,14 @@
-//! The DNS domain of the cluster, and which names are inside the cluster. Pure.
+//! The DNS domain of the cluster: decides which names are inside the cluster. Pure.
 
 use std::{fmt, str::FromStr};
 
 use super::host::{dns_name, without_root};
 
-/// The DNS domain of the cluster: `cluster.local` unless the kubelets are configured with another.
+/// The DNS domain of the cluster: `cluster.local` unless the kubelets are configured with another one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClusterDomain(String);
 
-/// Why a text is no cluster domain.
+/// The text is not a cluster domain.
 #[derive(Debug, thiserror::Error)]
 #[error("not a DNS name: use the domain of the cluster, for example cluster.local")]
 pub struct ClusterDomainError;
@@ -34,8 +34,8 @@ impl fmt::Display for ClusterDomain {
 }
 
 impl ClusterDomain {
-    /// The absolute name that a host of a URL means: in lower case, with the dot of the root at its end, and with the
-    /// cluster's domain where it is the name of a Service (`name.namespace.svc`).
+    /// Returns the absolute name of a host in a URL: in lower case, with the root dot, and with the cluster domain for
+    /// the name of a Service (`name.namespace.svc`).
     pub(super) fn qualified(&self, host: &str) -> String {
         let host = without_root(host).to_ascii_lowercase();
         if is_below(&host, "svc") { format!("{host}.{}.", self.0) } else { format!("{host}.") }

@@ -1,24 +1,24 @@
-//! The URLs that requests may go to, by their text alone. Pure.
+//! Checks the text of URLs for requests. Pure.
 
 use http::Uri;
 use url::Url;
 
-/// Why a text is no URL to send to.
+/// Why a text is not a valid endpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidEndpoint {
     /// Not a URL.
     #[error("{0}")]
     Unreadable(#[from] url::ParseError),
-    /// Not https, or with parts that are never sent.
+    /// Not https, or with parts that requests do not send.
     #[error("must be an https URL without user name, password or fragment")]
     Unfit,
-    /// A URL by the rules of browsers, but none of HTTP.
+    /// Valid for browsers, but not for HTTP.
     #[error("has characters that are invalid in a request: check the host name")]
     Unsendable,
 }
 
-/// The absolute https URL that `text` is: it has a host, and a request can carry it. User name, password and fragment are
-/// refused, not dropped.
+/// Parses an absolute https URL with a host that a request can carry. A user name, password or fragment is refused, not
+/// dropped.
 pub fn endpoint(text: &str) -> Result<Url, InvalidEndpoint> {
     let url = Url::parse(text)?;
     if url.scheme() != "https" || !url.username().is_empty() || url.password().is_some() || url.fragment().is_some() {

@@ -1,12 +1,12 @@
-//! Why no answer came, sorted.
+//! Classifies failed exchanges.
 
 use std::{error::Error as StdError, io};
 
-/// Why no answer came. None of these carries an address or anything the other side sent.
+/// Why there is no response. The errors contain no address and nothing that the other side sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SendError {
-    /// The egress policy denies the port or every address of the host, or the host is a name inside the cluster that does not
-    /// exist; nothing was dialled.
+    /// The egress policy denies the port or every address of the host, or the host is a name inside the cluster that
+    /// does not exist; no connection was opened.
     #[error(
         "the operator's egress policy denies this host or port, or the host is a name inside the cluster that does not exist; an administrator can allow the address with --egress-allow-cidr (chart: egress.allowCIDRs), the name with --egress-allow-host (egress.allowHosts) and the port with --egress-allow-port (egress.allowPorts)"
     )]
@@ -17,20 +17,20 @@ pub enum SendError {
     /// No connection: refused, reset or unreachable.
     #[error("cannot connect: check the URL, the network, and that the server is running")]
     Connection,
-    /// The TLS handshake failed, most often for a certificate that is not trusted.
+    /// The TLS handshake failed, usually because a certificate is not trusted.
     #[error(
         "the TLS handshake failed: check the server's certificate; set tls.caRef for a private certificate authority, and tls.clientCertificateSecretRef if the server requires a client certificate"
     )]
     Tls,
-    /// The exchange took longer than it may.
+    /// The exchange timed out.
     #[error("no complete response in time")]
     Timeout,
-    /// The connection broke, or what came is not HTTP.
+    /// The connection broke, or the response is not HTTP.
     #[error("the connection broke before the response was complete")]
     Broken,
 }
 
-/// The policy allows none of a name's addresses.
+/// The policy allows no address of a name.
 #[derive(Debug, thiserror::Error)]
 #[error("denied by the egress policy")]
 pub(super) struct Denied;
@@ -40,10 +40,10 @@ pub(super) struct Denied;
 #[error("the host name does not resolve")]
 pub(super) struct NameNotFound(#[source] pub(super) io::Error);
 
-/// Sorts a failure by the types in its chain of causes, never by their texts.
+/// Classifies a failure by the types in its chain of causes, never by their texts.
 ///
-/// Under TLS 1.3 a server says after the handshake that it does not take the client's certificate. Its alert is what is
-/// read in place of an answer; only while a long body is being written, the broken pipe may come to light before it.
+/// With TLS 1.3, a server rejects a client certificate after the handshake. The client then reads its alert in place of
+/// a response; while a long body is being written, a broken pipe may occur first.
 pub(super) fn sort(error: &reqwest::Error) -> SendError {
     if has_cause::<Denied>(error) {
         SendError::Denied
@@ -65,7 +65,7 @@ pub(super) fn has_cause<T: StdError + 'static>(error: &(dyn StdError + 'static))
     has(error, &|error| error.is::<T>())
 }
 
-/// Whether the connection broke, and not what came is wrong.
+/// Whether the connection broke, as opposed to an invalid response.
 pub(super) fn broke_off(error: &reqwest::Error) -> bool {
     use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof};
     let broke =
@@ -77,14 +77,14 @@ pub(super) fn broke_off(error: &reqwest::Error) -> bool {
         })
 }
 
-/// Whether an error in the chain is as asked.
+/// Whether an error in the chain satisfies `is_it`.
 fn has(error: &(dyn StdError + 'static), is_it: &dyn Fn(&(dyn StdError + 'static)) -> bool) -> bool {
     let mut next = Some(error);
     while let Some(error) = next {
         if is_it(error) {
             return true;
         }
-        // An io::Error's source() is the source of what it wraps: look at the wrapped error itself first.
+        // An io::Error's source() is the source of what it wraps: check the wrapped error itself first.
         if let Some(inner) = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref)
             && has(inner, is_it)
         {

@@ -1,17 +1,17 @@
-//! The name of a host that may be dialled wherever it leads.
+//! Host names that are allowed whatever their addresses.
 
 use std::str::FromStr;
 
 use url::Host;
 
-/// One DNS name, such as `hooks.example.com`, or every name below one: `*.example.com`. Compared without case.
+/// A DNS name, such as `hooks.example.com`, or every name below it: `*.example.com`. The comparison ignores case.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HostPattern {
     name: String,
     is_suffix: bool,
 }
 
-/// Why a text is no pattern for host names.
+/// The text is not a pattern for host names.
 #[derive(Debug, thiserror::Error)]
 #[error(
     "not a DNS name: use a form like hooks.example.com, or *.example.com for every name below it; for an IP address or a range, use --egress-allow-cidr"
@@ -31,7 +31,7 @@ impl FromStr for HostPattern {
 }
 
 impl HostPattern {
-    /// Whether it names `host`, the host of a URL.
+    /// Whether the pattern matches `host`, the host of a URL.
     pub fn matches(&self, host: &str) -> bool {
         let host = without_root(host).to_ascii_lowercase();
         if self.is_suffix {
@@ -43,9 +43,9 @@ impl HostPattern {
     }
 }
 
-/// The DNS name that `text` is, as URLs write it: in lower case, without the dot of the root. None for an IP address.
+/// Parses a DNS name as in URLs: in lower case, without the root dot. Returns None for an IP address.
 pub(super) fn dns_name(text: &str) -> Option<String> {
-    // The parser of URLs decides what is an IP address: it knows `0x7f.1` and the like.
+    // The URL parser decides what is an IP address: it accepts forms like `0x7f.1`.
     let Ok(Host::Domain(name)) = Host::parse(without_root(text)) else {
         return None;
     };
@@ -54,7 +54,7 @@ pub(super) fn dns_name(text: &str) -> Option<String> {
     (name.len() <= 253 && name.split('.').all(is_label)).then_some(name)
 }
 
-/// A name without the dot that stands for the root of the DNS.
+/// Returns a name without the root dot.
 pub(super) fn without_root(name: &str) -> &str {
     name.strip_suffix('.').unwrap_or(name)
 }

@@ -1,10 +1,10 @@
-//! The only way out: every outbound HTTP request of the operator goes through a client made here.
+//! Egress: makes every outbound HTTP request of the operator.
 //!
-//! [`endpoint`](mod@endpoint) says which URLs may be sent to; [`policy`] decides which addresses may be dialled, for
-//! [`host`]s that are allowed by name too and names below the [`cluster_domain`]; [`dns`] finds the addresses of names, and
-//! [`resolver`] applies the policy to those that are really dialled; [`trust`], [`roots`] and [`stores`] say who is
-//! believed at the other end; [`client`] sends and bounds what is read of an answer; [`reuse`] notes which connections were kept; [`error`] sorts
-//! failures.
+//! [`endpoint`](mod@endpoint) checks URLs. [`policy`] decides which addresses are allowed, with [`host`]s that are
+//! allowed by name and names below the [`cluster_domain`]. [`dns`] looks up names, and [`resolver`] applies the policy
+//! to the addresses that are connected to. [`trust`], [`roots`] and [`stores`] hold certificate authorities and client
+//! certificates. [`client`] sends requests and limits what is read of a response. [`reuse`] records which connections
+//! were reused. [`error`] classifies failures.
 
 mod client;
 mod cluster_domain;

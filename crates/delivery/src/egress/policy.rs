@@ -1,4 +1,4 @@
-//! May this address be dialled? Pure: an address in, an answer out.
+//! The egress policy: decides whether an address is allowed. Pure.
 
 use std::{
     fmt,
@@ -8,7 +8,7 @@ use std::{
 
 use super::{ClusterDomain, HostPattern};
 
-/// Which addresses may be dialled: public ones, and what the operator's flags add or take away.
+/// Which addresses are allowed: public addresses, with the changes of the operator's flags.
 ///
 /// Everything that is not a public unicast address is denied (RFC 6890 and its registry): loopback, private,
 /// link-local, carrier-grade NAT, unique local, multicast, reserved, unspecified, and the metadata service of a cloud
@@ -25,38 +25,38 @@ pub struct Policy {
 }
 
 impl Policy {
-    /// A policy that also allows these ranges.
+    /// Makes a policy that also allows these ranges.
     pub fn allowing(ranges: Vec<Cidr>) -> Self {
         Self { ranges, ..Self::default() }
     }
 
-    /// The same policy that also allows these hosts, wherever their names lead.
+    /// Also allows these hosts, whatever their addresses.
     pub fn allowing_hosts(self, hosts: Vec<HostPattern>) -> Self {
         Self { hosts, ..self }
     }
 
-    /// The same policy that denies these ranges, whatever else allows them.
+    /// Denies these ranges, even if another setting allows them.
     pub fn denying(self, denied: Vec<Cidr>) -> Self {
         Self { denied, ..self }
     }
 
-    /// The same policy where addresses below these prefixes are IPv4 addresses, translated.
+    /// Judges addresses below these prefixes as the IPv4 addresses that they translate to.
     pub fn translating(self, nat64: Vec<Nat64Prefix>) -> Self {
         Self { nat64, ..self }
     }
 
-    /// The same policy that allows these ports alone; none means all.
+    /// Allows only these ports; none means all.
     pub fn allowing_ports(self, ports: Vec<u16>) -> Self {
         Self { ports, ..self }
     }
 
-    /// The same policy in a cluster with this domain.
+    /// Sets the cluster domain.
     pub fn in_cluster(self, cluster: ClusterDomain) -> Self {
         Self { cluster, ..self }
     }
 
-    /// Whether `address` may be dialled, judged by the IPv4 address that an IPv6 form may hide. `host` is the name in the
-    /// URL that resolved to it; None when the URL holds the address itself.
+    /// Whether `address` is allowed. An IPv6 form of an IPv4 address is judged as the IPv4 address. `host` is the name
+    /// in the URL that resolved to the address; None if the URL contains the address.
     pub fn allows(&self, host: Option<&str>, address: IpAddr) -> bool {
         let reached = self.reached(address);
         let is_in = |ranges: &[Cidr], address| ranges.iter().any(|range| range.contains(address));
@@ -169,7 +169,7 @@ impl Cidr {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Nat64Prefix(Cidr);
 
-/// Why a text is no such prefix.
+/// The text is not a NAT64 prefix.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("not a NAT64 prefix: use an IPv6 prefix of 32, 40, 48, 56, 64 or 96 bits, such as 2001:db8:64::/96")]
 pub struct Nat64PrefixError;
@@ -185,7 +185,7 @@ impl FromStr for Nat64Prefix {
 }
 
 impl Nat64Prefix {
-    /// The IPv4 address that `v6` is translated to, if it is below the prefix.
+    /// Returns the IPv4 address that `v6` translates to, if it is below the prefix.
     fn embedded(self, v6: Ipv6Addr) -> Option<Ipv4Addr> {
         if !self.0.contains(v6.into()) {
             return None;
@@ -503,7 +503,7 @@ mod tests {
     }
 
     #[test]
-    fn a_text_that_is_no_range_is_refused_and_one_that_means_another_says_which() {
+    fn an_invalid_range_is_refused_and_an_ambiguous_one_is_corrected() {
         for text in ["", "10.0.0.0/33", "10.0.0/8", "::/129", "10.0.0.0/-1", "example.com", "10.0.0.0/"] {
             assert_eq!(text.parse::<Cidr>(), Err(CidrError::Unreadable), "{text:?}");
         }

@@ -1,4 +1,4 @@
-//! Host names into the addresses that may be dialled.
+//! Resolves host names to the allowed addresses.
 
 use std::{
     fmt, io,
@@ -14,14 +14,15 @@ use super::{
     error::{Denied, NameNotFound},
 };
 
-/// Where the addresses of host names come from.
+/// A source of addresses for host names.
 pub trait Lookup: fmt::Debug + Send + Sync {
-    /// All addresses of `name`, in the order in which to try them. The kind of the error is `NotFound` where the name does
-    /// not exist, and another one where that is not known.
+    /// Returns all addresses of `name`, in the order in which to try them. The kind of the error is `NotFound` if the
+    /// name does not exist, and another kind if that is unknown.
     fn lookup(&self, name: &str) -> BoxFuture<'static, io::Result<Vec<IpAddr>>>;
 }
 
-/// Resolves a name once and hands on only the addresses that the policy allows, so those are what is dialled.
+/// Resolves a name once and returns only the addresses that the policy allows, so that the client connects only to
+/// these.
 #[derive(Clone, Debug)]
 pub(super) struct AddressResolver {
     pub(super) policy: Arc<Policy>,
@@ -29,10 +30,10 @@ pub(super) struct AddressResolver {
 }
 
 impl AddressResolver {
-    /// The addresses of `name` that may be dialled; [`Denied`] when it has some and none of them may.
+    /// Returns the allowed addresses of `name`, or [`Denied`] if it has addresses and none is allowed.
     ///
-    /// A name inside the cluster that the policy does not allow by name is denied also when it does not exist: else
-    /// the answer would tell which Services other tenants have.
+    /// A name inside the cluster that the policy does not allow by name is also denied if it does not exist. Otherwise
+    /// the error would reveal which Services other tenants have.
     pub(super) async fn addresses(&self, name: &str) -> io::Result<Vec<IpAddr>> {
         let mut addresses = match self.names.lookup(name).await {
             Err(error) if error.kind() == io::ErrorKind::NotFound && self.policy.conceals(name) => {
@@ -54,7 +55,7 @@ impl Resolve for AddressResolver {
         let resolver = self.clone();
         Box::pin(async move {
             let addresses = resolver.addresses(name.as_str()).await?;
-            // The HTTP client puts the URL's port in place of 0.
+            // The HTTP client replaces 0 with the port of the URL.
             Ok(Box::new(addresses.into_iter().map(|address| SocketAddr::new(address, 0))) as Addrs)
         })
     }

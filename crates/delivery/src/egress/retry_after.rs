@@ -1,15 +1,15 @@
-//! The Retry-After header (RFC 9110, section 10.2.3). Pure.
+//! Parses the Retry-After header (RFC 9110, section 10.2.3). Pure.
 
 use std::time::{Duration, SystemTime};
 
 use http::{HeaderMap, header::RETRY_AFTER};
 
-/// How long the other side asks to be left alone: seconds, or until an HTTP date. None where there is no usable value:
-/// absent, garbage, zero or past.
+/// Returns the requested pause: seconds, or until an HTTP date. Returns None without a usable value: absent, invalid,
+/// zero or past.
 pub fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
     let value = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
     let wait = if !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_digit()) {
-        // More digits than fit mean very long.
+        // A number that is too large means a very long pause.
         Duration::from_secs(value.parse().unwrap_or(u64::from(u32::MAX)).min(u64::from(u32::MAX)))
     } else {
         httpdate::parse_http_date(value).ok()?.duration_since(now).ok()?

@@ -1,4 +1,5 @@
-//! What an exchange does with connections: whether it had a kept one, and how many are begun to one host at once.
+//! Connection reuse: records whether an exchange used an existing connection, and limits concurrent connection attempts
+//! to a host.
 
 use std::{
     cell::Cell,
@@ -10,29 +11,29 @@ use futures::future::BoxFuture;
 use tokio::{sync::Semaphore, task_local};
 use tower::{Layer, Service};
 
-/// The most connections to one host that are being made at once, as many as one Subscriber may have deliveries. A server that
-/// completes no handshake holds no more than these.
+/// The maximum number of concurrent connection attempts to one host, as many as one Subscriber may have deliveries. A
+/// server that never completes a handshake holds no more connections than these.
 const CONNECTING: usize = 128;
 
 task_local! {
     static EXCHANGE: Exchange;
 }
 
-/// The exchange that a task is at.
+/// The current exchange of a task.
 struct Exchange {
-    /// Whether a connection was begun for it.
+    /// Whether a connection attempt was started for it.
     begun: Cell<bool>,
-    /// Bounds the connections to its host that are being made.
+    /// Limits the concurrent connection attempts to its host.
     connecting: Arc<Semaphore>,
 }
 
-/// Bounds the connections to one host that are being made at once.
+/// Makes the limit of concurrent connection attempts to one host.
 pub(super) fn connecting() -> Arc<Semaphore> {
     Arc::new(Semaphore::new(CONNECTING))
 }
 
-/// Waits for an exchange with the host whose bound `connecting` is. Also returns whether a connection was begun for it: if
-/// not, the exchange had a kept one.
+/// Runs an exchange with the host that `connecting` limits. Also returns whether a connection attempt was started for
+/// the exchange; if not, the exchange reused a connection.
 pub(super) async fn watched<T>(connecting: Arc<Semaphore>, exchange: impl Future<Output = T>) -> (T, bool) {
     let watched = async {
         let result = exchange.await;
@@ -41,7 +42,7 @@ pub(super) async fn watched<T>(connecting: Arc<Semaphore>, exchange: impl Future
     EXCHANGE.scope(Exchange { begun: Cell::new(false), connecting }, watched).await
 }
 
-/// Notes and bounds the connections that the HTTP client begins.
+/// Records and limits the connection attempts of the HTTP client.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Connections;
 
@@ -53,8 +54,8 @@ impl<S> Layer<S> for Connections {
     }
 }
 
-/// A connector that notes when it is called, and waits while too many connections to the host are being made. The HTTP client
-/// calls it in the task of the exchange, and may go on with it in another one.
+/// A connector that records its calls, and waits while there are too many connection attempts to the host. The HTTP
+/// client calls it in the task of the exchange, and may continue in another task.
 #[derive(Clone, Debug)]
 pub(super) struct Bounded<S>(S);
 
@@ -77,7 +78,7 @@ where
             exchange.begun.set(true);
             exchange.connecting.clone()
         });
-        // What was polled ready is what is called.
+        // The service that was polled ready is the one to call.
         let clone = self.0.clone();
         let mut connector = std::mem::replace(&mut self.0, clone);
         Box::pin(async move {

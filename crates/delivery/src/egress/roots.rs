@@ -1,4 +1,4 @@
-//! The public certificate authorities: the system's, or those compiled in where the system has none.
+//! The public certificate authorities: those of the system, or the compiled-in ones if the system has none.
 
 use std::{env, sync::OnceLock};
 
@@ -8,26 +8,27 @@ use rustls::{
 };
 use tracing::{info, warn};
 
-/// The variables that name authorities to trust in place of the system's.
+/// The variables that name authorities to trust instead of the system's.
 const VARIABLES: [&str; 2] = ["SSL_CERT_FILE", "SSL_CERT_DIR"];
 
-/// `SSL_CERT_FILE` or `SSL_CERT_DIR` is set, and there is no certificate authority in it.
+/// `SSL_CERT_FILE` or `SSL_CERT_DIR` is set, but contains no certificate authority.
 ///
-/// Then none is trusted at all: whoever sets them wants to trust fewer authorities, not all of them after a typing error.
+/// The operator then trusts none: an administrator who sets the variable wants to trust fewer authorities, and not all
+/// after a typo.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
     "SSL_CERT_FILE or SSL_CERT_DIR is set, but no certificate can be read there: correct the variable, or unset it to trust the system's certificate authorities"
 )]
 pub struct NoRoots;
 
-/// Reads the public authorities, if that was not done yet.
+/// Reads the public authorities, if they were not read yet.
 ///
-/// They are read once for the life of the process; this is to have a fault come to light at the start.
+/// They are read once for the life of the process; this call reports a fault at startup.
 pub fn load_public_roots() -> Result<(), NoRoots> {
     anchors().as_ref().map(drop).map_err(|error| *error)
 }
 
-/// The public authorities, none of them copied.
+/// Returns the public authorities without copying them.
 pub(super) fn public_roots() -> RootCertStore {
     let anchors = anchors().as_deref().unwrap_or_default();
     RootCertStore { roots: anchors.iter().map(borrowed).collect() }
@@ -45,7 +46,7 @@ fn anchors() -> &'static Result<Vec<TrustAnchor<'static>>, NoRoots> {
     })
 }
 
-/// The authorities to trust of those `found`; `named` says whether an administrator said where to look.
+/// Chooses the authorities to trust among those `found`. `named`: an administrator named where to find them.
 fn choose(found: Vec<CertificateDer<'static>>, named: bool) -> Result<Vec<TrustAnchor<'static>>, NoRoots> {
     let mut store = RootCertStore::empty();
     store.add_parsable_certificates(found);

@@ -1,4 +1,4 @@
-//! Parsed certificate authorities, each bundle once.
+//! Parsed certificate authorities: each bundle is parsed once.
 
 use std::{
     collections::HashMap,
@@ -16,12 +16,12 @@ use super::{
 /// The SHA-256 of a bundle; None: the public authorities alone.
 type Key = Option<[u8; 32]>;
 
-/// The stores that clients use now, by their bundle: clients that differ in their certificate alone share one.
+/// The stores in use, by bundle: clients that differ only in their client certificate share a store.
 #[derive(Debug, Default)]
 pub(super) struct Stores(Mutex<HashMap<Key, Weak<RootCertStore>>>);
 
 impl Stores {
-    /// The public authorities, and those of the bundle (PEM).
+    /// Returns the store with the public authorities and the authorities in the bundle (PEM).
     pub(super) fn with(&self, bundle: Option<&[u8]>) -> Result<Arc<RootCertStore>, RootsFault> {
         let key = bundle.map(|bundle| Sha256::digest(bundle).into());
         let mut stores = self.0.lock().unwrap_or_else(PoisonError::into_inner);

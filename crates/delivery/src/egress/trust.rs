@@ -1,4 +1,4 @@
-//! Who is trusted at the other end, and who we say we are there.
+//! TLS trust: trusted certificate authorities and client certificates.
 
 use std::{fmt, sync::Arc};
 
@@ -11,29 +11,29 @@ use rustls::{
 use secrecy::{ExposeSecret, SecretSlice};
 use sha2::{Digest, Sha256};
 
-/// What distinguishes one TLS client from another. The default trusts the public authorities and shows no certificate.
+/// The TLS settings that distinguish clients. The default trusts the public authorities and has no client certificate.
 #[derive(Clone, Default)]
 pub struct Trust {
-    /// Certificate authorities that are trusted besides the public ones, as PEM.
+    /// Certificate authorities to trust in addition to the public ones, as PEM.
     pub roots_pem: Option<Vec<u8>>,
-    /// The certificate that is shown to a server that asks for one (mTLS).
+    /// The client certificate for servers that require one (mTLS).
     pub identity: Option<ClientIdentity>,
 }
 
 /// A client certificate with its key.
 #[derive(Clone)]
 pub struct ClientIdentity {
-    /// The certificate, followed by those between it and the server's authority, as PEM.
+    /// The certificate, followed by its intermediate certificates, as PEM.
     pub certificate_pem: Vec<u8>,
-    /// Its private key as PEM: PKCS #8, PKCS #1 or SEC 1, without a passphrase.
+    /// The private key as PEM: PKCS #8, PKCS #1 or SEC 1, without a passphrase.
     pub key_pem: SecretSlice<u8>,
 }
 
-/// Equal for equal trust: a SHA-256 over all of it.
+/// A SHA-256 of a trust: equal for equal trust.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Fingerprint([u8; 32]);
 
-/// Why there is no client for a trust. None of these carries anything of what was read.
+/// Why there is no client for a trust. The errors contain nothing of what was read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TrustError {
     /// The certificate authorities cannot be used.
@@ -42,7 +42,7 @@ pub enum TrustError {
     /// The client certificate cannot be used.
     #[error(transparent)]
     Identity(#[from] IdentityFault),
-    /// The operator's own settings do not fit the TLS library: a bug, whatever the trust.
+    /// The TLS library rejects the operator's own settings: a bug.
     #[error("the TLS library rejects the operator's own settings: please report this")]
     Unsupported,
 }
@@ -50,13 +50,13 @@ pub enum TrustError {
 /// What is wrong with a bundle of certificate authorities.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RootsFault {
-    /// There is no certificate in the text.
+    /// The text contains no certificate.
     #[error("there is no PEM certificate: store the certificates of the certificate authority")]
     Empty,
     /// A certificate is malformed.
     #[error("certificate {number} is not a valid PEM certificate: replace or remove it")]
     Invalid {
-        /// Which one, from 1.
+        /// The number of the certificate, from 1.
         number: usize,
     },
 }
@@ -64,16 +64,16 @@ pub enum RootsFault {
 /// What is wrong with a client certificate or its key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum IdentityFault {
-    /// There is no certificate in the text.
+    /// The text contains no certificate.
     #[error("no PEM certificate in tls.crt: store the client certificate")]
     NoCertificate,
     /// A certificate is malformed.
     #[error("a certificate in tls.crt is not a valid PEM certificate: replace it")]
     InvalidCertificate,
-    /// There is no private key in the text.
+    /// The text contains no private key.
     #[error("no PEM private key in tls.key: store the client's private key, without a passphrase")]
     NoKey,
-    /// The key is malformed or of a kind that is not supported.
+    /// The key is malformed or of an unsupported kind.
     #[error("the private key in tls.key cannot be used: it must be RSA of 2048 bits or more, ECDSA or Ed25519")]
     InvalidKey,
     /// The key belongs to another certificate.
@@ -82,7 +82,7 @@ pub enum IdentityFault {
 }
 
 impl Trust {
-    /// Tells this trust from others.
+    /// Returns the fingerprint of this trust.
     pub fn fingerprint(&self) -> Fingerprint {
         let identity = self.identity.as_ref();
         let parts = [
@@ -92,7 +92,7 @@ impl Trust {
         ];
         let mut hash = Sha256::new();
         for part in parts {
-            // Each part goes in behind its presence and its length, so that no two trusts run together into one text.
+            // Each part is hashed with its presence and length, so that no two trusts produce the same text.
             hash.update([u8::from(part.is_some())]);
             let part = part.unwrap_or_default();
             hash.update(u64::try_from(part.len()).unwrap_or(u64::MAX).to_be_bytes());
@@ -101,8 +101,8 @@ impl Trust {
         Fingerprint(hash.finalize().into())
     }
 
-    /// The TLS side of a client: TLS 1.2 and 1.3, certificates verified by WebPKI rules against `roots`, which hold the
-    /// public authorities and those of [`Trust::roots_pem`].
+    /// Makes the TLS configuration of a client: TLS 1.2 and 1.3, with certificates verified by WebPKI rules against
+    /// `roots`, which contain the public authorities and those of [`Trust::roots_pem`].
     pub(super) fn config(&self, roots: Arc<RootCertStore>) -> Result<ClientConfig, TrustError> {
         let config = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
             .with_protocol_versions(&[&TLS13, &TLS12])
@@ -151,7 +151,7 @@ impl ClientIdentity {
     }
 }
 
-/// Enough of it to tell one from another in a log.
+/// Shows enough of it to distinguish fingerprints in a log.
 impl fmt::Debug for Fingerprint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let [a, b, c, d, ..] = self.0;

@@ -1,4 +1,4 @@
-//! A map of what others hold.
+//! A map of values that others own.
 
 use std::{
     borrow::Borrow,
@@ -7,13 +7,13 @@ use std::{
     sync::{Arc, Weak},
 };
 
-/// The map is not swept before it has this many entries.
+/// The map is not cleaned up before it has this many entries.
 const SMALL: usize = 16;
 
-/// Finds values for as long as they are held elsewhere.
+/// Finds values while others own them.
 ///
-/// Entries whose value is gone are removed whenever the map has doubled, so an insertion costs the same however many
-/// there are, and at most half of the map is dead.
+/// Entries whose value is gone are removed whenever the map has doubled, so the cost of an insertion does not depend on
+/// the size, and at most half of the entries are dead.
 #[derive(Debug)]
 pub(crate) struct WeakMap<K, V> {
     entries: HashMap<K, Weak<V>>,
@@ -27,7 +27,7 @@ impl<K, V> Default for WeakMap<K, V> {
 }
 
 impl<K: Eq + Hash, V> WeakMap<K, V> {
-    /// The value of `key`, if it is still held.
+    /// Returns the value of `key`, if it still exists.
     pub(crate) fn get<Q: Eq + Hash + ?Sized>(&self, key: &Q) -> Option<Arc<V>>
     where
         K: Borrow<Q>,
@@ -35,7 +35,7 @@ impl<K: Eq + Hash, V> WeakMap<K, V> {
         self.entries.get(key).and_then(Weak::upgrade)
     }
 
-    /// Makes `value` the value of `key`.
+    /// Sets the value of `key`.
     pub(crate) fn insert(&mut self, key: K, value: &Arc<V>) {
         if self.entries.len() >= self.sweep_at {
             self.entries.retain(|_, value| value.strong_count() > 0);
@@ -44,13 +44,13 @@ impl<K: Eq + Hash, V> WeakMap<K, V> {
         self.entries.insert(key, Arc::downgrade(value));
     }
 
-    /// How many values are still held.
+    /// Returns the number of values that still exist.
     #[cfg(test)]
     pub(crate) fn held(&self) -> usize {
         self.entries.values().filter(|value| value.strong_count() > 0).count()
     }
 
-    /// How many entries there are, dead ones included.
+    /// Returns the number of entries, including dead ones.
     #[cfg(test)]
     pub(crate) fn entries(&self) -> usize {
         self.entries.len()

@@ -1,31 +1,31 @@
-//! An event as the JSON event format has it (CloudEvents 1.0.2, JSON event format, sections 2 and 3), checked.
+//! Checks an event in the JSON event format (CloudEvents 1.0.2, JSON event format, sections 2 and 3).
 
 use std::collections::BTreeMap;
 
 use base64::{Engine, prelude::BASE64_STANDARD};
 use serde_json::value::RawValue;
 
-/// Attributes and data together; what the API server lets through is no more.
+/// The maximum number of members, attributes and data together, as the API server enforces it.
 const MOST_MEMBERS: usize = 64;
-/// The longest canonical text of an attribute, in bytes, as the API server lets it through: in binary mode it becomes a
-/// header of up to three times the length.
+/// The maximum canonical text of an attribute, in bytes, as the API server enforces it. In binary mode the text becomes
+/// a header of up to three times that length.
 const MAX_ATTRIBUTE: usize = 4096;
 
-/// What an event gets when it does not say so itself.
+/// The defaults for attributes that an event does not set.
 #[derive(Clone, Copy, Debug)]
 pub struct Defaults<'a> {
     /// The id of the Notification.
     pub id: &'a str,
-    /// Its creation, RFC 3339 in UTC.
+    /// The creation of the Notification, RFC 3339 in UTC.
     pub time: &'a str,
 }
 
-/// A CloudEvent 1.0 that can be encoded: every attribute is there and well formed.
+/// A CloudEvent 1.0 that can be encoded: every required attribute is present, and every attribute is well formed.
 #[derive(Clone, Debug)]
 pub struct CheckedEvent {
     /// Attributes as canonical text (CloudEvents, section 3.1.1), without `specversion`, by name.
     pub(super) attributes: BTreeMap<String, String>,
-    /// All members as they were written, defaults added, `data` and `data_base64` too: the structured form.
+    /// All members verbatim, with defaults, `data` and `data_base64`: the structured form.
     pub(super) members: BTreeMap<String, Box<RawValue>>,
     pub(super) data: Data,
 }
@@ -40,13 +40,13 @@ pub(super) enum Data {
     Bytes(Vec<u8>),
 }
 
-/// Why an event cannot be sent: the attribute and its fault.
+/// The reason why an event cannot be sent: the attribute and its fault.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("event{}{attribute}: {fault}", if attribute.is_empty() { "" } else { "." })]
 pub struct InvalidEvent {
     /// The attribute, or member of the JSON object.
     pub attribute: String,
-    /// What is wrong with it.
+    /// The fault.
     pub fault: &'static str,
 }
 
@@ -85,12 +85,13 @@ impl CheckedEvent {
 }
 
 fn invalid(attribute: &str, fault: &'static str) -> InvalidEvent {
-    // It is shown to people: a name may be anything, so what a terminal would obey is written out.
+    // The name is shown to people and may contain anything, so control characters are escaped.
     let attribute = attribute.chars().flat_map(char::escape_debug).take(64).collect();
     InvalidEvent { attribute, fault }
 }
 
-/// One attribute's canonical text, by the type system of CloudEvents (section 3.1): string, boolean or integer.
+/// Returns the canonical text of an attribute, by the type system of CloudEvents (section 3.1): string, boolean or
+/// integer.
 fn attribute(name: &str, value: &RawValue) -> Result<String, InvalidEvent> {
     let fits = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
     if name.is_empty() || name.len() > 20 || !name.chars().all(fits) {
@@ -153,7 +154,7 @@ fn check_required(attributes: &BTreeMap<String, String>) -> Result<(), InvalidEv
     Ok(())
 }
 
-/// Only the characters that RFC 3986 knows, and `%` only before two hexadecimal digits.
+/// Whether `text` has only characters of RFC 3986, and `%` only before two hexadecimal digits.
 fn is_uri_reference(text: &str) -> bool {
     let bytes = text.as_bytes();
     bytes.iter().enumerate().all(|(i, byte)| match byte {
@@ -162,7 +163,7 @@ fn is_uri_reference(text: &str) -> bool {
     })
 }
 
-/// RFC 3339, section 5.6. The library alone would also take other forms of ISO 8601.
+/// Whether `time` follows RFC 3339, section 5.6. The library also accepts other forms of ISO 8601.
 fn is_rfc3339(time: &str) -> bool {
     let Some((to_the_second, rest)) = time.as_bytes().split_at_checked("2026-10-01T10:02:00".len()) else {
         return false;
@@ -180,7 +181,7 @@ fn is_rfc3339(time: &str) -> bool {
         && time.parse::<jiff::Timestamp>().is_ok()
 }
 
-/// Whether `text` has a digit wherever `form` has a 0, and is the same elsewhere, but for the case.
+/// Whether `text` has a digit wherever `form` has a 0, and equals `form` elsewhere, without regard to case.
 fn has_form(text: &[u8], form: &[u8]) -> bool {
     let fits = |(byte, form): (&u8, &u8)| match form {
         b'0' => byte.is_ascii_digit(),

@@ -1,4 +1,4 @@
-//! Events into requests (CloudEvents HTTP protocol binding, section 3).
+//! Encodes events into requests (CloudEvents HTTP protocol binding, section 3).
 
 use std::fmt::Write;
 
@@ -6,14 +6,14 @@ use http::{HeaderMap, HeaderName, HeaderValue, header::CONTENT_TYPE};
 
 use super::checked::{CheckedEvent, Data, InvalidEvent};
 
-/// How an event is put into a request.
+/// How an event is encoded into a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Encoding {
-    /// The whole event as one JSON object, under this media type (section 3.2).
+    /// The whole event as one JSON object with this media type (section 3.2).
     Structured(&'static str),
-    /// Attributes as headers, data as the body (section 3.1). Two kinds of events go structured all the same: one without
-    /// data, because a web hook request always has a body; and one whose data are a CloudEvent, because a receiver would
-    /// take that for the event (section 3).
+    /// Attributes as headers, data as the body (section 3.1). Two kinds of events are sent in structured mode anyway:
+    /// an event without data, because a web hook request always has a body; and an event whose data is a CloudEvent,
+    /// because a receiver would confuse the data with the event (section 3).
     Binary,
 }
 
@@ -22,7 +22,7 @@ impl Encoding {
     pub const CLOUDEVENTS_JSON: &'static str = "application/cloudevents+json";
 }
 
-/// The headers that the event makes, Content-Type among them, and the body.
+/// Returns the headers of the event, including Content-Type, and the body.
 pub fn encode(event: &CheckedEvent, encoding: Encoding) -> Result<(HeaderMap, Vec<u8>), InvalidEvent> {
     match encoding {
         Encoding::Structured(media_type) => structured(event, media_type),
@@ -69,14 +69,14 @@ fn binary(event: &CheckedEvent) -> Result<(HeaderMap, Vec<u8>), InvalidEvent> {
     Ok((headers, body))
 }
 
-/// Whether the media type of the data begins as that of an event does.
+/// Whether the media type of the data starts like the media type of an event.
 fn holds_an_event(event: &CheckedEvent) -> bool {
     let media_type = event.attributes.get("datacontenttype").map(|media_type| media_type.to_ascii_lowercase());
     media_type.is_some_and(|media_type| media_type.starts_with("application/cloudevents"))
 }
 
-/// A header value: space, double quote, percent and everything outside printable ASCII as `%XX` of its UTF-8 bytes
-/// (section 3.1.3.2).
+/// Encodes a header value: space, double quote, percent and everything outside printable ASCII as `%XX` of its UTF-8
+/// bytes (section 3.1.3.2).
 fn percent_encoded(text: &str) -> String {
     text.bytes().fold(String::with_capacity(text.len()), |mut out, byte| {
         match byte {

@@ -1,4 +1,4 @@
-//! An event: checked once ([`checked`]), then put into a request ([`mod@encode`]).
+//! Events: checks an event once ([`checked`]) and encodes it into a request ([`mod@encode`]).
 
 mod checked;
 mod encode;

@@ -1,4 +1,4 @@
-//! What a token endpoint answers (RFC 6749, section 5). Pure.
+//! Parses the response of a token endpoint (RFC 6749, section 5). Pure.
 
 use std::time::{Duration, SystemTime};
 
@@ -10,14 +10,14 @@ use serde_json::value::RawValue;
 use super::{TokenError, secret_header::secret_header};
 use crate::egress::{Response, retry_after};
 
-/// What a token lives that does not say so (RFC 6749, section 5.1 leaves it open).
+/// The lifetime of a token without `expires_in` (RFC 6749, section 5.1 leaves it open).
 const DEFAULT_LIFETIME: Duration = Duration::from_secs(300);
-/// No lifetime is believed to be shorter, or every delivery would ask for a token of its own.
+/// The minimum lifetime: with less, every delivery would request its own token.
 const SHORTEST_LIFETIME: Duration = Duration::from_secs(1);
-/// No lifetime is believed beyond this, nor any Retry-After.
+/// The maximum lifetime and Retry-After.
 const LONGEST: Duration = Duration::from_secs(24 * 3600);
 
-/// Standard codes of refusals: only another spec, Secret or registration can heal them.
+/// Standard codes of permanent refusals: only another spec, Secret or registration resolves them.
 const REFUSALS: &[&str] = &[
     // RFC 6749, section 5.2.
     "invalid_request",
@@ -31,23 +31,23 @@ const REFUSALS: &[&str] = &[
     // RFC 8707, section 2: the parameter `resource`. RFC 9396, section 5: `authorization_details`.
     "invalid_target",
     "invalid_authorization_details",
-    // RFC 9449, sections 5 and 8: the service insists on proofs of possession, which are not made here.
+    // RFC 9449, sections 5 and 8: the service requires proofs of possession, which Tidings does not support.
     "invalid_dpop_proof",
     "use_dpop_nonce",
 ];
 
-/// Standard codes of trouble that may pass: RFC 6749, section 4.1.2.1, and RFC 8628, section 3.5.
+/// Standard codes of temporary failures: RFC 6749, section 4.1.2.1, and RFC 8628, section 3.5.
 const TROUBLES: &[&str] = &["server_error", "temporarily_unavailable", "slow_down"];
 
 /// A token, ready for the Authorization header.
 pub struct Token {
     /// `Bearer …` (RFC 6750, section 2.1), marked sensitive.
     pub authorization: HeaderValue,
-    /// How long it lives from the moment it was asked for.
+    /// The lifetime, from the moment of the request.
     pub lifetime: Duration,
 }
 
-/// The fields that matter, each still as its JSON text, so that a wrong type is a finding and not the end.
+/// The relevant fields, each as its JSON text, so that a wrong type is reported and does not fail the parsing.
 #[derive(Deserialize)]
 struct Fields<'a> {
     #[serde(borrow)]
@@ -61,11 +61,11 @@ struct Fields<'a> {
 }
 
 impl Token {
-    /// Reads an answer.
+    /// Parses a response.
     ///
-    /// The body counts, not its Content-Type, which real services get wrong; nor need success be 200, or failure anything
-    /// else. A status that speaks of trouble is believed whatever the body says, and a 401 means `invalid_client`, for
-    /// which alone section 5.2 has it, unless a standard code says otherwise.
+    /// The body counts, not its Content-Type, which real services often get wrong. Success need not be 200, and a
+    /// failure may be any status. A status that means a temporary failure takes precedence over the body. A 401 means
+    /// `invalid_client`, the only code for which section 5.2 defines it, unless the body has another standard code.
     pub fn read(answer: Response, now: SystemTime) -> Result<Self, TokenError> {
         let Response { status, headers, body, complete } = answer;
         let unavailable = |code| {
@@ -100,7 +100,7 @@ impl Token {
 }
 
 fn token(fields: &Fields<'_>) -> Result<Token, TokenError> {
-    // One that does not name its type can only be meant as what everybody issues.
+    // A response without token_type can only mean Bearer.
     if let Some(token_type) = fields.token_type
         && !text(token_type).is_some_and(|token_type| token_type.eq_ignore_ascii_case("bearer"))
     {
@@ -116,7 +116,8 @@ fn token(fields: &Fields<'_>) -> Result<Token, TokenError> {
     Ok(Token { authorization, lifetime: fields.expires_in.map_or(DEFAULT_LIFETIME, lifetime) })
 }
 
-/// A number of seconds, or a string that holds one. What is zero, negative or no number says nothing about the lifetime.
+/// Parses a number of seconds, or a string with a number. A value that is zero, negative or not a number means no
+/// lifetime.
 fn lifetime(expires_in: &RawValue) -> Duration {
     let number = expires_in.get().trim_matches('"').trim();
     match number.parse::<f64>() {
@@ -127,7 +128,7 @@ fn lifetime(expires_in: &RawValue) -> Duration {
     }
 }
 
-/// The body's fields, if it is a JSON object. Some services put a byte order mark before it.
+/// Parses the fields of the body, if it is a JSON object. Some services start the body with a byte order mark.
 fn fields(body: &[u8]) -> Option<Fields<'_>> {
     let body = body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body).trim_ascii_start();
     if body.first() != Some(&b'{') {
@@ -136,7 +137,7 @@ fn fields(body: &[u8]) -> Option<Fields<'_>> {
     serde_json::from_slice(body).ok()
 }
 
-/// The text of a JSON string.
+/// Returns the text of a JSON string.
 fn text(value: &RawValue) -> Option<Zeroizing<String>> {
     serde_json::from_str(value.get()).ok().map(Zeroizing::new)
 }
@@ -278,7 +279,7 @@ mod tests {
     }
 
     #[test]
-    fn a_standard_code_that_only_somebody_can_heal_is_a_refusal_whatever_the_status() {
+    fn a_standard_code_that_requires_action_is_a_refusal_whatever_the_status() {
         let codes = "invalid_request invalid_client invalid_grant unauthorized_client unsupported_grant_type invalid_scope \
                      access_denied invalid_target";
         for code in codes.split_whitespace() {
@@ -296,7 +297,7 @@ mod tests {
     }
 
     #[test]
-    fn a_code_that_may_heal_by_itself_or_that_nobody_knows_is_trouble() {
+    fn a_temporary_or_unknown_code_is_a_temporary_failure() {
         for code in ["server_error", "temporarily_unavailable", "slow_down"] {
             for status in [200, 400, 401] {
                 assert_eq!(error(status, &format!(r#"{{"error":"{code}"}}"#)), unavailable(status, Some(code)));
@@ -319,7 +320,7 @@ mod tests {
     }
 
     #[test]
-    fn a_status_that_speaks_of_trouble_is_believed_and_retry_after_read_within_a_day() {
+    fn a_status_of_a_temporary_failure_counts_and_retry_after_is_limited_to_a_day() {
         for status in [301, 302, 303, 307, 308, 429, 500, 502, 503, 599] {
             assert_eq!(error(status, r#"{"error":"invalid_client","access_token":"t"}"#), unavailable(status, None));
         }

@@ -1,4 +1,4 @@
-//! One source of tokens for each key.
+//! Keeps one token source for each key.
 
 use std::{
     collections::BTreeMap,
@@ -13,11 +13,11 @@ use tokio::sync::Semaphore;
 use super::{AuthMethod, TokenRequest, TokenSource};
 use crate::egress::{Fingerprint, WeakMap};
 
-/// The bytes of the sources of one namespace that are remembered, for an hour at most, after their last use:
-/// some hundred ordinary ones, and the largest that a Subscriber can ask for.
+/// The bytes of one namespace's sources that are kept after their last use, for an hour at most: several hundred
+/// ordinary sources, and the largest that a Subscriber can request.
 const SHARE: usize = 256 * 1024;
 
-/// What makes two tokens the same: tenants never share one, and a changed Secret never meets an old token.
+/// Everything that determines a token: tenants never share a token, and a changed Secret never meets an old one.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct TokenKey {
     /// The namespace that owns the credentials.
@@ -40,28 +40,28 @@ pub struct TokenKey {
     pub audience: Option<String>,
     /// Further parameters.
     pub parameters: BTreeMap<String, String>,
-    /// What one request may take.
+    /// The timeout of a request.
     pub timeout: Duration,
-    /// Who is trusted at the endpoint, and the client certificate shown there.
+    /// The trust in the endpoint, and the client certificate for it.
     pub trust: Fingerprint,
 }
 
-/// A SHA-256 over all of a key: it distinguishes keys by all of their parts, and keeps none of them.
+/// A SHA-256 of a whole key, which distinguishes keys without storing them.
 type KeyHash = [u8; 32];
 
-/// One source of tokens for each key that somebody still holds, or held a short time ago.
+/// One token source for each key that is in use or was in use recently.
 #[derive(Default)]
 pub struct TokenCache(Mutex<Sources>);
 
 #[derive(Default)]
 struct Sources {
     by_key: WeakMap<KeyHash, TokenSource>,
-    /// What each namespace may still remember, in bytes.
+    /// The bytes that each namespace may still keep.
     memories: WeakMap<String, Semaphore>,
 }
 
 impl TokenCache {
-    /// The source for `key`; `request` makes it when there is none.
+    /// Returns the source for `key`. `request` makes it if there is none.
     pub fn source(&self, key: TokenKey, request: impl FnOnce() -> TokenRequest) -> Arc<TokenSource> {
         let hash = key.hashed();
         let mut sources = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -76,7 +76,7 @@ impl TokenCache {
 }
 
 impl Sources {
-    /// The memory of a namespace, which its sources hold.
+    /// Returns the memory of a namespace, which its sources share.
     fn memory(&mut self, namespace: String) -> Arc<Semaphore> {
         self.memories.get(&namespace).unwrap_or_else(|| {
             let memory = Arc::new(Semaphore::new(SHARE));
@@ -158,7 +158,7 @@ mod tests {
     async fn s17_only_requested_tokens_are_remembered_within_a_share_of_bytes() {
         let (cache, http) = (TokenCache::default(), http());
         let held = source(&cache, &http, "noisy", "held");
-        drop(source(&cache, &http, "noisy", "never asked for"));
+        drop(source(&cache, &http, "noisy", "never requested"));
         assert_eq!(alive(&cache), 1);
         for n in 0..1100 {
             ask(source(&cache, &http, "noisy", &format!("{n} {}", "x".repeat(2000)))).await;

@@ -1,4 +1,4 @@
-//! Why there is no token.
+//! Token errors.
 
 use std::time::Duration;
 
@@ -7,27 +7,27 @@ use tokio::time::Instant;
 
 use crate::egress::SendError;
 
-/// Why a token request brought no token. None of these carries anything that the token service sent but its status and
+/// Why a token request returned no token. The errors contain nothing that the token service sent except the status and
 /// a standard error code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TokenError {
-    /// The service refuses this client; asking again with the same input does not help (RFC 6749, section 5.2).
+    /// The service rejects this client; the same request will fail again (RFC 6749, section 5.2).
     #[error("the token service rejected the client: {0}")]
     Rejected(&'static str),
-    /// The service answered with what may pass.
+    /// The service responded with a temporary failure.
     #[error("the token service answered {status}{}{}", in_brackets(*code), advice(*status))]
     Unavailable {
-        /// Its status code.
+        /// The status code.
         status: StatusCode,
-        /// Its error code, where that is a standard one.
+        /// The error code, if it is a standard code.
         code: Option<&'static str>,
-        /// How long it asks to be left alone.
+        /// The requested pause (Retry-After).
         retry_after: Option<Duration>,
     },
     /// The service could not be reached.
     #[error("cannot reach the token service: {0}")]
     Unreachable(#[source] SendError),
-    /// The answer is no token response (RFC 6749, section 5.1).
+    /// The response is not a token response (RFC 6749, section 5.1).
     #[error("the response of the token service is not an OAuth 2.0 token response: {0}")]
     Malformed(&'static str),
     /// The operator itself failed.
@@ -35,14 +35,14 @@ pub enum TokenError {
     Internal,
 }
 
-/// Why there is no token, and when the service will be asked again.
+/// Why there is no token, and when the next request follows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{error}")]
 pub struct NoToken {
-    /// What went wrong.
+    /// The error.
     #[source]
     pub error: TokenError,
-    /// Nobody asks before this.
+    /// No request is sent before this instant.
     pub ask_again: Instant,
 }
 
@@ -50,7 +50,7 @@ fn in_brackets(code: Option<&str>) -> String {
     code.map_or_else(String::new, |code| format!(" ({code})"))
 }
 
-/// What to do about a status that seldom passes by itself.
+/// Returns advice about a status that rarely resolves by itself.
 fn advice(status: StatusCode) -> &'static str {
     match status {
         _ if status.is_redirection() => ", a redirect; the operator follows no redirects: check tokenService.url",

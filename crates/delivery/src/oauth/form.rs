@@ -1,4 +1,4 @@
-//! A token request as it is sent (RFC 6749, section 4.4.2). Pure.
+//! Encodes a token request (RFC 6749, section 4.4.2). Pure.
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use bytes::Bytes;
@@ -11,7 +11,7 @@ use url::form_urlencoded::{Serializer, byte_serialize};
 
 use super::{AuthMethod, Credentials, TokenRequest, secret_header::secret_header};
 
-/// The request for a token. Fails when the URL cannot be the target of a request.
+/// Makes the HTTP request. Fails if the URL cannot be the target of a request.
 pub(super) fn encode(request: &TokenRequest) -> Result<Request<Bytes>, http::Error> {
     let Credentials { client_id, client_secret } = &request.credentials;
     let scope = request.scopes.join(" ");
@@ -36,7 +36,7 @@ pub(super) fn encode(request: &TokenRequest) -> Result<Request<Bytes>, http::Err
     Ok(encoded)
 }
 
-/// Id and secret each form-encoded, then as user and password of HTTP Basic (RFC 6749, section 2.3.1).
+/// Encodes id and secret, each form-encoded, as user and password of HTTP Basic (RFC 6749, section 2.3.1).
 fn basic(Credentials { client_id, client_secret }: &Credentials) -> Result<HeaderValue, http::Error> {
     let form_encoded = |text: &str| byte_serialize(text.as_bytes()).collect::<String>();
     let secret = Zeroizing::new(form_encoded(client_secret.expose_secret()));
@@ -45,11 +45,11 @@ fn basic(Credentials { client_id, client_secret }: &Credentials) -> Result<Heade
     Ok(secret_header(Zeroizing::new(format!("Basic {}", *encoded)))?)
 }
 
-/// The fields as `application/x-www-form-urlencoded` (RFC 6749, appendix B).
+/// Encodes the fields as `application/x-www-form-urlencoded` (RFC 6749, appendix B).
 ///
-/// The memory of the body is wiped with the last copy of it: the body may hold the client secret.
+/// The memory of the body is wiped with its last copy, because the body may contain the client secret.
 fn form(fields: &[(&str, &str)]) -> Bytes {
-    // Enough for every byte as %XX: a buffer that had to grow would leave copies of the secret behind.
+    // Enough for every byte as %XX: a growing buffer would leave copies of the secret behind.
     let capacity = fields.iter().map(|(name, value)| 3 * (name.len() + value.len()) + 2).sum();
     let form = Serializer::new(String::with_capacity(capacity)).extend_pairs(fields).finish();
     Bytes::from_owner(Zeroizing::new(form))
@@ -84,7 +84,7 @@ mod tests {
         }
     }
 
-    /// `application/x-www-form-urlencoded` undone, by appendix B of RFC 6749 and nobody's library.
+    /// Decodes `application/x-www-form-urlencoded` by appendix B of RFC 6749, without a library.
     fn decoded(text: &[u8]) -> String {
         let hex = |digit: u8| char::from(digit).to_digit(16).and_then(|digit| u8::try_from(digit).ok()).unwrap();
         let (mut bytes, mut rest) = (Vec::new(), text);
@@ -108,7 +108,8 @@ mod tests {
             .collect()
     }
 
-    /// User and password of a Basic header, still form-encoded: what is before and after the first colon (RFC 7617).
+    /// Returns user and password of a Basic header, still form-encoded: the parts before and after the first colon (RFC
+    /// 7617).
     fn user_and_password(request: &Request<Bytes>) -> (Vec<u8>, Vec<u8>) {
         let header = request.headers()[AUTHORIZATION].to_str().unwrap().to_owned();
         let pair = STANDARD.decode(header.strip_prefix("Basic ").unwrap()).unwrap();

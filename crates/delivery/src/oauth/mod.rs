@@ -1,8 +1,8 @@
-//! Access tokens by the OAuth 2.0 client credentials grant (RFC 6749, section 4.4).
+//! Access tokens with the OAuth 2.0 client credentials grant (RFC 6749, section 4.4).
 //!
-//! [`client`] asks the token endpoint once with a [`request`]: [`form`] is what it sends, [`answer`] how it reads what
-//! comes back (both pure). [`policy`] says when to ask, to serve and to refuse (pure); [`source`] does so for one key, with one request
-//! under way at most; [`cache`] keeps one source for each key.
+//! [`client`] sends one token [`request`]: [`form`] encodes the request, and [`answer`] parses the response (both
+//! pure). [`policy`] decides when to request a token, when to use the stored one and when to fail (pure). [`source`]
+//! does this for one key, with at most one request in flight. [`cache`] keeps one source for each key.
 
 mod answer;
 mod cache;

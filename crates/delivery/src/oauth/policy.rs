@@ -1,4 +1,5 @@
-//! When to ask the token service, when to serve what is held, when to refuse. Pure: time and chance are passed in.
+//! Decides when to request a token, when to use the stored token, and when to fail. Pure: the caller passes in the time
+//! and random numbers.
 
 use std::time::Duration;
 
@@ -7,36 +8,36 @@ use tokio::time::Instant;
 
 use super::{NoToken, TokenError, answer::Token};
 
-/// A token is renewed this long before it ends, or a tenth of its life before, whichever is longer.
+/// A token is renewed this long before it expires, or a tenth of its lifetime before, whichever is longer.
 const RENEW_BEFORE: Duration = Duration::from_secs(60);
-/// The margin is up to so much longer, by chance, so that tokens issued together are not renewed together.
+/// The margin is longer by up to this factor at random, so that tokens issued together are not renewed together.
 const SPREAD: f64 = 0.5;
-/// A service in trouble is asked again after this, doubling up to the longest, each up to a fifth shorter or longer.
+/// The waits after temporary failures: doubling from the first to the longest, each up to a fifth shorter or longer.
 const FIRST_RETRY: Duration = Duration::from_secs(5);
 const LONGEST_RETRY: Duration = Duration::from_secs(5 * 60);
-/// A service that refuses the client is asked again after this, doubling up to the longest, each up to a fifth longer.
+/// The waits after the service rejected the client: doubling from the first to the longest, each up to a fifth longer.
 const REJECTED_FIRST: Duration = Duration::from_secs(15 * 60);
 const REJECTED_LONGEST: Duration = Duration::from_secs(50 * 60);
-/// A webhook that refuses tokens makes for at most one new token in this time.
+/// A webhook that rejects tokens causes at most one new token in this time.
 const FORCED_RENEWAL: Duration = Duration::from_secs(60);
-/// What is remembered of a key that nobody uses any more is forgotten after this, whatever it is.
+/// The state of an unused key is dropped after this time.
 const LONGEST_MEMORY: Duration = Duration::from_secs(3600);
 
-/// What to do for somebody who needs a token.
+/// What to do for a caller that needs a token.
 #[derive(Debug)]
 pub(super) enum TokenDecision {
-    /// This token serves.
+    /// Use this token.
     Serve(HeaderValue),
-    /// This token serves on, and it is time to ask for the next one.
+    /// Use this token, and request the next one.
     Renew(HeaderValue),
-    /// No token serves: ask, and wait for the answer.
+    /// Request a token and wait for the response.
     Ask,
-    /// No token serves, and it is not yet time to ask.
+    /// Fail: there is no token, and it is too early for another request.
     Refuse(NoToken),
 }
 
-/// What is known of the tokens for one key: the token in use, the last failure, and when a renewal was last forced.
-/// [`Self::decide`] says what follows from that.
+/// The state of the tokens for one key: the token in use, the last failure, and when a renewal was last forced.
+/// [`Self::decide`] decides what follows.
 #[derive(Default)]
 pub(super) struct TokenState {
     token: Option<HeldToken>,
@@ -48,7 +49,7 @@ struct HeldToken {
     authorization: HeaderValue,
     renew_at: Instant,
     ends_at: Instant,
-    /// The webhook did not permit what was asked with it: a fresh one comes first, if there is one.
+    /// The webhook answered 403 to it: a new token comes first, if there is one.
     doubted: bool,
 }
 
@@ -57,12 +58,13 @@ struct Failure {
     error: TokenError,
     at: Instant,
     ask_again: Instant,
-    /// How many of its kind came in a row.
+    /// The number of consecutive failures of this kind.
     count: u32,
 }
 
 impl TokenState {
-    /// What to do at `now`. A failure is not asked about before its time, and a token that lives serves on meanwhile.
+    /// Decides what to do at `now`. No request follows a failure before its wait ends; a valid token stays in use
+    /// meanwhile.
     pub(super) fn decide(&self, now: Instant) -> TokenDecision {
         let waiting = self.failure.filter(|failure| now < failure.ask_again);
         match (self.token.as_ref().filter(|token| now < token.ends_at), waiting) {
@@ -75,7 +77,7 @@ impl TokenState {
         }
     }
 
-    /// The service, asked at `asked`, issued a token, which now serves. `chance` is a random number in 0..1.
+    /// Records that the service issued a token for the request sent at `asked`. `chance` is a random number in 0..1.
     pub(super) fn issued(&mut self, asked: Instant, token: Token, chance: f64) -> HeaderValue {
         let Token { authorization, lifetime } = token;
         let margin = RENEW_BEFORE.max(lifetime / 10).min(lifetime / 2).mul_f64(1.0 + SPREAD * chance);
@@ -89,7 +91,7 @@ impl TokenState {
         authorization
     }
 
-    /// The service issued none. A token that lives on serves all the same. `chance` is a random number in 0..1.
+    /// Records that the service issued no token. A valid token stays in use. `chance` is a random number in 0..1.
     pub(super) fn failed(&mut self, now: Instant, error: TokenError, chance: f64) -> Result<HeaderValue, NoToken> {
         let of_its_kind = self.failure.filter(|last| is_rejected(last.error) == is_rejected(error));
         let before = of_its_kind.map_or(0, |last| last.count);
@@ -105,17 +107,17 @@ impl TokenState {
         }
     }
 
-    /// Whether this is the token held.
+    /// Whether this is the token in use.
     pub(super) fn holds(&self, token: &HeaderValue) -> bool {
         self.token.as_ref().is_some_and(|held| held.authorization == *token)
     }
 
-    /// What it takes in memory beyond its own size.
+    /// Returns the memory that it takes beyond its own size, in bytes.
     pub(super) fn bytes(&self) -> usize {
         self.token.as_ref().map_or(0, |held| held.authorization.len())
     }
 
-    /// The webhook refused the token held: it is dropped, unless one was a short time ago.
+    /// Drops the token in use because the webhook rejected it, unless a renewal was forced recently.
     pub(super) fn drop_token(&mut self, now: Instant) -> bool {
         let may = self.may_force(now);
         if may {
@@ -124,8 +126,8 @@ impl TokenState {
         may
     }
 
-    /// The webhook did not permit what was asked with the token held: a fresh one is asked for before it serves again,
-    /// unless one was a short time ago.
+    /// Requires a renewal before the token in use is used again, because the webhook answered 403, unless a renewal was
+    /// forced recently.
     pub(super) fn doubt_token(&mut self, now: Instant) -> bool {
         let may = self.may_force(now);
         if may && let Some(token) = &mut self.token {
@@ -135,7 +137,8 @@ impl TokenState {
         may
     }
 
-    /// Somebody acted: the service is asked again at once, if it was not just now.
+    /// Forgets the failure on a user's request, so that a token request follows immediately, unless the last one was
+    /// just now.
     pub(super) fn forget_failure(&mut self) {
         if let Some(failure) = &mut self.failure {
             failure.ask_again = failure.ask_again.min(failure.at + FIRST_RETRY);
@@ -143,8 +146,8 @@ impl TokenState {
         }
     }
 
-    /// Until when this must be remembered, even if nobody uses it: else whoever drops the key and takes it up again
-    /// would get around what bounds the asking.
+    /// Returns until when this state must be kept without use. Otherwise a user could bypass the limit on token
+    /// requests by dropping and recreating the key.
     pub(super) fn remember_until(&self, now: Instant) -> Instant {
         let failure = self.failure.map_or(now, |failure| failure.ask_again);
         failure.clamp(now + FORCED_RENEWAL, now + LONGEST_MEMORY)
@@ -165,7 +168,7 @@ fn is_rejected(error: TokenError) -> bool {
     matches!(error, TokenError::Rejected(_))
 }
 
-/// How long to leave the service alone after a failure that `before` others of its kind preceded.
+/// Returns the wait after a failure with `before` preceding failures of the same kind.
 fn ask_again_after(error: TokenError, before: u32, chance: f64) -> Duration {
     let doubled = |first: Duration, longest: Duration| first.saturating_mul(1 << before.min(16)).min(longest);
     if is_rejected(error) {
@@ -173,7 +176,7 @@ fn ask_again_after(error: TokenError, before: u32, chance: f64) -> Duration {
     }
     let backoff = doubled(FIRST_RETRY, LONGEST_RETRY).mul_f64(0.8 + 0.4 * chance);
     match error {
-        // Asked for by many at once, so not less but, by chance, a little more.
+        // The service requested this of many clients, so the wait is never shorter and slightly longer at random.
         TokenError::Unavailable { retry_after: Some(wanted), .. } => wanted.mul_f64(1.0 + 0.2 * chance).max(backoff),
         _ => backoff,
     }
@@ -203,14 +206,14 @@ mod tests {
         TokenError::Unavailable { status: StatusCode::SERVICE_UNAVAILABLE, code: None, retry_after }
     }
 
-    /// One that got a token `t` at `now`, which lives for so many seconds.
+    /// Makes a state with a token `t` that was issued at `now` and lives for `life` seconds.
     fn holding(now: Instant, life: f64) -> TokenState {
         let mut token_state = TokenState::default();
         token_state.issued(now, token("t", life), 0.0);
         token_state
     }
 
-    /// A decision in a word, with the token or the error.
+    /// Formats a decision, with the token or the error.
     fn decision(token_state: &TokenState, now: Instant) -> String {
         match token_state.decide(now) {
             TokenDecision::Serve(token) => format!("serve {}", token.to_str().unwrap()),
@@ -264,11 +267,11 @@ mod tests {
         token_state.issued(now + seconds(610.0), token("u", 600.0), 0.0);
         assert_eq!(decision(&token_state, now + seconds(610.0)), "serve u", "the failure is over");
         assert_eq!(token_state.failed(now + seconds(620.0), UNREACHABLE, 0.5).unwrap(), "u");
-        assert_eq!(decision(&token_state, now + seconds(626.0)), "serve u", "and waits begin anew");
+        assert_eq!(decision(&token_state, now + seconds(626.0)), "serve u", "and the waits start again");
     }
 
     #[test]
-    fn trouble_is_asked_about_at_growing_intervals_up_to_five_minutes() {
+    fn temporary_failures_are_retried_at_growing_intervals_up_to_five_minutes() {
         let all = requests(UNREACHABLE, 1500.0, || 0.5);
         assert_eq!(
             all.iter().map(|time| time.round()).collect::<Vec<_>>(),
@@ -277,7 +280,7 @@ mod tests {
     }
 
     #[test]
-    fn a_refusal_is_asked_about_after_fifteen_minutes_to_an_hour() {
+    fn a_refusal_is_retried_after_fifteen_minutes_to_an_hour() {
         for chance in [0.0, 1.0] {
             let all = requests(REJECTED, 24.0 * 3600.0, || chance);
             let waits: Vec<_> = all.windows(2).map(|pair| pair[1] - pair[0]).collect();
@@ -287,7 +290,7 @@ mod tests {
     }
 
     #[test]
-    fn retry_after_is_obeyed_and_never_makes_for_asking_more() {
+    fn retry_after_is_obeyed_and_never_causes_more_requests() {
         let mut token_state = TokenState::default();
         let now = Instant::now();
         let wait = |no_token: NoToken| no_token.ask_again - now;
@@ -297,7 +300,7 @@ mod tests {
     }
 
     #[test]
-    fn another_kind_of_failure_begins_its_waits_anew() {
+    fn another_kind_of_failure_restarts_the_waits() {
         let (now, mut token_state) = (Instant::now(), TokenState::default());
         for _ in 0..3 {
             let _ = token_state.failed(now, UNREACHABLE, 0.5);
@@ -332,7 +335,7 @@ mod tests {
         assert!(token_state.doubt_token(now));
         assert_eq!(token_state.failed(now, UNREACHABLE, 0.5).unwrap(), "t");
         assert_eq!(decision(&token_state, now + seconds(1.0)), "serve t");
-        assert_eq!(decision(&token_state, now + seconds(10.0)), "serve t", "it is not asked for again on that account");
+        assert_eq!(decision(&token_state, now + seconds(10.0)), "serve t", "no other request follows");
         assert!(token_state.drop_token(now + seconds(60.0)));
         assert!(token_state.failed(now + seconds(60.0), UNREACHABLE, 0.5).is_err());
         assert!(!token_state.holds(&HeaderValue::from_static("t")));
@@ -348,7 +351,7 @@ mod tests {
     }
 
     #[test]
-    fn somebody_who_acts_is_not_kept_waiting_but_may_not_hammer() {
+    fn a_user_request_is_immediate_but_cannot_flood_the_service() {
         for error in [REJECTED, told_to_wait(3600.0)] {
             let (now, mut token_state) = (Instant::now(), TokenState::default());
             let _ = token_state.failed(now, error, 0.5);
@@ -365,7 +368,7 @@ mod tests {
     }
 
     #[test]
-    fn what_bounds_the_asking_is_remembered_for_a_minute_and_at_most_an_hour() {
+    fn the_limit_on_requests_is_kept_for_a_minute_to_an_hour() {
         let (now, mut token_state) = (Instant::now(), TokenState::default());
         let memory = |token_state: &TokenState| token_state.remember_until(now) - now;
         token_state.drop_token(now);
@@ -399,9 +402,9 @@ mod tests {
             prop_assert_eq!(decision(&token_state, now + seconds(life * 0.999)), "renew t");
         }
 
-        /// However the service answers, whatever the webhook refuses and whoever acts.
+        /// Whatever the service responds, the webhook rejects, and users request.
         #[test]
-        fn asking_is_bounded_over_any_course_of_events(
+        fn requests_are_bounded_over_any_course_of_events(
             steps in proptest::collection::vec((0u64..20_000, 0u8..6, 0.0..1.0f64, 1.0..100_000.0f64), 1..200),
         ) {
             let (mut token_state, mut now) = (TokenState::default(), Instant::now());

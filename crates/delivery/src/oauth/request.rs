@@ -1,4 +1,4 @@
-//! What one token request needs.
+//! The input of one token request.
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -30,25 +30,25 @@ pub struct TokenRequest {
     pub url: Url,
     /// Client id and secret.
     pub credentials: Credentials,
-    /// How they are sent.
+    /// How the credentials are sent.
     pub authentication: AuthMethod,
-    /// The scopes to ask for.
+    /// The requested scopes.
     pub scopes: Vec<String>,
-    /// The audience to ask for.
+    /// The requested audience.
     pub audience: Option<String>,
-    /// Further parameters, whose names are none that OAuth gives a meaning of its own in this request.
+    /// Additional parameters, whose names OAuth does not define for this request.
     pub parameters: BTreeMap<String, String>,
-    /// What the whole exchange may take.
+    /// The timeout of the whole exchange.
     pub timeout: Duration,
-    /// The way out.
+    /// The HTTP client.
     pub http: Arc<Client>,
 }
 
-/// What a source takes in memory beside the texts of its request.
+/// The memory that a source takes in addition to the texts of its request.
 const OVERHEAD: usize = 1024;
 
 impl TokenRequest {
-    /// What it takes in memory, about.
+    /// Returns the approximate memory that it takes.
     pub(super) fn bytes(&self) -> usize {
         let Credentials { client_id, client_secret } = &self.credentials;
         let texts = self.scopes.iter().chain(&self.audience).chain(self.parameters.iter().flat_map(<[_; 2]>::from));

@@ -1,10 +1,10 @@
-//! Header values that are secrets.
+//! Secret header values.
 
 use bytes::Bytes;
 use http::{HeaderValue, header::InvalidHeaderValue};
 use secrecy::zeroize::Zeroizing;
 
-/// `text` as a header value that no log shows, and whose memory is wiped when the last copy of it is gone.
+/// Makes a header value from `text` that is hidden in logs and whose memory is wiped with its last copy.
 pub(super) fn secret_header(text: Zeroizing<String>) -> Result<HeaderValue, InvalidHeaderValue> {
     let mut value = HeaderValue::from_maybe_shared(Bytes::from_owner(text))?;
     value.set_sensitive(true);

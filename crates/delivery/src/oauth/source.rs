@@ -1,4 +1,4 @@
-//! The tokens of one key: one request under way at most, whoever waits for it or goes away.
+//! The token source of one key, with at most one request in flight.
 
 use std::{panic::AssertUnwindSafe, sync::Arc};
 
@@ -17,24 +17,24 @@ use super::{
     policy::{TokenDecision, TokenState},
 };
 
-/// Hands out one key's token and asks for a new one when it is time.
+/// Returns the token of one key, and requests a new one when it is due.
 pub struct TokenSource {
     request: TokenRequest,
     state: Mutex<SourceState>,
-    /// How many bytes of its namespace's sources may be remembered after their last use.
+    /// The bytes of its namespace's sources that may be kept after their last use.
     memory: Arc<Semaphore>,
 }
 
-/// Never locked while a request is under way.
+/// Never locked during a request.
 #[derive(Default)]
 struct SourceState {
     token_state: TokenState,
     flight: Option<PendingRequest>,
-    /// Until when the source is kept though nobody may use it.
+    /// Until when the source is kept without use.
     kept_until: Option<Instant>,
 }
 
-/// A request under way. It runs in a task of its own, so that it ends well even if all who wait for it go away.
+/// A request in flight. It runs in its own task, so that it completes even if no caller waits any longer.
 type PendingRequest = Shared<BoxFuture<'static, Result<HeaderValue, NoToken>>>;
 
 impl TokenSource {
@@ -42,17 +42,18 @@ impl TokenSource {
         Self { request, state: Mutex::default(), memory }
     }
 
-    /// The token for an Authorization header, asked for when none is held that lives on.
+    /// Returns the token for an Authorization header, and requests one if there is no valid token.
     ///
-    /// Whatever the backlog, one request is under way, and a failure answers all callers until it is time to ask again.
-    /// A token past its renewal time serves on until the next one is there, also while the service is in trouble.
+    /// At most one request is in flight, whatever the backlog. After a failure, all callers get the error until the
+    /// next request is due. A token that is due for renewal stays in use until the next one arrives, even while the
+    /// service fails.
     pub async fn token(self: &Arc<Self>) -> Result<HeaderValue, NoToken> {
         self.serve(self.state.lock().await).await
     }
 
-    /// A token other than `refused`, which the webhook did not accept: one that came meanwhile, or a new one.
+    /// Returns a token other than `refused`, which the webhook rejected: one that arrived meanwhile, or a new one.
     ///
-    /// Returns None when a new one was forced too short a time ago, or the service issues the same one again.
+    /// Returns None if a renewal was forced too recently, or if the service issues the same token again.
     pub async fn token_other_than(self: &Arc<Self>, refused: &HeaderValue) -> Option<Result<HeaderValue, NoToken>> {
         let mut state = self.state.lock().await;
         let result = match state.flight.clone() {
@@ -66,7 +67,8 @@ impl TokenSource {
         (result.as_ref().ok() != Some(refused)).then_some(result)
     }
 
-    /// The webhook refused what `refused` permits: the next attempt gets a fresh token, unless one was forced lately.
+    /// Requires a new token for the next attempt, because the webhook answered 403 to `refused`, unless a renewal was
+    /// forced recently.
     pub async fn renew_next(self: &Arc<Self>, refused: &HeaderValue) {
         let mut state = self.state.lock().await;
         if state.token_state.holds(refused) && state.flight.is_none() {
@@ -74,7 +76,7 @@ impl TokenSource {
         }
     }
 
-    /// Somebody acted: the service is asked again at once, though not sooner than after the first wait of a failure.
+    /// Forgets the failure on a user's request, so that a request follows, but not before the first wait of a failure.
     pub async fn forget_failure(&self) {
         self.state.lock().await.token_state.forget_failure();
     }
@@ -93,14 +95,14 @@ impl TokenSource {
         flight.await
     }
 
-    /// The request under way; a new one if there is none.
+    /// Returns the request in flight, or starts one.
     fn ask(self: &Arc<Self>, state: &mut SourceState) -> PendingRequest {
         if let Some(flight) = &state.flight {
             return flight.clone();
         }
         let source = self.clone();
         let task = tokio::spawn(async move { source.request_once().await });
-        // It cannot panic; the runtime drops it when the program ends.
+        // The task cannot panic; the runtime drops it when the program exits.
         let ended = NoToken { error: TokenError::Internal, ask_again: Instant::now() };
         let flight = task.map(move |result| result.unwrap_or(Err(ended))).boxed().shared();
         state.flight = Some(flight.clone());
@@ -128,12 +130,12 @@ impl TokenSource {
         forced
     }
 
-    /// Keeps this source for a while even if nobody uses it, so that a Subscriber that is changed to and fro, or deleted
-    /// and created again, asks no more often than one that stays.
+    /// Keeps this source for a while without use, so that a Subscriber that changes back and forth, or is deleted and
+    /// recreated, causes no more requests than one that stays.
     fn remember(self: &Arc<Self>, state: &mut SourceState) {
         let until = state.token_state.remember_until(Instant::now());
         if state.kept_until.replace(until).is_some() {
-            return; // by the task below, which looks again when it wakes
+            return; // the task below checks again when it wakes
         }
         let bytes = self.request.bytes().saturating_add(state.token_state.bytes());
         match self.memory.clone().try_acquire_many_owned(u32::try_from(bytes).unwrap_or(u32::MAX)) {

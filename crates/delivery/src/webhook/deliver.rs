@@ -1,4 +1,4 @@
-//! One delivery: token, POST, answer.
+//! One delivery: token, POST, response.
 
 use std::time::{Duration, SystemTime};
 
@@ -16,16 +16,16 @@ use crate::{
     oauth::NoToken,
 };
 
-/// What allows a delivery to go on.
+/// Decides whether a delivery may continue.
 pub trait Clearance: Sync {
-    /// Whether a POST may begin now. It is asked immediately before every POST.
+    /// Whether a POST may start now. Called immediately before every POST.
     fn may_send(&self) -> bool;
 
-    /// Returns when the operator stops. A token is not waited for any longer then.
+    /// Returns when the operator stops. The delivery then no longer waits for a token.
     fn stopping(&self) -> impl Future<Output = ()> + Send;
 }
 
-/// An event encoded for a target: what is POSTed, but for the token.
+/// An event encoded for a target: the POST without the token.
 pub struct Delivery<'a> {
     target: &'a Target,
     headers: HeaderMap,
@@ -38,18 +38,18 @@ pub struct Authorized<'a> {
     token: HeaderValue,
 }
 
-/// Why a delivery has no token to go with.
+/// Why a delivery has no token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Unauthorized {
-    /// The token service gave none.
+    /// The token service issued none.
     #[error(transparent)]
     NoToken(#[from] NoToken),
-    /// The operator stops.
+    /// The operator is stopping.
     #[error("the operator is stopping")]
     Stopping,
 }
 
-/// The event may not be sent now: nothing is recorded of the delivery.
+/// The event may not be sent now; nothing is recorded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NotCleared;
 
@@ -73,7 +73,7 @@ impl Authorized<'_> {
     pub async fn send(self, clearance: &impl Clearance) -> Result<Outcome, NotCleared> {
         let Self { delivery, token } = self;
         let target = delivery.target;
-        // One deadline for all of it.
+        // One deadline for both requests.
         let deadline = Instant::now() + target.timeout;
         let mut answer = delivery.post(&token, deadline, clearance).await?;
         if matches!(answer, Ok((StatusCode::UNAUTHORIZED, _))) {
@@ -106,13 +106,13 @@ impl Delivery<'_> {
         let mut headers = self.headers.clone();
         headers.insert(AUTHORIZATION, token.clone());
         let time = deadline.saturating_duration_since(Instant::now());
-        // Also before the one that follows a kept connection that broke.
+        // Also before the POST that follows a broken reused connection.
         let may_repeat = || clearance.may_send();
         let answer = self.target.exchange(Method::POST, headers, self.body.clone(), time, &may_repeat).await;
         Ok(answer.map(|answer| (answer.status, retry_after(&answer.headers, SystemTime::now()))))
     }
 
-    /// What was sent, for a person: content mode and media type.
+    /// Describes the request for people: content mode and media type.
     fn describe(&self) -> String {
         let mode = match self.target.encoding {
             Encoding::Structured(_) => "Structured",
@@ -123,7 +123,7 @@ impl Delivery<'_> {
     }
 }
 
-/// What `work` gives; None if the operator stops before.
+/// Returns the result of `work`, or None if the operator stops first.
 async fn unless_stopping<T>(clearance: &impl Clearance, work: impl Future<Output = T>) -> Option<T> {
     tokio::select! {
         biased;

@@ -1,12 +1,12 @@
-//! A header that the user adds, checked once. Pure.
+//! Checks headers that users add. Pure.
 
 use http::{HeaderName, HeaderValue};
 use tidings_api::is_reserved_header;
 
-/// The longest value of a header, in bytes.
+/// The maximum length of a header value, in bytes.
 pub const MAX_HEADER_VALUE: usize = 8 << 10;
-/// The names and values of all headers that a Subscriber adds have at most this many bytes together: most servers refuse
-/// longer heads.
+/// The maximum length of names and values of all headers that a Subscriber adds, in bytes: most servers refuse longer
+/// headers.
 pub const MAX_HEADERS: usize = 32 << 10;
 
 /// Why a header cannot be sent. The value is never shown.
@@ -15,7 +15,7 @@ pub enum InvalidHeader {
     /// Not a field name (RFC 9110, section 5.1).
     #[error("not a valid HTTP header name")]
     Name,
-    /// Tidings or HTTP owns it.
+    /// Tidings or HTTP sets this header.
     #[error("Tidings or HTTP sets this header: remove it")]
     Reserved,
     /// The value is empty.
@@ -33,13 +33,13 @@ pub enum InvalidHeader {
 }
 
 impl InvalidHeader {
-    /// Whether the fault is in the name, not in the value.
+    /// Whether the fault is in the name rather than the value.
     pub fn is_of_name(self) -> bool {
         matches!(self, Self::Name | Self::Reserved)
     }
 }
 
-/// A header with this name and value, marked sensitive, so that no log shows it.
+/// Makes a header with this name and value. The value is marked sensitive, so that logs do not show it.
 pub fn extra_header(name: &str, value: &[u8]) -> Result<(HeaderName, HeaderValue), InvalidHeader> {
     let parsed = HeaderName::from_bytes(name.as_bytes()).map_err(|_error| InvalidHeader::Name)?;
     if is_reserved_header(parsed.as_str()) {
@@ -82,7 +82,7 @@ mod tests {
         }
 
         #[test]
-        fn s07_no_value_brings_a_line_of_its_own(before in "[!-~]{0,8}", after in "[!-~]{0,8}", broken in "[\r\n\0\x7f]") {
+        fn s07_no_value_adds_a_header_line(before in "[!-~]{0,8}", after in "[!-~]{0,8}", broken in "[\r\n\0\x7f]") {
             let value = format!("{before}{broken}{after}");
             prop_assert_eq!(extra_header("x-a", value.as_bytes()).ok(), None);
         }

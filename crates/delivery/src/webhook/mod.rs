@@ -1,5 +1,5 @@
-//! One delivery over HTTP: an event and a [`target`] go in, an outcome comes out ([`deliver`], judged by [`verdict`]); before
-//! the first one, the webhook is asked for its consent ([`validation`]).
+//! One delivery over HTTP: sends an event to a [`target`] ([`deliver`]) and judges the response ([`verdict`]). Before
+//! the first delivery, the webhook is validated ([`validation`]).
 
 mod deliver;
 mod header;

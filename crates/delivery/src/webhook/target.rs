@@ -1,4 +1,4 @@
-//! Where one Subscriber's events go.
+//! The target of one Subscriber's events.
 
 use std::{sync::Arc, time::Duration};
 
@@ -12,29 +12,29 @@ use crate::{
     oauth::TokenSource,
 };
 
-/// This much of an answer is read, so that its connection can be used again; what it says is ignored.
+/// How much of a response is read, so that the connection can be reused. The content is ignored.
 const ANSWER_LIMIT: usize = 16 * 1024;
 
-/// Where one Subscriber's events go: everything resolved and checked.
+/// The target of one Subscriber's events, resolved and checked.
 pub struct Target {
-    /// The webhook.
+    /// The URL of the webhook.
     pub url: Url,
-    /// How events are put into requests.
+    /// How events are encoded.
     pub encoding: Encoding,
     /// The headers that the user adds.
     pub headers: HeaderMap,
-    /// What one exchange with the webhook may take.
+    /// The timeout of one exchange with the webhook.
     pub timeout: Duration,
-    /// The way out.
+    /// The HTTP client.
     pub http: Arc<Client>,
-    /// Where the bearer token comes from.
+    /// The source of the bearer token.
     pub tokens: Arc<TokenSource>,
     /// The value of `WebHook-Request-Origin` (CloudEvents web hooks, section 4.1.1).
     pub origin: HeaderValue,
 }
 
 impl Target {
-    /// Sends one request to the webhook: `headers` and, besides, the origin and what the user adds.
+    /// Sends one request to the webhook, with `headers`, the origin, and the headers that the user adds.
     pub(super) async fn exchange(
         &self,
         method: Method,

@@ -1,4 +1,4 @@
-//! The question for the webhook's consent (CloudEvents web hooks, section 4), from the sender's side.
+//! The validation handshake with a webhook (CloudEvents web hooks, section 4), from the sender's side.
 
 use std::time::{Duration, SystemTime};
 
@@ -8,23 +8,23 @@ use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use super::Target;
 use crate::egress::{SendError, retry_after};
 
-/// A granted rate is read up to here: as much as an integer of the API holds.
+/// The maximum granted rate: the maximum of an integer in the API.
 const MOST: u32 = i32::MAX as u32;
 
-/// What the webhook says of events from us.
+/// The validation response of a webhook.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ValidationResponse {
-    /// It takes them, so many a minute at most (None: it names no limit).
+    /// The webhook allows events, up to this many per minute (None: no limit).
     Granted(Option<u32>),
-    /// It names other origins.
+    /// The webhook allows only other origins.
     Refused,
-    /// It answered without a word about origins: it does not know the question.
+    /// The response has no `WebHook-Allowed-Origin`: the webhook does not support validation.
     Silent,
 }
 
 impl ValidationResponse {
-    /// Reads consent from `WebHook-Allowed-Origin` alone (section 4.2.1): our origin exactly, or `*`. A rate that is not
-    /// named, or is none, is the one that was asked for. Pure.
+    /// Reads the permission from `WebHook-Allowed-Origin` only (section 4.2.1): exactly our origin, or `*`. If the rate
+    /// is missing or invalid, the requested rate applies. Pure.
     pub fn read(headers: &HeaderMap, origin: &HeaderValue, asked: Option<u32>) -> Self {
         let mut allowed = headers.get_all("webhook-allowed-origin").iter().peekable();
         if allowed.peek().is_none() {
@@ -37,24 +37,24 @@ impl ValidationResponse {
     }
 }
 
-/// The webhook did not answer the question, and may do so later.
+/// The webhook did not respond to the validation request, but may do so later.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NoValidationResponse {
-    /// There was no exchange.
+    /// The exchange failed.
     #[error("{0}")]
     Failed(#[from] SendError),
-    /// It is in trouble.
-    #[error("it answered {status}")]
+    /// The webhook responded with a temporary failure.
+    #[error("the webhook answered {status}")]
     Trouble {
-        /// Its status code.
+        /// The status code.
         status: StatusCode,
-        /// How long it asks to be left alone.
+        /// The requested pause (Retry-After).
         retry_after: Option<Duration>,
     },
 }
 
 impl NoValidationResponse {
-    /// How long the webhook asks to be left alone.
+    /// Returns the pause that the webhook requests.
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::Trouble { retry_after, .. } => *retry_after,
@@ -63,8 +63,9 @@ impl NoValidationResponse {
     }
 }
 
-/// Asks the webhook whether it takes events from us, and at what rate. No token goes along: the question is about the
-/// webhook's will, not about our rights. `WebHook-Request-Callback` is not sent, so a later answer is never expected.
+/// Sends a validation request: does the webhook allow events from us, and at what rate? The request has no token,
+/// because it is about the webhook's decision and not about our permissions. `WebHook-Request-Callback` is not sent, so
+/// no later response is expected.
 pub async fn request_validation(
     target: &Target,
     request_rate: Option<u32>,
@@ -92,13 +93,13 @@ fn rate(headers: &HeaderMap, asked: Option<u32>) -> Option<u32> {
         }
         _ => None,
     });
-    // Of several the least; none is more than any.
+    // Of several rates, the lowest; no rate is higher than any rate.
     rates.min_by_key(|rate| rate.unwrap_or(u32::MAX)).unwrap_or(asked)
 }
 
-/// Whether the webhook may answer otherwise soon. This says nothing of its consent, only when to ask again.
+/// Whether the status is a temporary failure. This says nothing about the permission, only when to retry.
 fn is_trouble(status: StatusCode) -> bool {
-    // 501 and 505 are how a server says that it does not know the question.
+    // With 501 and 505 a server says that it does not support the request.
     (status.is_server_error() && !matches!(status.as_u16(), 501 | 505)) || matches!(status.as_u16(), 408 | 425 | 429)
 }
 
@@ -112,7 +113,7 @@ mod tests {
     }
 
     #[test]
-    fn only_the_exact_origin_or_the_asterisk_is_consent() {
+    fn only_the_exact_origin_or_the_asterisk_is_permission() {
         let silent = read(&[("allow", "POST")], None);
         let read = |origin| read(&[("webhook-allowed-origin", origin)], None);
         for origin in ["notify.example.com", "*"] {
@@ -127,7 +128,7 @@ mod tests {
     }
 
     #[test]
-    fn a_rate_is_an_asterisk_or_a_positive_whole_number_else_the_one_asked_for() {
+    fn a_rate_is_an_asterisk_or_a_positive_integer_or_else_the_requested_one() {
         let rate = |rate, asked| read(&[("webhook-allowed-origin", "*"), ("webhook-allowed-rate", rate)], asked);
         assert_eq!(rate("120", Some(600)), ValidationResponse::Granted(Some(120)));
         assert_eq!(rate("*", Some(600)), ValidationResponse::Granted(None));

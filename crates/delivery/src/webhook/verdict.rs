@@ -1,4 +1,4 @@
-//! What an answer means (CloudEvents web hooks, section 2.2). Pure.
+//! Judges responses (CloudEvents web hooks, section 2.2). Pure.
 
 use std::time::Duration;
 
@@ -7,37 +7,36 @@ use tidings_api::AttemptReason;
 
 use crate::egress::SendError;
 
-/// What follows from one attempt.
+/// The consequence of one attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// The webhook has the event.
+    /// The webhook accepted the event.
     Delivered,
-    /// The webhook will never take it.
+    /// The webhook will never accept the event.
     Failed,
-    /// Try again later.
+    /// Retry later.
     Retry,
-    /// The webhook asks to be left alone, for this long (None: it did not say); then try again.
+    /// The webhook requests a pause of this length (None: not specified); then retry.
     Pause(Option<Duration>),
-    /// The webhook is gone: nothing more is sent to it until somebody acts.
+    /// The webhook answered 410: no more events are sent until a user acts.
     Gone,
 }
 
 /// How one attempt ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Outcome {
-    /// What follows.
+    /// The consequence.
     pub verdict: Verdict,
-    /// The same in one word.
+    /// The reason, as published.
     pub reason: AttemptReason,
-    /// The webhook's status code, if it answered.
+    /// The status code of the webhook, if it responded.
     pub status: Option<StatusCode>,
-    /// The same for people. Never anything that the other side sent.
+    /// The message for people. Never contains anything that the other side sent.
     pub message: String,
 }
 
 impl Outcome {
-    /// Judges an answer by its status code and what its Retry-After asks for; `sent` says what was sent, for an answer
-    /// that does not understand it.
+    /// Judges a response by its status code and Retry-After. `sent` describes the request, for the message of a 415.
     pub fn of_answer(status: StatusCode, retry_after: Option<Duration>, sent: &str) -> Self {
         use AttemptReason as Reason;
         use Verdict::{Delivered, Failed, Gone, Pause, Retry};
@@ -86,10 +85,10 @@ impl Outcome {
         Self { verdict, reason, status: Some(status), message }
     }
 
-    /// Judges an exchange that brought no answer.
+    /// Judges an exchange without a response.
     pub fn of_error(error: SendError) -> Self {
         let reason = match error {
-            // No attempt: the operator holds the event and reconciles the Subscriber, see its `engine/attempt.rs`.
+            // No attempt counts: the operator holds the event and reconciles the Subscriber, see `engine/attempt.rs`.
             SendError::Denied => AttemptReason::EgressDenied,
             SendError::Dns => AttemptReason::NameNotResolved,
             SendError::Connection | SendError::Broken => AttemptReason::ConnectionFailed,
@@ -147,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn accepted_is_told_from_acknowledged_and_415_names_what_was_sent() {
+    fn accepted_differs_from_acknowledged_and_415_names_what_was_sent() {
         let outcome = |code| Outcome::of_answer(StatusCode::from_u16(code).unwrap(), None, "Binary text/plain");
         assert_eq!(outcome(202).reason, AttemptReason::Accepted);
         assert_eq!(outcome(204).reason, AttemptReason::Acknowledged);

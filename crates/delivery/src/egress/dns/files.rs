@@ -1,4 +1,4 @@
-//! The two files of the system that say how names are resolved: `resolv.conf` and `hosts`. Parsing is pure.
+//! Parses the system's `resolv.conf` and `hosts` files. Parsing is pure.
 
 use std::{
     collections::HashMap,
@@ -6,12 +6,12 @@ use std::{
     path::PathBuf,
 };
 
-/// More name servers than this are not used, as in the C library.
+/// The maximum number of name servers, as in the C library.
 const MOST_SERVERS: usize = 3;
 /// The port of a name server.
 pub(super) const PORT: u16 = 53;
 
-/// Where the files are.
+/// The paths of the files.
 #[derive(Clone, Debug)]
 pub(super) struct Files {
     pub(super) resolv_conf: PathBuf,
@@ -24,8 +24,8 @@ impl Default for Files {
     }
 }
 
-/// The name servers of a `resolv.conf`. Nothing else in it counts: names are absolute, so there is nothing to search, and
-/// the time-outs are the operator's own.
+/// Parses the name servers in a `resolv.conf`. The rest is ignored: names are absolute, so there is no search list, and
+/// the operator has its own timeouts.
 pub(super) fn servers(resolv_conf: &str) -> Vec<SocketAddr> {
     let servers = resolv_conf.lines().filter_map(|line| {
         let mut words = line.split_whitespace();
@@ -40,7 +40,7 @@ pub(super) fn servers(resolv_conf: &str) -> Vec<SocketAddr> {
 pub(super) struct Hosts(HashMap<String, Vec<IpAddr>>);
 
 impl Hosts {
-    /// Reads the file's text. A line that cannot be read means nothing.
+    /// Parses the text of the file. Invalid lines are ignored.
     pub(super) fn parse(text: &str) -> Self {
         let mut hosts = HashMap::<_, Vec<_>>::new();
         for line in text.lines() {
@@ -58,7 +58,7 @@ impl Hosts {
         Self(hosts)
     }
 
-    /// The addresses of an absolute name in lower case.
+    /// Returns the addresses of an absolute name in lower case.
     pub(super) fn addresses(&self, name: &str) -> Option<&[IpAddr]> {
         self.0.get(name.trim_end_matches('.')).map(Vec::as_slice)
     }

@@ -1,7 +1,7 @@
-//! Host names into addresses, asked of the name servers without a thread that waits for each.
+//! Resolves host names with the name servers, without a thread for each lookup.
 //!
-//! [`files`] reads what the system says of name servers and hosts, [`share`] bounds what one namespace may ask at once and
-//! asks for a name once, however many attempts wait for it.
+//! [`files`] reads the system's files about name servers and hosts. [`share`] limits the concurrent lookups of a
+//! namespace and looks each name up once, however many attempts wait for it.
 
 mod files;
 mod share;
@@ -32,22 +32,23 @@ use self::files::{Files, Hosts, PORT, servers};
 pub(super) use self::share::Share;
 use super::ClusterDomain;
 
-/// One name server has so long for one question; after that the question is asked once more.
+/// The timeout of one query to one name server; the query is then repeated once.
 const QUESTION: Duration = Duration::from_secs(3);
-/// A name is given up after this.
+/// The timeout of a lookup.
 const NAME: Duration = Duration::from_secs(8);
-/// Once the addresses of one family are there, those of the other are waited for no longer than this.
+/// How long to wait for the addresses of one family after the addresses of the other have arrived.
 const OTHER_FAMILY: Duration = Duration::from_millis(500);
-/// An answer serves no longer than this, whatever its time to live.
+/// The maximum time that a result is used, whatever its TTL.
 const LONGEST: Duration = Duration::from_secs(30);
-/// The files of the system are read again after this: a Pod's `hosts` and `resolv.conf` may be replaced while it runs.
+/// How often the system's files are read again: `hosts` and `resolv.conf` of a Pod may be replaced while it runs.
 const READ_AGAIN: Duration = Duration::from_secs(5);
-/// The most addresses of a name that are used.
+/// The maximum number of addresses of a name.
 const MOST_ADDRESSES: usize = 16;
-/// Questions under way at once on one TCP connection, to which long answers come: as many as there may be attempts.
+/// The maximum number of concurrent queries on a TCP connection, which is used for long responses: as many as there may
+/// be attempts.
 const TCP_QUESTIONS: usize = 1024;
 
-/// Resolves names as absolute ones: by the system's `hosts` file, then by its name servers or by those given.
+/// Resolves absolute names: with the system's `hosts` file, then with its name servers or the given ones.
 pub struct Dns {
     given: Vec<SocketAddr>,
     cluster_domain: ClusterDomain,
@@ -55,7 +56,7 @@ pub struct Dns {
     system: Mutex<Option<System>>,
 }
 
-/// What the files of the system said.
+/// The content of the system's files.
 struct System {
     read_at: Instant,
     servers: Vec<SocketAddr>,
@@ -63,7 +64,7 @@ struct System {
     hosts: Arc<Hosts>,
 }
 
-/// The addresses of a name, and until when they serve.
+/// The addresses of a name, and until when they may be used.
 pub(super) struct ResolvedName {
     addresses: Arc<[IpAddr]>,
     until: Instant,
@@ -72,13 +73,13 @@ pub(super) struct ResolvedName {
 /// Why there are no addresses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum LookupError {
-    /// The name servers say that there are none.
+    /// The name servers report that there are none.
     #[error("the name does not exist or has no address")]
     Nonexistent,
-    /// The name servers did not answer, or not this.
+    /// The name servers did not respond, or failed.
     #[error("the name servers do not respond")]
     Unanswered,
-    /// There is none to ask.
+    /// There is no name server.
     #[error("no name server is configured")]
     Unconfigured,
 }
@@ -90,18 +91,18 @@ impl Default for Dns {
 }
 
 impl Dns {
-    /// Asks these name servers; those of `/etc/resolv.conf` where none are given. A name that ends in `.svc` is looked for
-    /// below the domain of the cluster.
+    /// Uses these name servers, or the ones in `/etc/resolv.conf` if there are none. A name that ends in `.svc` is
+    /// looked up below the cluster domain.
     pub fn new(servers: Vec<SocketAddr>, cluster_domain: ClusterDomain) -> Self {
         Self { given: servers, cluster_domain, files: Files::default(), system: Mutex::default() }
     }
 
-    /// The same with other files than `/etc/resolv.conf` and `/etc/hosts`.
+    /// Uses other files than `/etc/resolv.conf` and `/etc/hosts`.
     pub fn with_files(self, resolv_conf: impl Into<std::path::PathBuf>, hosts: impl Into<std::path::PathBuf>) -> Self {
         Self { files: Files { resolv_conf: resolv_conf.into(), hosts: hosts.into() }, ..self }
     }
 
-    /// Asks for the addresses of a host, whatever was asked before.
+    /// Looks up the addresses of a host, without a cache.
     async fn ask(&self, host: &str) -> Result<ResolvedName, LookupError> {
         let (resolver, hosts) = self.system();
         let name = self.cluster_domain.qualified(host);
@@ -114,9 +115,9 @@ impl Dns {
         timeout(NAME, both_families(&resolver, name)).await.unwrap_or(Err(LookupError::Unanswered))
     }
 
-    /// The resolver and the hosts of now.
+    /// Returns the current resolver and hosts.
     fn system(&self) -> (Option<Arc<TokioResolver>>, Arc<Hosts>) {
-        // Two small local files are read under the lock, once in some seconds.
+        // Two small local files are read under the lock every few seconds.
         let mut system = self.system.lock().unwrap_or_else(PoisonError::into_inner);
         let current = match system.take() {
             Some(current) if current.read_at.elapsed() < READ_AGAIN => current,
@@ -126,7 +127,7 @@ impl Dns {
         (current.resolver.clone(), current.hosts.clone())
     }
 
-    /// Reads the files. What one said last holds on while it cannot be read.
+    /// Reads the files. If a file cannot be read, its last content stays in use.
     fn read(&self, last: Option<System>) -> System {
         let hosts = std::fs::read_to_string(&self.files.hosts).map(|text| Arc::new(Hosts::parse(&text)));
         let found = match &self.given[..] {
@@ -150,7 +151,7 @@ impl fmt::Debug for Dns {
     }
 }
 
-/// A resolver that knows nothing but its name servers: it searches no domains, reads no file and remembers nothing.
+/// Makes a resolver with only these name servers: no search domains, no files, no cache.
 fn resolver_of(servers: &[SocketAddr]) -> Option<Arc<TokioResolver>> {
     let servers = servers.iter().map(|server| {
         let connections = [ConnectionConfig::udp(), ConnectionConfig::tcp()].map(|mut connection| {
@@ -170,7 +171,7 @@ fn resolver_of(servers: &[SocketAddr]) -> Option<Arc<TokioResolver>> {
     built.map(Arc::new).map_err(|error| warn!(%error, "cannot use the name servers")).ok()
 }
 
-/// IPv4 and IPv6 addresses, queried at once, in this order.
+/// Looks up IPv4 and IPv6 addresses at the same time, and returns them in this order.
 async fn both_families(resolver: &TokioResolver, name: Name) -> Result<ResolvedName, LookupError> {
     let v4 = pin!(resolver.lookup(name.clone(), RecordType::A));
     let v6 = pin!(resolver.lookup(name, RecordType::AAAA));
@@ -197,7 +198,7 @@ async fn both_families(resolver: &TokioResolver, name: Name) -> Result<ResolvedN
     }
 }
 
-/// The answer for the second family, which is not waited for long where the first brought addresses.
+/// Returns the result of the second family, with a short wait if the first family has addresses.
 async fn after(
     first: &Result<Lookup, NetError>,
     second: impl Future<Output = Result<Lookup, NetError>>,
@@ -205,7 +206,7 @@ async fn after(
     if first.is_ok() { timeout(OTHER_FAMILY, second).await.unwrap_or(Err(NetError::Timeout)) } else { second.await }
 }
 
-/// Whether the name servers say that there is no such record.
+/// Whether the name servers report that there is no such record.
 fn is_negative(answer: &Result<Lookup, NetError>) -> bool {
     match answer {
         Ok(_) => true,
@@ -216,7 +217,7 @@ fn is_negative(answer: &Result<Lookup, NetError>) -> bool {
     }
 }
 
-/// The name server that `text` is: an address with or without a port.
+/// Parses a name server: an address with or without a port.
 pub fn name_server(text: &str) -> Result<SocketAddr, &'static str> {
     let address = text.parse().map(|ip: IpAddr| SocketAddr::new(ip, PORT));
     address

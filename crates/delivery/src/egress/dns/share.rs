@@ -1,4 +1,4 @@
-//! What one namespace asks the name servers: each name once at a time, and a bounded number of names at once.
+//! The lookups of one namespace: each name once at a time, and a limited number of names concurrently.
 
 use std::{
     collections::HashMap,
@@ -17,31 +17,31 @@ use tokio::sync::Semaphore;
 use super::{Dns, LookupError, ResolvedName};
 use crate::egress::Lookup;
 
-/// The most names of one namespace that are queried at once; more wait. Whatever the name servers do with these, they take
-/// nothing from another namespace. While a name server is silent, each holds up to eight sockets: two families, four
-/// questions.
+/// The maximum number of concurrent lookups of one namespace; further lookups wait. Slow name servers for these lookups
+/// do not affect other namespaces. While a name server is silent, each lookup holds up to eight sockets: two families,
+/// four queries.
 const AT_ONCE: usize = 8;
-/// The most names that are remembered before the ones that are out of date are dropped.
+/// The maximum number of stored names before outdated ones are dropped.
 const REMEMBERED: usize = 256;
-/// That a name does not exist is believed for this long.
+/// How long a negative result is used.
 const NEGATIVE: Duration = Duration::from_secs(2);
 
-/// The names of one namespace.
+/// The lookups of one namespace.
 pub(in crate::egress) struct Share(Arc<ShareState>);
 
 struct ShareState {
     dns: Arc<Dns>,
     room: Semaphore,
-    /// Never locked while a query is under way.
+    /// Never locked during a query.
     names: Mutex<HashMap<String, PendingLookup>>,
 }
 
 type LookupAnswer = Result<Arc<[IpAddr]>, LookupError>;
 
 enum PendingLookup {
-    /// A query is under way for those that wait: when the last of them goes away, the query ends.
+    /// A query in flight. It ends when the last caller stops waiting.
     Asked(WeakShared<BoxFuture<'static, LookupAnswer>>),
-    /// What came, and until when it serves.
+    /// A result, and until when it may be used.
     Known(LookupAnswer, Instant),
 }
 
@@ -81,7 +81,7 @@ impl ShareState {
     }
 
     async fn ask(self: Arc<Self>, name: String) -> LookupAnswer {
-        // The semaphore is never closed; were it, the bound would be missing and nothing else.
+        // The semaphore is never closed; if it were, only the limit would be missing.
         let _turn = self.room.acquire().await;
         let answer = self.dns.ask(&name).await;
         let mut names = self.names.lock().unwrap_or_else(PoisonError::into_inner);
@@ -91,7 +91,7 @@ impl ShareState {
                 Ok(addresses)
             }
             Err(fault) => {
-                // Silence is not remembered: the next one asks again.
+                // A missing response is not stored: the next caller queries again.
                 match fault {
                     LookupError::Nonexistent => {
                         names.insert(name, PendingLookup::Known(Err(fault), Instant::now() + NEGATIVE))
@@ -104,7 +104,7 @@ impl ShareState {
     }
 }
 
-/// Drops what is out of date where there is much, and everything known where that does not help.
+/// Drops outdated results if there are too many, and all results if that is not enough.
 fn make_room(names: &mut HashMap<String, PendingLookup>) {
     if names.len() < REMEMBERED {
         return;
