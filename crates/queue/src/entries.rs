@@ -1,4 +1,4 @@
-//! The unfinished entries, as small as they can be: there may be a million of them.
+//! The unfinished entries in compact form: there may be a million of them.
 
 use std::hash::{BuildHasher, RandomState};
 
@@ -11,40 +11,40 @@ use crate::{
     work::Work,
 };
 
-/// Records in one piece of memory: what grows by doubling would hold up to twice what it needs.
+/// The number of records in one block of memory: a buffer that doubles could take twice the memory that it needs.
 const CHUNK: usize = 512;
 
-/// One event. An entry with several has a record for each; the first one is the entry's own, and its fields alone tell of the
-/// entry as a whole.
+/// One event. An entry with several events has a record for each; the first record is the entry's own, and only its
+/// fields describe the entry as a whole.
 pub(crate) struct Record<W: Work> {
     pub(crate) id: W::Id,
     pub(crate) name: W::Name,
     /// The newest version seen or written.
     pub(crate) version: u64,
-    /// When its last attempt began (0: it was not tried by this process).
+    /// When its last attempt began (0: no attempt by this process).
     pub(crate) tried: Tick,
-    /// When it is due (waiting), or since when it has been (queued).
+    /// When it is due (waiting), or since when it is due (queued).
     pub(crate) at: Tick,
-    /// Its place in the line of its lane.
+    /// Its turn in the ready queue of its lane.
     pub(crate) turn: Turn,
     pub(crate) lane: LaneNumber,
     /// When its life began.
     pub(crate) began: Seconds,
     /// When it expires by its own lifetime.
     pub(crate) expires: Seconds,
-    /// When its next attempt is recorded to be due (0: it is not recorded).
+    /// The recorded time of its next attempt (0: not recorded).
     pub(crate) next: Seconds,
-    /// The attempts recorded.
+    /// The number of recorded attempts.
     pub(crate) attempts: u32,
     /// The size of its event.
     pub(crate) bytes: u32,
     /// The number of the newest listing when it was last seen.
     pub(crate) listing: u32,
-    /// Which event of its entry.
+    /// The number of the event within its entry.
     pub(crate) event: u16,
     pub(crate) place: EventPlace,
     pub(crate) explained: Explained,
-    /// It stands in the orders by expiry.
+    /// Whether it is in the indexes by expiry.
     pub(crate) filed: bool,
     pub(crate) pulled: bool,
 }
@@ -52,23 +52,23 @@ pub(crate) struct Record<W: Work> {
 /// Where an event is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum EventPlace {
-    /// Nowhere: it is being deleted, or its expiry is being written.
+    /// Aside: the entry is being deleted, or its expiry is being written.
     Aside,
     /// It waits for its time.
     Waiting,
-    /// Due, in its lane's line.
+    /// Due, in the ready queue of its lane.
     Queued,
     /// It is loaded, sent, or its outcome is being written.
     InFlight,
-    /// It is one of several events, and there will be no other attempt at it.
+    /// One of several events, and no other attempt follows.
     Finished,
 }
 
-/// All records, by number and, those of entries, by id.
+/// All records by number, and entries by id.
 pub(crate) struct Entries<W: Work> {
     chunks: Vec<Vec<Option<Record<W>>>>,
     free: Vec<RecordNumber>,
-    /// The numbers alone: the ids stand in the records.
+    /// Only the numbers: the ids are in the records.
     by_id: HashTable<RecordNumber>,
     hasher: RandomState,
 }
@@ -78,7 +78,7 @@ impl<W: Work> Entries<W> {
         Self { chunks: Vec::new(), free: Vec::new(), by_id: HashTable::new(), hasher: RandomState::new() }
     }
 
-    /// How many entries there are.
+    /// Returns the number of entries.
     pub(crate) fn len(&self) -> usize {
         self.by_id.len()
     }
@@ -96,7 +96,7 @@ impl<W: Work> Entries<W> {
         self.chunks.get_mut(no as usize / CHUNK)?.get_mut(no as usize % CHUNK)?.as_mut()
     }
 
-    /// Takes in the record of an entry that is not known.
+    /// Adds the record of an unknown entry.
     pub(crate) fn insert(&mut self, record: Record<W>) -> RecordNumber {
         let hash = self.hasher.hash_one(record.id);
         let no = self.insert_part(record);
@@ -108,7 +108,7 @@ impl<W: Work> Entries<W> {
         no
     }
 
-    /// Takes in the record of another event of an entry.
+    /// Adds the record of another event of an entry.
     pub(crate) fn insert_part(&mut self, record: Record<W>) -> RecordNumber {
         if let Some(no) = self.free.pop() {
             self.chunks[no as usize / CHUNK][no as usize % CHUNK] = Some(record);
@@ -129,14 +129,14 @@ impl<W: Work> Entries<W> {
         }
         self.free.push(no);
         if self.free.len() == self.chunks.iter().map(Vec::len).sum::<usize>() {
-            // Nothing is left of a flood.
+            // Frees the memory after a flood.
             (self.chunks, self.free) = (Vec::new(), Vec::new());
             self.by_id.shrink_to(0, |_| 0);
         }
         Some(record)
     }
 
-    /// All records.
+    /// Returns all records.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (RecordNumber, &Record<W>)> {
         let numbered = self.chunks.iter().flatten().zip(0..);
         numbered.filter_map(|(record, no)| Some((no, record.as_ref()?)))

@@ -1,4 +1,4 @@
-//! When an unfinished entry expires.
+//! Expiry of unfinished entries.
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -8,24 +8,25 @@ use crate::{
     numbers::{LaneNumber, RecordNumber},
 };
 
-/// What names a missing Subscriber expires after this: the default of `delivery.expireAfterSeconds`.
+/// The lifetime of entries whose Subscriber is missing: the default of `delivery.expireAfterSeconds`.
 const MISSING_EXPIRY: Seconds = 24 * 3600;
-/// But not before the Subscriber has been missing for this long: one that is deleted and created again costs nothing.
+/// How long the Subscriber must be missing before its entries expire, so that a deleted and recreated Subscriber loses
+/// nothing.
 const MISSING_FOR: Seconds = 3600;
 
-/// The age at which the entries of a Subscriber expire, those that its lifetime ends.
+/// The age at which a Subscriber's lifetime ends its entries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Lifetime {
-    /// By its spec.
+    /// The lifetime in its spec.
     Known(Seconds),
-    /// Whether there is a Subscriber, or what it says, is not known yet: it ends nothing.
+    /// The Subscriber or its spec is not known yet: no entry expires.
     Unknown,
-    /// There is no such Subscriber, as far as is known since then.
+    /// The Subscriber has been missing since then.
     MissingSubscribers(Seconds),
 }
 
 impl Lifetime {
-    /// When it ends a life that began at `began`. What lies beyond the calendar is never.
+    /// Returns when it ends a life that began at `began`. A time beyond the calendar is never.
     pub(crate) fn ends(self, began: Seconds) -> Seconds {
         match self {
             Self::Known(age) => began.saturating_add(age),
@@ -37,10 +38,10 @@ impl Lifetime {
     }
 }
 
-/// The entries of one lane by when their lives began: the order in which the Subscriber's lifetime ends them, whatever it is.
+/// The entries of one lane by when their lives began: the order in which any lifetime of the Subscriber ends them.
 ///
-/// The lifetime ends only what was tried, what is behind a webhook that is gone, or what names a Subscriber that does not exist:
-/// neither a suspension nor an absence of the operator ends the rest.
+/// The lifetime ends only entries with an attempt, entries behind a webhook that is gone, and entries whose Subscriber
+/// does not exist: a suspension or an absence of the operator does not end other entries.
 #[derive(Debug, Default)]
 pub(crate) struct Ages {
     tried: BTreeSet<(Seconds, RecordNumber)>,
@@ -56,7 +57,7 @@ impl Ages {
         self.of(is_tried).remove(&(began, no));
     }
 
-    /// The first one that the lifetime ends, and when; `all`: also what was never tried.
+    /// Returns the first entry that the lifetime ends, and when. `all`: also entries without an attempt.
     pub(crate) fn first(&self, lifetime: Lifetime, all: bool) -> Option<(Seconds, RecordNumber)> {
         let untried = self.untried.first().filter(|_| all);
         let (began, no) = *self.tried.first().into_iter().chain(untried).min()?;
@@ -64,7 +65,7 @@ impl Ages {
         (ends != NEVER).then_some((ends, no))
     }
 
-    /// All of them.
+    /// Returns all entries.
     pub(crate) fn iter(&self) -> impl Iterator<Item = RecordNumber> {
         self.tried.iter().chain(&self.untried).map(|(_, no)| *no)
     }
@@ -74,14 +75,14 @@ impl Ages {
     }
 }
 
-/// When Subscribers that are missing were deleted, for the first hour after it.
+/// When missing Subscribers were deleted, for the first hour.
 #[derive(Debug, Default)]
 pub(crate) struct MissingSubscribers(HashMap<SubscriberKey, Seconds>);
 
 impl MissingSubscribers {
-    /// The Subscriber is missing from `today` on.
+    /// Records that the Subscriber is missing since `today`.
     pub(crate) fn insert(&mut self, key: SubscriberKey, today: Seconds) {
-        // Swept when it has doubled, not with each deletion.
+        // Cleaned up when it has doubled, not with each deletion.
         if self.0.len().is_power_of_two() {
             self.0.retain(|_, since| today.saturating_sub(*since) < MISSING_FOR);
         }
@@ -97,14 +98,14 @@ impl MissingSubscribers {
     }
 }
 
-/// What expires next: entries by lifetimes of their own, lanes by their first entry.
+/// The next expiries: of entries by their own lifetime, of lanes by their first entry.
 #[derive(Debug, Default)]
 pub(crate) struct Expiries {
     own: BTreeSet<(Seconds, RecordNumber)>,
     lanes: BTreeSet<(Seconds, LaneNumber)>,
 }
 
-/// Whose time comes first.
+/// The next to expire.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum NextExpiry {
     Entry(RecordNumber),
@@ -123,7 +124,7 @@ impl Expiries {
         self.own.remove(&(expires, no));
     }
 
-    /// Moves a lane from one time to another; None: it had, or has, none.
+    /// Moves a lane from one time to another. None: it had, or has, no time.
     pub(crate) fn move_lane(&mut self, lane: LaneNumber, old: Option<Seconds>, new: Option<Seconds>) {
         if old != new {
             old.map(|old| self.lanes.remove(&(old, lane)));

@@ -1,4 +1,4 @@
-//! Which entries that wait behind a gate are to say which one it is, and when.
+//! Decides which entries that wait behind a gate must name the gate in their status, and when.
 
 use std::{
     collections::{BTreeSet, VecDeque},
@@ -15,12 +15,12 @@ use crate::{
     work::Work,
 };
 
-/// A gate that held for less is not worth a write.
+/// A gate that held for less than this is not written.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// Five a second.
 const SPACING: Duration = Duration::from_millis(200);
 
-/// The lanes with something to explain, in turns.
+/// The lanes with entries that must name their gate. Lanes take turns.
 #[derive(Debug, Default)]
 pub(crate) struct Explanations {
     timers: BTreeSet<(Instant, LaneNumber)>,
@@ -29,9 +29,9 @@ pub(crate) struct Explanations {
 }
 
 impl Explanations {
-    /// The lane has something to explain at `due` (None: nothing).
+    /// Schedules the lane at `due` (None: it has no entry that must name its gate).
     pub(crate) fn schedule(&mut self, no: LaneNumber, marks: &mut LaneMemberships, due: Option<Instant>) {
-        // Whether one in the round still has something is looked at when its turn comes.
+        // Whether a lane in the round still has such an entry is checked at its turn.
         if marks.in_explanation_round || marks.explanation_timer == due {
             return;
         }
@@ -44,8 +44,9 @@ impl Explanations {
         }
     }
 
-    /// The next event to explain, if any: it has been due and behind this gate for five seconds, and this gate was not explained
-    /// since its last attempt. It counts as explained from now on. At most five a second in all, lanes in turns.
+    /// Returns the next event that must name its gate, if there is one: it has been due and behind this gate for five
+    /// seconds, and has not named this gate since its last attempt. It counts as explained from now on. At most five
+    /// per second in total, with lanes in turns.
     pub(crate) fn next<W: Work>(
         &mut self,
         lanes: &mut Lanes<W::Route>,
@@ -87,14 +88,15 @@ impl Explanations {
         None
     }
 
-    /// When [`Self::next`] may have something, after it returned None. `is_settled`: no lane has changed since.
+    /// Returns when [`Self::next`] may return an event, after it returned None. `is_settled`: no lane has changed
+    /// since.
     pub(crate) fn wake_at(&self, is_settled: bool, now: Instant) -> Option<Instant> {
         let first = if self.round.is_empty() && is_settled { Some(self.timers.first()?.0) } else { Some(now) };
         first.max(self.next)
     }
 }
 
-/// The next event of the lane to explain the gate of, and when.
+/// Returns the next event of the lane that must name its gate, and when.
 pub(crate) fn unexplained<W: Work>(
     lane: &mut Lane<W::Route>,
     entries: &Entries<W>,

@@ -1,4 +1,4 @@
-//! What is in flight: loaded, sent, or its outcome being written.
+//! The events in flight: being loaded or sent, or their outcome being written.
 
 use std::{collections::HashMap, time::Instant};
 
@@ -16,7 +16,7 @@ pub(crate) struct InFlight<R> {
     pub(crate) cycle: Cycle,
     pub(crate) is_probe: bool,
     pub(crate) permit: Permit,
-    /// Where it goes, and by which version of its Subscriber's spec.
+    /// The route, and the version of the Subscriber's spec.
     pub(crate) route: R,
     pub(crate) spec: SpecVersion,
     /// The version of the entry.
@@ -24,7 +24,7 @@ pub(crate) struct InFlight<R> {
     pub(crate) term: Term,
 }
 
-/// All that is in flight, by the numbers of the events.
+/// All events in flight, by number.
 pub(crate) struct Flights<R>(HashMap<RecordNumber, InFlight<R>>);
 
 impl<R: Clone> Flights<R> {
@@ -48,12 +48,12 @@ impl<R: Clone> Flights<R> {
         self.0.contains_key(&event)
     }
 
-    /// The events in flight.
+    /// Returns the events in flight.
     pub(crate) fn events(&self) -> impl Iterator<Item = RecordNumber> {
         self.0.keys().copied()
     }
 
-    /// The flight, as it is sent; the entry of its event expires at the end of `permit`.
+    /// Makes the flight to send. The entry of its event expires when `permit` ends.
     pub(crate) fn sent<W: Work<Route = R>>(
         &self,
         event: RecordNumber,
@@ -64,13 +64,13 @@ impl<R: Clone> Flights<R> {
         Some(Flight { ticket, item, route: route.clone(), permit: permit.clone(), term: *term })
     }
 
-    /// What of the lane was not sent yet is not sent; but for what goes by the version `kept`.
+    /// Revokes the permits of the lane's flights, except flights with the version `kept`.
     pub(crate) fn revoke_lane(&self, lane: LaneNumber, kept: Option<&SpecVersion>) {
         let flights = self.0.values().filter(|flight| flight.lane == lane && Some(&flight.spec) != kept);
         flights.for_each(|flight| flight.permit.revoke());
     }
 
-    /// What was not sent yet is not sent.
+    /// Revokes the permits of all flights.
     pub(crate) fn revoke_all(&self) {
         self.0.values().for_each(|flight| flight.permit.revoke());
     }

@@ -1,4 +1,4 @@
-//! All lanes, by number and by name, and when to look at each again.
+//! All lanes, by number and by name, and when to check each again.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -15,15 +15,15 @@ pub(crate) struct Lanes<R> {
     by_no: HashMap<LaneNumber, Lane<R>>,
     names: BTreeMap<SubscriberKey, LaneNumber>,
     last: LaneNumber,
-    /// The cap for one lane.
+    /// The maximum number of concurrent attempts of one lane.
     room: usize,
     timers: BTreeSet<(Instant, LaneNumber)>,
-    /// Lanes to look at before anything starts.
+    /// The changed lanes, which are checked before any event starts.
     changed: Vec<LaneNumber>,
 }
 
 impl<R> Lanes<R> {
-    /// No lanes; each may have at most `room` events in flight.
+    /// Starts without lanes. Each lane may have at most `room` events in flight.
     pub(crate) fn new(room: usize) -> Self {
         let (by_no, names, timers, changed) = Default::default();
         Self { by_no, names, last: 0, room, timers, changed }
@@ -45,7 +45,7 @@ impl<R> Lanes<R> {
         self.get(self.find(key)?)
     }
 
-    /// The number of a new lane.
+    /// Adds a lane and returns its number.
     pub(crate) fn insert(&mut self, key: SubscriberKey) -> LaneNumber {
         self.last = self.last.wrapping_add(1);
         while self.by_no.contains_key(&self.last) {
@@ -62,7 +62,7 @@ impl<R> Lanes<R> {
         }
     }
 
-    /// The lanes of a namespace (None: all).
+    /// Returns the lanes of a namespace (None: all).
     pub(crate) fn of_namespace<'a>(&'a self, namespace: Option<&'a str>) -> impl Iterator<Item = LaneNumber> + 'a {
         let first = SubscriberKey { namespace: namespace.unwrap_or_default().into(), name: Arc::default() };
         let lanes = self.names.range(first..);
@@ -71,7 +71,7 @@ impl<R> Lanes<R> {
             .map(|(_, no)| *no)
     }
 
-    /// The lane changed: it is looked at before anything starts.
+    /// Marks the lane as changed, so that it is checked before any event starts.
     pub(crate) fn touch(&mut self, no: LaneNumber) {
         if let Some(lane) = self.by_no.get_mut(&no)
             && !lane.marks.changed
@@ -81,22 +81,22 @@ impl<R> Lanes<R> {
         }
     }
 
-    /// Whether a lane is to be looked at.
+    /// Whether a lane has changed.
     pub(crate) fn are_changed(&self) -> bool {
         !self.changed.is_empty()
     }
 
-    /// Whether a lane is to be looked at by `now`.
+    /// Whether the timer of a lane is due at `now`.
     pub(crate) fn are_due(&self, now: Instant) -> bool {
         self.are_changed() || self.wake_at().is_some_and(|at| at <= now)
     }
 
-    /// When time alone changes a lane.
+    /// Returns when the next timer of a lane is due.
     pub(crate) fn wake_at(&self) -> Option<Instant> {
         self.timers.first().map(|(at, _)| *at)
     }
 
-    /// The next lane whose time has come.
+    /// Takes the next lane whose timer is due.
     pub(crate) fn pop_due(&mut self, now: Instant) -> Option<LaneNumber> {
         let no = pop_due(&mut self.timers, now)?;
         if let Some(lane) = self.by_no.get_mut(&no) {
@@ -105,12 +105,12 @@ impl<R> Lanes<R> {
         Some(no)
     }
 
-    /// The lanes that changed, to be looked at now.
+    /// Takes the changed lanes.
     pub(crate) fn take_changed(&mut self) -> Vec<LaneNumber> {
         mem::take(&mut self.changed)
     }
 
-    /// Looks at a lane again at `timer` (None: when it changes).
+    /// Sets the timer of a lane (None: check it only when it changes).
     pub(crate) fn set_timer(&mut self, no: LaneNumber, timer: Option<Instant>) {
         let Some(lane) = self.by_no.get_mut(&no).filter(|lane| lane.marks.timer != timer) else { return };
         if let Some(old) = lane.marks.timer {
@@ -121,7 +121,7 @@ impl<R> Lanes<R> {
     }
 }
 
-/// Takes the earliest one out whose time has come.
+/// Takes the earliest timer that is due.
 pub(crate) fn pop_due<T: Ord>(timers: &mut BTreeSet<(Instant, T)>, now: Instant) -> Option<T> {
     if timers.first()?.0 > now {
         return None;

@@ -1,17 +1,17 @@
-//! Untried entries that are kept in memory, within a budget of bytes.
+//! Keeps untried entries in memory, within a limit of bytes.
 
 use std::{collections::HashMap, sync::Arc};
 
 use crate::SubscriberKey;
 use crate::numbers::RecordNumber;
 
-/// What the small texts of an entry take, about: id, names, versions.
+/// The approximate bytes of an entry's small texts: id, names, versions.
 const NAMES: usize = 256;
 
-/// The entries that are kept, by number.
+/// The entries in memory, by number.
 #[derive(Debug)]
 pub(crate) struct Kept<I> {
-    /// With the bytes that each is charged.
+    /// The entries with their bytes.
     items: HashMap<RecordNumber, (Box<I>, usize)>,
     memory: EventMemory,
 }
@@ -22,7 +22,7 @@ impl<I> Kept<I> {
         Self { items: HashMap::new(), memory: EventMemory::new(budget) }
     }
 
-    /// Keeps an entry of a Subscriber, whose event has `bytes`, if there is room.
+    /// Keeps an entry of a Subscriber with an event of `bytes`, if there is room.
     pub(crate) fn keep(&mut self, no: RecordNumber, of: &SubscriberKey, item: Box<I>, bytes: usize) {
         let bytes = size_of::<I>() + NAMES + bytes;
         if self.memory.keep(of, bytes) {
@@ -36,14 +36,14 @@ impl<I> Kept<I> {
         Some(item)
     }
 
-    /// The bytes kept.
+    /// Returns the bytes in memory.
     #[cfg(test)]
     pub(crate) fn used(&self) -> usize {
         self.memory.used()
     }
 }
 
-/// A budget of bytes. While it is tight, one Subscriber keeps at most an eighth of it and one namespace a quarter.
+/// A limit of bytes. When memory is tight, one Subscriber may use at most an eighth and one namespace a quarter.
 #[derive(Debug)]
 struct EventMemory {
     budget: usize,
@@ -58,7 +58,7 @@ impl EventMemory {
         Self { budget, used: 0, namespaces: HashMap::new(), lanes: HashMap::new() }
     }
 
-    /// Takes in `bytes` for a Subscriber, if they fit.
+    /// Reserves `bytes` for a Subscriber, if they fit.
     fn keep(&mut self, lane: &SubscriberKey, bytes: usize) -> bool {
         let after = self.used + bytes;
         let is_tight = after > self.budget - self.budget / 4;
@@ -73,7 +73,7 @@ impl EventMemory {
         true
     }
 
-    /// Gives back `bytes` that were kept for a Subscriber.
+    /// Releases `bytes` of a Subscriber.
     fn release(&mut self, lane: &SubscriberKey, bytes: usize) {
         self.used -= bytes;
         if let Some(kept) = self.lanes.get_mut(lane) {
@@ -90,7 +90,7 @@ impl EventMemory {
         }
     }
 
-    /// The bytes kept.
+    /// Returns the bytes in memory.
     #[cfg(test)]
     fn used(&self) -> usize {
         self.used

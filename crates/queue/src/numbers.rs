@@ -1,13 +1,13 @@
-//! How records, lanes and places are numbered.
+//! The numbers of records, lanes and turns.
 
-/// The number of a record, for as long as it lives.
+/// The number of a record while it exists.
 pub(crate) type RecordNumber = u32;
 
-/// The number of a lane, for as long as it is known.
+/// The number of a lane while it is known.
 pub(crate) type LaneNumber = u32;
 
-/// A place in a line. Those that were put back stand before [`FIRST`].
+/// A turn in a ready queue. Events that were put back have turns before [`FIRST`].
 pub(crate) type Turn = u32;
 
-/// The place of the first one that lines up.
+/// The turn of the first event in a ready queue.
 pub(crate) const FIRST: Turn = 1 << 31;

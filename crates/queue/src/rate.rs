@@ -1,47 +1,48 @@
-//! How often attempts of one lane may start.
+//! The rate limit of one lane.
 
 use std::time::{Duration, Instant};
 
 const MINUTE: Duration = Duration::from_secs(60);
 
-/// Spaces starts evenly: no two are closer than a minute divided by the rate, so no 60 s hold more than the rate.
+/// Spaces starts evenly: two starts are at least a minute divided by the rate apart, so no 60 s contain more starts
+/// than the rate.
 ///
-/// What started is remembered without a limit too, so that one that is set later counts from the latest start.
+/// The latest start is recorded without a limit too, so that a limit that is set later counts from it.
 #[derive(Debug, Default)]
 pub(crate) struct Rate {
     spacing: Option<Duration>,
-    /// The latest start that is certain.
+    /// The latest start that counts.
     latest: Option<Instant>,
-    /// Starts that may still be given back, in order.
+    /// Starts that may still be returned, in order.
     under_way: Vec<Instant>,
 }
 
 impl Rate {
-    /// At most `per_minute` from now on; 0 is taken for 1.
+    /// Sets the limit from now on. 0 counts as 1.
     pub(crate) fn limit(&mut self, per_minute: Option<u32>) {
-        // Rounded up: rounded down, the last start of a minute would fall into it once too often.
+        // Rounded up: rounded down, a minute could contain one start too many.
         let spacing = |rate: u32| Duration::from_nanos((MINUTE.as_nanos() as u64).div_ceil(rate.max(1).into()));
         self.spacing = per_minute.map(spacing);
     }
 
-    /// The next start is not before this (None: at once).
+    /// Returns the earliest time of the next start (None: now).
     pub(crate) fn next(&self) -> Option<Instant> {
         let latest = self.latest.max(self.under_way.last().copied());
         Some(latest? + self.spacing?)
     }
 
-    /// One starts.
+    /// Records a start.
     pub(crate) fn start(&mut self, now: Instant) {
         self.under_way.push(now);
     }
 
-    /// The one that started at `began` ended: it counts.
+    /// Records that the attempt that started at `began` ended, so that it counts.
     pub(crate) fn ended(&mut self, began: Instant) {
         self.give_back(began);
         self.latest = self.latest.max(Some(began));
     }
 
-    /// The one that started at `began` did not start after all.
+    /// Returns the start at `began`, which does not count.
     pub(crate) fn give_back(&mut self, began: Instant) {
         if let Some(found) = self.under_way.iter().rposition(|start| *start == began) {
             self.under_way.remove(found);

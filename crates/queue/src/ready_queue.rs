@@ -1,4 +1,4 @@
-//! One lane's events that are due, in order.
+//! The events of one lane that are due, in order.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -7,10 +7,10 @@ use crate::{
     numbers::{FIRST, RecordNumber, Turn},
 };
 
-/// First in, first out; and, for a probe, the one that was tried longest ago. All in logarithmic time.
+/// First in, first out and, for a probe, the event with the oldest attempt. All operations take logarithmic time.
 #[derive(Debug)]
 pub(crate) struct ReadyQueue {
-    /// Not tried by this process: a flood of new events, which has to be small.
+    /// Events that this process has not tried: a flood of new events must take little memory.
     fresh: Fifo,
     tried: BTreeMap<Turn, RecordNumber>,
     by_last_try: BTreeSet<(Tick, Turn)>,
@@ -18,14 +18,15 @@ pub(crate) struct ReadyQueue {
     back: Turn,
 }
 
-/// Numbers in the order of their turns. One that left leaves an empty place until it is first, or there are too many such.
+/// Numbers in the order of their turns. A removed number leaves an empty slot until the slot is first, or there are too
+/// many.
 #[derive(Debug, Default)]
 struct Fifo {
     places: VecDeque<(Turn, Option<Slot>)>,
     taken: usize,
 }
 
-/// A number plus one, so that an empty place takes no more memory.
+/// A number plus one, so that an empty slot takes no more memory.
 type Slot = std::num::NonZeroU32;
 
 impl Fifo {
@@ -53,7 +54,7 @@ impl Fifo {
         }
     }
 
-    /// The first one that does not stand before `turn`.
+    /// Returns the first number at or after `turn`.
     fn from(&self, turn: Turn) -> Option<(Turn, RecordNumber)> {
         self.iter_from(turn).next()
     }
@@ -72,24 +73,24 @@ impl Default for ReadyQueue {
 }
 
 impl ReadyQueue {
-    /// Lets `no` stand last; `tried` is when it was last tried (0: never). Both say later which one to [`Self::remove`].
+    /// Adds `no` at the end. `tried` is the time of its last attempt (0: none). [`Self::remove`] needs both.
     pub(crate) fn push_back(&mut self, no: RecordNumber, tried: Tick) -> Turn {
         self.back += 1;
         self.insert(self.back - 1, no, tried)
     }
 
-    /// Lets `no` stand first.
+    /// Adds `no` at the front.
     pub(crate) fn push_front(&mut self, no: RecordNumber, tried: Tick) -> Turn {
         self.front -= 1;
         self.insert(self.front, no, tried)
     }
 
-    /// Whether there is no place left before or after: the line is to be formed again, from [`Self::drain`].
+    /// Whether there are no turns left before or after: the queue must be rebuilt from [`Self::drain`].
     pub(crate) fn is_worn(&self) -> bool {
         self.front == 0 || self.back == Turn::MAX
     }
 
-    /// Empties the line.
+    /// Empties the queue.
     pub(crate) fn drain(&mut self) -> Vec<RecordNumber> {
         let all = self.all_from(0);
         *self = Self::default();
@@ -105,18 +106,18 @@ impl ReadyQueue {
         }
     }
 
-    /// The one that stands first.
+    /// Returns the first event.
     pub(crate) fn first(&self) -> Option<RecordNumber> {
         self.from(0).map(|(_, no)| no)
     }
 
-    /// The one that was never tried, else the one that was tried longest ago; of equals the first.
+    /// Returns an event without an attempt, or else the event with the oldest attempt; the first one of equals.
     pub(crate) fn longest_untried(&self) -> Option<RecordNumber> {
         let tried = || self.tried.get(&self.by_last_try.first()?.1).copied();
         self.fresh.from(0).map(|(_, no)| no).or_else(tried)
     }
 
-    /// Those that were put back, in order. Never more than were in flight at once.
+    /// Returns the events that were put back, in order: never more than were in flight at a time.
     pub(crate) fn put_back(&self) -> impl Iterator<Item = RecordNumber> {
         let fresh = self.fresh.iter_from(0).take_while(|(turn, _)| *turn < FIRST);
         let tried = self.tried.range(..FIRST).map(|(turn, no)| (*turn, *no));
@@ -125,7 +126,7 @@ impl ReadyQueue {
         all.into_iter().map(|(_, no)| no)
     }
 
-    /// The first one that does not stand before `turn`, and its place.
+    /// Returns the first event at or after `turn`, and its turn.
     pub(crate) fn from(&self, turn: Turn) -> Option<(Turn, RecordNumber)> {
         let tried = self.tried.range(turn..).next().map(|(turn, no)| (*turn, *no));
         self.fresh.from(turn).into_iter().chain(tried).min()
@@ -152,7 +153,7 @@ impl ReadyQueue {
         all.into_iter().map(|(_, no)| no).collect()
     }
 
-    /// All, in order.
+    /// Returns all events, in order.
     #[cfg(test)]
     pub(crate) fn numbers(&self) -> Vec<RecordNumber> {
         self.all_from(0)

@@ -1,4 +1,4 @@
-//! Where each event is, and which may start.
+//! The schedule: knows where each event is, and which event may start.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -21,33 +21,35 @@ use crate::{
     work::{Permit, Ticket, Work},
 };
 
-/// Where each event is. The queue decides, the schedule moves: each method moves an event, or an entry, from one place to another, and
-/// keeps lanes, turns and expiries in step. Events that are not known are ignored.
+/// Knows where each event is. The queue decides and the schedule moves: each method moves an event or an entry from one
+/// place to another, and keeps lanes, turns and expiries consistent. Unknown events are ignored.
 ///
-/// An event is in one place ([`EventPlace`]): it waits for its time, it is in its lane's line, it is in flight, it is finished (with other
-/// events of its entry still to be sent), or it is aside, which means in none of these.
+/// An event is in one place ([`EventPlace`]): it waits for its time, it is in the ready queue of its lane, it is in
+/// flight, it is finished (while other events of its entry must still be sent), or it is aside, in none of these.
 ///
-/// An entry is, besides, in one of three states:
+/// In addition, an entry is in one of three states:
 ///
-/// - It is busy: an event of it is in flight, or an outcome of it is written or to be written. A busy entry does not expire.
-/// - It is filed ([`Self::file`]): it is in the orders by expiry, and expires when its time comes.
-/// - It is aside: neither. [`Self::hide`] takes the entry out of the orders by expiry and leaves its events where they are;
-///   [`Self::set_aside`] also takes its events out of their lane, and forgets of those that are not in flight when they were tried and which gates they named.
+/// - Busy: an event of it is in flight, or an outcome of it is being written or must be written. A busy entry does not
+///   expire.
+/// - Filed ([`Self::file`]): it is in the indexes by expiry, and expires when its time comes.
+/// - Aside: neither. [`Self::hide`] removes the entry from the indexes by expiry and leaves its events where they are.
+///   [`Self::set_aside`] also removes its events from their lane and, for events that are not in flight, forgets their
+///   attempts and the gates that they named.
 pub(crate) struct Schedule<W: Work> {
     pub(crate) clock: Clock,
     pub(crate) entries: Entries<W>,
     pub(crate) lanes: Lanes<W::Route>,
     pub(crate) flights: Flights<W::Route>,
     turns: Turns,
-    /// Of entries with several events, the records of those after the first.
+    /// The records after the first one, of entries with several events.
     parts: HashMap<RecordNumber, EntryProgress>,
     /// Entries that are neither busy nor filed.
     aside: HashSet<RecordNumber>,
     expiries: Expiries,
     explanations: Explanations,
-    /// Subscribers whose lanes changed.
+    /// The Subscribers whose lanes changed.
     changed: HashSet<SubscriberKey>,
-    /// Lanes that may pull.
+    /// The lanes that may pull.
     thirsty: HashSet<LaneNumber>,
 }
 
@@ -55,15 +57,15 @@ pub(crate) struct Schedule<W: Work> {
 struct EntryProgress {
     events: Vec<RecordNumber>,
     in_flight: usize,
-    /// What came of some is to be written.
+    /// Whether an outcome must be written.
     is_answered: bool,
     is_writing: bool,
-    /// Those that what is being written finishes.
+    /// The events that the write in progress finishes.
     written: Vec<RecordNumber>,
 }
 
 impl<W: Work> Schedule<W> {
-    /// At most `in_flight` events of `bytes` together are in flight at once.
+    /// Allows at most `in_flight` concurrent events, with at most `bytes` in total.
     pub(crate) fn new(in_flight: usize, bytes: usize, now: Now) -> Self {
         let turns = Turns::new(in_flight, bytes);
         Self {
@@ -85,44 +87,44 @@ impl<W: Work> Schedule<W> {
         self.clock.now()
     }
 
-    /// How many events are in flight.
+    /// Returns the number of events in flight.
     pub(crate) fn in_flight(&self) -> usize {
         self.turns.in_flight()
     }
 
-    /// What the events in flight are charged, in bytes.
+    /// Returns the bytes of the events in flight.
     pub(crate) fn bytes_in_flight(&self) -> usize {
         self.turns.bytes_in_flight()
     }
 
-    /// The most bytes that a lane has in flight. A larger event is charged this much, and goes alone.
+    /// Returns the maximum bytes in flight of a lane. A larger event counts as this much, and is sent alone.
     pub(crate) fn bytes_of_lane(&self) -> usize {
         self.turns.bytes_of_lane()
     }
 
-    /// The Subscribers whose lanes may have changed since the last call, what time alone changes apart.
+    /// Takes the Subscribers whose lanes may have changed since the last call, except by time alone.
     pub(crate) fn take_changed(&mut self) -> HashSet<SubscriberKey> {
         std::mem::take(&mut self.changed)
     }
 
-    /// The lane of an event.
+    /// Returns the lane of an event.
     pub(crate) fn lane_of(&self, event: RecordNumber) -> Option<&Lane<W::Route>> {
         self.lanes.get(self.entries.get(event)?.lane)
     }
 
-    /// The records of an entry's events.
+    /// Returns the records of an entry's events.
     pub(crate) fn events(&self, no: RecordNumber) -> Vec<RecordNumber> {
         let parts = self.parts.get(&no).map(|parts| parts.events.as_slice()).unwrap_or_default();
         [&[no], parts].concat()
     }
 
-    /// The entry of an event.
+    /// Returns the entry of an event.
     pub(crate) fn entry_of(&self, event: RecordNumber) -> Option<RecordNumber> {
         let record = self.entries.get(event)?;
         if record.event == 0 { Some(event) } else { self.entries.find(&record.id) }
     }
 
-    /// The event in flight that a ticket names.
+    /// Returns the event in flight that a ticket names.
     pub(crate) fn flying(&self, ticket: &Ticket<W>) -> Option<RecordNumber> {
         let no = self.entries.find(&ticket.id)?;
         let event = match ticket.event {
@@ -132,7 +134,7 @@ impl<W: Work> Schedule<W> {
         self.flights.contains(event).then_some(event)
     }
 
-    /// Whether anything of an entry is in flight, written, or to be written.
+    /// Whether an event of an entry is in flight, or an outcome of it is being written or must be written.
     pub(crate) fn is_busy(&self, no: RecordNumber) -> bool {
         let of_parts = |parts: &EntryProgress| parts.in_flight > 0 || parts.is_answered || parts.is_writing;
         self.flights.contains(no) || self.parts.get(&no).is_some_and(of_parts)
@@ -143,7 +145,7 @@ impl<W: Work> Schedule<W> {
         self.parts.get(&no).is_some_and(|parts| parts.is_writing)
     }
 
-    /// Something came of one of several events; `is_finished`: there will be no other attempt at it.
+    /// Records the outcome of one of several events. `is_finished`: no other attempt follows.
     pub(crate) fn set_answered(&mut self, no: RecordNumber, event: RecordNumber, is_finished: bool) {
         self.parts.get_mut(&no).into_iter().for_each(|parts| parts.is_answered = true);
         if let Some(record) = self.entries.get_mut(event).filter(|_| is_finished) {
@@ -152,7 +154,7 @@ impl<W: Work> Schedule<W> {
         self.hide(no);
     }
 
-    /// What came of events of an entry is being written; `is_answered` says of which.
+    /// Starts a write of outcomes of an entry. `is_answered` selects the events.
     pub(crate) fn begin_writing(&mut self, no: RecordNumber, is_answered: impl Fn(u16) -> bool) {
         let is_written = |event: &RecordNumber| {
             let record = self.entries.get(*event).filter(|record| record.place == EventPlace::Finished);
@@ -165,7 +167,7 @@ impl<W: Work> Schedule<W> {
         self.unfile(no);
     }
 
-    /// That write is over. Returns how many events it does not finish after all, where it was not `recorded`.
+    /// Ends that write. Returns how many events it does not finish after all, if it was not `recorded`.
     pub(crate) fn end_writing(&mut self, no: RecordNumber, recorded: bool) -> usize {
         let Some(parts) = self.parts.get_mut(&no) else { return 0 };
         parts.is_writing = false;
@@ -173,7 +175,7 @@ impl<W: Work> Schedule<W> {
         written.into_iter().filter(|event| !recorded && self.reopen(*event)).count()
     }
 
-    /// All events of an entry are to be sent again. Returns how many it has.
+    /// Requeues all events of an entry. Returns the number of events.
     pub(crate) fn restart(&mut self, no: RecordNumber) -> usize {
         self.parts.get_mut(&no).into_iter().for_each(|parts| parts.is_answered = false);
         let events = self.events(no);
@@ -183,13 +185,13 @@ impl<W: Work> Schedule<W> {
         events.len()
     }
 
-    /// A finished event is to be sent again. Returns whether it was finished.
+    /// Requeues a finished event. Returns whether the event was finished.
     fn reopen(&mut self, event: RecordNumber) -> bool {
         let finished = self.entries.get_mut(event).filter(|record| record.place == EventPlace::Finished);
         finished.map(|record| record.place = EventPlace::Aside).is_some()
     }
 
-    /// Puts those events of an entry into their lane that stand nowhere.
+    /// Puts the events of an entry that are aside into their lane.
     pub(crate) fn resume(&mut self, no: RecordNumber, due: Option<Instant>) {
         for event in self.events(no) {
             if self.entries.get(event).is_some_and(|record| record.place == EventPlace::Aside) {
@@ -219,7 +221,7 @@ impl<W: Work> Schedule<W> {
         no
     }
 
-    /// Takes note of what is recorded of an entry. Returns whether anything but its version is new.
+    /// Updates the recorded state of an entry. Returns whether anything except its version is new.
     pub(crate) fn record(
         &mut self,
         no: RecordNumber,
@@ -245,7 +247,7 @@ impl<W: Work> Schedule<W> {
         true
     }
 
-    /// Forgets an entry, in flight or not: what was in flight counts as tried, and is not sent if it was not sent yet.
+    /// Removes an entry, in flight or not. An event in flight counts as tried, and is not sent if it was not sent yet.
     pub(crate) fn remove(&mut self, no: RecordNumber) -> Option<(Record<W>, Arc<str>)> {
         for event in self.events(no) {
             self.flights.get(event).into_iter().for_each(|flight| flight.permit.revoke());
@@ -263,11 +265,11 @@ impl<W: Work> Schedule<W> {
         Some((self.entries.remove(no)?, namespace))
     }
 
-    /// Puts an event, unless it is in flight, into its lane: due now or at `due`. One that is due and stays so keeps its place.
-    /// `explained` is the gate that it names already.
+    /// Puts an event into its lane, unless it is in flight: due now or at `due`. An event that is due and stays due
+    /// keeps its place. `explained` is the gate that its status names.
     pub(crate) fn add(&mut self, event: RecordNumber, due: Option<Instant>, explained: Option<Gate>) {
         let Some(lane) = self.entries.get(event).map(|record| record.lane) else { return };
-        // What became due meanwhile stands before it.
+        // Events that became due meanwhile come first.
         self.wake(lane);
         let Some(record) = self.entries.get_mut(event) else { return };
         if matches!(record.place, EventPlace::InFlight | EventPlace::Finished) {
@@ -285,7 +287,7 @@ impl<W: Work> Schedule<W> {
         }
     }
 
-    /// The attempt at an event ended; the next one is due at `due`.
+    /// Records the end of an attempt; the next attempt is due at `due`.
     pub(crate) fn retry(&mut self, event: RecordNumber, due: Instant) {
         if let Some(began) = self.leave_flight(event, true) {
             let tried = self.clock.tick(began);
@@ -296,21 +298,22 @@ impl<W: Work> Schedule<W> {
         }
     }
 
-    /// The attempt did not start after all: the event is first in its lane again, and counts neither for the rate nor as a probe.
+    /// Undoes the start of an attempt: the event is first in its lane again, and does not count toward the rate or as a
+    /// probe.
     pub(crate) fn put_back(&mut self, event: RecordNumber) {
         if self.leave_flight(event, false).is_some() {
             self.enqueue(event, true);
         }
     }
 
-    /// As [`Self::put_back`], but it is due at `due`.
+    /// Undoes the start of an attempt like [`Self::put_back`], but the event is due at `due`.
     pub(crate) fn put_off(&mut self, event: RecordNumber, due: Instant) {
         if self.leave_flight(event, false).is_some() {
             self.wait(event, due);
         }
     }
 
-    /// Takes an event out of flight. Returns when its attempt began, which counts for the rate if it `counts`.
+    /// Takes an event out of flight. Returns when its attempt began, which counts toward the rate if `counts` is true.
     pub(crate) fn leave_flight(&mut self, event: RecordNumber, counts: bool) -> Option<Instant> {
         let flight = self.flights.remove(event)?;
         let entry = self.entry_of(event)?;
@@ -325,7 +328,7 @@ impl<W: Work> Schedule<W> {
         Some(flight.began)
     }
 
-    /// The entry waits for nothing: when it was tried, and what it was explained, is forgotten.
+    /// Sets the entry aside, and forgets its attempts and the gates that it named.
     pub(crate) fn set_aside(&mut self, no: RecordNumber) {
         for event in self.events(no) {
             self.take_out(event);
@@ -336,7 +339,7 @@ impl<W: Work> Schedule<W> {
         self.hide(no);
     }
 
-    /// The entry does not expire before it is filed.
+    /// Prevents the entry from expiring until it is filed.
     pub(crate) fn hide(&mut self, no: RecordNumber) {
         self.unfile(no);
         if !self.is_busy(no) {
@@ -359,7 +362,7 @@ impl<W: Work> Schedule<W> {
         self.aside.remove(&no);
     }
 
-    /// The entry does not expire for now. Returns whether it could.
+    /// Removes the entry from the indexes by expiry. Returns whether it was there.
     fn unfile(&mut self, no: RecordNumber) -> bool {
         let Some(record) = self.entries.get_mut(no).filter(|record| record.filed) else { return false };
         record.filed = false;
@@ -371,7 +374,7 @@ impl<W: Work> Schedule<W> {
         true
     }
 
-    /// When the entry expires, by all that is known now.
+    /// Returns when the entry expires, by what is known now.
     pub(crate) fn ends(&self, no: RecordNumber) -> Seconds {
         let Some(record) = self.entries.get(no) else { return NEVER };
         self.lanes
@@ -379,7 +382,7 @@ impl<W: Work> Schedule<W> {
             .map_or(record.expires, |lane| lane.ends(record.began, record.attempts > 0).min(record.expires))
     }
 
-    /// The next entry whose time is over. It is set aside.
+    /// Takes the next expired entry, which is set aside.
     pub(crate) fn expire(&mut self) -> Option<RecordNumber> {
         self.settle();
         let (_, next) = self.expiries.first().filter(|(at, _)| *at <= self.clock.today())?;
@@ -391,12 +394,13 @@ impl<W: Work> Schedule<W> {
         Some(no)
     }
 
-    /// When the next entry expires.
+    /// Returns when the next entry expires.
     pub(crate) fn expires_at(&self) -> Option<Instant> {
         self.expiries.first().map(|(at, _)| self.clock.instant_of(at))
     }
 
-    /// The entries of a namespace (None: of all) that no listing has shown since `begun`. Costs nothing for other namespaces.
+    /// Returns the entries of a namespace (None: of all) that no listing has shown since `begun`. Other namespaces cost
+    /// nothing.
     pub(crate) fn unseen_since(&self, begun: u32, namespace: Option<&str>) -> Vec<RecordNumber> {
         let is_unseen = |no: &RecordNumber| {
             self.entries.get(*no).is_some_and(|record| record.event == 0 && !record.pulled && record.listing < begun)
@@ -412,7 +416,8 @@ impl<W: Work> Schedule<W> {
         unseen.into_iter().collect()
     }
 
-    /// Now that the longest wait is known, no wait is longer, whatever clock wrote it. Costs as much as there are longer ones.
+    /// Limits the waits of a lane to `longest`, whatever clock wrote them. The cost is proportional to the number of
+    /// longer waits.
     pub(crate) fn shorten_waits(&mut self, no: LaneNumber, longest: Duration) {
         let latest = self.clock.tick(self.clock.now() + longest);
         let Some(lane) = self.lanes.get_mut(no) else { return };
@@ -422,7 +427,7 @@ impl<W: Work> Schedule<W> {
         }
     }
 
-    /// The next event to start now, and its entry. It is in flight until it is taken out of it.
+    /// Starts the next event, and returns it with its entry. The event is in flight until it is taken out of flight.
     pub(crate) fn start(&mut self, term: Term) -> Option<(RecordNumber, RecordNumber)> {
         self.settle();
         while let Some(no) = self.turns.take() {
@@ -440,7 +445,7 @@ impl<W: Work> Schedule<W> {
         None
     }
 
-    /// The lane's next event and what it is charged, if the lane can start it.
+    /// Returns the lane's next event and its bytes, if the lane can start it.
     fn could_start(&self, no: LaneNumber) -> Option<(RecordNumber, usize)> {
         let lane = self.lanes.get(no).filter(|lane| lane.readiness(self.clock.now()) == LaneReadiness::Ready)?;
         let event = lane.candidate()?;
@@ -448,7 +453,7 @@ impl<W: Work> Schedule<W> {
         (lane.bytes + bytes <= self.turns.bytes_of_lane()).then_some((event, bytes))
     }
 
-    /// What an event is charged while it is in flight: one that is larger than all that a lane may have goes alone.
+    /// Returns the bytes that an event in flight counts as. An event larger than a lane's maximum is sent alone.
     fn charge(&self, record: &Record<W>) -> usize {
         (record.bytes as usize).min(self.turns.bytes_of_lane())
     }
@@ -472,13 +477,13 @@ impl<W: Work> Schedule<W> {
         Some(entry)
     }
 
-    /// The next event that is to name the gate that holds it, as [`Explanations::next`] says.
+    /// Returns the next event that must name the gate that holds it: see [`Explanations::next`].
     pub(crate) fn explain(&mut self) -> Option<(RecordNumber, Gate)> {
         self.settle();
         self.explanations.next(&mut self.lanes, &mut self.entries, &self.clock)
     }
 
-    /// The next lane that may pull: it has a supply, and changed since it was last taken.
+    /// Takes the next lane that may pull: it has a supply, and changed since it was last taken.
     pub(crate) fn take_thirsty(&mut self) -> Option<LaneNumber> {
         self.settle();
         let no = self.thirsty.iter().next().copied()?;
@@ -486,27 +491,27 @@ impl<W: Work> Schedule<W> {
         Some(no)
     }
 
-    /// Whether nothing is left of any entry.
+    /// Whether no trace of any entry is left.
     #[cfg(test)]
     pub(crate) fn is_bare(&self) -> bool {
         let orders = self.expiries.first().is_none() && self.lanes.wake_at().is_none();
         self.flights.events().next().is_none() && self.parts.is_empty() && self.aside.is_empty() && orders
     }
 
-    /// When an event is to be explained next.
+    /// Returns when the next event must name its gate.
     #[cfg(test)]
     pub(crate) fn explain_at(&self) -> Option<Instant> {
         self.explanations.wake_at(!self.lanes.are_changed(), self.clock.now())
     }
 
-    /// The earliest moment at which time alone may let something start, or be explained.
+    /// Returns the earliest time at which an event may start, or must name its gate, without other input.
     pub(crate) fn wake_at(&self) -> Option<Instant> {
         let (now, is_settled) = (self.clock.now(), !self.lanes.are_changed());
         let start = if is_settled { self.lanes.wake_at() } else { Some(now) };
         start.into_iter().chain(self.explanations.wake_at(is_settled, now)).min()
     }
 
-    /// Looks at every lane that changed, or may have by time.
+    /// Refreshes every lane that changed, or may have changed by time.
     fn settle(&mut self) {
         if self.lanes.are_due(self.clock.now()) {
             self.turns.look_again();
@@ -560,7 +565,7 @@ impl<W: Work> Schedule<W> {
         }
     }
 
-    /// Moves what has become due into the lane's line.
+    /// Moves events that have become due into the ready queue of the lane.
     fn wake(&mut self, no: LaneNumber) {
         let now = self.clock.tick(self.clock.now());
         while let Some(lane) = self.lanes.get_mut(no)
@@ -574,7 +579,7 @@ impl<W: Work> Schedule<W> {
         }
     }
 
-    /// Takes an event out of its lane's orders, wherever it waits.
+    /// Removes an event from its lane, wherever it waits.
     fn take_out(&mut self, event: RecordNumber) {
         let Some(record) = self.entries.get_mut(event) else { return };
         let Some(lane) = self.lanes.get_mut(record.lane) else { return };
@@ -587,7 +592,7 @@ impl<W: Work> Schedule<W> {
         self.lanes.touch(record.lane);
     }
 
-    /// The event, which stands nowhere, waits until `due`.
+    /// Lets the event, which is aside, wait until `due`.
     fn wait(&mut self, event: RecordNumber, due: Instant) {
         let at = self.clock.tick(due);
         let Some(record) = self.entries.get_mut(event) else { return };
@@ -598,7 +603,7 @@ impl<W: Work> Schedule<W> {
         self.lanes.touch(record.lane);
     }
 
-    /// The event, which stands nowhere, is due: it stands last in its lane's line, or first.
+    /// Puts the event, which is aside, at the end or the front of the ready queue of its lane.
     fn enqueue(&mut self, event: RecordNumber, is_first: bool) {
         let at = self.clock.tick(self.clock.now());
         let Some(record) = self.entries.get_mut(event) else { return };

@@ -1,4 +1,4 @@
-//! What is watched: each namespace by itself, or all in one, and how much of it is known.
+//! The watched scopes: single namespaces or all in one, and the state of each list.
 
 use std::{
     collections::HashMap,
@@ -8,46 +8,46 @@ use std::{
 
 use crate::{clock::Seconds, work::ScopeId};
 
-/// A list that takes longer than this may show what is gone or finished by now.
+/// A list that takes longer than this may show entries that are gone or finished meanwhile.
 const LONG_LIST: Duration = Duration::from_secs(30);
 
-/// The watch that follows such a list has shown what changed meanwhile within this.
+/// Within this time, the watch after such a list has shown the changes.
 const CATCH_UP: Duration = Duration::from_secs(60);
 
-/// One watch: of a namespace, or of all.
+/// One watch of a namespace, or of all namespaces.
 #[derive(Debug)]
 pub(crate) struct Scope {
     pub(crate) namespace: Option<Arc<str>>,
-    /// The number of its listing under way, and since when it is.
+    /// The number of the listing in progress, and when it started.
     pub(crate) listing: u32,
     listing_since: Option<Instant>,
-    /// Its first listing is complete.
+    /// Whether its first listing is complete.
     pub(crate) synced: bool,
-    /// The API server does not let this operator list it, or there is no such namespace.
+    /// Whether the API server refuses to list it, or the namespace does not exist.
     pub(crate) is_refused: bool,
     /// Since when all of its Subscribers are known (None: they are not yet).
     pub(crate) subscribers_since: Option<Seconds>,
-    /// Until when the watch may not have shown yet what changed during the listing.
+    /// Until when the watch may not have shown all changes during the listing.
     pub(crate) catches_up_until: Option<Instant>,
-    /// A leader before may still write outcomes that its first listing does not show.
+    /// Whether a previous leader may still write outcomes that the first listing does not show.
     is_contested: bool,
 }
 
 impl Scope {
-    /// Whether what was listed may be old, so that each Notification is read again immediately before it is sent.
+    /// Whether listed entries may be outdated, so that each Notification is read again immediately before it is sent.
     pub(crate) fn may_be_old(&self, now: Instant) -> bool {
         (self.is_contested && !self.synced)
             || self.listing_since.is_some_and(|since| now.saturating_duration_since(since) > LONG_LIST)
             || self.catches_up_until.is_some_and(|until| now < until)
     }
 
-    /// The listing is complete. Where it may be old, the watch has yet to show what changed meanwhile.
+    /// Records that the listing is complete. If it may be outdated, the watch must still show the changes.
     pub(crate) fn is_listed(&mut self, now: Instant) {
         self.catches_up_until = self.may_be_old(now).then(|| now + CATCH_UP);
         (self.synced, self.is_refused, self.listing_since) = (true, false, None);
     }
 
-    /// The watch failed: it has not caught up.
+    /// Records that the watch failed and has not caught up.
     pub(crate) fn failed(&mut self, now: Instant) {
         self.catches_up_until = self.catches_up_until.filter(|until| now < *until).map(|_| now + CATCH_UP);
     }
@@ -61,7 +61,7 @@ pub(crate) struct Scopes {
 }
 
 impl Scopes {
-    /// One for each namespace (None: of all).
+    /// Makes a scope for each namespace (None: one for all).
     pub(crate) fn new(namespaces: Vec<Option<Arc<str>>>) -> Self {
         let scope = |namespace: &Option<Arc<str>>| Scope {
             namespace: namespace.clone(),
@@ -82,12 +82,12 @@ impl Scopes {
         self.list.get_mut(scope.0)
     }
 
-    /// The scope in which a namespace is watched.
+    /// Returns the scope of a namespace.
     pub(crate) fn of(&self, namespace: &str) -> Option<&Scope> {
         self.list.get(self.by_namespace.get(namespace).copied().unwrap_or_default())
     }
 
-    /// The Subscribers of this scope (None: of all namespaces) are known.
+    /// Records that the Subscribers of this scope (None: of all namespaces) are known.
     pub(crate) fn subscribers_are_known(&mut self, namespace: Option<&str>, now: Seconds) {
         let number = namespace.map_or(Some(0), |namespace| self.by_namespace.get(namespace).copied());
         if let Some(scope) = number.and_then(|number| self.list.get_mut(number)) {
@@ -95,14 +95,14 @@ impl Scopes {
         }
     }
 
-    /// A listing of this number begins.
+    /// Starts a listing with this number.
     pub(crate) fn begin(&mut self, scope: ScopeId, listing: u32, now: Instant) {
         if let Some(scope) = self.list.get_mut(scope.0) {
             (scope.listing, scope.listing_since) = (listing, Some(now));
         }
     }
 
-    /// A listing, or the watch that follows it, broke off; perhaps it was refused.
+    /// Records that a listing, or the watch after it, failed or was refused.
     pub(crate) fn failed(&mut self, scope: ScopeId, is_refused: bool, now: Instant) {
         if let Some(scope) = self.list.get_mut(scope.0) {
             scope.failed(now);
@@ -110,12 +110,12 @@ impl Scopes {
         }
     }
 
-    /// Another process acted until a moment ago: what is listed first may be old.
+    /// Records that another process acted until now, so that the first listing may be outdated.
     pub(crate) fn contest(&mut self) {
         self.list.iter_mut().filter(|scope| !scope.synced).for_each(|scope| scope.is_contested = true);
     }
 
-    /// Whether every Notification is known, as far as the API server lets it be.
+    /// Whether all Notifications are known, except in refused scopes.
     pub(crate) fn are_synced(&self) -> bool {
         self.list.iter().all(|scope| scope.synced || scope.is_refused)
     }

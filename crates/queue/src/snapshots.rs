@@ -1,4 +1,4 @@
-//! How the lanes stood when that was last reported.
+//! The last reported state of each lane.
 
 use std::collections::{HashMap, HashSet};
 
@@ -6,14 +6,15 @@ use crate::{LaneSnapshot, LaneState, SubscriberKey};
 
 #[derive(Debug, Default)]
 pub(crate) struct Snapshots {
-    /// Lanes that changed before they could be reported.
+    /// The lanes that changed before they could be reported.
     changed: HashSet<SubscriberKey>,
     reported: HashMap<SubscriberKey, LaneSnapshot>,
 }
 
 impl Snapshots {
-    /// The snapshots that are news, of the lanes that `changed`, of those that could not be reported before, and of those that
-    /// change with time alone. A lane that is not known yet is reported later.
+    /// Returns the snapshots that differ from the last reported ones, of the lanes in `changed`, of lanes that could
+    /// not be reported before, and of lanes that change by time alone. A lane whose Subscriber is not known yet is
+    /// reported later.
     pub(crate) fn news(
         &mut self,
         changed: HashSet<SubscriberKey>,

@@ -1,9 +1,9 @@
-//! Entries that this process finished and that the source may still show as they were.
+//! Entries that this process finished and that the source may still show as unfinished.
 
 use std::{collections::HashMap, hash::Hash, sync::Arc};
 
-/// After a finishing write the id stays until the source has shown that write: what it shows of before is ignored, so nothing old
-/// ever causes a second POST.
+/// After a finishing write, the id stays until the source has shown that write. Older versions are ignored, so an
+/// outdated entry never causes a second POST.
 #[derive(Debug)]
 pub(crate) struct Tombstones<Id>(HashMap<Id, Tombstone>);
 
@@ -19,12 +19,12 @@ impl<Id: Eq + Hash> Tombstones<Id> {
         Self(HashMap::new())
     }
 
-    /// The entry was finished by writing `version`.
+    /// Records that the write of `version` finished the entry.
     pub(crate) fn insert(&mut self, id: Id, namespace: Arc<str>, version: u64, listing: u32) {
         self.0.insert(id, Tombstone { namespace, version, listing });
     }
 
-    /// Whether what a source shows as of `version`, during this listing, is old.
+    /// Whether an entry that a source shows with `version`, during this listing, is outdated.
     pub(crate) fn holds_back(&mut self, id: &Id, version: u64, listing: u32) -> bool {
         let Some(tombstone) = self.0.get_mut(id) else { return false };
         if version <= tombstone.version {
@@ -35,14 +35,14 @@ impl<Id: Eq + Hash> Tombstones<Id> {
         false
     }
 
-    /// The source shows, as of `version`, that the entry is finished or deleted.
+    /// Records that the source shows the entry as finished or deleted with `version`.
     pub(crate) fn seen_absent(&mut self, id: &Id, version: u64) {
         if self.0.get(id).is_some_and(|tombstone| version >= tombstone.version) {
             self.0.remove(id);
         }
     }
 
-    /// The listing `begun` of a namespace (None: of all) is complete.
+    /// Records that the listing `begun` of a namespace (None: of all) is complete.
     pub(crate) fn end_listing(&mut self, begun: u32, namespace: Option<&str>) {
         let is_listed = |of: &str| namespace.is_none_or(|namespace| namespace == of);
         self.0.retain(|_, tombstone| tombstone.listing >= begun || !is_listed(&tombstone.namespace));

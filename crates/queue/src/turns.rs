@@ -1,4 +1,4 @@
-//! Namespaces take turns, and so do the lanes of each; all of them share slots and bytes.
+//! Fair sharing: namespaces take turns, and so do the lanes of each namespace; all share slots and bytes.
 
 use std::{
     collections::{HashMap, VecDeque, hash_map::Entry},
@@ -7,7 +7,7 @@ use std::{
 
 use crate::numbers::LaneNumber;
 
-/// What all attempts under way share: slots, or bytes.
+/// A resource that all attempts in flight share: slots, or bytes.
 #[derive(Debug)]
 pub(crate) struct Pool {
     capacity: usize,
@@ -18,9 +18,9 @@ pub(crate) struct Pool {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Admission {
     Admitted,
-    /// When one of its own attempts ends.
+    /// No, until one of its own attempts ends.
     AfterItsOwn,
-    /// When any attempt ends.
+    /// No, until any attempt ends.
     AfterAny,
 }
 
@@ -29,16 +29,16 @@ impl Pool {
         Self { capacity, used: 0 }
     }
 
-    /// One lane holds at most this much, an eighth.
+    /// Returns the maximum of one lane: an eighth.
     fn share_of_lane(&self) -> usize {
         (self.capacity / 8).max(1)
     }
 
-    /// May a namespace that holds `held` take `weight` more, where `active` namespaces have work?
+    /// Decides whether a namespace that holds `held` may take `weight` more, while `active` namespaces have work.
     ///
-    /// A namespace holds at most a quarter. The last free quarter is a reserve: a namespace takes from it only up to its
-    /// fair share, and one that holds nothing always may. So a namespace that has had no work until now finds room, however
-    /// slow the webhooks of all others are.
+    /// A namespace holds at most a quarter. The last free quarter is a reserve: a namespace takes from it only up to
+    /// its fair share, and a namespace that holds nothing may always take from it. A namespace that had no work before
+    /// therefore finds room, however slow the webhooks of other namespaces are.
     fn admits(&self, held: usize, weight: usize, active: usize) -> Admission {
         let after = self.used + weight;
         let into_reserve = after > self.capacity - self.capacity / 4;
@@ -53,15 +53,15 @@ impl Pool {
     }
 }
 
-/// Whose turn it is, and what the attempts of each namespace hold.
+/// Decides whose turn it is, and records what the attempts of each namespace hold.
 ///
-/// A lane is entered when it may have something to start; whether it really has is looked at when its turn comes.
+/// A lane enters when it may have an event to start; whether it has one is checked at its turn.
 #[derive(Debug)]
 pub(crate) struct Turns {
     namespaces: HashMap<Arc<str>, NamespaceTurns>,
-    /// Namespaces with a lane in their round that may have room for an attempt.
+    /// The namespaces that have a lane in their round and may have room for an attempt.
     order: VecDeque<Arc<str>>,
-    /// Namespaces that lost their turn because the others leave too little; they come first when that changes.
+    /// The namespaces that lost their turn because too little is free; they come first when that changes.
     held: VecDeque<Arc<str>>,
     slots: Pool,
     bytes: Pool,
@@ -72,44 +72,44 @@ struct NamespaceTurns {
     slots: usize,
     bytes: usize,
     round: VecDeque<LaneNumber>,
-    /// It stands in `order` or in `held`.
+    /// Whether the namespace is in `order` or in `held`.
     in_order: bool,
 }
 
 impl Turns {
-    /// At most `slots` attempts at once, of events of `bytes` together.
+    /// Allows at most `slots` concurrent attempts, with events of `bytes` in total.
     pub(crate) fn new(slots: usize, bytes: usize) -> Self {
         let (namespaces, order, held) = Default::default();
         Self { namespaces, order, held, slots: Pool::new(slots), bytes: Pool::new(bytes) }
     }
 
-    /// How many attempts are under way.
+    /// Returns the number of attempts in flight.
     pub(crate) fn in_flight(&self) -> usize {
         self.slots.used
     }
 
-    /// The bytes of the events under way, as far as they are charged.
+    /// Returns the bytes of the events in flight, as they are counted.
     pub(crate) fn bytes_in_flight(&self) -> usize {
         self.bytes.used
     }
 
-    /// The most slots of one lane.
+    /// Returns the maximum number of slots of one lane.
     pub(crate) fn slots_of_lane(&self) -> usize {
         self.slots.share_of_lane()
     }
 
-    /// The most bytes of one lane. An event that is larger is charged this much: it goes alone.
+    /// Returns the maximum bytes of one lane. A larger event counts as this much and is sent alone.
     pub(crate) fn bytes_of_lane(&self) -> usize {
         self.bytes.share_of_lane()
     }
 
-    /// The lane waits for its turn. It must not wait already.
+    /// Adds the lane to the round of its namespace. The lane must not be in the round.
     pub(crate) fn enter(&mut self, name: &Arc<str>, lane: LaneNumber) {
         self.namespaces.entry(name.clone()).or_default().round.push_back(lane);
         self.enqueue(name);
     }
 
-    /// The lane whose turn it is; it leaves the round. The turn remains its namespace's until [`Self::started`].
+    /// Takes the lane whose turn it is out of its round. The turn stays with its namespace until [`Self::started`].
     pub(crate) fn take(&mut self) -> Option<LaneNumber> {
         loop {
             let active = self.namespaces.len();
@@ -130,8 +130,8 @@ impl Turns {
         }
     }
 
-    /// Whether the lane just taken may start an event of this size now. If not, it stands first in its namespace's round
-    /// again, and its namespace waits: what is large does not wait for ever behind what is small.
+    /// Whether the lane just taken may start an event of this size now. If not, the lane is first in its round again
+    /// and its namespace waits, so that a large event does not wait forever behind small ones.
     pub(crate) fn admit(&mut self, lane: LaneNumber, bytes: usize) -> bool {
         let active = self.namespaces.len();
         let Some(namespace) = self.order.front().and_then(|name| self.namespaces.get_mut(name)) else { return false };
@@ -143,7 +143,8 @@ impl Turns {
         admitted
     }
 
-    /// The lane just taken starts an attempt at an event of this size: the next namespace has the turn.
+    /// Records that the lane just taken starts an attempt with an event of this size. The turn passes to the next
+    /// namespace.
     pub(crate) fn started(&mut self, bytes: usize) {
         self.slots.used += 1;
         self.bytes.used += bytes;
@@ -155,7 +156,7 @@ impl Turns {
         }
     }
 
-    /// An attempt of this namespace, at an event of this size, is no longer under way.
+    /// Records that an attempt of this namespace, with an event of this size, has ended.
     pub(crate) fn ended(&mut self, name: &Arc<str>, bytes: usize) {
         self.slots.used = self.slots.used.saturating_sub(1);
         self.bytes.used = self.bytes.used.saturating_sub(bytes);
@@ -167,19 +168,19 @@ impl Turns {
         self.look_again();
     }
 
-    /// Lanes or shares changed: namespaces that were held have their turn first.
+    /// Records that lanes or shares changed: namespaces that were held get their turn first.
     pub(crate) fn look_again(&mut self) {
         while let Some(name) = self.held.pop_back() {
             self.order.push_front(name);
         }
     }
 
-    /// The first namespace has no room now.
+    /// Holds the first namespace, which has no room now.
     fn hold(&mut self) {
         self.held.extend(self.order.pop_front());
     }
 
-    /// The first namespace leaves the order.
+    /// Removes the first namespace from the order.
     fn leave(&mut self) -> Option<Arc<str>> {
         let name = self.order.pop_front()?;
         if let Some(namespace) = self.namespaces.get_mut(&name) {
@@ -188,8 +189,8 @@ impl Turns {
         Some(name)
     }
 
-    /// The namespace stands last in order, if it has a lane in its round and does not stand there; an idle one is
-    /// forgotten, which makes the shares of the others larger.
+    /// Adds the namespace at the end of the order, if it has a lane in its round and is not there. An idle namespace is
+    /// removed, which makes the shares of the others larger.
     fn enqueue(&mut self, name: &Arc<str>) {
         let Entry::Occupied(mut entry) = self.namespaces.entry(name.clone()) else { return };
         let namespace = entry.get_mut();

@@ -131,7 +131,8 @@ impl Harness {
         self.queue.schedule.entries.find(&id)
     }
 
-    /// Shows `id` with one attempt more, an event of `bytes`, due now or at `due`; `explained` is the gate that it names.
+    /// Shows `id` with one attempt more, an event of `bytes`, due now or at `due`; `explained` is the gate that it
+    /// names.
     pub fn add(
         &mut self,
         id: u32,

@@ -1,4 +1,4 @@
-//! The rules of `delivery.md`, told as simply as possible: everything is looked at every time.
+//! The rules of `delivery.md` in the simplest form: every step checks everything.
 
 mod rules;
 
@@ -238,7 +238,7 @@ impl Model {
 
     // What the queue does.
 
-    /// All that happens by time, as far as the queue is told the time.
+    /// Everything that happens by time.
     pub fn settle(&mut self) {
         self.wake(|_| true);
         for no in 0..LANES {
@@ -257,7 +257,7 @@ impl Model {
         self.look();
     }
 
-    /// Looks who is behind a gate and who could start: whoever could not once begins to wait anew.
+    /// Updates which events are behind a gate and which could start. An event that could not start begins a new wait.
     pub fn look(&mut self) {
         self.view = View::default();
         for (id, item) in &self.items {
@@ -341,21 +341,21 @@ impl Model {
         assert!(wake_at.is_none_or(|wake| wake > self.now), "woken again and again without effect");
     }
 
-    /// The queue told `id` of `gate`: should it?
+    /// Checks that `id` had to name `gate`.
     pub fn explained(&mut self, id: u32, gate: Gate) {
         let item = self.items.get_mut(&id).unwrap();
         let held = self.lanes[item.lane].gate.filter(|(held, _)| *held == gate);
-        let since = held.unwrap_or_else(|| panic!("{id} is told {gate:?}, which does not hold it")).1;
-        let Place::Due(due) = item.place else { panic!("{id} is told {gate:?} and is not due") };
-        assert!(since.max(due) + 5 * SECOND <= self.now, "{id} is told {gate:?} too early");
-        assert!(item.explained.insert(gate), "{id} is told {gate:?} again");
+        let since = held.unwrap_or_else(|| panic!("{id} names {gate:?}, which does not hold it")).1;
+        let Place::Due(due) = item.place else { panic!("{id} names {gate:?} and is not due") };
+        assert!(since.max(due) + 5 * SECOND <= self.now, "{id} names {gate:?} too early");
+        assert!(item.explained.insert(gate), "{id} names {gate:?} again");
         self.explanations.push(self.now);
         if let Some(sixth) = self.explanations.iter().rev().nth(5) {
             assert!(*sixth + SECOND <= self.now, "more than five courtesies in a second");
         }
     }
 
-    /// The queue has nobody to tell now, and says when to ask again: is that all?
+    /// Checks that no entry must name its gate now, and when the next one must.
     pub fn silent(&self, ask_at: Option<Instant>) {
         let pace = self.explanations.last().map(|last| *last + SECOND / 5);
         let due = |item: &Item| {
@@ -365,8 +365,8 @@ impl Model {
             unexplained.max(pace.filter(|_| unexplained.is_some()))
         };
         if let Some(first) = self.items.values().filter_map(due).min() {
-            assert!(first > self.now, "somebody should be told");
-            assert!(ask_at.is_some_and(|ask| ask <= first), "somebody is told too late");
+            assert!(first > self.now, "an entry should name its gate");
+            assert!(ask_at.is_some_and(|ask| ask <= first), "an entry names its gate too late");
         }
         assert!(ask_at.is_none_or(|ask| ask > self.now), "asked again and again without effect");
     }

@@ -1,5 +1,5 @@
-//! The queue as a whole, between a source whose watch is late, other writers, Subscribers, a Lease and a calendar: nothing is
-//! lost, nothing is sent twice or when it may not be, and nothing expires before its time.
+//! The queue as a whole, between a source whose watch is late, other writers, Subscribers, a Lease and a calendar:
+//! nothing is lost, nothing is sent twice or when it may not be, and nothing expires before its time.
 
 mod store;
 
@@ -528,7 +528,7 @@ impl World {
         }
         assert_eq!(lane.gate, None, "{id} is sent while its Subscriber is closed");
         assert!(lane.paused_until.is_none_or(|until| until <= self.now), "{id} is sent inside a pause");
-        assert_eq!(lane.version.as_ref(), Some(version), "{id} goes by another version");
+        assert_eq!(lane.version.as_ref(), Some(version), "{id} uses another version");
         if let Some(lifetime) = self.store.entries.get(&id).and_then(|entry| entry.lifetime) {
             assert!(self.wall() < flight.ticket.began + lifetime, "{id} is sent after its end");
         }

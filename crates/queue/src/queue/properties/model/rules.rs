@@ -64,8 +64,8 @@ impl Model {
         slots && Self::admits(self.max_bytes, bytes.iter().sum(), of_namespace(bytes), charge, active)
     }
 
-    /// Which namespaces have work is known roughly here (a lane that was closed has its turn still). So a start is right if
-    /// it is with as few of them as possible, and one that does not come is wrong if it is with all.
+    /// Which namespaces have work is known roughly here (a lane that was closed has its turn still). So a start is
+    /// right if it is with as few of them as possible, and one that does not come is wrong if it is with all.
     pub(super) fn may_have_room(&self, lane: usize) -> bool {
         self.has_room(lane, 1)
     }
