@@ -22,7 +22,7 @@ pub(crate) enum Lifetime {
     /// The Subscriber or its spec is not known yet: no entry expires.
     Unknown,
     /// The Subscriber has been missing since then.
-    MissingSubscribers(Seconds),
+    Missing(Seconds),
 }
 
 impl Lifetime {
@@ -30,9 +30,7 @@ impl Lifetime {
     pub(crate) fn ends(self, began: Seconds) -> Seconds {
         match self {
             Self::Known(age) => began.saturating_add(age),
-            Self::MissingSubscribers(since) => {
-                began.saturating_add(MISSING_EXPIRY).max(since.saturating_add(MISSING_FOR))
-            }
+            Self::Missing(since) => began.saturating_add(MISSING_EXPIRY).max(since.saturating_add(MISSING_FOR)),
             Self::Unknown => NEVER,
         }
     }
@@ -75,16 +73,17 @@ impl Ages {
     }
 }
 
-/// When missing Subscribers were deleted, for the first hour.
+/// When missing Subscribers were deleted: for the first hour, and until all Subscribers of their namespace are known.
 #[derive(Debug, Default)]
 pub(crate) struct MissingSubscribers(HashMap<SubscriberKey, Seconds>);
 
 impl MissingSubscribers {
-    /// Records that the Subscriber is missing since `today`.
-    pub(crate) fn insert(&mut self, key: SubscriberKey, today: Seconds) {
+    /// Records that the Subscriber is missing since `today`. `are_known` says whether all Subscribers of a namespace are
+    /// known, so that a Subscriber that is not known is missing.
+    pub(crate) fn insert(&mut self, key: SubscriberKey, today: Seconds, are_known: impl Fn(&str) -> bool) {
         // Cleaned up when it has doubled, not with each deletion.
         if self.0.len().is_power_of_two() {
-            self.0.retain(|_, since| today.saturating_sub(*since) < MISSING_FOR);
+            self.0.retain(|key, since| today.saturating_sub(*since) < MISSING_FOR || !are_known(&key.namespace));
         }
         self.0.insert(key, today);
     }
@@ -149,9 +148,20 @@ mod tests {
     fn a_subscriber_that_is_not_known_yet_ends_nothing_and_one_that_is_missing_nothing_for_an_hour() {
         assert_eq!(Lifetime::Unknown.ends(0), NEVER);
         assert_eq!(Lifetime::Known(60).ends(5), 65);
-        assert_eq!(Lifetime::MissingSubscribers(10).ends(0), DAY);
-        assert_eq!(Lifetime::MissingSubscribers(7 * DAY).ends(0), 7 * DAY + 3600);
+        assert_eq!(Lifetime::Missing(10).ends(0), DAY);
+        assert_eq!(Lifetime::Missing(7 * DAY).ends(0), 7 * DAY + 3600);
         assert_eq!(Lifetime::Known(NEVER - 1).ends(5), NEVER, "beyond the calendar is never");
+    }
+
+    #[test]
+    fn a_missing_subscriber_is_remembered_for_an_hour_and_until_its_namespace_is_known() {
+        let key = |name: &str| SubscriberKey { namespace: "a".into(), name: name.into() };
+        let mut missing = MissingSubscribers::default();
+        missing.insert(key("x"), 0, |_| false);
+        missing.insert(key("y"), 2 * MISSING_FOR, |_| false);
+        assert_eq!(missing.since(&key("x")), Some(0), "its namespace is not known yet");
+        missing.insert(key("z"), 2 * MISSING_FOR, |_| true);
+        assert_eq!((missing.since(&key("x")), missing.since(&key("y"))), (None, Some(2 * MISSING_FOR)));
     }
 
     #[test]

@@ -148,8 +148,9 @@ impl<W: Work> Queue<W> {
             }
             Update::Closed { of, gate: Gate::SubscriberNotFound, .. } => {
                 let (no, today) = (self.lane_number(&of), self.schedule.clock.today());
-                self.missing.insert(of, today);
-                self.keep_to_version(no, None, Lifetime::MissingSubscribers(today));
+                let scopes = &self.scopes;
+                self.missing.insert(of, today, |namespace| scopes.knows_subscribers(namespace));
+                self.keep_to_version(no, None, Lifetime::Missing(today));
                 self.schedule.lanes.get_mut(no).into_iter().for_each(|lane| lane.longest_wait = None);
                 self.close(no, Gate::SubscriberNotFound);
             }
@@ -476,7 +477,7 @@ impl<W: Work> Queue<W> {
         let missing = self.missing.since(key).or(known);
         if let Some(lane) = self.schedule.lanes.get_mut(no) {
             match missing {
-                Some(since) => lane.lifetime = Lifetime::MissingSubscribers(since),
+                Some(since) => lane.lifetime = Lifetime::Missing(since),
                 // Whether there is such a Subscriber is not known yet.
                 None => lane.close(Gate::SubscriberNotReady),
             }
@@ -531,7 +532,7 @@ impl<W: Work> Queue<W> {
         for no in lanes {
             let Some(lane) = self.schedule.lanes.get_mut(no) else { continue };
             if lane.version.is_none() && lane.lifetime == Lifetime::Unknown {
-                lane.lifetime = Lifetime::MissingSubscribers(today);
+                lane.lifetime = Lifetime::Missing(today);
                 self.close(no, Gate::SubscriberNotFound);
             }
         }

@@ -87,6 +87,11 @@ impl Scopes {
         self.list.get(self.by_namespace.get(namespace).copied().unwrap_or_default())
     }
 
+    /// Whether all Subscribers of a namespace are known.
+    pub(crate) fn knows_subscribers(&self, namespace: &str) -> bool {
+        self.of(namespace).is_some_and(|scope| scope.subscribers_since.is_some())
+    }
+
     /// Records that the Subscribers of this scope (None: of all namespaces) are known.
     pub(crate) fn subscribers_are_known(&mut self, namespace: Option<&str>, now: Seconds) {
         let number = namespace.map_or(Some(0), |namespace| self.by_namespace.get(namespace).copied());

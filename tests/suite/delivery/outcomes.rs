@@ -48,7 +48,7 @@ async fn an_event_that_only_the_operator_can_judge_fails_with_its_attribute_and_
     assert_eq!(failed["status"]["reason"], "InvalidEvent");
     let message = failed["status"]["message"].as_str().unwrap();
     assert!(
-        message.contains("event.source: must be a URI-reference") && message.contains("nothing was sent"),
+        message.contains("event.source: must be a URI-reference") && message.contains("the event was not sent"),
         "{message}"
     );
     assert!(world.posts(&path("shop")).is_empty());

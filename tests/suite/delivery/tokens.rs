@@ -319,7 +319,7 @@ async fn s10_an_answer_that_is_no_token_is_refused_and_never_shown() {
     let long = "canary".repeat(20_000);
     let cases = [
         (200, r#"{"access_token":"canary","token_type":"mac"}"#.to_owned(), "token_type is not Bearer"),
-        (200, r#"{"access_token":"can\nary","token_type":"bearer"}"#.to_owned(), "is invalid in a header"),
+        (200, r#"{"access_token":"can\nary","token_type":"bearer"}"#.to_owned(), "are invalid in a header"),
         (200, r#"{"access_token":"","token_type":"bearer"}"#.to_owned(), "access_token is empty"),
         (200, r#"{"access_token":["canary"],"token_type":"bearer"}"#.to_owned(), "access_token is not a string"),
         (200, r#"{"token_type":"bearer","canary":1}"#.to_owned(), "access_token is missing"),

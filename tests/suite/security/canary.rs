@@ -133,7 +133,7 @@ async fn exchange_tokens(world: &World) {
     let refusal = |code: &str| json!({"error": code, "error_description": DESCRIPTION, "error_uri": DESCRIPTION});
     let unfit = format!("{MALFORMED}\u{1}");
     let hostile = [
-        (json(200, json!({"access_token": unfit, "token_type": "bearer"})), "characters that cannot stand in a header"),
+        (json(200, json!({"access_token": unfit, "token_type": "bearer"})), "characters that are invalid in a header"),
         (json(201, json!({"access_token": MALFORMED, "token_type": MALFORMED})), "token_type is not Bearer"),
         (answer(203).body(MALFORMED), "not a JSON object"),
         (answer(302).body(MALFORMED), "answered 302"),

@@ -82,7 +82,10 @@ async fn a_token_service_that_is_shown_no_certificate_is_unavailable_and_an_unus
         (json!({"tls.key": good.key_pem}), "key tls.crt: there is no such key"),
         (json!({"tls.crt": good.certificate_pem, "tls.key": "none"}), "no PEM private key in tls.key"),
         (json!({"tls.crt": "none", "tls.key": good.key_pem}), "no PEM certificate in tls.crt"),
-        (json!({"tls.crt": good.certificate_pem, "tls.key": other.key_pem}), "not that of the first certificate"),
+        (
+            json!({"tls.crt": good.certificate_pem, "tls.key": other.key_pem}),
+            "does not belong to the first certificate",
+        ),
     ];
     for (data, expected) in cases {
         world.kubectl(&["delete", "secret", "token-mtls", "--ignore-not-found"]).await.ok().unwrap();

@@ -128,7 +128,7 @@ fn step() -> impl Strategy<Value = Step> {
 enum Lifetime {
     Known(u64),
     Unknown,
-    MissingSubscribers(u64),
+    Missing(u64),
 }
 
 /// What was said of a Subscriber.
@@ -446,7 +446,7 @@ impl World {
         subscriber.gate = Some(gate);
         let (version, lifetime) =
             if gate == Gate::SubscriberNotFound { (None, None) } else { (Some(spec(1)), Some(DAY)) };
-        subscriber.lifetime = lifetime.map_or(Lifetime::MissingSubscribers(today), Lifetime::Known);
+        subscriber.lifetime = lifetime.map_or(Lifetime::Missing(today), Lifetime::Known);
         subscriber.gone.take_if(|gone| Some(&*gone) != version.as_ref());
         subscriber.version = version.clone();
         let lifetime = lifetime.map(Duration::from_secs);
@@ -464,8 +464,7 @@ impl World {
         for lane in (0..LANES).filter(|lane| lane % SCOPES == scope) {
             let subscriber = &mut self.subscribers[lane];
             if subscriber.version.is_none() && matches!(subscriber.lifetime, Lifetime::Unknown) {
-                (subscriber.lifetime, subscriber.gate) =
-                    (Lifetime::MissingSubscribers(since), Some(Gate::SubscriberNotFound));
+                (subscriber.lifetime, subscriber.gate) = (Lifetime::Missing(since), Some(Gate::SubscriberNotFound));
             }
         }
         self.apply(Update::Listed(Some(key(scope).namespace)));
@@ -689,7 +688,11 @@ impl World {
             }
             Content::Waiting(gate) => {
                 let subscriber = &self.subscribers[lane_of(ticket)];
-                assert!(subscriber.gate.is_none_or(|held| held == *gate), "{id} waits behind {:?}", subscriber.gate);
+                assert!(
+                    subscriber.gate.is_none_or(|held| held == *gate),
+                    "{id} names {gate:?} behind {:?}",
+                    subscriber.gate
+                );
             }
             Content::Returned => {
                 assert!(!self.busy.contains(&(id, 0)) && self.in_hand.contains(&id), "{id} is given back");
@@ -718,7 +721,7 @@ impl World {
         let listed_since = self.scopes[lane % SCOPES].listed_since.unwrap_or(u64::MAX);
         let ends = match subscriber.lifetime {
             Lifetime::Known(lifetime) => began + lifetime,
-            Lifetime::MissingSubscribers(since) => (began + DAY).max(since.min(listed_since) + HOUR),
+            Lifetime::Missing(since) => (began + DAY).max(since.min(listed_since) + HOUR),
             Lifetime::Unknown => u64::MAX,
         };
         let all = matches!(subscriber.gate, Some(Gate::EndpointGone | Gate::SubscriberNotFound));
