@@ -795,7 +795,12 @@ impl<W: Work> Queue<W> {
                     self.finished(no, entry.version, false);
                 }
             }
-            Written::Gone => self.forget_later(no, flight, u64::MAX),
+            Written::Gone => {
+                if !has_left {
+                    self.bury(no);
+                }
+                self.forget_later(no, flight, u64::MAX);
+            }
             _ if has_left => self.forget_later(no, flight, u64::MAX),
             Written::Retry { version, attempts, began, next, wait } => {
                 let is_newest = self.recorded(no, version, attempts, began, next);
@@ -865,6 +870,16 @@ impl<W: Work> Queue<W> {
         let Some((record, namespace)) = self.forget(no) else { return };
         if !out_of_sight && !has_shown {
             self.tombstones.insert(record.id, namespace, version, self.listing);
+        }
+    }
+
+    /// The entry is gone, and the source may still show it as it was: that sends nothing. A source that is pulled shows
+    /// nothing.
+    fn bury(&mut self, no: RecordNumber) {
+        let lane = self.schedule.lane_of(no).map(|lane| lane.key.namespace.clone());
+        let record = self.schedule.entries.get(no).filter(|record| !record.pulled);
+        if let (Some(record), Some(namespace)) = (record, lane) {
+            self.tombstones.insert(record.id.clone(), namespace, u64::MAX, self.listing);
         }
     }
 

@@ -1,9 +1,10 @@
-//! Entries that this process finished and that the source may still show as unfinished.
+//! Entries that are finished or gone and that the source may still show as unfinished.
 
 use std::{collections::HashMap, hash::Hash, sync::Arc};
 
-/// After a finishing write, the id stays until the source has shown that write. Older versions are ignored, so an
-/// outdated entry never causes a second POST.
+/// After a finishing write, the id stays until the source has shown that write; the id of an entry that was found to be
+/// gone stays until the source has shown that. Older versions are ignored, so an outdated entry never causes a second
+/// POST.
 #[derive(Debug)]
 pub(crate) struct Tombstones<Id>(HashMap<Id, Tombstone>);
 
@@ -19,7 +20,7 @@ impl<Id: Eq + Hash> Tombstones<Id> {
         Self(HashMap::new())
     }
 
-    /// Records that the write of `version` finished the entry.
+    /// Records that the write of `version` finished the entry (`u64::MAX`: the entry is gone).
     pub(crate) fn insert(&mut self, id: Id, namespace: Arc<str>, version: u64, listing: u32) {
         self.0.insert(id, Tombstone { namespace, version, listing });
     }
@@ -37,7 +38,7 @@ impl<Id: Eq + Hash> Tombstones<Id> {
 
     /// Records that the source shows the entry as finished or deleted with `version`.
     pub(crate) fn seen_absent(&mut self, id: &Id, version: u64) {
-        if self.0.get(id).is_some_and(|tombstone| version >= tombstone.version) {
+        if self.0.get(id).is_some_and(|tombstone| version >= tombstone.version || tombstone.version == u64::MAX) {
             self.0.remove(id);
         }
     }
@@ -57,6 +58,15 @@ impl<Id: Eq + Hash> Tombstones<Id> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_entry_that_is_gone_is_held_back_at_any_version_until_its_absence_is_shown() {
+        let mut tombstones = Tombstones::new();
+        tombstones.insert(1, "a".into(), u64::MAX, 1);
+        assert!(tombstones.holds_back(&1, 5, 1) && tombstones.holds_back(&1, 9, 1));
+        tombstones.seen_absent(&1, 9);
+        assert_eq!(tombstones.len(), 0);
+    }
 
     fn of(namespace: &str) -> Tombstones<u32> {
         let mut tombstones = Tombstones::new();
