@@ -1,4 +1,4 @@
-//! `KEEP=1`: all is left running, for whoever wants to try it.
+//! `KEEP=1`: keeps everything running, so that a user can try it.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use crate::say::say;
 use crate::stage::Stage;
 use crate::transcript::request_text;
 
-/// Tells how to try it and shows each request that arrives, until Ctrl-C.
+/// Prints how to try it, and each request that arrives, until Ctrl-C.
 pub(crate) async fn until_interrupted(stage: &Stage) -> Result<()> {
     let notification = json!({
         "apiVersion": "tidings.dev/v1alpha1",
@@ -24,7 +24,7 @@ pub(crate) async fn until_interrupted(stage: &Stage) -> Result<()> {
     });
     let file = stage.folder.write("notification.yaml", &serde_yaml::to_string(&notification).unwrap_or_default())?;
     let kubectl = stage.kubectl();
-    say("All is left running. In another terminal:");
+    say("Everything keeps running. In another terminal, run:");
     println!(
         "
 export KUBECONFIG={kubeconfig}

@@ -1,7 +1,7 @@
 //! `make demo`: a Notification applied with kubectl reaches a webhook, on a real API server, before your eyes.
 //!
-//! `TIDINGS_BIN` (or the first argument) names the operator's binary. With `KUBECONFIG` set, that cluster is used in place
-//! of a local control plane. With `KEEP=1` all is left running to try it by hand.
+//! `TIDINGS_BIN` (or the first argument) names the operator's binary. With `KUBECONFIG` set, that cluster is used in
+//! place of a local control plane. With `KEEP=1` all is left running to try it by hand.
 
 // A program for the terminal.
 #![allow(clippy::print_stdout, clippy::print_stderr)]

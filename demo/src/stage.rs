@@ -91,7 +91,7 @@ impl Stage {
     }
 
     pub(crate) async fn clear(&self) -> Result<()> {
-        // Whoever tried things by hand may have ended it already.
+        // A user may have stopped it already.
         if self.operator.process().exit_code().is_none() {
             let code = self.operator.terminate().await?;
             if code != 0 {
@@ -102,12 +102,13 @@ impl Stage {
     }
 }
 
-/// The endpoints, the definitions and the namespace. One namespace: in a cluster that others use, the demo keeps to its own.
+/// The endpoints, the definitions and the namespace. One namespace: in a cluster that others use, the demo keeps to its
+/// own.
 async fn scene(cluster: Cluster) -> Result<testkit::Stage> {
     let client = Client::new(CLIENT.0, CLIENT.1).scopes(["events.write"]);
     let scene = testkit::Stage::builder().on(cluster).as_admin().namespaces(&[NAMESPACE]).client(client).set().await?;
     let Endpoints { tokens, receiver, .. } = scene.endpoints();
-    // The webhook of examples/gateway.yaml is asked for its consent, and gives it.
+    // The webhook of examples/gateway.yaml receives a validation request and allows the origin.
     let consent = Reply::status(200).allow_origin("tidings.dev").allow_rate("600");
     receiver.answer_options("/gateway", Behaviour::reply(consent));
     say(format!("Started a webhook at {} and a token service at {}", receiver.url("/"), tokens.url()));

@@ -7,13 +7,13 @@ use crate::cluster::NAMESPACE;
 use crate::say::say;
 use crate::stage::Stage;
 
-/// Prints what arrived, and what kubectl tells.
+/// Prints the requests that arrived, and the output of kubectl.
 pub(crate) async fn print(stage: &Stage, notifications: &[String]) -> Result<()> {
     say("What arrived at the webhook:");
     for request in stage.endpoints().receiver.requests() {
         println!("{}", request_text(&request));
     }
-    say("What kubectl tells:");
+    say("What kubectl shows:");
     kubectl(stage, &["get", "subscribers,notifications", "-n", NAMESPACE]).await?;
     if let Some(name) = notifications.first() {
         kubectl(stage, &["describe", "notification", name, "-n", NAMESPACE]).await?;

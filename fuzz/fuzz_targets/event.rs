@@ -93,7 +93,7 @@ fn is_json_to_the_sdk(event: &Value) -> bool {
 
 /// Attributes as headers, data as the body.
 fn check_binary(members: &Members, mut headers: HeaderMap, body: &[u8]) {
-    // A receiver tells the modes apart by this alone.
+    // A receiver distinguishes the modes by this alone.
     let content_type = headers[CONTENT_TYPE].to_str().unwrap().to_ascii_lowercase();
     assert!(!content_type.starts_with("application/cloudevents"), "{content_type}");
     for (name, value) in &headers {

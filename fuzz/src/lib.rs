@@ -23,7 +23,7 @@ const SPECIAL_V4: &[(&str, u32)] = &[
     ("224.0.0.0", 4),
     ("240.0.0.0", 4),
 ];
-/// IPv6 addresses inside 2000::/3, the global unicast ones, that are not public all the same.
+/// IPv6 addresses inside 2000::/3, the global unicast ones, that are not public.
 const SPECIAL_V6: &[(&str, u32)] = &[("2001::", 23), ("2001:db8::", 32), ("3fff::", 20)];
 
 /// What stands before an IPv4 address in the IPv6 forms that lead to it, and how long that is: IPv4-mapped,

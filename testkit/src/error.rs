@@ -1,4 +1,4 @@
-//! The one error of the kit: a message for whoever reads the failed test.
+//! The error of the kit: a message for the reader of a failed test.
 
 use std::fmt;
 

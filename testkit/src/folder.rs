@@ -9,8 +9,8 @@ use std::thread;
 
 use crate::error::{Error, Result};
 
-/// Waits for the end of its standard input, whose other end only we hold (see `process`), and removes the folder.
-/// More than one try: a program that is being killed may still write to it.
+/// Waits for the end of its standard input, whose other end only we hold (see `process`), and removes the folder. More
+/// than one try: a program that is being killed may still write to it.
 const REMOVER: &str = r#"read -r _; for _ in 1 2 3 4 5 6 7 8 9 10; do rm -rf "$1" && exit; sleep 0.2; done"#;
 
 static COUNT: AtomicU32 = AtomicU32::new(0);

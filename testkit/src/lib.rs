@@ -1,5 +1,6 @@
-//! What the tests, the bench, the fault campaign and the demo of Tidings run against: a real control plane, a real OAuth 2.0
-//! token service and a real HTTPS receiver, all on loopback. All of them end with the process that started them, however it ends.
+//! What the tests, the bench, the fault campaign and the demo of Tidings run against: a real control plane, a real
+//! OAuth 2.0 token service and a real HTTPS receiver, all on loopback. All of them end with the process that started
+//! them, however it ends.
 //!
 //! The kit is an independent witness: it knows the resources, the HTTP exchanges and the command line of the operator
 //! from their documents, and never uses the operator's code.

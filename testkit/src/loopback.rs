@@ -9,7 +9,7 @@ use tokio::time::timeout;
 
 use crate::error::{Error, Result};
 
-/// A loopback address whose port was free a moment ago. Somebody else may take it before its user does.
+/// Returns a loopback address whose port was free a moment ago. Another program may take the port before it is used.
 ///
 /// # Errors
 /// When the system has no free port.

@@ -36,11 +36,11 @@ impl Drop for Operator {
 }
 
 impl Operator {
-    /// Starts `tidings run` with free ports of 127.0.0.1 as `--admin-addr` and `--health-addr`, and with `args` behind, under
-    /// the rights of `kubeconfig`.
+    /// Starts `tidings run` with free ports of 127.0.0.1 as `--admin-addr` and `--health-addr`, and with `args` behind,
+    /// under the rights of `kubeconfig`.
     ///
     /// # Errors
-    /// When no process can be started. Whether it is ready is for [`Operator::ready`] to tell.
+    /// When no process can be started. [`Operator::ready`] reports whether it is ready.
     pub async fn start(binary: &Path, kubeconfig: &Path, args: &[&str], env: &[(&str, &str)]) -> Result<Self> {
         let folder = Folder::new("operator")?;
         let log = folder.path().join("operator.log");

@@ -122,7 +122,7 @@ impl Process {
         }
     }
 
-    /// The exit code if the program has ended, as a shell tells it: 128 + n when signal n ended it.
+    /// The exit code if the program has ended, as a shell reports it: 128 + n when signal n ended it.
     #[must_use]
     pub fn exit_code(&self) -> Option<i32> {
         *self.exit.borrow()

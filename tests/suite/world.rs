@@ -1,5 +1,5 @@
-//! What an end-to-end test stands on: a namespace, a receiver, a token service, and the operator as a process of its own
-//! under the chart's Role.
+//! What an end-to-end test stands on: a namespace, a receiver, a token service, and the operator as a process of its
+//! own under the chart's Role.
 
 use std::{
     ops::{Deref, DerefMut},

@@ -8,7 +8,7 @@ use serde::Deserialize;
 
 use crate::error::{Error, Result};
 
-/// Everything, without bodies, told when it is done (and for watches also when it begins).
+/// Everything, without bodies, reported when the request ends (and for watches also when it starts).
 pub(crate) const POLICY: &str = r#"{"apiVersion":"audit.k8s.io/v1","kind":"Policy","omitStages":["RequestReceived"],"rules":[{"level":"Metadata"}]}"#;
 
 /// One request to the API server.
@@ -41,8 +41,8 @@ impl AuditEvent {
         !matches!(self.verb.as_str(), "get" | "list" | "watch")
     }
 
-    /// Whether it was a write to this resource and subresource in this namespace, for example
-    /// `("notifications", "status", "my-test")`; refused ones included.
+    /// Whether it was a write to this resource and subresource in this namespace, for example `("notifications",
+    /// "status", "my-test")`; refused ones included.
     #[must_use]
     pub fn is_write_to(&self, resource: &str, subresource: &str, namespace: &str) -> bool {
         self.is_write()

@@ -25,7 +25,7 @@ use crate::process::Process;
 const START_LIMIT: Duration = Duration::from_secs(60);
 /// What was only stopped is ready again by then.
 const REVIVAL_LIMIT: Duration = Duration::from_secs(10);
-/// Tries to start, since a free port may be taken by somebody else before we use it.
+/// How many times to try to start: another program may take a free port before it is used.
 const TRIES: u32 = 3;
 
 static SHARED: OnceCell<ControlPlane> = OnceCell::const_new();
@@ -65,7 +65,8 @@ impl ControlPlane {
         Self::start_logging_to(None).await
     }
 
-    /// The same, with the logs of both programs in this folder, where they outlive the control plane (None: in its own).
+    /// The same, with the logs of both programs in this folder, where they outlive the control plane (None: in its
+    /// own).
     ///
     /// # Errors
     /// As [`ControlPlane::start`].
@@ -232,8 +233,8 @@ impl ControlPlane {
         self.part(part).lock().await.signal(signal).await
     }
 
-    /// Kills one of the programs (if it runs), starts it again on the same port with the same data, and waits until
-    /// the API server is ready.
+    /// Kills one of the programs (if it runs), starts it again on the same port with the same data, and waits until the
+    /// API server is ready.
     ///
     /// # Errors
     /// As [`ControlPlane::ready`].
@@ -274,7 +275,7 @@ impl ControlPlane {
     /// # Errors
     /// When it cannot be killed or started.
     pub async fn kill_for(&self, part: Part, after: Duration) -> Result<()> {
-        // Held meanwhile: nobody else restarts it.
+        // Held meanwhile, so that nothing else restarts it.
         let mut process = self.part(part).lock().await;
         process.kill().await?;
         sleep(after).await;

@@ -60,7 +60,7 @@ impl<E: Endpoint> HttpsServer<E> {
     /// Listens again, on the same port. Nothing happens if it does already.
     ///
     /// # Errors
-    /// When somebody else has taken the port.
+    /// When another program has taken the port.
     pub async fn resume(&mut self) -> Result<()> {
         if self.running.is_some() {
             return Ok(());
@@ -102,7 +102,7 @@ async fn serve<E: Endpoint>(stream: TcpStream, peer: SocketAddr, endpoint: Arc<E
     });
     let mut connection = http1::Builder::new().serve_connection(TokioIo::new(stream), service);
     tokio::select! {
-        // How a connection ends is the client's to tell.
+        // The client reports how a connection ends.
         _ = &mut connection => {}
         () = reset.notified() => {
             let stream = connection.into_parts().io.into_inner();

@@ -17,7 +17,7 @@ use crate::process::{Process, Program};
 const START_LIMIT: Duration = Duration::from_secs(30);
 /// For a request to its administration.
 const LIMIT: Duration = Duration::from_secs(10);
-/// Tries to start, since a free port may be taken by somebody else before it is used.
+/// How many times to try to start: another program may take a free port before it is used.
 const TRIES: u32 = 3;
 
 /// A running Hydra that keeps its data in memory. Dropping it kills it; so does the end of this process.
@@ -138,7 +138,7 @@ fn config(folder: &Folder, authority: &Authority, public: SocketAddr, admin: Soc
             "public": {"host": public.ip(), "port": public.port(), "tls": tls},
             "admin": {"host": admin.ip(), "port": admin.port(), "tls": {"enabled": false}},
         },
-        // It tells its makers nothing.
+        // It sends no telemetry.
         "sqa": {"opt_out": true},
         "urls": {"self": {"issuer": format!("https://{public}/")}},
     }))

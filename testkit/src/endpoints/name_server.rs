@@ -17,7 +17,7 @@ const AAAA: u16 = 28;
 /// What is said of a name.
 #[derive(Clone, Debug)]
 pub enum NameAnswer {
-    /// These are its addresses, for so many seconds.
+    /// These addresses, with this TTL in seconds.
     Addresses(Vec<IpAddr>, u32),
     /// It does not exist.
     NoSuchName,
@@ -42,7 +42,8 @@ pub struct NameServer {
 }
 
 impl NameServer {
-    /// Answers questions for addresses of a name, which is in lower case and without the dot of the root, as `answer` says.
+    /// Answers questions for addresses of a name, which is in lower case and without the dot of the root, as `answer`
+    /// says.
     ///
     /// # Errors
     /// When there is no free port.
@@ -79,7 +80,7 @@ impl NameServer {
         self.address
     }
 
-    /// The names of all questions so far, in lower case; a name is asked for once for each family of addresses.
+    /// The names of all questions so far, in lower case; a name is queried once for each family of addresses.
     #[must_use]
     pub fn questions(&self) -> Vec<String> {
         self.questions.lock().unwrap().clone()

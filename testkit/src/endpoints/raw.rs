@@ -14,8 +14,8 @@ use tokio_rustls::server::TlsStream;
 use crate::background::Background;
 use crate::error::Result;
 
-/// A server on a loopback port whose script has each connection to itself; a connection is closed when its script
-/// ends. Dropping the server closes its port and all connections.
+/// A server on a loopback port whose script has each connection to itself; a connection is closed when its script ends.
+/// Dropping the server closes its port and all connections.
 pub struct RawServer {
     address: SocketAddr,
     connections: Arc<AtomicUsize>,
@@ -44,7 +44,7 @@ impl RawServer {
         .await
     }
 
-    /// Answers one request on each connection with these bytes, whatever it asks for, and closes the connection.
+    /// Answers one request on each connection with these bytes, whatever the request, and closes the connection.
     ///
     /// # Errors
     /// When there is no free port.
@@ -77,7 +77,7 @@ impl RawServer {
     /// The same on an address of the test's own choice; port 0 means a free one.
     ///
     /// # Errors
-    /// When somebody else has taken the port.
+    /// When another program has taken the port.
     pub async fn tcp_at<S, F>(address: SocketAddr, script: S) -> Result<Self>
     where
         S: Fn(TcpStream) -> F + Send + 'static,

@@ -123,7 +123,7 @@ impl Receiver {
         Self::serve(tls, Box::new(move |token| Box::pin(ready(tokens.check(&token).is_some())))).await
     }
 
-    /// A receiver that accepts the tokens that `check` says are valid: it is asked for each POST.
+    /// A receiver that accepts the tokens that `check` accepts: it is called for each POST.
     ///
     /// # Errors
     /// When there is no free port.
@@ -205,7 +205,7 @@ impl Receiver {
     /// Waits until `count` POSTs have arrived at `path`, whatever their answer, and returns all requests to it.
     ///
     /// # Errors
-    /// When there are fewer after `limit`: it tells what did arrive, at this path and at others.
+    /// When there are fewer after `limit`: the error lists what arrived, at this path and at others.
     pub async fn wait_for(&self, path: &str, count: usize, limit: Duration) -> Result<Vec<Received>> {
         self.wait_for_method(Method::POST, path, count, limit).await
     }
@@ -233,9 +233,9 @@ impl Receiver {
             return Ok(self.requests_for(path));
         }
         let all = self.requests();
-        let told = all.iter().map(|r| format!("  {} {} {:?} {:?}\n", r.method, r.path, r.event_id(), r.answered));
-        let (told, arrived, method): (String, _, _) = (told.collect(), arrived(), &wanted.0);
-        let what = format!("{arrived} of {count} {method} to {path} after {limit:?}; all requests:\n{told}");
+        let list = all.iter().map(|r| format!("  {} {} {:?} {:?}\n", r.method, r.path, r.event_id(), r.answered));
+        let (list, arrived, method): (String, _, _) = (list.collect(), arrived(), &wanted.0);
+        let what = format!("{arrived} of {count} {method} to {path} after {limit:?}; all requests:\n{list}");
         Err(Error::new(what))
     }
 
@@ -247,7 +247,7 @@ impl Receiver {
     /// Listens again, on the same port.
     ///
     /// # Errors
-    /// When somebody else has taken the port.
+    /// When another program has taken the port.
     pub async fn resume(&mut self) -> Result<()> {
         self.0.resume().await
     }

@@ -1,4 +1,4 @@
-//! What an endpoint is told to do in place of what is right.
+//! Scripted behavior of an endpoint that differs from the correct one.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Mutex;

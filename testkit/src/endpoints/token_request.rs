@@ -24,7 +24,7 @@ pub struct TokenRequest {
     pub path: String,
     /// The client id it names, if any.
     pub client_id: Option<String>,
-    /// Its way of client authentication, if it can be told.
+    /// Its method of client authentication, if it can be recognized.
     pub authentication: Option<AuthMethod>,
     /// All form fields, client secret included.
     pub fields: Fields,
@@ -58,13 +58,13 @@ impl Fields {
 }
 
 impl TokenRequest {
-    /// The scopes asked for, as one text.
+    /// The requested scopes, as one text.
     #[must_use]
     pub fn scope(&self) -> Option<&str> {
         self.fields.get("scope")
     }
 
-    /// The audience asked for.
+    /// The requested audience.
     #[must_use]
     pub fn audience(&self) -> Option<&str> {
         self.fields.get("audience")
@@ -152,7 +152,7 @@ pub(crate) fn check_grant(fields: &Fields) -> Result<(), Refusal> {
     }
 }
 
-/// The scopes to grant: those asked for if all are allowed, all allowed ones if none is asked for (section 3.3).
+/// The scopes to grant: the requested ones if all are allowed, or all allowed ones if none is requested (section 3.3).
 pub(crate) fn scopes(fields: &Fields, allowed: &[String]) -> Result<Vec<String>, Refusal> {
     let Some(asked) = fields.get("scope") else { return Ok(allowed.to_vec()) };
     let is_scope = |text: &str| !text.is_empty() && text.bytes().all(|b| matches!(b, 0x21 | 0x23..=0x5B | 0x5D..=0x7E));

@@ -15,7 +15,7 @@ use crate::endpoints::token_request::TokenRequest;
 use crate::error::Result;
 use crate::pki::Authority;
 
-/// The usual path. Every other path works as well, so that tests that share a service can tell their requests apart.
+/// The usual path. Every other path works as well, so that tests that share a service can distinguish their requests.
 const PATH: &str = "/oauth2/token";
 
 /// A token service over HTTPS. Dropping it closes its port.
@@ -126,7 +126,7 @@ impl TokenService {
     /// Listens again, on the same port.
     ///
     /// # Errors
-    /// When somebody else has taken the port.
+    /// When another program has taken the port.
     pub async fn resume(&mut self) -> Result<()> {
         self.0.resume().await
     }

@@ -1,4 +1,5 @@
-//! A way through which a client reaches a server, and which can be made bad: below TLS, so it knows nothing of what passes.
+//! A way through which a client reaches a server, and which can be made bad: below TLS, so it knows nothing of what
+//! passes.
 
 use std::fmt;
 use std::future::pending;
@@ -30,7 +31,7 @@ pub enum Link {
     HalfOpen,
     /// Each piece that is read is handed on this much later.
     Delay(Duration),
-    /// A connection over which so many bytes have passed meanwhile, in both directions together, is reset.
+    /// A connection is reset after this many bytes in both directions together.
     Cut(usize),
 }
 

@@ -20,7 +20,8 @@ use crate::error::{Error, Result};
 /// A request with its whole body.
 pub(super) type Request = http::Request<Full<Bytes>>;
 
-/// A server and the connections to it. Each request has a connection to itself; it is used again once its answer was read.
+/// A server and the connections to it. Each request has a connection to itself; it is used again once its answer was
+/// read.
 pub struct Upstream {
     address: SocketAddr,
     tls: TlsConnector,

@@ -34,8 +34,8 @@ struct Rights {
     token: Option<String>,
 }
 
-/// A stage that is still to be set. Without further calls: a control plane of its own, endpoints in this process without
-/// clients, no namespace, all rights.
+/// A stage that is still to be set. Without further calls: a control plane of its own, endpoints in this process
+/// without clients, no namespace, all rights.
 pub struct StageBuilder<E> {
     cluster: Option<Cluster>,
     logs: Option<PathBuf>,
@@ -91,7 +91,8 @@ impl<E> StageBuilder<E> {
         self
     }
 
-    /// Adds namespaces that the operator watches; they are created if they do not exist. The chart is installed in the first.
+    /// Adds namespaces that the operator watches; they are created if they do not exist. The chart is installed in the
+    /// first.
     #[must_use]
     pub fn namespaces(mut self, names: &[&str]) -> Self {
         self.namespaces.extend(names.iter().map(|name| (*name).to_owned()));
@@ -231,8 +232,8 @@ impl<E> Stage<E> {
         &self.rights.kubeconfig
     }
 
-    /// A kubeconfig with the operator's rights for an API server behind a proxy: at this address, with a certificate of the
-    /// authority in this file.
+    /// A kubeconfig with the operator's rights for an API server behind a proxy: at this address, with a certificate of
+    /// the authority in this file.
     ///
     /// # Errors
     /// When the file cannot be written.

@@ -42,7 +42,7 @@ async fn a_client_gets_a_token_by_post_and_the_request_is_recorded() {
     let body = "grant_type=client_credentials&client_id=acme&client_secret=s3+cr%3At&audience=https%3A%2F%2Fhooks";
     let answer = send(&authority, "POST", &service.url(), &[FORM], body).await.unwrap();
     assert_eq!(answer.status, 200, "{}", answer.body);
-    assert_eq!(answer.json()["scope"], "events.write events.read", "no scope asked for: all that are allowed");
+    assert_eq!(answer.json()["scope"], "events.write events.read", "no scope requested: all that are allowed");
     let [request] = &service.requests_of("acme")[..] else { panic!("{:?}", service.requests()) };
     assert_eq!(request.authentication, Some(AuthMethod::Post));
     assert_eq!(request.audience(), Some("https://hooks"));

@@ -1,4 +1,4 @@
-//! The chart, rendered by Helm, is accepted by the API server and asks for no more than it should.
+//! The chart, rendered by Helm, is accepted by the API server and requests no more permissions than necessary.
 
 use serde::Deserialize;
 use serde_json::{Value, json};

@@ -237,7 +237,8 @@ async fn a_notifications_spec_cannot_be_changed_in_any_way() {
         json!({"event": {"ext": null}}),
         json!({"event": {"subject": "new"}}),
         json!({"subscriberRef": {"name": "other"}}),
-        // One unknown attribute renamed in the same write: the schema's rule does not see it, the admission policy does.
+        // One unknown attribute renamed in the same write: the schema's rule does not see it, the admission policy
+        // does.
         json!({"event": {"ext": null, "extra": "a"}}),
     ];
     for change in changes {

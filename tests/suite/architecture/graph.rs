@@ -86,8 +86,8 @@ impl Crate {
         arrows.collect()
     }
 
-    /// The file that defines what `path`, as it stands in `module`, leads to. What is imported by way of a re-export counts as
-    /// imported from the file that defines it.
+    /// The file that defines what `path`, as it stands in `module`, leads to. What is imported by way of a re-export
+    /// counts as imported from the file that defines it.
     fn resolve(&self, module: &[String], path: &[String], depth: usize) -> Option<Module> {
         let (first, mut rest) = path.split_first()?;
         let mut at = match first.as_str() {

@@ -1,6 +1,7 @@
 //! Which room may know which: the direction in `docs/architecture.md`, held.
 //!
-//! The compiler holds the crates. This test holds the rooms inside them, finds circles between files, and prints the graph:
+//! The compiler holds the crates. This test holds the rooms inside them, finds circles between files, and prints the
+//! graph:
 //!
 //! ```sh
 //! cargo test --test suite -- architecture --nocapture
@@ -38,7 +39,8 @@ const ROOMS: &[(&str, &[&str])] = &[
 const DELIVERY: &[(&str, &[&str])] =
     &[("webhook", &["egress", "event", "oauth"]), ("oauth", &["egress"]), ("egress", &[]), ("event", &[])];
 
-/// Crates, and parts of crates, that only these rooms may name, tests included. The manifests hold the crates `api` and `queue`.
+/// Crates, and parts of crates, that only these rooms may name, tests included. The manifests hold the crates `api` and
+/// `queue`.
 const CRATES: &[(&str, &[&str])] = &[
     ("rustls", &["delivery/egress"]),
     ("kube", &["cluster", "notifications", "operator", "ownership", "subscribers", "api"]),

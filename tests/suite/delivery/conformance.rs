@@ -1,4 +1,5 @@
-//! The CloudEvents rules for a sender, by their numbers in `docs/conformance.md`: real deliveries to a real HTTPS receiver.
+//! The CloudEvents rules for a sender, by their numbers in `docs/conformance.md`: real deliveries to a real HTTPS
+//! receiver.
 
 use std::{sync::Arc, time::Duration};
 
@@ -215,7 +216,7 @@ async fn webhook_16_a_401_renews_the_token_once_and_no_challenge_is_followed() {
     let outcome = exchange.deliver(&event(json!({}))).await;
     assert_eq!((outcome.verdict, outcome.reason), (Verdict::Retry, AttemptReason::Unauthorized));
     assert!(exchange.received().iter().all(|r| r.header("authorization").unwrap().starts_with("Bearer ")));
-    assert_eq!(exchange.tokens.requests().len(), 2, "a webhook that always answers 401 makes for no storm");
+    assert_eq!(exchange.tokens.requests().len(), 2, "a webhook that always answers 401 causes no storm");
 }
 
 #[tokio::test]
@@ -370,11 +371,11 @@ async fn an_untrusted_certificate_a_refused_connection_a_reset_and_silence_are_t
         target.timeout = Duration::from_millis(200);
     };
     assert_eq!(deliver(&hurried).await.reason, AttemptReason::Timeout);
-    let nobody = |target: &mut Target| {
+    let closed = |target: &mut Target| {
         trusted(target);
         target.url.set_port(Some(1)).unwrap();
     };
-    assert_eq!(deliver(&nobody).await.reason, AttemptReason::ConnectionFailed);
+    assert_eq!(deliver(&closed).await.reason, AttemptReason::ConnectionFailed);
     let nameless = |target: &mut Target| {
         trusted(target);
         target.url.set_host(Some("no-such-host.invalid")).unwrap();

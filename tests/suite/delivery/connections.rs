@@ -1,4 +1,4 @@
-//! What becomes of connections: those that nobody waits for any more, and kept ones that the other side closes.
+//! Connections: without a waiting attempt, and idle ones that the other side closes.
 
 use std::{
     sync::{
@@ -65,7 +65,7 @@ async fn s19_a_connection_without_a_waiting_attempt_ends_by_itself() {
         let (one, other) = tokio::join!(sender.post(&url, PATIENCE), sender.post(&url, PATIENCE));
         assert_eq!((one.verdict, other.verdict), (Verdict::Delivered, Verdict::Delivered));
     }
-    assert!(server.connections() > DELIVERIES / 4, "the server was not asked for others: {}", server.connections());
+    assert!(server.connections() > DELIVERIES / 4, "the server got no other requests: {}", server.connections());
     let deadline = Instant::now() + PATIENCE;
     while open.load(Ordering::Relaxed) > 1 {
         assert!(Instant::now() < deadline, "{} connections are open", open.load(Ordering::Relaxed));

@@ -85,7 +85,7 @@ async fn events_arrive_with_tokens_that_a_foreign_server_vouches_for_by_basic_an
         foreign.world.until_phase(subscriber, "Delivered").await;
         let token = foreign.token_of(subscriber).await;
         assert_eq!(token["client_id"], client_id);
-        assert_eq!(token["scope"], "events.write", "what was asked for, not all that the client may have");
+        assert_eq!(token["scope"], "events.write", "the requested scope, not all that the client may have");
         foreign.world.until_reason(subscriber, "Operational").await;
     }
 }

@@ -1,4 +1,4 @@
-//! What holds a Subscriber's Notifications, how it is told, and how it opens again.
+//! Gates: what holds a Subscriber's Notifications, how the status names it, and how it opens again.
 
 use std::{
     collections::HashMap,
@@ -105,8 +105,8 @@ async fn what_waits_behind_a_gate_is_told_which() {
     }
     let mut operator = world.operator().await;
     for (name, reason) in [("a", "SubscriberNotFound"), ("b", "SubscriberNotReady"), ("c", "Suspended")] {
-        let told = world.until("notification", name, |n| n["status"]["reason"] == reason).await;
-        let status = &told["status"];
+        let explained = world.until("notification", name, |n| n["status"]["reason"] == reason).await;
+        let status = &explained["status"];
         assert_eq!((&status["phase"], &status["attempts"]), (&json!("Pending"), &json!(0)), "{name}");
         assert!(!status["message"].as_str().unwrap().is_empty());
     }
@@ -117,8 +117,8 @@ async fn what_waits_behind_a_gate_is_told_which() {
     let before = versions().await;
     operator.restart().await.unwrap();
     operator.ready(PATIENCE).await.unwrap();
-    sleep(Duration::from_secs(8)).await; // longer than the five seconds after which they are told
-    assert_eq!(versions().await, before, "told already: nothing is written on a restart");
+    sleep(Duration::from_secs(8)).await; // longer than the five seconds after which they name their gate
+    assert_eq!(versions().await, before, "already written: a restart writes nothing");
 }
 
 #[tokio::test]
@@ -138,10 +138,10 @@ async fn a_thousand_behind_an_open_circuit_cost_their_courtesies_and_probes_alon
     // One probe follows after 30 s, the next after 60 s.
     assert!((1..=2).contains(&probes), "{probes} probes");
     let all = world.list("notifications").await;
-    let told = all.iter().filter(|n| n["status"]["reason"] == "CircuitOpen").count();
+    let explained = all.iter().filter(|n| n["status"]["reason"] == "CircuitOpen").count();
     let attempts: u64 = all.iter().map(|n| n["status"]["attempts"].as_u64().unwrap()).sum();
     assert_eq!(attempts, posts as u64);
-    assert!((100..=300).contains(&told), "{told} were told, five a second at most");
+    assert!((100..=300).contains(&explained), "{explained} name their gate, five per second at most");
     for (name, writes) in writes(&world).await {
         let notification = all.iter().find(|n| n["metadata"]["name"] == name.as_str()).unwrap();
         let attempts = notification["status"]["attempts"].as_u64().unwrap();
@@ -152,7 +152,7 @@ async fn a_thousand_behind_an_open_circuit_cost_their_courtesies_and_probes_alon
     let (posts_before, writes_before) = (sent(&world), writes(&world).await.values().sum::<u64>());
     operator.restart().await.unwrap();
     operator.ready(PATIENCE).await.unwrap();
-    sleep(Duration::from_secs(4)).await; // courtesies for what was never told begin after five
+    sleep(Duration::from_secs(4)).await; // explanations start after five seconds
     let (posts, writes) = (sent(&world) - posts_before, writes(&world).await.values().sum::<u64>() - writes_before);
     assert_eq!(writes, posts, "a restart writes nothing: each write is an attempt's");
     world.receiver.behave(&path("shop"));

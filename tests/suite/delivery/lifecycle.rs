@@ -123,7 +123,7 @@ async fn fifty_pending_at_a_kill_are_all_delivered_each_with_its_one_id() {
     for n in 0..50 {
         assert!(posts.remove(&format!("n-{n}")).is_some_and(|times| times <= 2), "n-{n}");
     }
-    assert!(posts.is_empty(), "ids that nobody gave: {posts:?}");
+    assert!(posts.is_empty(), "unknown ids: {posts:?}");
     let repeated = world.posts(&path("shop")).len() - 50;
     assert!(repeated <= 16, "{repeated} repeats, more than may be in flight");
 }
@@ -227,7 +227,7 @@ async fn an_outcome_is_kept_while_the_api_server_is_away_and_not_sent_again() {
     world.notifications("n", "shop", 10).await;
     world.receiver.wait_for(&path("shop"), 10, PATIENCE).await.unwrap();
     plane.signal(testkit::Part::ApiServer, "KILL").await.unwrap();
-    sleep(Duration::from_secs(2)).await; // the answers come while nobody can write them down
+    sleep(Duration::from_secs(2)).await; // the responses arrive while no outcome can be written
     plane.restart_api_server().await.unwrap();
     world.until_delivered(10).await;
     assert_eq!(world.posts(&path("shop")).len(), 10, "no POST is repeated");

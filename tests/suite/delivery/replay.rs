@@ -40,7 +40,7 @@ async fn label(world: &World, name: &str, value: &str) {
     world.kubectl(&["label", "ntf", name, &label, "--overwrite"]).await.ok().unwrap();
 }
 
-/// Waits until the value was handled and what it asked for is Delivered.
+/// Waits until the value was handled and the replay is Delivered.
 async fn until_replayed(world: &World, name: &str, value: &str) -> Value {
     let replayed = |n: &Value| n["status"]["lastHandledReplay"] == value && n["status"]["phase"] == "Delivered";
     world.until("notification", name, replayed).await
@@ -51,7 +51,7 @@ fn arrived(world: &World) -> Vec<String> {
     world.posts(&path("shop")).iter().map(|request| request.event_id().unwrap()).collect()
 }
 
-/// Sends another Notification through everything: what was asked for before has happened by then.
+/// Sends another Notification through everything: earlier requests are handled by then.
 async fn send_marker(world: &World, name: &str) {
     world.notification(name, "shop", event(name)).await;
     world.until_phase(name, "Delivered").await;
@@ -236,7 +236,7 @@ async fn replays_outlast_an_api_server_that_goes_away_and_others_who_write_all_t
     world.until_delivered(20).await;
     world.kubectl(&["label", "ntf", "--all", "tidings.dev/replay=1"]).await.ok().unwrap();
     plane.signal(Part::ApiServer, "KILL").await.unwrap();
-    sleep(Duration::from_secs(2)).await; // replays and outcomes are under way while nobody takes them
+    sleep(Duration::from_secs(2)).await; // replays and outcomes are in flight while no API server accepts them
     plane.restart_api_server().await.unwrap();
     let annotate = async {
         for round in 0.. {

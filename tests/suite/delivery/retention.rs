@@ -121,7 +121,7 @@ async fn after_a_restart_those_go_that_are_due_and_the_others_at_their_time() {
     let later = world.until_phase("later", "Delivered").await;
     operator.kill().await.unwrap();
     let wait = (completed(&overdue) + seconds(2)).duration_since(Timestamp::now());
-    sleep(Duration::try_from(wait).unwrap_or_default()).await; // it becomes due while nobody is there
+    sleep(Duration::try_from(wait).unwrap_or_default()).await; // it becomes due while no operator runs
     assert!(find(&world, "overdue").await.is_some());
     operator.restart().await.unwrap();
     let (_, gone) = until_gone(&world, "overdue").await;
@@ -145,8 +145,8 @@ async fn generated_ones_go_by_the_flag_unless_they_say_otherwise() {
     operator.kill().await.unwrap();
     operator = operator_with(&world, &["--generated-ttl", "1"]).await;
     until_gone(&world, &by_flag).await;
-    let told = generated(&world, None).await;
-    until_gone(&world, &told).await;
+    let reported = generated(&world, None).await;
+    until_gone(&world, &reported).await;
     for kept in [&own, "named"] {
         assert!(find(&world, kept).await.is_some(), "{kept}");
     }
@@ -291,7 +291,7 @@ async fn what_the_operator_finishes_itself_it_deletes_without_reading_it() {
     }
 }
 
-/// Waits until the operator says that so many finished ones are stored.
+/// Waits until the operator reports this many stored finished Notifications.
 async fn until_stored(operator: &Operator, count: usize) {
     let end = Instant::now() + PATIENCE;
     loop {

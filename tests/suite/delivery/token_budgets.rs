@@ -1,4 +1,5 @@
-//! How often a token service is asked, by the operator as a whole: whatever the backlog, seldom; and once for each tenant.
+//! How often a token service is asked, by the operator as a whole: whatever the backlog, seldom; and once for each
+//! tenant.
 
 use std::{
     collections::HashSet,

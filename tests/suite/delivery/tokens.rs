@@ -1,4 +1,5 @@
-//! The token source against a real token service: what is asked and how often, what is read of the answers, what is shown.
+//! The token source against a real token service: what is asked and how often, what is read of the answers, what is
+//! shown.
 
 use std::{
     collections::BTreeMap,
@@ -73,7 +74,7 @@ impl Field {
         requests
     }
 
-    /// Waits until so many requests have arrived.
+    /// Waits until `count` requests have arrived.
     async fn until_requests(&self, count: usize) {
         let end = Instant::now() + PATIENCE;
         while self.service.requests().len() < count {
@@ -374,7 +375,7 @@ async fn a_403_in_an_outage_leaves_the_token_that_permits_other_things() {
     for _ in 0..10 {
         assert_eq!(field.source().token().await.unwrap(), held);
     }
-    assert_eq!(field.service.requests().len(), 2, "a fresh one was asked for, once");
+    assert_eq!(field.service.requests().len(), 2, "a new token was requested once");
 }
 
 #[tokio::test]

@@ -1,4 +1,4 @@
-//! Generated files equal what generates them. `make generate` writes them anew.
+//! Generated files equal what generates them. `make generate` regenerates them.
 
 use std::{collections::BTreeSet, env, fs, path::Path};
 

@@ -1,4 +1,5 @@
-//! Writes `docs/messages.md`: every text that the program can show to a person, so that all of them can be read in one go.
+//! Writes `docs/messages.md`: every text that the program can show to a person, so that all of them can be read in one
+//! go.
 
 use std::{collections::BTreeMap, fmt::Write, fs, path::Path, process::Command};
 
@@ -10,7 +11,7 @@ use crate::architecture;
 /// The folders whose texts reach people as they are written. What `crates/api` publishes is read from its manifests.
 const SOURCES: [&str; 2] = ["src", "crates/delivery/src"];
 
-/// Macros whose texts nobody sees at the level `info`.
+/// Macros whose texts are not shown at the level `info`.
 const SILENT: [&str; 9] =
     ["assert", "assert_eq", "assert_ne", "debug", "debug_assert", "matches", "panic", "trace", "unreachable"];
 

@@ -1,5 +1,5 @@
-//! `docs/troubleshooting.md`: what `kubectl describe` shows for each reason of a Subscriber, from real runs. `make generate`
-//! writes the page anew; otherwise the test fails when a reason no longer shows what the page says.
+//! `docs/troubleshooting.md`: what `kubectl describe` shows for each reason of a Subscriber, from real runs. `make
+//! generate` regenerates the page; otherwise the test fails when a reason no longer shows what the page says.
 
 use std::{collections::BTreeMap, env, fmt::Write, fs};
 
@@ -20,7 +20,7 @@ struct Case {
     change: fn(&mut Value),
     /// How many Notifications it has.
     notifications: usize,
-    /// Whether a test of it is asked for.
+    /// Whether a test of it is requested.
     tested: bool,
 }
 
@@ -41,7 +41,7 @@ impl Case {
         self.reason.as_str().to_lowercase()
     }
 
-    /// Applies what leads to the reason, waits until it is told, and returns what `kubectl describe` shows.
+    /// Applies what leads to the reason, waits for the reason, and returns what `kubectl describe` shows.
     async fn described(&self, world: &World) -> String {
         let name = self.name();
         world.subscriber(&name, self.change).await;
@@ -52,11 +52,11 @@ impl Case {
         if self.tested {
             world.kubectl(&["annotate", "subr", &name, "tidings.dev/test-requested-at=1"]).await.ok().unwrap();
         }
-        let tells = |s: &Value| {
+        let shows = |s: &Value| {
             let conditions = s["status"]["conditions"].as_array().cloned().unwrap_or_default();
             conditions.iter().any(|condition| condition["reason"] == self.reason.as_str())
         };
-        world.until("subscriber", &name, tells).await;
+        world.until("subscriber", &name, shows).await;
         world.kubectl(&["describe", "subr", &name]).await.ok().unwrap()
     }
 }
@@ -217,7 +217,7 @@ async fn troubleshooting_shows_what_each_reason_of_a_subscriber_looks_like() {
         let old = committed.split("\n## ").find(|old| old.lines().next() == Some(name));
         let old = old.unwrap_or_else(|| panic!("{PAGE} does not show {name}: run make generate"));
         let (old, new) = (message(old, name), message(section, name));
-        assert!(new.is_some(), "{name} is not told: {section}");
+        assert!(new.is_some(), "{name} is missing: {section}");
         assert_eq!(old, new, "{PAGE} is stale for {name}: run make generate");
         assert!(section.contains("Events:"), "{name}: {section}");
     }

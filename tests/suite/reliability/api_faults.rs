@@ -34,7 +34,7 @@ fn writes_a_status(call: &Call) -> bool {
     call.is_status_write_to("notifications")
 }
 
-/// Waits until so many requests were treated so.
+/// Waits until this many requests were treated this way.
 async fn until_treated(proxy: &ApiProxy, how: &str, count: usize) {
     let end = Instant::now() + PATIENCE;
     while proxy.treated().get(how).copied().unwrap_or_default() < count {
@@ -156,7 +156,7 @@ async fn a_write_of_a_process_that_is_gone_undoes_no_replay_though_it_arrives_af
     world.kubectl(&["label", "ntf", "n", "tidings.dev/replay=1"]).await.ok().unwrap();
     world.until("notification", "n", |n| n["status"]["lastHandledReplay"] == "1").await;
     assert!(held.elapsed() < late, "the write is no longer late: the machine is too slow");
-    // Nothing but the status tells of the replay from now on.
+    // From now on, only the status shows the replay.
     world.kubectl(&["label", "ntf", "n", "tidings.dev/replay-"]).await.ok().unwrap();
     let replayed = world.get("notification", "n").await["status"].clone();
     sleep(late.saturating_sub(held.elapsed()) + Duration::from_secs(2)).await;
@@ -192,7 +192,7 @@ async fn what_a_leader_that_was_cut_off_writes_at_last_is_not_sent_again_by_the_
     first.kill().await.unwrap();
     until_treated(&of_second, "late", 1).await;
     assert_eq!(world.get("notification", "z").await["status"]["phase"], "Pending", "the outcome came too early");
-    // It is Delivered while the second still lists, and what the listing tells of it is older.
+    // It is Delivered while the second still lists, and the listing shows an older version.
     world.until_phase("z", "Delivered").await;
     assert!(!second.logs().contains("all unfinished Notifications are listed"), "the listing was too early");
     world.notification("zz", "shop", json!({"id": "zz", "source": "/s", "type": "t"})).await;
@@ -214,7 +214,7 @@ async fn what_is_asked_to_be_sent_again_is_not_deleted_though_its_time_is_over()
     }
     operator.kill().await.unwrap();
     world.kubectl(&["label", "ntf", "n", "tidings.dev/replay=1"]).await.ok().unwrap();
-    sleep(Duration::from_secs(4)).await; // their time passes while nobody is there
+    sleep(Duration::from_secs(4)).await; // they expire while no operator runs
     // Retention has looked at both when the replay is noticed.
     let replays = |call: &Call| call.is_list_of("notifications") && call.query.contains("labelSelector");
     proxy.treat_next(1, Treatment::Late(Duration::from_secs(4)), replays);

@@ -1,4 +1,5 @@
-//! Several operators, of which one leads: who sends when the leader ends, dies, is stopped, or cannot reach the API server.
+//! Several operators, of which one leads: who sends when the leader ends, dies, is stopped, or cannot reach the API
+//! server.
 
 use std::{collections::HashMap, time::Duration};
 
@@ -109,7 +110,7 @@ async fn a_leader_that_is_told_to_end_finishes_what_is_in_flight_and_hands_over_
     world.subscriber("mute", |_| ()).await;
     world.receiver.wait_for_options(&path("mute"), 1, PATIENCE).await.unwrap();
     let holder = lease(&world).await["holderIdentity"].clone();
-    let told = Timestamp::now();
+    let signalled = Timestamp::now();
     assert_eq!(leader.terminate().await.unwrap(), 0);
     until_leads(&standby).await;
     let taken = lease(&world).await;
@@ -122,7 +123,10 @@ async fn a_leader_that_is_told_to_end_finishes_what_is_in_flight_and_hands_over_
     };
     let (outcome, released) = (last_before("notifications").await, last_before("leases").await);
     assert!(outcome < released, "{outcome} {released}");
-    assert!(released.duration_since(outcome.max(told)) < SignedDuration::from_secs(1), "{told} {outcome} {released}");
+    assert!(
+        released.duration_since(outcome.max(signalled)) < SignedDuration::from_secs(1),
+        "{signalled} {outcome} {released}"
+    );
     // The standby looks every second; the rest is for a busy machine.
     assert!(taken.duration_since(released) < SignedDuration::from_secs(5), "{released} {taken}");
     world.until_delivered(21).await;
@@ -156,7 +160,8 @@ async fn a_standby_knows_the_secrets_has_changed_nothing_and_asked_nobody() {
         assert!(Instant::now() < end, "the standby does not watch");
         sleep(Duration::from_millis(100)).await;
     }
-    // Whatever is asked and written from now on, the standby does: the leader is stopped, and leads for some seconds still.
+    // Whatever is asked and written from now on, the standby does: the leader is stopped, and leads for some seconds
+    // still.
     leader.process().signal("STOP").await.unwrap();
     let (asked, said) = (world.tokens.requests().len(), world.receiver.requests().len());
     let written = writes(&world).await;
@@ -179,7 +184,7 @@ async fn a_standby_knows_the_secrets_has_changed_nothing_and_asked_nobody() {
     world.create("m", "shop", 1).await;
     world.until_delivered(2).await;
     let after = (lists("secrets").await, lists("configmaps").await, lists("subscribers").await);
-    // Subscribers are listed anew: that shows all that the last leader wrote, such as a pause.
+    // Subscribers are listed again, which shows everything that the last leader wrote, such as a pause.
     assert_eq!(after, (before.0, before.1, before.2 + 1));
 }
 
@@ -221,7 +226,8 @@ async fn a_leader_that_was_paused_past_its_lease_starts_nothing_when_it_wakes() 
     assert_eq!(world.get("subscriber", "shop").await["status"]["conditions"][0]["reason"], json!("Suspended"));
 }
 
-/// It is as if nobody had led meanwhile, but somebody has, and has sent what the first one has in its queue still.
+/// It looks as if no operator had led meanwhile, but another one has, and has sent events that are still in the first
+/// one's queue.
 #[tokio::test]
 async fn a_leader_that_wakes_to_a_lease_that_another_gave_back_ends_and_the_next_one_knows_of_it() {
     let (world, leader, standby) = overtaken("gave-back").await;

@@ -1,4 +1,5 @@
-//! Crashes, outages and other writers: nothing is lost, nothing is sent after a recorded Delivered, repeats are explained.
+//! Crashes, outages and other writers: nothing is lost, nothing is sent after a recorded Delivered, repeats are
+//! explained.
 
 use std::{
     collections::{HashMap, HashSet},

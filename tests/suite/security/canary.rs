@@ -1,5 +1,5 @@
-//! What the other side sends (S6) and what Secrets hold (S10) is shown nowhere: canaries in all of it, through good and bad
-//! exchanges, and a search of all that the operator puts out at its most talkative.
+//! What the other side sends (S6) and what Secrets hold (S10) is shown nowhere: canaries in all of it, through good and
+//! bad exchanges, and a search of all that the operator puts out at its most talkative.
 
 use std::collections::BTreeSet;
 
@@ -10,7 +10,7 @@ use testkit::{Behaviour, Client, Operator, endpoints::Reply};
 
 use crate::{
     security::client_certificates::{guarded, tls_secret},
-    subscribers::self_test,
+    subscribers::test_event,
     world::{CLIENT, PATIENCE, World, condition, path},
 };
 
@@ -61,8 +61,8 @@ fn answer(status: u16) -> Reply {
     ANSWER_HEADERS.iter().fold(Reply::status(status).body(BODY), |reply, name| reply.header(name, ANSWER_HEADER))
 }
 
-/// A world with canaries in its Secrets, and a Subscriber `shop` that uses all of them, at endpoints given by name that let
-/// nobody in without a certificate. Beside it a line of each private key.
+/// A world with canaries in its Secrets, and a Subscriber `shop` that uses all of them, at endpoints given by name that
+/// let no client in without a certificate. Also a line of each private key.
 async fn world() -> (World, [String; 2]) {
     let (world, authorities) = guarded("canary").await;
     register(&world, SECRET);
@@ -91,7 +91,7 @@ async fn world() -> (World, [String; 2]) {
     (world, identities.map(|identity| identity.key_pem.lines().nth(1).unwrap().to_owned()))
 }
 
-/// Has an event sent, and tells how that ended.
+/// Sends an event, and returns how that ended.
 async fn send(world: &World, name: &str) -> Value {
     world.notification(name, "shop", json!({"source": "/s", "type": "t", "data": {"n": 1}})).await;
     let tried = world.until("notification", name, |n| n["status"]["attempts"] == 1).await;
@@ -115,10 +115,10 @@ async fn exchange_events(world: &mut World) {
     assert_eq!(send(world, "n-away").await, "ConnectionFailed");
     world.receiver.resume().await.unwrap();
     world.receiver.answer_next(&webhook, 1, &Behaviour::reply(answer(500)));
-    self_test::test(world, "1").await;
+    test_event::test(world, "1").await;
     let throttling = Reply::status(429).header("retry-after", "600").header("x-odd", ANSWER_HEADER).body(BODY);
     world.receiver.answer_next(&webhook, 1, &Behaviour::reply(throttling));
-    self_test::test(world, "2").await;
+    test_event::test(world, "2").await;
     let refusing = answer(200).allow_origin(ORIGIN).allow_rate(ANSWER_HEADER);
     world.receiver.answer_next_options(&webhook, 1, &Behaviour::reply(refusing));
     look_again(world, "1").await;
@@ -143,7 +143,7 @@ async fn exchange_tokens(world: &World) {
     ];
     for (number, (answer, message)) in hostile.into_iter().enumerate() {
         world.tokens.answer_always(Behaviour::reply(answer));
-        // With a changed Secret a token is asked for at once.
+        // A changed Secret causes an immediate token request.
         apply_credentials(world, &format!("{ROTATED}-{number}")).await;
         let says = |s: &Value| condition(s, "TokenAvailable")["message"].as_str().is_some_and(|m| m.contains(message));
         world.until("subscriber", "shop", says).await;
@@ -223,8 +223,8 @@ fn assert_everything_was_in_play(world: &World) {
     assert!(asked.contains(&(401, Some("invalid_client"))), "{WRONG} was not sent: {asked:?}");
 }
 
-/// The ways in which a text may be shown: as it is, inside of something in base64 (a Secret's data, HTTP Basic), and as the
-/// numbers of its bytes, which is what Debug makes of them.
+/// The ways in which a text may be shown: as it is, inside of something in base64 (a Secret's data, HTTP Basic), and as
+/// the numbers of its bytes, which is what Debug makes of them.
 fn shapes(text: &str) -> [String; 5] {
     let encoded = |offset: usize| {
         let bytes = [&vec![0; offset], text.as_bytes()].concat();

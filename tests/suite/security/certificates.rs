@@ -123,22 +123,22 @@ async fn s15_tls_1_2_and_1_3_are_spoken_and_nothing_older() {
     let old = [&[22, 3, 2, 0, 42][..], &hello].concat();
     let alert = vec![21, 3, 2, 0, 2, 2, 70];
     for answer in [old, alert] {
-        let (tell, mut told) = mpsc::unbounded_channel();
+        let (report, mut reported) = mpsc::unbounded_channel();
         let server = RawServer::tcp(move |mut stream: TcpStream| {
-            let (answer, tell) = (answer.clone(), tell.clone());
+            let (answer, report) = (answer.clone(), report.clone());
             async move {
                 let _ = stream.read(&mut [0; 16 * 1024]).await;
                 let _ = stream.write_all(&answer).await;
                 let mut rest = Vec::new();
                 let _ = stream.read_to_end(&mut rest).await;
-                let _ = tell.send(rest);
+                let _ = report.send(rest);
             }
         });
         let server = server.await.unwrap();
         let sender = Sender::new(allowing("127.0.0.1"), &trusting(&authority)).await;
         for way in WAYS {
             assert_eq!(sender.answer(way, &server.url("/")).await, Err(TLSFailed), "{way:?}");
-            let rest = told.recv().await.unwrap();
+            let rest = reported.recv().await.unwrap();
             assert!(rest.first().is_none_or(|kind| *kind == 21), "no more than an alert comes back: {rest:?}");
         }
         assert_eq!(server.connections(), WAYS.len(), "no second try with less");
@@ -171,5 +171,5 @@ async fn s15_a_server_that_demands_a_client_certificate_gets_the_right_one_or_no
         }
     }
     let open = Servers::start(authority.server_config(&[])).await;
-    open.give("nobody asked", &showing(&right, &authority), Ok(())).await;
+    open.give("not requested", &showing(&right, &authority), Ok(())).await;
 }

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 use testkit::{Authority, Client, Receiver, TokenService, pki::Identity};
 
 use crate::{
-    subscribers::self_test::test,
+    subscribers::test_event::test,
     world::{CLIENT, World, condition, path},
 };
 

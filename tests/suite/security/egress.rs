@@ -1,5 +1,6 @@
-//! Where requests may go: S1, S3 and S4 of the threat model, against real listeners on loopback. (S2 is beside the policy,
-//! S5 in the architecture test.) All of 127.0.0.0/8 is loopback on Linux; elsewhere 127.0.0.2 has to be set up first.
+//! Where requests may go: S1, S3 and S4 of the threat model, against real listeners on loopback. (S2 is beside the
+//! policy, S5 in the architecture test.) All of 127.0.0.0/8 is loopback on Linux; elsewhere 127.0.0.2 has to be set up
+//! first.
 
 use std::{
     collections::VecDeque,
@@ -85,7 +86,7 @@ impl Lookup for Names {
     }
 }
 
-/// What the names of [`Names`] are asked for.
+/// The names that were looked up with [`Names`].
 const HOST: &str = "rebound.example";
 
 /// Everything that answers at [`PERMITTED`], under the name [`HOST`] too.
@@ -217,7 +218,7 @@ async fn s03_a_name_is_resolved_once_and_of_its_addresses_only_the_permitted_one
         let names = Names::answering(&[&[PERMITTED, FORBIDDEN]]);
         let sender = servers.sender(allowing("127.0.0.1"), names).await;
         let url = format!("https://{HOST}:{}/", victim.port());
-        assert_eq!(sender.answer(way, &url).await, Err(AttemptReason::ConnectionFailed), "nobody listens there");
+        assert_eq!(sender.answer(way, &url).await, Err(AttemptReason::ConnectionFailed), "no server listens there");
     }
     assert_eq!(victim.connections().await, 0, "the forbidden address is no second choice");
 }

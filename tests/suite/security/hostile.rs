@@ -75,13 +75,13 @@ struct Field {
 impl Field {
     async fn new(attack: &Attack) -> Self {
         let authority = Authority::new();
-        let (tell, pushed) = mpsc::unbounded_channel();
+        let (report, pushed) = mpsc::unbounded_channel();
         let attack = Arc::new(attack.clone());
         let server = RawServer::tls(authority.server_config(&[]), move |mut stream| {
-            let (attack, tell) = (attack.clone(), tell.clone());
+            let (attack, report) = (attack.clone(), report.clone());
             async move {
                 read_request(&mut stream).await;
-                let _ = tell.send(attack.push(&mut stream).await);
+                let _ = report.send(attack.push(&mut stream).await);
             }
         });
         Self { server: server.await.unwrap(), sender: sender(&authority).await, pushed }
@@ -287,7 +287,7 @@ async fn s12_invalid_and_broken_responses_are_reported_immediately() {
 #[tokio::test]
 async fn s12_a_response_before_its_request_does_not_answer_another_request() {
     let authority = Authority::new();
-    // Three answers at once, and never a byte read: the first may count, the others are nobody's.
+    // Three answers at once, and never a byte read: the first may count, the others belong to no request.
     let server = RawServer::tls(authority.server_config(&[]), |mut stream| async move {
         let answers = format!("{OK}content-length: 0\r\n\r\n").repeat(3);
         let _ = stream.write_all(answers.as_bytes()).await;
@@ -321,18 +321,18 @@ async fn s12_an_endless_handshake_is_called_off() {
         (Attack::new("a record that drips", "\x16\x03\x03\x40\x00", [2]).dripping(), SHORT, SendError::Timeout),
     ] {
         let (name, attack) = (attack.name, Arc::new(attack));
-        let (tell, mut told) = mpsc::unbounded_channel();
+        let (report, mut reported) = mpsc::unbounded_channel();
         let server = RawServer::tcp(move |mut stream: TcpStream| {
-            let (attack, tell) = (attack.clone(), tell.clone());
+            let (attack, report) = (attack.clone(), report.clone());
             async move {
                 let _ = stream.read_u8().await; // the client has begun to say hello
-                let _ = tell.send(attack.push(&mut stream).await);
+                let _ = report.send(attack.push(&mut stream).await);
             }
         });
         let (server, sender) = (server.await.unwrap(), sender(&Authority::new()).await);
         let error = soon(sender.options(&server.url("/"), deadline)).await.err().unwrap();
         assert_eq!(error, expected, "{name}");
-        let pushed = soon(told.recv()).await.unwrap();
+        let pushed = soon(reported.recv()).await.unwrap();
         assert!(pushed < PUSHED, "{name}: {pushed} bytes");
     }
 }

@@ -1,4 +1,5 @@
-//! What a hostile webhook, token service or tenant can do to the operator and to other tenants, and where secrets may be shown.
+//! What a hostile webhook, token service or tenant can do to the operator and to other tenants, and where secrets may
+//! be shown.
 
 pub mod canary;
 mod certificates;

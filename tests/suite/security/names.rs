@@ -36,7 +36,7 @@ fn url(host: &str) -> url::Url {
     format!("https://{host}/").parse().unwrap()
 }
 
-/// Different names that the server was asked for so far.
+/// The different names that were queried so far.
 fn asked(server: &NameServer) -> Vec<String> {
     let mut questions = server.questions();
     questions.sort();
@@ -74,7 +74,7 @@ async fn s21_names_that_no_name_server_answers_for_delay_no_other_namespace() {
     }
     assert!(waiting.try_join_next().is_none(), "one of the others has ended: the healthy one waited");
     let hanging = asked(&names).iter().filter(|name| name.ends_with("hanging.example")).count();
-    assert_eq!(hanging, SHARE, "one namespace asks for more names at once than its share");
+    assert_eq!(hanging, SHARE, "one namespace queries more names at a time than its share");
 }
 
 #[tokio::test]
@@ -158,7 +158,7 @@ async fn s21_the_hosts_file_comes_before_the_name_servers_and_is_read_again() {
         sleep(Duration::from_millis(100)).await;
     }
     assert_eq!(over.check(&url("hooks.example.com")).await, Err(SendError::Denied), "the other address");
-    // Without a file that names any, there is no name server, and nobody waits for one.
+    // Without a file that names one, there is no name server, and no attempt waits for one.
     let none = client(dns(Vec::new()));
     assert_eq!(none.check(&url("elsewhere.example.com")).now_or_never(), Some(Err(SendError::Dns)));
     assert_eq!(none.check(&url("more.example.com")).await, Ok(()));

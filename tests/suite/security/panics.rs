@@ -1,6 +1,7 @@
 //! S10: a panic says where, never what. Its message may quote a value, and the value may be a secret.
 //!
-//! The hook is one for a whole process, so each case has a process of its own: the operator's, or this test's once more.
+//! The hook is one for a whole process, so each case has a process of its own: the operator's, or this test's once
+//! more.
 
 use std::{
     process::{Command, Output},
@@ -16,7 +17,7 @@ use tracing::level_filters::LevelFilter;
 use crate::world::binary;
 
 const CANARY: &str = "canary-in-a-panic";
-/// Tells the process of a case which one it is.
+/// Names the case for the process that runs it.
 const CASE: &str = "TIDINGS_TEST_PANICS";
 /// A stack that no system has: Tokio panics for want of a thread, and quotes what the system says.
 const STACK: usize = 1 << 60;

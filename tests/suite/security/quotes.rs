@@ -16,10 +16,10 @@ use tracing::level_filters::LevelFilter;
 use crate::security::canary::line_with;
 
 const CANARY: &str = "canary-in-a-broken-answer";
-/// Tells the process of a case which one it is.
+/// Names the case for the process that runs it.
 const CASE: &str = "TIDINGS_TEST_QUOTES";
 
-/// Asks for a Secret and gets one that is none. No real API server sends it: a broken proxy before it might.
+/// Requests a Secret and gets an invalid one. No real API server sends it, but a broken proxy might.
 async fn read_a_broken_secret() {
     let secret = json!({"metadata": {"name": "hook"}, "data": {"key": STANDARD.encode(CANARY)}, "immutable": 1});
     let answer = format!("HTTP/1.1 200 OK\r\nconnection: close\r\n\r\n{secret}");

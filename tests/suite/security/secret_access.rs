@@ -1,4 +1,5 @@
-//! Who may write a Subscriber that names Secrets (S20): those who may get the Secrets themselves, by the real authorizer.
+//! Who may write a Subscriber that names Secrets (S20): those who may get the Secrets themselves, by the real
+//! authorizer.
 
 use serde_json::{Value, json};
 use testkit::{

@@ -114,7 +114,8 @@ async fn s09_where_consent_is_required_a_secrets_values_go_only_to_the_hosts_tha
         world.apply(&secret(name, Some(&both), data)).await;
     }
     world.until_phase("n", "Delivered").await;
-    // Nor does a token go to a host that its credentials do not allow: the webhook is at another name of the same place.
+    // Nor does a token go to a host that its credentials do not allow: the webhook is at another name of the same
+    // place.
     world
         .subscriber("stolen", |spec| {
             let url = spec["webhook"]["url"].as_str().unwrap().replace("127.0.0.1", "localhost");

@@ -185,7 +185,7 @@ async fn webhook_24_under_optional_silence_is_reported_and_delivery_continues_bu
     );
     assert!(condition(&silent, "Reconciling").is_null() && condition(&silent, "Stalled").is_null());
 
-    world.receiver.answer_options(&path("other"), granting("somebody.example.com"));
+    world.receiver.answer_options(&path("other"), granting("another.example.com"));
     world.subscriber("other", |_| ()).await;
     world.notification("m", "other", event()).await;
     let refused = world.until_reason("other", "HandshakeRefused").await;
@@ -230,7 +230,7 @@ async fn retry_after_in_the_answer_to_the_question_silences_the_whole_subscriber
 
 #[tokio::test]
 async fn a_disabled_policy_asks_nothing() {
-    let (world, _operator) = shop("disabled", json!({"policy": "Disabled"}), granting("somebody.example.com")).await;
+    let (world, _operator) = shop("disabled", json!({"policy": "Disabled"}), granting("another.example.com")).await;
     world.notification("n", "shop", event()).await;
     world.until_phase("n", "Delivered").await;
     assert!(world.options(&path("shop")).is_empty());

@@ -3,5 +3,5 @@
 mod conditions;
 mod handshake;
 mod health;
-mod looks;
-pub mod self_test;
+mod reconciles;
+pub mod test_event;

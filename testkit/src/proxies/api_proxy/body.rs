@@ -29,7 +29,7 @@ impl fmt::Display for Broken {
 
 impl std::error::Error for Broken {}
 
-/// What the API server sends, piece by piece, up to so many bytes.
+/// What the API server sends, piece by piece, up to a number of bytes.
 pub(super) struct Passed {
     body: Incoming,
     left: usize,

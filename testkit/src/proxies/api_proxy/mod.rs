@@ -51,9 +51,9 @@ pub enum Treatment {
     Pass,
     /// It does not reach the API server: the answer is a `Status` with this code.
     Answer(u16),
-    /// The API server does what it asks for, and the connection ends without an answer.
+    /// The API server handles the request, and the connection ends without a response.
     LoseAnswer,
-    /// The answer ends in the middle of its body, after at most so many bytes, and the connection with it.
+    /// The response ends in the middle of its body, after at most this many bytes, and the connection with it.
     BreakOff(usize),
     /// The answer to a watch: its resourceVersion is too old (410 `Expired`), as an event of the kind ERROR.
     Expire,
@@ -148,8 +148,8 @@ impl ApiProxy {
         &self.ca_file
     }
 
-    /// From now on `rule` says what is done with each request, until [`ApiProxy::pass`]. It is asked when the request is
-    /// complete.
+    /// From now on `rule` says what is done with each request, until [`ApiProxy::pass`]. It is asked when the request
+    /// is complete.
     pub fn treat(&self, rule: impl Fn(&Call) -> Treatment + Send + Sync + 'static) {
         *self.shared.rule.lock().unwrap() = Some(Box::new(rule));
     }
@@ -210,7 +210,7 @@ async fn serve(stream: TcpStream, shared: Arc<Shared>, tls: TlsAcceptor) {
         let shared = Arc::clone(&shared);
         async move { shared.answer(request).await }
     });
-    // How a connection ends is the client's to tell.
+    // The client reports how a connection ends.
     let _ = auto::Builder::new(TokioExecutor::new()).serve_connection(TokioIo::new(stream), service).await;
 }
 

@@ -1,4 +1,4 @@
-//! What a webhook answers to the question whether it takes events: WebHook-Allowed-Origin and -Rate.
+//! The validation response of a webhook: WebHook-Allowed-Origin and WebHook-Allowed-Rate.
 #![no_main]
 
 use http::{HeaderMap, HeaderValue};
@@ -34,7 +34,7 @@ fuzz_target!(|input: &[u8]| -> Corpus {
             ValidationResponse::Granted(rate) => {
                 assert!(is_ours);
                 assert!(rate.is_none_or(|rate| (1..=MOST).contains(&rate)));
-                // The least of what is named, and what was asked for if nothing is.
+                // The lowest rate in the response, or the requested rate if there is none.
                 let named = rates.iter().filter_map(|rate| str::from_utf8(rate).ok()).filter_map(number);
                 assert_eq!(rate, named.min_by_key(|rate| rate.map_or(u64::MAX, u64::from)).unwrap_or(asked));
             }

@@ -1,5 +1,5 @@
-//! When Subscribers are reconciled: beside many that wait for their endpoints, through relists in pages, and whatever one of
-//! them, or one namespace, does to its own.
+//! When Subscribers are reconciled: beside many that wait for their endpoints, through relists in pages, and whatever
+//! one of them, or one namespace, does to its own.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -102,7 +102,8 @@ async fn three_hundred_subscribers_whose_token_service_hangs_delay_no_other_name
     plane.kubectl(&annotate).await.unwrap().ok().unwrap();
     world.subscriber("shop", |_| ()).await;
     world.until_reason("shop", "Operational").await;
-    // It did not wait for any of them to end, and each of them, those that are not at work included, says what it waits for.
+    // It did not wait for any of them to end, and each of them, those that are not at work included, says what it waits
+    // for.
     until_true("each has a status", async || list_in(&world, &other).await.iter().all(|s| !reason(s).is_empty())).await;
     let hanging = list_in(&world, &other).await;
     let messages: Vec<_> = hanging

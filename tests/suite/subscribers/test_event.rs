@@ -1,4 +1,4 @@
-//! The test that an annotation asks for: a gate for pipelines.
+//! Test events on request, as a gate for pipelines.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use testkit::{Behaviour, endpoints::Reply};
 
 use crate::world::{CLIENT, PATIENCE, World, condition, path};
 
-/// Asks for a test of `shop`, waits until it is handled, and returns the condition Tested.
+/// Requests a test of `shop`, waits until it is handled, and returns the condition Tested.
 pub async fn test(world: &World, value: &str) -> Value {
     let annotate = ["annotate", "subr", "shop", &format!("tidings.dev/test-requested-at={value}"), "--overwrite"];
     world.kubectl(&annotate).await.ok().unwrap();
@@ -16,7 +16,7 @@ pub async fn test(world: &World, value: &str) -> Value {
 }
 
 /// Status, reason and message of a Tested condition.
-fn told(tested: &Value) -> (&str, &str, &str) {
+fn summary(tested: &Value) -> (&str, &str, &str) {
     let text = |field: &str| tested[field].as_str().unwrap();
     (text("status"), text("reason"), text("message"))
 }
@@ -28,28 +28,28 @@ async fn a_test_says_at_which_step_it_failed_and_passes_once_all_of_them_do() {
     let required = |spec: &mut Value| spec["abuseProtection"] = json!({"policy": "Required"});
     world.subscriber("shop", required).await;
     let tested = test(&world, "1").await;
-    let (status, reason, message) = told(&tested);
+    let (status, reason, message) = summary(&tested);
     assert_eq!((status, reason), ("False", "SecretTestFailed"));
     assert!(message.contains("step 1 of 4, Secret: SecretNotFound: Secret acme-oauth"), "{message}");
 
     world.secret("wrong").await;
     let tested = test(&world, "2").await;
-    assert_eq!(told(&tested).1, "TokenTestFailed");
-    assert!(told(&tested).2.contains("step 2 of 4, token: TokenRejected"), "{tested}");
+    assert_eq!(summary(&tested).1, "TokenTestFailed");
+    assert!(summary(&tested).2.contains("step 2 of 4, token: TokenRejected"), "{tested}");
 
     world.secret(CLIENT.1).await;
     let tested = test(&world, "3").await;
-    assert_eq!(told(&tested).1, "HandshakeTestFailed");
-    assert!(told(&tested).2.contains("step 3 of 4, handshake: HandshakeRefused"), "{tested}");
+    assert_eq!(summary(&tested).1, "HandshakeTestFailed");
+    assert!(summary(&tested).2.contains("step 3 of 4, handshake: HandshakeRefused"), "{tested}");
 
     world.receiver.answer_options(&path("shop"), Behaviour::reply(Reply::status(200).allow_origin("*")));
     world.receiver.answer_next(&path("shop"), 1, &Behaviour::status(500));
     let tested = test(&world, "4").await;
-    assert_eq!(told(&tested).1, "DeliveryTestFailed");
-    assert!(told(&tested).2.contains("step 4 of 4, delivery: ServerError: the webhook answered 500"), "{tested}");
+    assert_eq!(summary(&tested).1, "DeliveryTestFailed");
+    assert!(summary(&tested).2.contains("step 4 of 4, delivery: ServerError: the webhook answered 500"), "{tested}");
 
     let tested = test(&world, "5").await;
-    assert_eq!((told(&tested).0, told(&tested).1), ("True", "TestPassed"));
+    assert_eq!((summary(&tested).0, summary(&tested).1), ("True", "TestPassed"));
     world.kubectl(&["wait", "--for=condition=Tested", "subr/shop", "--timeout=5s"]).await.ok().unwrap();
     let event = world.posts(&path("shop")).last().unwrap().json().unwrap();
     assert_eq!(event["type"], "dev.tidings.test");
@@ -64,11 +64,11 @@ async fn a_handled_value_is_not_run_again_restarts_included() {
     world.subscriber("shop", |_| ()).await;
     let mut operator = world.operator().await;
     let tested = test(&world, "1").await;
-    assert_eq!(told(&tested).1, "TestPassed");
+    assert_eq!(summary(&tested).1, "TestPassed");
     operator.kill().await.unwrap();
     operator.restart().await.unwrap();
     operator.ready(PATIENCE).await.unwrap();
-    // What is looked at anew, by a restart, a Secret or another annotation, runs no handled test.
+    // A reconcile because of a restart, a Secret or another annotation does not repeat a handled test.
     world.secret("other").await;
     world.until_reason("shop", "TokenRejected").await;
     world.secret(CLIENT.1).await;
@@ -87,7 +87,7 @@ async fn a_suspended_subscriber_can_be_tested_and_holds_its_notifications_all_th
     world.subscriber("shop", |spec| spec["suspend"] = true.into()).await;
     world.notification("n", "shop", json!({"source": "/s", "type": "t"})).await;
     let _operator = world.operator().await;
-    assert_eq!(told(&test(&world, "1").await).1, "TestPassed");
+    assert_eq!(summary(&test(&world, "1").await).1, "TestPassed");
     world.until("notification", "n", |n| n["status"]["reason"] == "Suspended").await;
     let types: Vec<_> = world.posts(&path("shop")).iter().map(|r| r.json().unwrap()["type"].clone()).collect();
     assert_eq!(types, ["dev.tidings.test"]);
@@ -101,12 +101,12 @@ async fn a_test_answered_with_429_or_410_counts_for_the_whole_subscriber_and_no_
     world.subscriber("shop", |_| ()).await;
     let _operator = world.operator().await;
     world.receiver.answer_next(&path("shop"), 1, &Behaviour::reply(Reply::status(429).header("retry-after", "600")));
-    assert!(told(&test(&world, "1").await).2.contains("Throttled"));
+    assert!(summary(&test(&world, "1").await).2.contains("Throttled"));
     world.until("subscriber", "shop", |s| s["status"]["pausedUntilTime"].is_string()).await;
     world.notification("n", "shop", json!({"source": "/s", "type": "t"})).await;
     world.until("notification", "n", |n| n["status"]["reason"] == "Paused").await;
     let tested = test(&world, "2").await;
-    assert!(told(&tested).2.contains("step 4 of 4, delivery: Paused"), "{tested}");
+    assert!(summary(&tested).2.contains("step 4 of 4, delivery: Paused"), "{tested}");
     assert_eq!(world.posts(&path("shop")).len(), 1);
 
     world.receiver.answer_next(&path("shop"), 1, &Behaviour::status(410));
@@ -138,7 +138,7 @@ async fn a_test_that_is_under_way_when_the_operator_ends_is_not_run_again() {
     assert_eq!(operator.terminate().await.unwrap(), 0);
     let subscriber = world.get("subscriber", "shop").await;
     assert_eq!(subscriber["status"]["lastHandledTest"], "1");
-    assert_eq!(told(&condition(&subscriber, "Tested")).1, "TestPassed");
+    assert_eq!(summary(&condition(&subscriber, "Tested")).1, "TestPassed");
     operator.restart().await.unwrap();
     operator.ready(PATIENCE).await.unwrap();
     world.notification("n", "shop", json!({"source": "/s", "type": "t"})).await;
@@ -153,7 +153,7 @@ async fn a_test_that_is_not_sent_yet_when_the_operator_ends_is_left_to_the_next(
     world.subscriber("shop", |_| ()).await;
     let mut operator = world.operator().await;
     world.until_reason("shop", "Operational").await;
-    // The test asks for consent anew, and hears nothing.
+    // The test validates the webhook again and gets no response.
     let asked = world.options(&path("shop")).len();
     world.receiver.answer_next_options(&path("shop"), 1, &Behaviour::hang());
     world.kubectl(&["annotate", "subr", "shop", "tidings.dev/test-requested-at=1"]).await.ok().unwrap();
@@ -176,7 +176,7 @@ async fn no_test_is_sent_into_the_silence_that_its_own_question_for_consent_brou
     let silence = Behaviour::reply(Reply::status(503).header("retry-after", "600"));
     world.receiver.answer_options(&path("shop"), silence);
     let tested = test(&world, "1").await;
-    assert!(told(&tested).2.contains("step 4 of 4, delivery: Paused"), "{tested}");
+    assert!(summary(&tested).2.contains("step 4 of 4, delivery: Paused"), "{tested}");
     assert!(world.posts(&path("shop")).is_empty());
     world.until("subscriber", "shop", |s| s["status"]["pausedUntilTime"].is_string()).await;
 }
