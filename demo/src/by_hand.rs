@@ -40,12 +40,12 @@ k patch secret acme-oauth -p '{{\"stringData\":{{\"client_secret\":\"wrong\"}}}}
 k patch secret acme-oauth -p '{{\"stringData\":{{\"client_secret\":\"s3cr3t-for-the-demo\"}}}}'
 k label ntf by-hand --overwrite tidings.dev/replay=$(date +%s)                    # sends the event again
 k annotate subr acme --overwrite tidings.dev/test-requested-at=$(date +%s)        # sends one test event; see k describe subr acme
-k annotate subr acme --overwrite tidings.dev/reconcile-requested-at=$(date +%s)   # ends a pause, an open circuit and the like
+k annotate subr acme --overwrite tidings.dev/reconcile-requested-at=$(date +%s)   # ends a pause, an open circuit and so on
 curl http://{admin}/metrics
 
 The operator's log: {log}
 The webhook: {webhook}, the token service: {tokens}
-Requests that arrive are shown here. Ctrl-C ends everything.
+Requests that arrive are shown here. Ctrl-C stops everything.
 ",
         kubeconfig = kubectl.kubeconfig().display(),
         kubectl = kubectl.program().display(),

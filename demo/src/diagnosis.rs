@@ -13,12 +13,12 @@ pub(crate) async fn print(stage: &Stage) {
             Err(error) => eprintln!("{error}"),
         }
     }
-    eprintln!("\n--- the token service was asked");
+    eprintln!("\n--- requests to the token service");
     for request in stage.endpoints().tokens.requests() {
         let client = request.client_id.as_deref().unwrap_or("nobody");
         eprintln!("by {client}: status {:?}, error {:?}", request.answered, request.error);
     }
-    eprintln!("\n--- the webhook was called");
+    eprintln!("\n--- requests to the webhook");
     for request in stage.endpoints().receiver.requests() {
         eprintln!("{} {}: status {:?}", request.method, request.path, request.answered);
     }

@@ -42,7 +42,7 @@ async fn demo() -> Result<()> {
     let stage = Stage::set(cluster, &binary).await?;
     let result = deliver(&stage).await;
     match &result {
-        Ok(()) => say(format!("All delivered. From nothing to here: {:.1} s", started.elapsed().as_secs_f32())),
+        Ok(()) => say(format!("All delivered. Total time: {:.1} s", started.elapsed().as_secs_f32())),
         Err(_) => diagnosis::print(&stage).await,
     }
     if result.is_ok() && env::var("KEEP").is_ok_and(|keep| !matches!(keep.as_str(), "" | "0")) {

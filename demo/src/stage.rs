@@ -36,7 +36,9 @@ impl Stage {
         say(format!(
             "SSL_CERT_FILE=<that authority> tidings run --watch-namespace {NAMESPACE} --egress-allow-cidr 127.0.0.0/8"
         ));
-        say("(without the last flag a webhook on loopback is refused; without the variable it would not be trusted)");
+        say(
+            "(without the last flag, the operator denies a webhook on loopback; without the variable, it does not trust the webhook)",
+        );
         let launch = scene.operator(binary).to_loopback().env("SSL_CERT_FILE", &ca_file);
         let operator = launch.ready(Duration::from_secs(30)).await?;
         Ok(Self { operator, folder, scene })
@@ -54,7 +56,7 @@ impl Stage {
 
     /// Applies `examples/` with the addresses of this machine; returns the names of its Notifications.
     pub(crate) async fn apply_examples(&self) -> Result<Vec<String>> {
-        say("The examples, with the URLs of this machine and its certificate authority in the ConfigMap corp-ca:");
+        say("The examples, with URLs of this machine, and its certificate authority in the ConfigMap corp-ca:");
         let Endpoints { authority, tokens, receiver } = self.endpoints();
         let mut notifications = Vec::new();
         for example in examples::read(Path::new(&path("examples")))? {
@@ -95,7 +97,7 @@ impl Stage {
         if self.operator.process().exit_code().is_none() {
             let code = self.operator.terminate().await?;
             if code != 0 {
-                return Err(Error::new(format!("the operator ended with exit code {code}")));
+                return Err(Error::new(format!("the operator exited with code {code}")));
             }
         }
         cluster::clear(self.scene.cluster()).await
@@ -112,7 +114,7 @@ async fn scene(cluster: Cluster) -> Result<testkit::Stage> {
     let consent = Reply::status(200).allow_origin("tidings.dev").allow_rate("600");
     receiver.answer_options("/gateway", Behaviour::reply(consent));
     say(format!("Started a webhook at {} and a token service at {}", receiver.url("/"), tokens.url()));
-    say("Their certificates come from a certificate authority made just now");
+    say("A new certificate authority issued their certificates");
     say("kubectl apply --server-side -f crds/");
     Ok(scene)
 }
