@@ -61,7 +61,8 @@ impl Checker {
         match self.mandate.unless_stopping(tokens.token()).await {
             Some(Ok(_)) => {}
             Some(Err(no_token)) => {
-                return Ok(Some(Prerequisites::without_token(pass.status(), pass.generation(), no_token)));
+                let is_encoded = tokens.changes_credentials();
+                return Ok(Some(Prerequisites::without_token(pass.status(), pass.generation(), no_token, is_encoded)));
             }
             None => return Ok(None),
         }

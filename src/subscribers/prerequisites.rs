@@ -49,10 +49,15 @@ impl Prerequisites {
     }
 
     /// There is no token. Until the first success, the Subscriber is not ready. After that, only TokenAvailable is
-    /// False, unless a user must act.
-    pub(super) fn without_token(status: &SubscriberStatus, generation: Option<i64>, no_token: NoToken) -> Self {
+    /// False, unless a user must act. `is_encoded`: form-encoding changes the client ID or the client secret.
+    pub(super) fn without_token(
+        status: &SubscriberStatus,
+        generation: Option<i64>,
+        no_token: NoToken,
+        is_encoded: bool,
+    ) -> Self {
         let NoToken { error, ask_again } = no_token;
-        let (reason, hint) = hint(&error);
+        let (reason, hint) = hint(&error, is_encoded);
         let why = Finding::no(reason, format!("{error}{hint}"));
         let had_token = status.observed_generation == generation
             && status.condition(ConditionType::Ready).is_some_and(|c| c.reason == Reason::Operational.as_str());
@@ -73,8 +78,12 @@ impl Prerequisites {
 }
 
 /// The reason, and what to do, as the end of the message.
-fn hint(error: &TokenError) -> (Reason, &'static str) {
+fn hint(error: &TokenError, is_encoded: bool) -> (Reason, &'static str) {
     match error {
+        TokenError::Rejected("invalid_client") if is_encoded => (
+            Reason::TokenRejected,
+            ": check the client ID and client secret in the Secret that tokenService.credentialsSecretRef names; they have characters that clientAuthentication Basic encodes (RFC 6749, section 2.3.1): if the token service does not decode them, set tokenService.clientAuthentication to BasicUnencoded",
+        ),
         TokenError::Rejected("invalid_client") => (
             Reason::TokenRejected,
             ": check the client ID and client secret in the Secret that tokenService.credentialsSecretRef names, and tokenService.clientAuthentication",
@@ -84,5 +93,22 @@ fn hint(error: &TokenError) -> (Reason, &'static str) {
             (Reason::TokenRejected, ": check tokenService and the client's registration at the token service")
         }
         _ => (Reason::TokenUnavailable, "; the operator tries again"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn field_13_a_refusal_names_basic_unencoded_only_if_encoding_changes_the_credentials() {
+        let message = |error, is_encoded| {
+            let no_token = NoToken { error, ask_again: Instant::now() };
+            let status = SubscriberStatus::default();
+            Prerequisites::without_token(&status, Some(1), no_token, is_encoded).token.unwrap().message
+        };
+        assert!(message(TokenError::Rejected("invalid_client"), true).contains("BasicUnencoded"));
+        assert!(!message(TokenError::Rejected("invalid_client"), false).contains("BasicUnencoded"));
+        assert!(!message(TokenError::Rejected("invalid_scope"), true).contains("BasicUnencoded"));
     }
 }

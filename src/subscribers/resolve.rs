@@ -132,11 +132,17 @@ impl TargetResolver {
         check_parameters(service.parameters.keys())?;
         let ReadCredentials { credentials, uid, version } =
             reader.credentials(&service.credentials_secret_ref).await.map_err(Unresolved::of_credentials)?;
+        let authentication = authentication(service.client_authentication);
+        if authentication == oauth::AuthMethod::BasicUnencoded && credentials.client_id.contains(':') {
+            let CredentialsSecretRef { name, client_id_key, .. } = &service.credentials_secret_ref;
+            let fault = "the client ID has a colon, which BasicUnencoded cannot send: set tokenService.clientAuthentication to Basic or Post";
+            let message = format!("Secret {name}, key {client_id_key}: {fault}");
+            return Err(Unresolved::permanent(SubscriberReason::InvalidSecret, message).of_credentials());
+        }
         let (http, trust) = self
             .endpoint_client(reader, namespace, service.tls.as_ref(), "tokenService", Purpose::TokenService)
             .await?;
         check(&http, url, "tokenService.url").await?;
-        let authentication = authentication(service.client_authentication);
         let key = TokenKey {
             namespace: namespace.into(),
             secret_uid: uid,
@@ -204,6 +210,7 @@ fn request(service: &TokenService, url: &Url, credentials: Credentials, http: Ar
 fn authentication(of: ClientAuthentication) -> oauth::AuthMethod {
     match of {
         ClientAuthentication::Basic => oauth::AuthMethod::Basic,
+        ClientAuthentication::BasicUnencoded => oauth::AuthMethod::BasicUnencoded,
         ClientAuthentication::Post => oauth::AuthMethod::Post,
     }
 }

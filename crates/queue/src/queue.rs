@@ -879,7 +879,7 @@ impl<W: Work> Queue<W> {
         let lane = self.schedule.lane_of(no).map(|lane| lane.key.namespace.clone());
         let record = self.schedule.entries.get(no).filter(|record| !record.pulled);
         if let (Some(record), Some(namespace)) = (record, lane) {
-            self.tombstones.insert(record.id.clone(), namespace, u64::MAX, self.listing);
+            self.tombstones.insert(record.id, namespace, u64::MAX, self.listing);
         }
     }
 

@@ -3,6 +3,7 @@
 pub mod conformance;
 mod connections;
 mod edges;
+mod field;
 mod foreign_token_server;
 pub mod gates;
 mod headers;

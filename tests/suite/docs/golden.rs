@@ -56,6 +56,25 @@ fn golden_conformance_lists_tests_that_exist() {
 }
 
 #[test]
+fn golden_field_lists_every_test() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let page = fs::read_to_string(root.join("docs/field.md")).unwrap();
+    let is_test =
+        |name: &str| name.strip_prefix("field_").is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_digit()));
+    let listed: BTreeSet<_> = page.split('`').filter(|word| is_test(word)).map(str::to_owned).collect();
+    let written: BTreeSet<_> = ["src", "crates", "tests/suite"]
+        .iter()
+        .flat_map(|folder| architecture::files(&root.join(folder)))
+        .flat_map(|file| {
+            let text = fs::read_to_string(file).unwrap();
+            let names = text.split("fn ").skip(1).filter_map(|rest| rest.split(['(', '<']).next().map(str::to_owned));
+            names.filter(|name| is_test(name)).collect::<Vec<_>>()
+        })
+        .collect();
+    assert!(listed == written && !listed.is_empty(), "docs/field.md: {listed:?}, the tests: {written:?}");
+}
+
+#[test]
 fn golden_security_lists_every_proof_and_each_row_that_has_to_have_one() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let page = fs::read_to_string(root.join("docs/security.md")).unwrap();

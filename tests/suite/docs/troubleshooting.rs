@@ -179,13 +179,11 @@ fn page(shown: &BTreeMap<&'static str, String>) -> String {
     );
     for reason in Reason::ALL {
         let text = &shown[reason.as_str()];
-        write!(
-            page,
-            "\n## {reason}\n\n{} What to do: {}\n\n```text\n{text}```\n",
-            reason.meaning().trim(),
-            reason.remedy()
-        )
-        .unwrap();
+        let remedy = match reason.remedy() {
+            "Nothing." => String::new(),
+            remedy => format!(" What to do: {remedy}"),
+        };
+        write!(page, "\n## {reason}\n\n{}{remedy}\n\n```text\n{text}```\n", reason.meaning().trim()).unwrap();
     }
     page
 }

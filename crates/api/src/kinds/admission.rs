@@ -28,8 +28,8 @@ pub fn admission_policy() -> (ValidatingAdmissionPolicy, ValidatingAdmissionPoli
         ),
         validation("oldObject == null || object.spec == oldObject.spec", IMMUTABLE, None),
         of_attributes(
-            "k == 'data_base64' || k.matches('^[a-z0-9]{1,20}$')",
-            "an attribute name must have 1 to 20 lower-case letters and digits (CloudEvents 1.0, section 3): rename the attribute or move it into data (bytes go into data_base64)",
+            "k == 'data_base64' || k.matches('^[a-z0-9]{1,64}$')",
+            "an attribute name must have 1 to 64 lower-case letters and digits (CloudEvents 1.0, section 3): rename the attribute or move it into data (bytes go into data_base64)",
         ),
         of_attributes(
             "k == 'data' || type(object.spec.event[k]) == string || type(object.spec.event[k]) == bool || (type(object.spec.event[k]) == int && object.spec.event[k] >= -2147483648 && object.spec.event[k] <= 2147483647)",

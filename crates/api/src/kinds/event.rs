@@ -59,7 +59,7 @@ pub struct Event {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 1_048_576), regex(pattern = r"^[A-Za-z0-9+/]*={0,2}$"))]
     pub data_base64: Option<String>,
-    /// Extension attributes, such as traceparent. Names have 1 to 20 lower-case letters and digits; values are strings
+    /// Extension attributes, such as traceparent. Names have 1 to 64 lower-case letters and digits; values are strings
     /// of at most 4096 bytes, booleans or 32-bit integers.
     #[serde(flatten)]
     pub extensions: BTreeMap<String, Value>,

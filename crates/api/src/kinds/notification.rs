@@ -71,7 +71,7 @@ pub struct NotificationSpec {
     /// it.
     pub subscriber_ref: SubscriberRef,
     /// The event: a CloudEvent 1.0 in the JSON event format. Extension attributes are siblings of the other attributes:
-    /// names have 1 to 20 lower-case letters and digits; values are strings of at most 4096 bytes, booleans or 32-bit
+    /// names have 1 to 64 lower-case letters and digits; values are strings of at most 4096 bytes, booleans or 32-bit
     /// integers.
     pub event: Event,
     /// Seconds after creation (or replay) at which the Notification fails (Expired), even if it is held or was never

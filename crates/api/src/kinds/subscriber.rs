@@ -104,8 +104,9 @@ pub struct TokenService {
     pub url: HttpsUrl,
     /// The Secret, in this namespace, that holds the client ID and the client secret.
     pub credentials_secret_ref: CredentialsSecretRef,
-    /// How the client authenticates (RFC 6749, section 2.3.1). Basic (default): in the Authorization header
-    /// (client_secret_basic). Post: in the form body (client_secret_post).
+    /// How the client authenticates (RFC 6749, section 2.3.1). Basic (default): in the Authorization header, with the
+    /// client ID and secret form-encoded (client_secret_basic). BasicUnencoded: in the Authorization header without
+    /// encoding, for token services that do not decode them. Post: in the form body (client_secret_post).
     #[serde(default)]
     pub client_authentication: ClientAuthentication,
     /// Scopes to request (RFC 6749, section 3.3), for example [events.write]. Omitted: no scope parameter is sent.
@@ -137,6 +138,8 @@ pub enum ClientAuthentication {
     /// `client_secret_basic`: the Authorization header.
     #[default]
     Basic,
+    /// The Authorization header, without form-encoding.
+    BasicUnencoded,
     /// `client_secret_post`: the form body.
     Post,
 }

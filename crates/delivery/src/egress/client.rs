@@ -286,6 +286,11 @@ fn make(resolver: &AddressResolver, trust: &ClientConfig, idle: usize) -> Result
         .user_agent(concat!("tidings/", env!("CARGO_PKG_VERSION")))
         .dns_resolver(Arc::new(resolver.clone()))
         .connector_layer(Connections)
+        // As Go, Java, curl and .NET send them: some receivers compare the bytes.
+        .http1_title_case_headers()
+        // A user agent unfolds header lines (RFC 9112, section 5.2) and ignores a space before the colon.
+        .http1_allow_obsolete_multiline_headers_in_responses(true)
+        .http1_allow_spaces_after_header_name_in_responses(true)
         .build()
 }
 

@@ -1,6 +1,6 @@
 //! TLS trust: trusted certificate authorities and client certificates.
 
-use std::{fmt, sync::Arc};
+use std::{borrow::Cow, fmt, sync::Arc};
 
 use rustls::{
     ClientConfig, Error as TlsError, RootCertStore,
@@ -73,6 +73,9 @@ pub enum IdentityFault {
     /// The text contains no private key.
     #[error("no PEM private key in tls.key: store the client's private key, without a passphrase")]
     NoKey,
+    /// The key has a passphrase.
+    #[error("the private key in tls.key has a passphrase: store the key without a passphrase")]
+    EncryptedKey,
     /// The key is malformed or of an unsupported kind.
     #[error("the private key in tls.key cannot be used: it must be RSA of 2048 bits or more, ECDSA or Ed25519")]
     InvalidKey,
@@ -126,24 +129,65 @@ impl Trust {
 
 /// Adds the certificate authorities of a bundle.
 pub(super) fn add(roots: &mut RootCertStore, pem: &[u8]) -> Result<(), RootsFault> {
+    let pem = &*lines_apart(pem);
     let mut count = 0;
     for certificate in CertificateDer::pem_slice_iter(pem) {
         count += 1;
         let invalid = RootsFault::Invalid { number: count };
         roots.add(certificate.map_err(|_error| invalid)?).map_err(|_error| invalid)?;
     }
-    if count == 0 { Err(RootsFault::Empty) } else { Ok(()) }
+    match count {
+        0 => Err(RootsFault::Empty),
+        // The parser skips what it does not recognize: a certificate that was begun must not be missing in silence.
+        _ if count < begun(pem) => Err(RootsFault::Invalid { number: count + 1 }),
+        _ => Ok(()),
+    }
+}
+
+/// Puts each PEM boundary at the start of a line. Without a newline at the end of a file, `cat a.pem b.pem` joins the last
+/// line of the first file with the first line of the second.
+fn lines_apart(pem: &[u8]) -> Cow<'_, [u8]> {
+    const BOUNDARY: &[u8] = b"-----BEGIN ";
+    let starts = pem.windows(BOUNDARY.len()).enumerate().filter(|(_, window)| *window == BOUNDARY).map(|(at, _)| at);
+    let joined: Vec<_> = starts.filter(|at| at.checked_sub(1).is_some_and(|before| pem[before] != b'\n')).collect();
+    if joined.is_empty() {
+        return pem.into();
+    }
+    let mut apart = Vec::with_capacity(pem.len() + joined.len());
+    let mut from = 0;
+    for at in joined {
+        apart.extend_from_slice(&pem[from..at]);
+        apart.push(b'\n');
+        from = at;
+    }
+    apart.extend_from_slice(&pem[from..]);
+    apart.into()
+}
+
+/// The number of certificates that begin in `pem`.
+fn begun(pem: &[u8]) -> usize {
+    const BEGIN: &[u8] = b"-----BEGIN CERTIFICATE-----";
+    pem.windows(BEGIN.len()).filter(|window| *window == BEGIN).count()
 }
 
 impl ClientIdentity {
     fn parse(&self) -> Result<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>), IdentityFault> {
         use rustls::pki_types::pem::Error;
-        let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&self.certificate_pem).collect();
+        let certificates = lines_apart(&self.certificate_pem);
+        let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&certificates).collect();
         let chain = chain.map_err(|_error| IdentityFault::InvalidCertificate)?;
         if chain.is_empty() {
             return Err(IdentityFault::NoCertificate);
         }
-        let key = PrivateKeyDer::from_pem_slice(self.key_pem.expose_secret()).map_err(|error| match error {
+        if chain.len() < begun(&certificates) {
+            return Err(IdentityFault::InvalidCertificate);
+        }
+        let key = self.key_pem.expose_secret();
+        let has = |text: &[u8]| key.windows(text.len()).any(|window| window == text);
+        if has(b"-----BEGIN ENCRYPTED PRIVATE KEY-----") || has(b"Proc-Type: 4,ENCRYPTED") {
+            return Err(IdentityFault::EncryptedKey);
+        }
+        let key = PrivateKeyDer::from_pem_slice(key).map_err(|error| match error {
             Error::NoItemsFound => IdentityFault::NoKey,
             _ => IdentityFault::InvalidKey,
         })?;
@@ -231,6 +275,39 @@ mod tests {
     }
 
     #[test]
+    fn field_19_certificates_joined_without_a_newline_are_all_read_or_the_missing_one_is_named() {
+        let [a, b, c] = [(); 3].map(|()| Authority::new().ca_pem().trim_end().to_owned());
+        for joined in [format!("{a}{b}"), format!("{a}{b}\n{c}"), format!("{a} {b}"), format!("{a}\r\n{b}\r\n")] {
+            let mut roots = RootCertStore::empty();
+            add(&mut roots, joined.as_bytes()).unwrap();
+            assert_eq!(roots.len(), joined.matches("BEGIN").count(), "{joined}");
+        }
+        let cut = b.replace("-----END CERTIFICATE-----", "");
+        for bundle in [format!("{a}{cut}"), format!("{a}\n{cut}")] {
+            assert_eq!(fault(&roots(&bundle)), TrustError::Roots(RootsFault::Invalid { number: 2 }), "{bundle}");
+        }
+        let authority = Authority::new();
+        let own = authority.client_identity("tidings");
+        let chain = format!("{}{}", own.certificate_pem.trim_end(), authority.ca_pem());
+        assert!(config(&Trust { roots_pem: None, identity: identity(&chain, &own.key_pem) }).is_ok());
+        assert_eq!(identity(&chain, &own.key_pem).unwrap().parse().unwrap().0.len(), 2);
+    }
+
+    #[test]
+    fn field_20_a_key_with_a_passphrase_is_named_as_such() {
+        let own = Authority::new().client_identity("tidings");
+        for key in [
+            "-----BEGIN ENCRYPTED PRIVATE KEY-----\nMIIFHzBJ\n-----END ENCRYPTED PRIVATE KEY-----\n",
+            "-----BEGIN RSA PRIVATE KEY-----\nProc-Type: 4,ENCRYPTED\nDEK-Info: AES-256-CBC,00\n\nMIIF\n-----END RSA PRIVATE KEY-----\n",
+            "-----BEGIN EC PRIVATE KEY-----\nProc-Type: 4,ENCRYPTED\n\nMHcC\n-----END EC PRIVATE KEY-----\n",
+        ] {
+            let trust = Trust { roots_pem: None, identity: identity(&own.certificate_pem, key) };
+            assert_eq!(fault(&trust), TrustError::Identity(IdentityFault::EncryptedKey), "{key}");
+            assert!(fault(&trust).to_string().contains("without a passphrase"));
+        }
+    }
+
+    #[test]
     fn a_client_certificate_says_which_half_of_it_is_wrong() {
         let authority = Authority::new();
         let (one, other) = (authority.client_identity("one"), authority.client_identity("other"));
@@ -243,7 +320,7 @@ mod tests {
             (identity("-----BEGIN CERTIFICATE-----\nMII", key), IdentityFault::InvalidCertificate),
             (identity(certificate, ""), IdentityFault::NoKey),
             (identity(certificate, certificate), IdentityFault::NoKey),
-            (identity(certificate, &locked), IdentityFault::NoKey),
+            (identity(certificate, &locked), IdentityFault::EncryptedKey),
             (identity(certificate, &key.replace("MIG", "MIH")), IdentityFault::InvalidKey),
             (identity(certificate, "-----BEGIN PRIVATE KEY-----\nMIG"), IdentityFault::InvalidKey),
             (identity(certificate, &other.key_pem), IdentityFault::KeyMismatch),

@@ -7,6 +7,9 @@ use serde_json::value::RawValue;
 
 /// The maximum number of members, attributes and data together, as the API server enforces it.
 const MOST_MEMBERS: usize = 64;
+/// The longest name of an attribute. CloudEvents says that names should not exceed 20 characters (section 3), and events
+/// in use do.
+const LONGEST_NAME: usize = 64;
 /// The maximum canonical text of an attribute, in bytes, as the API server enforces it. In binary mode the text becomes
 /// a header of up to three times that length.
 const MAX_ATTRIBUTE: usize = 4096;
@@ -94,8 +97,8 @@ fn invalid(attribute: &str, fault: &'static str) -> InvalidEvent {
 /// integer.
 fn attribute(name: &str, value: &RawValue) -> Result<String, InvalidEvent> {
     let fits = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
-    if name.is_empty() || name.len() > 20 || !name.chars().all(fits) {
-        return Err(invalid(name, "an attribute name must have 1 to 20 lower-case letters and digits"));
+    if name.is_empty() || name.len() > LONGEST_NAME || !name.chars().all(fits) {
+        return Err(invalid(name, "an attribute name must have 1 to 64 lower-case letters and digits"));
     }
     let text = match serde_json::from_str(value.get()) {
         Ok(serde_json::Value::String(text)) => text,

@@ -64,8 +64,10 @@ impl Token {
     /// Parses a response.
     ///
     /// The body counts, not its Content-Type, which real services often get wrong. Success need not be 200, and a
-    /// failure may be any status. A status that means a temporary failure takes precedence over the body. A 401 means
-    /// `invalid_client`, the only code for which section 5.2 defines it, unless the body has another standard code.
+    /// failure may be any status. A status that means a temporary failure takes precedence over the body. A 401 is a
+    /// refusal of the client whatever the body says: `invalid_client`, the only code for which section 5.2 defines 401,
+    /// unless the body has the code of another refusal. A body that is a complete JSON object is complete, even if the
+    /// connection ended without saying so.
     pub fn read(answer: Response, now: SystemTime) -> Result<Self, TokenError> {
         let Response { status, headers, body, complete } = answer;
         let unavailable = |code| {
@@ -82,14 +84,16 @@ impl Token {
             if let Some(code) = of(REFUSALS) {
                 return Err(TokenError::Rejected(code));
             }
-            if let Some(code) = of(TROUBLES) {
+            if status != StatusCode::UNAUTHORIZED
+                && let Some(code) = of(TROUBLES)
+            {
                 return Err(unavailable(Some(code)));
             }
         }
         match fields {
             _ if status == StatusCode::UNAUTHORIZED => Err(TokenError::Rejected("invalid_client")),
             _ if !status.is_success() => Err(unavailable(None)),
-            _ if !complete => Err(TokenError::Malformed("the body is too long or incomplete")),
+            None if !complete => Err(TokenError::Malformed("the body is too long or incomplete")),
             None => Err(TokenError::Malformed("the body is not a JSON object, or has a duplicate field")),
             Some(_) if code.is_some_and(|code| !code.is_empty()) => {
                 Err(TokenError::Malformed("the body has a non-standard OAuth 2.0 error code"))
@@ -102,7 +106,7 @@ impl Token {
 fn token(fields: &Fields<'_>) -> Result<Token, TokenError> {
     // A response without token_type can only mean Bearer.
     if let Some(token_type) = fields.token_type
-        && !text(token_type).is_some_and(|token_type| token_type.eq_ignore_ascii_case("bearer"))
+        && !text(token_type).is_some_and(|token_type| is_bearer(&token_type))
     {
         return Err(TokenError::Malformed("token_type is not Bearer"));
     }
@@ -114,6 +118,12 @@ fn token(fields: &Fields<'_>) -> Result<Token, TokenError> {
     }
     let authorization = secret_header(Zeroizing::new(format!("Bearer {}", *token))).map_err(|_error| unfit)?;
     Ok(Token { authorization, lifetime: fields.expires_in.map_or(DEFAULT_LIFETIME, lifetime) })
+}
+
+/// Whether a token type means Bearer, in any case, or with the word "token": Apigee's default is `BearerToken`.
+fn is_bearer(token_type: &str) -> bool {
+    let letters = token_type.chars().filter(char::is_ascii_alphanumeric).collect::<String>();
+    ["bearer", "bearertoken"].iter().any(|known| letters.eq_ignore_ascii_case(known))
 }
 
 /// Parses a number of seconds, or a string with a number. A value that is zero, negative or not a number means no
@@ -272,7 +282,7 @@ mod tests {
         }
         let nested = format!(r#"{{"access_token":"t","pad":{}1{}}}"#, "[".repeat(30_000), "]".repeat(30_000));
         assert!(outcome(answer(200, nested)).is_ok(), "depth costs no stack");
-        let cut = Response { complete: false, ..answer(200, r#"{"access_token":"t"}"#) };
+        let cut = Response { complete: false, ..answer(200, r#"{"access_token":"t""#) };
         assert_eq!(outcome(cut), Err(TokenError::Malformed("the body is too long or incomplete")));
         assert!(outcome(answer(200, r#"{"access_token":"t","error":null}"#)).is_ok());
         assert!(outcome(answer(200, r#"{"access_token":"t","error":""}"#)).is_ok());
@@ -299,7 +309,7 @@ mod tests {
     #[test]
     fn a_temporary_or_unknown_code_is_a_temporary_failure() {
         for code in ["server_error", "temporarily_unavailable", "slow_down"] {
-            for status in [200, 400, 401] {
+            for status in [200, 400, 403] {
                 assert_eq!(error(status, &format!(r#"{{"error":"{code}"}}"#)), unavailable(status, Some(code)));
             }
         }
@@ -331,6 +341,44 @@ mod tests {
                 let Err(TokenError::Unavailable { retry_after, .. }) = outcome(answer) else { panic!("{status}") };
                 assert_eq!(retry_after.map(|wait| wait.as_secs()), seconds, "{status} {value}");
             }
+        }
+    }
+
+    #[test]
+    fn field_10_a_token_type_of_bearer_token_is_bearer_and_proofs_of_possession_are_refused() {
+        for token_type in ["BearerToken", "bearertoken", "Bearer Token", "bearer_token", " Bearer "] {
+            let body = format!(r#"{{"access_token":"t","token_type":"{token_type}","expires_in":"3599"}}"#);
+            assert_eq!(outcome(answer(200, body)), Ok(("Bearer t".into(), 3599.0)), "{token_type}");
+        }
+        for token_type in ["mac", "DPoP", "N_A", "", "Bearerish", "NotBearer"] {
+            let body = format!(r#"{{"access_token":"t","token_type":"{token_type}"}}"#);
+            assert_eq!(
+                outcome(answer(200, body)),
+                Err(TokenError::Malformed("token_type is not Bearer")),
+                "{token_type}"
+            );
+        }
+    }
+
+    #[test]
+    fn field_11_a_401_is_a_refusal_of_the_client_whatever_its_body_says() {
+        let service_now = r#"{"error":"server_error","error_description":"access_denied"}"#;
+        for body in [service_now, r#"{"error":"temporarily_unavailable"}"#, r#"{"error":"slow_down"}"#, "", "<html>"] {
+            assert_eq!(error(401, body), TokenError::Rejected("invalid_client"), "{body}");
+        }
+        assert_eq!(error(401, r#"{"error":"invalid_scope"}"#), TokenError::Rejected("invalid_scope"));
+        assert_eq!(error(400, service_now), unavailable(400, Some("server_error")));
+    }
+
+    #[test]
+    fn field_15_a_complete_json_object_is_complete_however_the_connection_ended() {
+        let cut = |status: u16, body: &str| outcome(Response { complete: false, ..answer(status, body) });
+        for body in [r#"{"access_token":"t"}"#, "{\"access_token\":\"t\"}\r\n", "\u{feff}{\"access_token\":\"t\"}"] {
+            assert!(cut(200, body).is_ok(), "{body:?}");
+        }
+        assert_eq!(cut(400, r#"{"error":"invalid_scope"}"#), Err(TokenError::Rejected("invalid_scope")));
+        for body in [r#"{"access_token":"t""#, r#"{"access_token":"t"#, "{", ""] {
+            assert_eq!(cut(200, body), Err(TokenError::Malformed("the body is too long or incomplete")), "{body:?}");
         }
     }
 

@@ -30,17 +30,22 @@ pub(super) fn encode(request: &TokenRequest) -> Result<Request<Bytes>, http::Err
         .header(ACCEPT, "application/json")
         .header(CONTENT_TYPE, "application/x-www-form-urlencoded")
         .body(form(&fields))?;
-    if request.authentication == AuthMethod::Basic {
-        encoded.headers_mut().insert(AUTHORIZATION, basic(&request.credentials)?);
-    }
+    let authorization = match request.authentication {
+        AuthMethod::Basic => Some(basic(&request.credentials, |text| byte_serialize(text.as_bytes()).collect())?),
+        AuthMethod::BasicUnencoded => Some(basic(&request.credentials, str::to_owned)?),
+        AuthMethod::Post => None,
+    };
+    encoded.headers_mut().extend(authorization.map(|value| (AUTHORIZATION, value)));
     Ok(encoded)
 }
 
-/// Encodes id and secret, each form-encoded, as user and password of HTTP Basic (RFC 6749, section 2.3.1).
-fn basic(Credentials { client_id, client_secret }: &Credentials) -> Result<HeaderValue, http::Error> {
-    let form_encoded = |text: &str| byte_serialize(text.as_bytes()).collect::<String>();
-    let secret = Zeroizing::new(form_encoded(client_secret.expose_secret()));
-    let pair = Zeroizing::new(format!("{}:{}", form_encoded(client_id), *secret));
+/// Encodes id and secret as user and password of HTTP Basic: form-encoded by RFC 6749, section 2.3.1, or as they are.
+fn basic(
+    Credentials { client_id, client_secret }: &Credentials,
+    encoded: fn(&str) -> String,
+) -> Result<HeaderValue, http::Error> {
+    let secret = Zeroizing::new(encoded(client_secret.expose_secret()));
+    let pair = Zeroizing::new(format!("{}:{}", encoded(client_id), *secret));
     let encoded = Zeroizing::new(STANDARD.encode(pair.as_bytes()));
     Ok(secret_header(Zeroizing::new(format!("Basic {}", *encoded)))?)
 }
@@ -151,6 +156,29 @@ mod tests {
         assert!(header.is_sensitive());
         let (user, password) = user_and_password(&encoded("a:b", "1 +%&"));
         assert_eq!((user.as_slice(), password.as_slice()), (&b"a%3Ab"[..], &b"1+%2B%25%26"[..]));
+    }
+
+    #[test]
+    fn field_13_basic_unencoded_sends_id_and_secret_as_they_are() {
+        for (id, secret, is_changed) in [
+            ("sb-x!b1|y!b2", "s ~+", true),
+            ("plain-id_1.2*", "Secret-1", false),
+            ("id", "100%", true),
+            ("id", "a b", true),
+            ("id", "sécret", true),
+        ] {
+            let unencoded = encode(&request(AuthMethod::BasicUnencoded, id, secret)).unwrap();
+            let pair = STANDARD.encode(format!("{id}:{secret}"));
+            assert_eq!(unencoded.headers()[AUTHORIZATION], format!("Basic {pair}"));
+            assert!(unencoded.headers()[AUTHORIZATION].is_sensitive());
+            let basic = request(AuthMethod::Basic, id, secret);
+            assert_eq!(basic.changes_credentials(), is_changed, "{id} {secret}");
+            assert_eq!(
+                encode(&basic).unwrap().headers()[AUTHORIZATION] != unencoded.headers()[AUTHORIZATION],
+                is_changed
+            );
+            assert!(!request(AuthMethod::BasicUnencoded, id, secret).changes_credentials());
+        }
     }
 
     #[test]

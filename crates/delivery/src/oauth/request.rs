@@ -2,17 +2,19 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use secrecy::{ExposeSecret, SecretString};
-use url::Url;
+use secrecy::{ExposeSecret, SecretString, zeroize::Zeroizing};
+use url::{Url, form_urlencoded::byte_serialize};
 
 use crate::egress::Client;
 
 /// How the client authenticates at the token endpoint (RFC 6749, section 2.3.1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum AuthMethod {
-    /// `client_secret_basic`.
+    /// `client_secret_basic`: the Authorization header, with id and secret form-encoded.
     Basic,
-    /// `client_secret_post`.
+    /// The Authorization header with id and secret as they are (RFC 7617), for servers that do not decode them.
+    BasicUnencoded,
+    /// `client_secret_post`: the form body.
     Post,
 }
 
@@ -48,6 +50,14 @@ pub struct TokenRequest {
 const OVERHEAD: usize = 1024;
 
 impl TokenRequest {
+    /// Whether the Authorization header has another id or secret than the Secret: form-encoding changes them.
+    pub(super) fn changes_credentials(&self) -> bool {
+        let Credentials { client_id, client_secret } = &self.credentials;
+        let encoded = |text: &str| Zeroizing::new(byte_serialize(text.as_bytes()).collect::<String>());
+        let is_changed = |text: &str| *encoded(text) != text;
+        self.authentication == AuthMethod::Basic && (is_changed(client_id) || is_changed(client_secret.expose_secret()))
+    }
+
     /// Returns the approximate memory that it takes.
     pub(super) fn bytes(&self) -> usize {
         let Credentials { client_id, client_secret } = &self.credentials;

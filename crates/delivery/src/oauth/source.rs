@@ -42,6 +42,11 @@ impl TokenSource {
         Self { request, state: Mutex::default(), memory }
     }
 
+    /// Whether the token requests have another client id or secret than the Secret, because form-encoding changes them.
+    pub fn changes_credentials(&self) -> bool {
+        self.request.changes_credentials()
+    }
+
     /// Returns the token for an Authorization header, and requests one if there is no valid token.
     ///
     /// At most one request is in flight, whatever the backlog. After a failure, all callers get the error until the
