@@ -118,7 +118,7 @@ pub mod testing {
     use tidings_delivery::{
         egress::{Egress, Policy, Trust},
         event::Encoding,
-        oauth::{AuthMethod, Credentials, TokenCache, TokenKey, TokenRequest},
+        oauth::{AuthMethod, Credentials, CredentialsFingerprint, TokenCache, TokenKey, TokenRequest},
     };
 
     use super::*;
@@ -133,7 +133,7 @@ pub mod testing {
         let key = TokenKey {
             namespace: "a".into(),
             secret_uid: "uid".into(),
-            secret_version: "1".into(),
+            credentials: CredentialsFingerprint::default(),
             secret_keys: Default::default(),
             url: url.to_string(),
             client_id: client_id.clone(),

@@ -130,7 +130,7 @@ impl TargetResolver {
     ) -> Result<Arc<oauth::TokenSource>, Unresolved> {
         let service = &spec.token_service;
         check_parameters(service.parameters.keys())?;
-        let ReadCredentials { credentials, uid, version } =
+        let ReadCredentials { credentials, uid } =
             reader.credentials(&service.credentials_secret_ref).await.map_err(Unresolved::of_credentials)?;
         let authentication = authentication(service.client_authentication);
         if authentication == oauth::AuthMethod::BasicUnencoded && credentials.client_id.contains(':') {
@@ -146,7 +146,7 @@ impl TargetResolver {
         let key = TokenKey {
             namespace: namespace.into(),
             secret_uid: uid,
-            secret_version: version,
+            credentials: credentials.fingerprint(),
             secret_keys: [
                 service.credentials_secret_ref.client_id_key.clone(),
                 service.credentials_secret_ref.client_secret_key.clone(),

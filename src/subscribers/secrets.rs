@@ -60,14 +60,12 @@ pub fn want_identity(wanted: &mut Wanted, reference: &ClientCertificateSecretRef
     want(wanted, Reference::Secret(reference.name.clone()), &TLS_KEYS);
 }
 
-/// The client credentials, and the version of the Secret that they came from.
+/// The client credentials, and the Secret that they came from.
 pub struct ReadCredentials {
     /// The client ID and client secret.
     pub credentials: Credentials,
     /// The Secret's uid.
     pub uid: String,
-    /// The Secret's resourceVersion.
-    pub version: String,
 }
 
 /// The endpoints that the values of Secrets are sent to.
@@ -104,7 +102,6 @@ pub struct ObjectReader<'a> {
 struct FetchedObject {
     type_: String,
     uid: String,
-    version: String,
     /// The purposes that the Secret does not allow, each with the annotation that lacks an entry.
     refused: Vec<(Purpose, &'static str)>,
     /// The values of the keys that the spec names, if they exist.
@@ -135,11 +132,7 @@ impl<'a> ObjectReader<'a> {
         let secret = self.secret_for(name, Purpose::Webhook).await?;
         let client_id = credential(secret, name, client_id_key, MAX_CLIENT_ID)?;
         let client_secret = credential(secret, name, client_secret_key, MAX_CLIENT_SECRET)?.into();
-        Ok(ReadCredentials {
-            credentials: Credentials { client_id, client_secret },
-            uid: secret.uid.clone(),
-            version: secret.version.clone(),
-        })
+        Ok(ReadCredentials { credentials: Credentials { client_id, client_secret }, uid: secret.uid.clone() })
     }
 
     /// Reads the value of a header, which is sent to the webhook. The bytes are not validated yet.
@@ -240,7 +233,7 @@ impl<'a> ObjectReader<'a> {
 
     /// The parts to keep of a Secret of which the spec names these keys.
     fn kept(&self, secret: Secret, keys: &HashSet<String>) -> FetchedObject {
-        let ObjectMeta { annotations, uid, resource_version, .. } = secret.metadata;
+        let ObjectMeta { annotations, uid, .. } = secret.metadata;
         let annotations: BTreeMap<_, _> = annotations.unwrap_or_default();
         let refused = [Purpose::Webhook, Purpose::TokenService].into_iter().filter_map(|purpose| {
             let refused = consent::check(&annotations, purpose, self.endpoints.of(purpose)).err();
@@ -249,7 +242,6 @@ impl<'a> ObjectReader<'a> {
         FetchedObject {
             type_: secret.type_.unwrap_or_default(),
             uid: uid.unwrap_or_default(),
-            version: resource_version.unwrap_or_default(),
             refused: refused.collect(),
             values: only(keys, secret.data.into_iter().flatten().map(|(key, bytes)| (key, bytes.0))),
         }

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use testkit::{Authority, TokenService};
 use tidings_delivery::{
     egress::Trust,
-    oauth::{AuthMethod, Credentials, TokenCache, TokenKey, TokenRequest, TokenSource},
+    oauth::{AuthMethod, Credentials, CredentialsFingerprint, TokenCache, TokenKey, TokenRequest, TokenSource},
 };
 
 /// Trust in an authority's certificates.
@@ -42,7 +42,7 @@ pub fn source_in(
     let mut key = TokenKey {
         namespace: "test".into(),
         secret_uid: "uid".into(),
-        secret_version: "1".into(),
+        credentials: CredentialsFingerprint::default(),
         secret_keys: ["client_id".into(), "client_secret".into()],
         url: url.into(),
         client_id: "id".into(),

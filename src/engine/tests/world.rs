@@ -7,7 +7,7 @@ use testkit::{Authority, Client, Receiver, TokenService};
 use tidings_delivery::{
     egress::{self, Egress, Policy, Trust},
     event::Encoding,
-    oauth::{AuthMethod, Credentials, TokenCache, TokenKey, TokenRequest, TokenSource},
+    oauth::{AuthMethod, Credentials, CredentialsFingerprint, TokenCache, TokenKey, TokenRequest, TokenSource},
     webhook::Target,
 };
 use tidings_queue::{Backoff, Bounds, Gate, LaneSnapshot, Limits, SpecVersion, SubscriberKey};
@@ -217,7 +217,7 @@ fn tokens(service: &TokenService, http: &Arc<egress::Client>, trust: &Trust) -> 
     let key = TokenKey {
         namespace: "test".into(),
         secret_uid: "uid".into(),
-        secret_version: "1".into(),
+        credentials: CredentialsFingerprint::default(),
         secret_keys: ["client_id".into(), "client_secret".into()],
         url: service.url(),
         client_id: client_id.clone(),

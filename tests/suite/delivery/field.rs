@@ -62,6 +62,34 @@ async fn field_06_header_names_are_sent_in_title_case() {
 }
 
 #[tokio::test]
+async fn field_18_a_secret_whose_credentials_stay_the_same_causes_no_token_request() {
+    let world = World::new("field-18").await;
+    let _operator = world.operator().await;
+    world.secret(CLIENT.1).await;
+    world.subscriber("shop", |_| ()).await;
+    world.until_reason("shop", "Operational").await;
+    // A reconcile that follows each change shows that the change was taken up.
+    let reconcile = async |value: &str| {
+        let annotation = format!("tidings.dev/test-requested-at={value}");
+        world.kubectl(&["annotate", "subr", "shop", &annotation, "--overwrite"]).await.ok().unwrap();
+        world.until("subscriber", "shop", |s| s["status"]["lastHandledTest"] == value).await;
+    };
+    for touch in ["1", "2", "3"] {
+        let annotation = format!("external-secrets.io/refreshed={touch}");
+        world.kubectl(&["annotate", "secret", "acme-oauth", &annotation, "--overwrite"]).await.ok().unwrap();
+        let more = json!({"stringData": {"more": touch}}).to_string();
+        world.kubectl(&["patch", "secret", "acme-oauth", "-p", &more]).await.ok().unwrap();
+        reconcile(touch).await;
+    }
+    assert_eq!(world.tokens.requests().len(), 1, "one token serves on");
+    world.secret("another").await;
+    world.until_reason("shop", "TokenRejected").await;
+    world.secret(CLIENT.1).await;
+    world.until_reason("shop", "Operational").await;
+    assert_eq!(world.tokens.requests().len(), 2, "the former credentials have their token still");
+}
+
+#[tokio::test]
 async fn field_27_an_attribute_name_longer_than_the_specification_recommends_is_sent() {
     let world = World::new("field-27").await;
     let _operator = world.operator().await;

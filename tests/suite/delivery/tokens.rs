@@ -18,7 +18,7 @@ use testkit::{
 };
 use tidings_delivery::{
     egress::{Egress, Policy, SendError},
-    oauth::{AuthMethod, TokenCache, TokenError, TokenKey, TokenSource},
+    oauth::{AuthMethod, Credentials, CredentialsFingerprint, TokenCache, TokenError, TokenKey, TokenSource},
 };
 use tokio::time::{Instant, sleep};
 
@@ -416,11 +416,16 @@ async fn a_renewal_is_forced_at_most_once_a_minute_also_when_the_source_is_made_
     assert_eq!(field.service.requests().len(), 4);
 }
 
+/// The fingerprint of credentials with this client secret.
+fn fingerprint(client_secret: &str) -> CredentialsFingerprint {
+    Credentials { client_id: "id".into(), client_secret: client_secret.into() }.fingerprint()
+}
+
 #[tokio::test]
 async fn s11_a_changed_secret_and_another_namespace_get_tokens_of_their_own() {
     let field = Field::new().await;
     let first = field.source();
-    let changed = field.source_with(|key| key.secret_version = "2".into());
+    let changed = field.source_with(|key| key.credentials = fingerprint("2"));
     let recreated = field.source_with(|key| key.secret_uid = "other".into());
     let tenant = field.source_with(|key| key.namespace = "tenant".into());
     let mut tokens = Vec::new();
@@ -440,7 +445,7 @@ async fn s11_every_part_of_a_token_request_distinguishes_its_source() {
     let changes: [fn(&mut TokenKey); 12] = [
         |key| key.namespace = "other".into(),
         |key| key.secret_uid = "other".into(),
-        |key| key.secret_version = "other".into(),
+        |key| key.credentials = fingerprint("other"),
         |key| key.secret_keys[0] = "other".into(),
         |key| key.url += "?other",
         |key| key.client_id = "other".into(),

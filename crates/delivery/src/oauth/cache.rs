@@ -10,7 +10,7 @@ use std::{
 use sha2::{Digest, Sha256};
 use tokio::sync::Semaphore;
 
-use super::{AuthMethod, TokenRequest, TokenSource};
+use super::{AuthMethod, CredentialsFingerprint, TokenRequest, TokenSource};
 use crate::egress::{Fingerprint, WeakMap};
 
 /// The bytes of one namespace's sources that are kept after their last use, for an hour at most: several hundred
@@ -24,8 +24,8 @@ pub struct TokenKey {
     pub namespace: String,
     /// The Secret's uid.
     pub secret_uid: String,
-    /// The Secret's resourceVersion.
-    pub secret_version: String,
+    /// The content of the credentials: a change of the Secret that leaves them as they are does not matter.
+    pub credentials: CredentialsFingerprint,
     /// The keys of client id and client secret in it.
     pub secret_keys: [String; 2],
     /// The token endpoint.
@@ -122,7 +122,7 @@ mod tests {
         let key = TokenKey {
             namespace: namespace.into(),
             secret_uid: "uid".into(),
-            secret_version: "1".into(),
+            credentials: CredentialsFingerprint::default(),
             secret_keys: ["client_id".into(), "client_secret".into()],
             url: "https://127.0.0.1:1/".into(),
             client_id: "id".into(),

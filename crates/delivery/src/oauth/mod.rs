@@ -17,5 +17,5 @@ mod source;
 pub use answer::Token;
 pub use cache::{TokenCache, TokenKey};
 pub use error::{NoToken, TokenError};
-pub use request::{AuthMethod, Credentials, TokenRequest};
+pub use request::{AuthMethod, Credentials, CredentialsFingerprint, TokenRequest};
 pub use source::TokenSource;

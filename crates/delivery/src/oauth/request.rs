@@ -1,8 +1,13 @@
 //! The input of one token request.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, LazyLock},
+    time::Duration,
+};
 
 use secrecy::{ExposeSecret, SecretString, zeroize::Zeroizing};
+use sha2::{Digest, Sha256};
 use url::{Url, form_urlencoded::byte_serialize};
 
 use crate::egress::Client;
@@ -24,6 +29,22 @@ pub struct Credentials {
     pub client_id: String,
     /// The client secret.
     pub client_secret: SecretString,
+}
+
+/// Identifies the content of credentials within this process: a SHA-256 with a random key of the process.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct CredentialsFingerprint([u8; 32]);
+
+impl Credentials {
+    /// Returns the fingerprint: equal for equal credentials.
+    pub fn fingerprint(&self) -> CredentialsFingerprint {
+        static KEY: LazyLock<[u8; 32]> = LazyLock::new(rand::random);
+        let mut hash = Sha256::new_with_prefix(*KEY);
+        hash.update(self.client_id.len().to_be_bytes());
+        hash.update(&self.client_id);
+        hash.update(self.client_secret.expose_secret());
+        CredentialsFingerprint(hash.finalize().into())
+    }
 }
 
 /// Everything that one token request needs.
