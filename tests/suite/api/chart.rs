@@ -164,3 +164,19 @@ fn bad_values_are_refused_with_their_name() {
         assert!(refusal.contains(expected), "{value}: {refusal}");
     }
 }
+
+#[test]
+fn field_25_user_and_group_are_unset_where_the_platform_assigns_them() {
+    let pod_security = |sets: &[&str]| {
+        let objects = objects(&render_chart("tidings", sets).unwrap());
+        let deployment = objects.iter().find(|object| object["kind"] == "Deployment").unwrap();
+        deployment["spec"]["template"]["spec"]["securityContext"].clone()
+    };
+    let usual = pod_security(&[]);
+    assert_eq!((&usual["runAsUser"], &usual["runAsGroup"]), (&65532.into(), &65532.into()));
+    let assigned = pod_security(&["--set", "runAsUser=null", "--set", "runAsGroup=null"]);
+    assert!(assigned.get("runAsUser").is_none() && assigned.get("runAsGroup").is_none(), "{assigned}");
+    assert_eq!(assigned["runAsNonRoot"], true);
+    assert_eq!(pod_security(&["--set", "runAsUser=1000660000"])["runAsUser"], 1_000_660_000);
+    assert!(render_chart("tidings", &["--set", "runAsUser=0"]).is_err(), "root is refused");
+}

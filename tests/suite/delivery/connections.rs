@@ -93,7 +93,7 @@ async fn keeping<F: Future<Output = ()> + Send + 'static>(
 }
 
 #[tokio::test]
-async fn a_kept_connection_that_closes_under_a_request_costs_no_attempt() {
+async fn field_09_a_reused_connection_that_closes_under_a_request_costs_no_attempt() {
     let authority = Authority::new();
     let server = keeping(&authority, async |_, stream| drop(stream)).await;
     let (sender, url) = (sender(&authority).await, server.url("/"));
