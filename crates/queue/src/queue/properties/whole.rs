@@ -160,6 +160,8 @@ struct Scope {
     is_contested: bool,
     /// What the listing under way still has to show.
     listing: Option<Vec<(u32, Stored)>>,
+    /// The entries that the listing in progress does not show. After it has ended, a source cannot show them again.
+    lacks: Vec<u32>,
     listed_since: Option<u64>,
 }
 
@@ -411,7 +413,10 @@ impl World {
             }
         }
         let unfinished = self.store.entries.iter().filter(|(_, entry)| of_scope(entry) && !entry.is_done);
-        let listing = unfinished.map(|(id, entry)| (*id, entry.clone())).collect();
+        let listing: Vec<_> = unfinished.map(|(id, entry)| (*id, entry.clone())).collect();
+        let is_listed = |id: u32| listing.iter().any(|(listed, _)| *listed == id);
+        let lacks = self.shown.keys().copied().filter(|id| self.scope_of(*id) == scope && !is_listed(*id)).collect();
+        self.scopes[scope].lacks = lacks;
         (self.scopes[scope].listing, self.scopes[scope].is_watching) = (Some(listing), false);
         self.observe(Seen::ListBegins(ScopeId(scope)));
     }
@@ -422,6 +427,8 @@ impl World {
         (self.scopes[scope].is_watching, self.scopes[scope].has_synced) = (true, true);
         self.scopes[scope].is_contested = false;
         self.observe(Seen::ListEnds(ScopeId(scope)));
+        let lacks = std::mem::take(&mut self.scopes[scope].lacks);
+        lacks.iter().for_each(|id| drop(self.shown.remove(id)));
     }
 
     // What Subscribers and the Lease say.
