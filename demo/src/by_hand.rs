@@ -1,4 +1,4 @@
-//! `KEEP=1`: keeps everything running, so that a user can try it.
+//! Keeps everything running after the demo (`KEEP=1`), so that a user can try Tidings by hand.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use crate::say::say;
 use crate::stage::Stage;
 use crate::transcript::request_text;
 
-/// Prints how to try it, and each request that arrives, until Ctrl-C.
+/// Prints commands to try, and then each request that arrives at the webhook, until Ctrl-C.
 pub(crate) async fn until_interrupted(stage: &Stage) -> Result<()> {
     let notification = json!({
         "apiVersion": "tidings.dev/v1alpha1",
@@ -24,7 +24,7 @@ pub(crate) async fn until_interrupted(stage: &Stage) -> Result<()> {
     });
     let file = stage.folder.write("notification.yaml", &serde_yaml::to_string(&notification).unwrap_or_default())?;
     let kubectl = stage.kubectl();
-    say("Everything keeps running. In another terminal, run:");
+    say("Everything is still running. Try these commands in another terminal:");
     println!(
         "
 export KUBECONFIG={kubeconfig}
@@ -36,16 +36,18 @@ k get subscribers,notifications
 k explain notification.spec.event
 k patch subr acme --type=merge -p '{{\"spec\":{{\"suspend\":true}}}}'
 k patch subr acme --type=merge -p '{{\"spec\":{{\"suspend\":false}}}}'
-k patch secret acme-oauth -p '{{\"stringData\":{{\"client_secret\":\"wrong\"}}}}'     # the Subscriber says TokenRejected
+k patch secret acme-oauth -p '{{\"stringData\":{{\"client_secret\":\"wrong\"}}}}'     # the Subscriber's reason becomes TokenRejected
 k patch secret acme-oauth -p '{{\"stringData\":{{\"client_secret\":\"s3cr3t-for-the-demo\"}}}}'
 k label ntf by-hand --overwrite tidings.dev/replay=$(date +%s)                    # sends the event again
 k annotate subr acme --overwrite tidings.dev/test-requested-at=$(date +%s)        # sends one test event; see k describe subr acme
-k annotate subr acme --overwrite tidings.dev/reconcile-requested-at=$(date +%s)   # ends a pause, an open circuit and so on
+k annotate subr acme --overwrite tidings.dev/reconcile-requested-at=$(date +%s)   # ends a pause or an open circuit, and retries now
 curl http://{admin}/metrics
 
-The operator's log: {log}
-The webhook: {webhook}, the token service: {tokens}
-Requests that arrive are shown here. Ctrl-C stops everything.
+Operator log:  {log}
+Webhook:       {webhook}
+Token service: {tokens}
+
+Each request that arrives at the webhook is shown below. Press Ctrl-C to stop everything.
 ",
         kubeconfig = kubectl.kubeconfig().display(),
         kubectl = kubectl.program().display(),

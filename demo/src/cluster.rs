@@ -1,4 +1,4 @@
-//! The cluster of the demo: one of its own, or the one that `KUBECONFIG` names.
+//! Opens the cluster of the demo: a local control plane, or the cluster that `KUBECONFIG` names.
 
 use std::env;
 use std::path::PathBuf;
@@ -9,28 +9,29 @@ use testkit::{ControlPlane, Result};
 
 use crate::say::say;
 
-/// Where the examples are applied.
+/// The namespace that the examples are applied to.
 pub(crate) const NAMESPACE: &str = "tidings-demo";
 
-/// Starts a control plane, or finds the cluster of `KUBECONFIG`.
+/// Starts a local control plane, or connects to the cluster of `KUBECONFIG`.
 pub(crate) async fn open() -> Result<Cluster> {
     match env::var_os("KUBECONFIG").filter(|value| !value.is_empty()) {
         Some(kubeconfig) => {
             let kubectl = Kubectl::of_user(&PathBuf::from(kubeconfig));
             let context = kubectl.run(&["config", "current-context"]).await?.ok()?;
-            say(format!("Using the cluster of KUBECONFIG, context {}", context.trim()));
+            say(format!("Using the cluster in KUBECONFIG, context {}", context.trim()));
             say("The operator, the webhook and the token service run on this machine, not in the cluster");
-            say(format!("The namespace {NAMESPACE} is the demo's own: it is emptied now and removed at the end"));
+            say(format!("The demo empties the namespace {NAMESPACE} now and removes it at the end"));
             Ok(kubectl.into())
         }
         None => {
-            say("Starting a control plane of its own: etcd and kube-apiserver on 127.0.0.1");
+            say("Starting a local control plane: etcd and kube-apiserver on 127.0.0.1");
             Ok(ControlPlane::start().await?.into())
         }
     }
 }
 
-/// A cluster of its own ends with the process; another one is left as it was, but for the definitions.
+/// Removes the namespace from a user's cluster; the CustomResourceDefinitions stay. A local control plane stops with
+/// this process.
 pub(crate) async fn clear(cluster: &Cluster) -> Result<()> {
     if let Cluster::Existing(kubectl) = cluster {
         say(format!("Removing the namespace {NAMESPACE}; the CustomResourceDefinitions stay"));

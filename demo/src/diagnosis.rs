@@ -1,10 +1,10 @@
-//! Why a delivery did not happen, from everybody who may know.
+//! Prints what helps to find out why a delivery failed.
 
 use serde_json::Value;
 
 use crate::stage::Stage;
 
-/// Prints what the Notifications, the Subscribers, both servers and the operator know.
+/// Prints the status of all objects, the requests to both servers, and the end of the operator's log.
 pub(crate) async fn print(stage: &Stage) {
     for kind in ["notifications", "subscribers"] {
         eprintln!("\n--- {kind}");
@@ -13,14 +13,15 @@ pub(crate) async fn print(stage: &Stage) {
             Err(error) => eprintln!("{error}"),
         }
     }
+    let shown = |status: Option<u16>| status.map_or("no response".to_owned(), |status| format!("status {status}"));
     eprintln!("\n--- requests to the token service");
     for request in stage.endpoints().tokens.requests() {
-        let client = request.client_id.as_deref().unwrap_or("nobody");
-        eprintln!("by {client}: status {:?}, error {:?}", request.answered, request.error);
+        let client = request.client_id.as_deref().unwrap_or("(none)");
+        eprintln!("client {client}: {}, error {}", shown(request.answered), request.error.unwrap_or("(none)"));
     }
     eprintln!("\n--- requests to the webhook");
     for request in stage.endpoints().receiver.requests() {
-        eprintln!("{} {}: status {:?}", request.method, request.path, request.answered);
+        eprintln!("{} {}: {}", request.method, request.path, shown(request.answered));
     }
     eprintln!("\n{}", stage.operator.process().log_tail(30));
 }

@@ -1,4 +1,4 @@
-//! The files of `examples/`, made to fit this machine.
+//! Reads the files of `examples/` and adapts them to this machine.
 
 use std::fs;
 use std::path::Path;
@@ -7,7 +7,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use testkit::{Authority, Error, Identity, Result};
 
-/// Where the examples say that things are.
+/// The endpoints that the examples name.
 const WEBHOOK: &str = "https://hooks.acme.example";
 const TOKEN_SERVICE: &str = "https://login.acme.example";
 const CA_CONFIG_MAP: &str = "corp-ca";
@@ -24,7 +24,7 @@ pub(crate) struct Adapted {
 
 /// Reads every YAML file of the folder, `quickstart.yaml` first.
 pub(crate) fn read(folder: &Path) -> Result<Vec<Example>> {
-    let failed = |error| Error::new(format!("{}: {error}", folder.display()));
+    let failed = |error| Error::new(format!("cannot read {}: {error}", folder.display()));
     let mut examples = Vec::new();
     for entry in fs::read_dir(folder).map_err(failed)? {
         let path = entry?.path();
@@ -38,14 +38,15 @@ pub(crate) fn read(folder: &Path) -> Result<Vec<Example>> {
 }
 
 impl Example {
-    /// Replaces the URLs, the certificates in the ConfigMap `corp-ca`, and client certificates by some of `authority`.
+    /// Replaces the URLs, and takes the certificates in the ConfigMap `corp-ca` and the client certificates from
+    /// `authority`.
     pub(crate) fn adapt(self, webhook: &str, token_service: &str, authority: &Authority) -> Result<Adapted> {
         let mut text = self.text;
         for (example, here) in [(WEBHOOK, webhook), (TOKEN_SERVICE, token_service)] {
-            // As a URL, and as a host alone.
+            // The examples contain URLs, and host names without a scheme.
             text = text.replace(example, here).replace(host(example), host(here));
         }
-        let failed = |error| Error::new(format!("examples/{}: {error}", self.file));
+        let failed = |error| Error::new(format!("cannot parse examples/{}: {error}", self.file));
         let documents = serde_yaml::Deserializer::from_str(&text).map(Value::deserialize);
         let mut objects = documents.collect::<Result<Vec<_>, _>>().map_err(failed)?;
         objects.retain(|object| !object.is_null());
@@ -69,7 +70,7 @@ fn host(url: &str) -> &str {
 }
 
 impl Adapted {
-    /// All objects as one JSON list, for kubectl.
+    /// All objects as one JSON list for kubectl.
     pub(crate) fn manifests(&self) -> String {
         json!({"apiVersion": "v1", "kind": "List", "items": self.objects}).to_string()
     }
@@ -85,7 +86,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn no_address_and_no_certificate_of_the_examples_is_left() {
+    fn every_address_and_certificate_of_the_examples_is_replaced() {
         let examples = read(Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../examples"))).unwrap();
         assert_eq!(examples[0].file, "quickstart.yaml");
         for example in examples {

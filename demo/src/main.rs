@@ -1,9 +1,9 @@
-//! `make demo`: a Notification applied with kubectl reaches a webhook, on a real API server, before your eyes.
+//! `make demo`: applies Notifications with kubectl and shows how they reach a webhook. The API server is real.
 //!
-//! `TIDINGS_BIN` (or the first argument) names the operator's binary. With `KUBECONFIG` set, that cluster is used in
-//! place of a local control plane. With `KEEP=1` all is left running to try it by hand.
+//! `TIDINGS_BIN` (or the first argument) names the operator's binary. `KUBECONFIG` names a cluster to use instead of a
+//! local control plane. `KEEP=1` keeps everything running, so that you can try it by hand.
 
-// A program for the terminal.
+// The demo writes to the terminal.
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
 mod by_hand;
@@ -42,7 +42,9 @@ async fn demo() -> Result<()> {
     let stage = Stage::set(cluster, &binary).await?;
     let result = deliver(&stage).await;
     match &result {
-        Ok(()) => say(format!("All delivered. Total time: {:.1} s", started.elapsed().as_secs_f32())),
+        Ok(()) => {
+            say(format!("All Notifications were delivered. Total time: {:.1} s", started.elapsed().as_secs_f32()))
+        }
         Err(_) => diagnosis::print(&stage).await,
     }
     if result.is_ok() && env::var("KEEP").is_ok_and(|keep| !matches!(keep.as_str(), "" | "0")) {
@@ -52,7 +54,7 @@ async fn demo() -> Result<()> {
     result.and(cleared)
 }
 
-/// The examples: applied, awaited, shown.
+/// Applies the examples, waits for the results, and shows them.
 async fn deliver(stage: &Stage) -> Result<()> {
     let notifications = stage.apply_examples().await?;
     stage.wait_for_outcomes().await?;
@@ -61,7 +63,9 @@ async fn deliver(stage: &Stage) -> Result<()> {
 
 fn operator_binary() -> Result<PathBuf> {
     let named = env::args_os().nth(1).or_else(|| env::var_os("TIDINGS_BIN")).map(PathBuf::from);
-    let binary =
-        named.ok_or_else(|| Error::new("say where the operator's binary is: TIDINGS_BIN=target/debug/tidings"))?;
-    binary.canonicalize().map_err(|error| Error::new(format!("the operator's binary {}: {error}", binary.display())))
+    let binary = named
+        .ok_or_else(|| Error::new("set TIDINGS_BIN to the path of the operator: TIDINGS_BIN=target/debug/tidings"))?;
+    binary
+        .canonicalize()
+        .map_err(|error| Error::new(format!("cannot find the operator's binary {}: {error}", binary.display())))
 }

@@ -1,6 +1,6 @@
-//! What the demo says of itself.
+//! Prints the steps of the demo.
 
-/// Says what is being done.
+/// Prints one step.
 pub(crate) fn say(what: impl AsRef<str>) {
     println!("==> {}", what.as_ref());
 }

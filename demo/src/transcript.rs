@@ -1,4 +1,4 @@
-//! What there is to see once all is delivered.
+//! Prints the result: the requests that arrived, and what kubectl shows.
 
 use testkit::Result;
 use testkit::endpoints::Received;
@@ -21,14 +21,14 @@ pub(crate) async fn print(stage: &Stage, notifications: &[String]) -> Result<()>
     Ok(())
 }
 
-/// Runs kubectl for the eyes of the user.
+/// Runs kubectl and prints the command and its output.
 async fn kubectl(stage: &Stage, args: &[&str]) -> Result<()> {
     println!("$ kubectl {}", args.join(" "));
     println!("{}", stage.kubectl().run(args).await?.ok()?);
     Ok(())
 }
 
-/// The request as HTTP shows it, the token shortened, JSON made readable.
+/// Returns the request as HTTP text, with a shortened token and indented JSON.
 pub(crate) fn request_text(request: &Received) -> String {
     let mut text = format!("{} {} HTTP/1.1\n", request.method, request.path);
     for (name, value) in &request.headers {
@@ -40,7 +40,7 @@ pub(crate) fn request_text(request: &Received) -> String {
         Some(json) => format!("{json:#}"),
         None => String::from_utf8_lossy(&request.body).trim_end().to_owned(),
     };
-    let answered = request.answered.map_or("no answer".to_owned(), |status| format!("answered with {status}"));
+    let answered = request.answered.map_or("not answered".to_owned(), |status| format!("answered with {status}"));
     format!("{text}\n{body}\n<- {answered}\n")
 }
 
