@@ -1,4 +1,4 @@
-//! A listener on a thread of its own.
+//! Runs a TCP listener on its own thread.
 
 use std::net::SocketAddr;
 use std::thread::{self, JoinHandle};
@@ -10,15 +10,15 @@ use tokio::time::sleep;
 
 use crate::error::{Error, Result};
 
-/// A TCP server on a thread with a runtime of its own: it may outlive the runtime of the test that started it, and a
-/// busy test does not slow it down. Dropping it closes its port and all its connections.
+/// A TCP server on its own thread with its own runtime. It may outlive the runtime of the test that started it, and a
+/// busy test does not slow it down. Dropping it closes its port and all connections.
 pub(crate) struct Background {
     stop: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Background {
-    /// Listens on `address` and serves each connection in a task. Returns where it listens.
+    /// Listens on `address` and serves each connection in a task. Returns the address that it listens on.
     pub(crate) async fn listen<S, F>(address: SocketAddr, serve: S) -> Result<(Self, SocketAddr)>
     where
         S: Fn(TcpStream, SocketAddr) -> F + Send + 'static,
@@ -36,14 +36,14 @@ impl Background {
             });
         });
         let background = Self { stop: Some(stop), thread: Some(thread) };
-        let address = bound.await.map_err(|_error| Error::new("the server thread ended"))??;
+        let address = bound.await.map_err(|_error| Error::new("the server thread stopped"))??;
         Ok((background, address))
     }
 }
 
 impl Drop for Background {
     fn drop(&mut self) {
-        // Both are gone already if the runtime failed; nothing to stop then.
+        // If the runtime failed, both have stopped already.
         if let Some(stop) = self.stop.take() {
             let _ = stop.send(());
         }
@@ -74,7 +74,7 @@ where
             Ok((stream, peer)) => {
                 tokio::spawn(serve(stream, peer));
             }
-            // Out of file descriptors, or a client that is gone already: the next one may do better.
+            // No file descriptors left, or the client has closed the connection: try the next connection.
             Err(_) => sleep(Duration::from_millis(10)).await,
         }
     }

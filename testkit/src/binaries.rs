@@ -1,4 +1,4 @@
-//! Where the programs are that the kit starts.
+//! Finds the programs that the kit starts.
 
 use std::env::consts::{ARCH, OS};
 use std::path::{Path, PathBuf};
@@ -6,17 +6,17 @@ use std::{env, fs};
 
 use crate::error::{Error, Result};
 
-/// Where `make controlplane` puts what it builds: a folder for each version and platform.
+/// The folder in which `make controlplane` creates a folder for each version and platform.
 const BUILT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../.tools/k8s");
 
-/// Where `make tools` puts the other tools.
+/// The folder in which `make tools` installs the other tools.
 const TOOLS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../.tools/bin");
 
-/// The path of `kube-apiserver`, `etcd` or `kubectl`: in `KUBEBUILDER_ASSETS` where that is set (the convention of
-/// envtest), else where `make controlplane` puts them.
+/// The path of `kube-apiserver`, `etcd` or `kubectl`: in `KUBEBUILDER_ASSETS` if it is set (the convention of envtest),
+/// otherwise in the folder of `make controlplane`.
 pub(crate) fn find(name: &str) -> Result<PathBuf> {
     let (folder, remedy) = match env::var_os("KUBEBUILDER_ASSETS").filter(|folder| !folder.is_empty()) {
-        Some(folder) => (PathBuf::from(folder), "KUBEBUILDER_ASSETS must name a folder that holds it"),
+        Some(folder) => (PathBuf::from(folder), "set KUBEBUILDER_ASSETS to a folder that contains it"),
         None => (newest_built(), "run `make controlplane`"),
     };
     let path = folder.join(name);
@@ -26,7 +26,7 @@ pub(crate) fn find(name: &str) -> Result<PathBuf> {
     }
 }
 
-/// The path of a tool that `make tools` builds: what the environment variable names, else its usual place.
+/// The path of a tool that `make tools` builds. The environment variable `variable` overrides the default path.
 pub(crate) fn tool(name: &str, variable: &str) -> Result<PathBuf> {
     let named = env::var_os(variable).filter(|path| !path.is_empty()).map(PathBuf::from);
     let path = named.unwrap_or_else(|| Path::new(TOOLS).join(name));
@@ -36,7 +36,7 @@ pub(crate) fn tool(name: &str, variable: &str) -> Result<PathBuf> {
     }
 }
 
-/// The folder that was written last for this platform; the folder of all if there is none.
+/// The newest folder for this platform; the parent folder if there is none.
 fn newest_built() -> PathBuf {
     let arch = if ARCH == "x86_64" { "amd64" } else { "arm64" };
     let platform = format!("-{OS}-{arch}");

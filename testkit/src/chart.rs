@@ -1,4 +1,4 @@
-//! What an administrator installs: the definitions, and the chart as Helm renders it.
+//! Installs what an administrator installs: the CustomResourceDefinitions, and the chart as Helm renders it.
 
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -10,10 +10,10 @@ use crate::error::{Error, Result};
 const CRDS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../crds");
 const CHART: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../charts/tidings");
 
-/// The API server serves the definitions within this.
+/// The time within which the API server must serve the CustomResourceDefinitions.
 const SERVED_LIMIT: Duration = Duration::from_secs(60);
 
-/// Longer than the longest campaign.
+/// Longer than the longest fault campaign.
 const TOKEN_LIFE: &str = "--duration=48h";
 
 /// Applies `crds/` and waits until the API server serves them.
@@ -37,7 +37,7 @@ pub async fn install_crds(kubectl: &Kubectl) -> Result<()> {
     Ok(())
 }
 
-/// As [`install_crds`], once for each control plane: further calls do nothing.
+/// As [`install_crds`], but only once for each control plane: further calls do nothing.
 ///
 /// # Errors
 /// As [`install_crds`].
@@ -45,7 +45,8 @@ pub async fn install_crds_once(plane: &ControlPlane) -> Result<()> {
     plane.definitions().get_or_try_init(|| install_crds(plane.admin())).await.copied()
 }
 
-/// Installs the chart in `namespace`, for an operator that watches the namespaces `watched`; without the definitions.
+/// Installs the chart in `namespace`, for an operator that watches the namespaces `watched`. The
+/// CustomResourceDefinitions are not installed.
 ///
 /// # Errors
 /// As [`render`], and when kubectl fails.
@@ -55,7 +56,7 @@ pub async fn install(plane: &ControlPlane, namespace: &str, watched: &[&str]) ->
     plane.admin().apply(&chart, &[]).await.map(drop)
 }
 
-/// A token of the chart's ServiceAccount, with its rights, by TokenRequest.
+/// Requests a token of the chart's ServiceAccount (TokenRequest), which has the permissions of the operator.
 ///
 /// # Errors
 /// When kubectl fails.
@@ -64,15 +65,16 @@ pub async fn token(plane: &ControlPlane, namespace: &str) -> Result<String> {
     Ok(plane.kubectl(&create).await?.ok()?.trim().to_owned())
 }
 
-/// The manifests of a release `tidings` in `namespace`, with further arguments for `helm template`.
+/// Renders the manifests of a release `tidings` in `namespace`, with further arguments for `helm template`.
 ///
 /// # Errors
-/// When Helm is missing (it says how to get it), or refuses the values.
+/// When Helm is missing (the error says how to install it) or rejects the values.
 pub fn render(namespace: &str, args: &[&str]) -> Result<String> {
     helm(&["template", "tidings", CHART, "--namespace", namespace], args)
 }
 
-/// What Helm prints once a release `tidings` in `namespace` is installed, with further arguments for `helm install`.
+/// Renders the notes that Helm prints after the installation of a release `tidings` in `namespace`, with further
+/// arguments for `helm install`.
 ///
 /// # Errors
 /// As [`render`].

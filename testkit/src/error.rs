@@ -1,15 +1,15 @@
-//! The error of the kit: a message for the reader of a failed test.
+//! The error type of the kit: a message for the reader of a failed test.
 
 use std::fmt;
 
-/// What went wrong, in words, with log tails where a process is involved.
+/// A message that says what failed, with the end of the log where a process is involved.
 pub struct Error(String);
 
 /// A result whose error is a message.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 impl Error {
-    /// An error that says `message`.
+    /// An error with this message.
     pub fn new(message: impl Into<String>) -> Self {
         Self(message.into())
     }
@@ -21,7 +21,7 @@ impl fmt::Display for Error {
     }
 }
 
-/// Prints the plain message, so that `unwrap` in a test shows log tails with their line breaks.
+/// Prints the plain message, so that `unwrap` in a test shows logs with their line breaks.
 impl fmt::Debug for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, f)

@@ -1,11 +1,11 @@
-//! What the tests, the bench, the fault campaign and the demo of Tidings run against: a real control plane, a real
-//! OAuth 2.0 token service and a real HTTPS receiver, all on loopback. All of them end with the process that started
-//! them, however it ends.
+//! Provides the environment of the tests, the benchmarks, the fault campaign and the demo of Tidings: a real control
+//! plane, a real OAuth 2.0 token service and a real HTTPS receiver, all on loopback. All of them stop when the process
+//! that started them ends, however it ends.
 //!
-//! The kit is an independent witness: it knows the resources, the HTTP exchanges and the command line of the operator
-//! from their documents, and never uses the operator's code.
+//! The kit is independent of the operator: it is written from the documentation of the resources, the HTTP exchanges
+//! and the command line, and never uses the operator's code.
 
-// A test library: a broken invariant of the kit itself should stop the test at once.
+// This is a test library: a broken invariant of the kit must stop the test immediately.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 pub mod chart;

@@ -1,4 +1,4 @@
-//! Small helpers for programs that listen on loopback.
+//! Helpers for programs that listen on loopback.
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::time::Duration;
@@ -17,18 +17,19 @@ pub fn free_address() -> Result<SocketAddr> {
     Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?)
 }
 
-/// A GET over plain HTTP: status and body. Meant for the operator's admin address.
+/// Sends a GET over plain HTTP and returns the status and the body. Meant for the operator's admin address.
 ///
 /// # Errors
-/// When there is no complete answer within `limit`.
+/// When there is no complete response within `limit`.
 pub async fn get(address: SocketAddr, path: &str, limit: Duration) -> Result<(u16, String)> {
     send(address, &format!("GET {path}"), "\r\n", limit).await
 }
 
-/// A POST over plain HTTP: status and body. Meant for the administration of a server that the kit has started.
+/// Sends a POST over plain HTTP and returns the status and the body. Meant for the administration API of a server that
+/// the kit has started.
 ///
 /// # Errors
-/// When there is no complete answer within `limit`.
+/// When there is no complete response within `limit`.
 pub async fn post(
     address: SocketAddr,
     path: &str,
@@ -43,16 +44,16 @@ pub async fn post(
 async fn send(address: SocketAddr, line: &str, rest: &str, limit: Duration) -> Result<(u16, String)> {
     let exchange = async {
         let mut stream = TcpStream::connect(address).await?;
-        // HTTP/1.0 so that the answer ends with the connection and is never chunked.
+        // With HTTP/1.0, the response ends with the connection and is never chunked.
         stream.write_all(format!("{line} HTTP/1.0\r\nHost: {address}\r\n{rest}").as_bytes()).await?;
         let mut answer = Vec::new();
         stream.read_to_end(&mut answer).await?;
         std::io::Result::Ok(String::from_utf8_lossy(&answer).into_owned())
     };
     let answer =
-        timeout(limit, exchange).await.map_err(|_error| Error::new(format!("no answer within {limit:?}")))??;
+        timeout(limit, exchange).await.map_err(|_error| Error::new(format!("no response within {limit:?}")))??;
     let (head, body) = answer.split_once("\r\n\r\n").unwrap_or((&answer, ""));
     let status = head.split(' ').nth(1).and_then(|code| code.parse().ok());
-    let status = status.ok_or_else(|| Error::new(format!("not an HTTP answer: {head:?}")))?;
+    let status = status.ok_or_else(|| Error::new(format!("not an HTTP response: {head:?}")))?;
     Ok((status, body.to_owned()))
 }

@@ -1,4 +1,4 @@
-//! The operator as a process of its own, as a cluster would run it.
+//! Runs the operator as a separate process, as a cluster would.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -12,20 +12,20 @@ use crate::folder::Folder;
 use crate::loopback::{free_address, get};
 use crate::process::{Process, Program};
 
-/// Longer than the operator may take to finish what is in flight.
+/// Longer than the operator may take to finish the requests in flight.
 const TERMINATION_LIMIT: Duration = Duration::from_secs(75);
 
-/// A running operator. Dropping it kills it with SIGKILL; so does the end of this process.
+/// A running operator. It is killed with SIGKILL when it is dropped or when this process ends.
 #[derive(Debug)]
 pub struct Operator {
     process: Process,
     admin: SocketAddr,
     health: SocketAddr,
-    /// Of the log, unless that is to outlive it.
+    /// The folder of the log, unless the log must outlive the operator.
     _folder: Option<Folder>,
 }
 
-/// A test that fails shows what the operator said.
+/// Prints the end of the operator's log if the test fails.
 impl Drop for Operator {
     #[allow(clippy::print_stderr)]
     fn drop(&mut self) {
@@ -36,18 +36,18 @@ impl Drop for Operator {
 }
 
 impl Operator {
-    /// Starts `tidings run` with free ports of 127.0.0.1 as `--admin-addr` and `--health-addr`, and with `args` behind,
-    /// under the rights of `kubeconfig`.
+    /// Starts `tidings run` with free ports of 127.0.0.1 as `--admin-addr` and `--health-addr`, followed by `args`, and
+    /// with the permissions of `kubeconfig`.
     ///
     /// # Errors
-    /// When no process can be started. [`Operator::ready`] reports whether it is ready.
+    /// When the process cannot be started. Use [`Operator::ready`] to wait until the operator is ready.
     pub async fn start(binary: &Path, kubeconfig: &Path, args: &[&str], env: &[(&str, &str)]) -> Result<Self> {
         let folder = Folder::new("operator")?;
         let log = folder.path().join("operator.log");
         Self::start_in(Some(folder), Program::new("operator", binary, log), kubeconfig, args, env).await
     }
 
-    /// The same with its log in this file, where it outlives the operator.
+    /// The same with the log in this file, which outlives the operator.
     ///
     /// # Errors
     /// As [`Operator::start`].
@@ -78,7 +78,7 @@ impl Operator {
     /// Waits until `/readyz` answers 200.
     ///
     /// # Errors
-    /// When it does not within `limit`, or the operator has ended: with the last lines of its log.
+    /// When the operator is not ready within `limit`, or has exited: with the last lines of its log.
     pub async fn ready(&self, limit: Duration) -> Result<()> {
         let end = Instant::now() + limit;
         loop {
@@ -98,42 +98,43 @@ impl Operator {
         }
     }
 
-    /// Where the metrics are.
+    /// The address of the metrics.
     #[must_use]
     pub fn admin_address(&self) -> SocketAddr {
         self.admin
     }
 
-    /// Where health and readiness are.
+    /// The address of the health and readiness probes.
     #[must_use]
     pub fn health_address(&self) -> SocketAddr {
         self.health
     }
 
-    /// The process: its pid, its signals (`STOP`, `CONT`), its log file.
+    /// The process, for its pid, signals (`STOP`, `CONT`) and log file.
     #[must_use]
     pub fn process(&self) -> &Process {
         &self.process
     }
 
-    /// Kills it with SIGKILL and waits until it is gone.
+    /// Kills the operator with SIGKILL and waits until it has exited.
     ///
     /// # Errors
-    /// When it does not end.
+    /// When it does not exit.
     pub async fn kill(&self) -> Result<()> {
         self.process.kill().await
     }
 
-    /// Sends SIGTERM, waits for the end and returns the exit code.
+    /// Sends SIGTERM, waits until the operator exits and returns the exit code.
     ///
     /// # Errors
-    /// When it has ended already or does not end in time.
+    /// When it has exited already or does not exit in time.
     pub async fn terminate(&self) -> Result<i32> {
         self.process.signal("TERM").await?;
         self.process.wait(TERMINATION_LIMIT).await
     }
 
-    /// Kills it if it runs and starts it again in the same way; the log goes on.
+    /// Kills the operator if it is running and starts it again with the same arguments. The log continues in the same
+    /// file.
     ///
     /// # Errors
     /// As [`Operator::kill`] and [`Operator::start`].
@@ -141,16 +142,16 @@ impl Operator {
         self.process.restart().await
     }
 
-    /// All that it has logged.
+    /// The whole log.
     #[must_use]
     pub fn logs(&self) -> String {
         self.process.log()
     }
 
-    /// The text of `/metrics`.
+    /// Fetches `/metrics`.
     ///
     /// # Errors
-    /// When there is no answer or not the status 200.
+    /// When there is no response, or its status is not 200.
     pub async fn metrics(&self) -> Result<String> {
         match get(self.admin, "/metrics", Duration::from_secs(5)).await? {
             (200, metrics) => Ok(metrics),

@@ -1,4 +1,4 @@
-//! A certificate authority made at run time.
+//! Creates a certificate authority at run time.
 
 use std::sync::Arc;
 
@@ -11,13 +11,13 @@ use tokio_rustls::rustls::server::WebPkiClientVerifier;
 use tokio_rustls::rustls::server::danger::ClientCertVerifier;
 use tokio_rustls::rustls::{ALL_VERSIONS, RootCertStore, ServerConfig, SupportedProtocolVersion};
 
-/// A private CA. Nothing trusts it until a test says so, and it is gone with the process.
+/// A private CA. Nothing trusts it until a test configures that, and it exists only in this process.
 pub struct Authority {
     issuer: CertifiedIssuer<'static, KeyPair>,
     pem: String,
 }
 
-/// A certificate with its key, both as PEM.
+/// A certificate and its key, both as PEM.
 pub struct Identity {
     /// The certificate.
     pub certificate_pem: String,
@@ -38,20 +38,20 @@ impl Authority {
         Self { issuer, pem }
     }
 
-    /// The CA certificate as PEM: what goes into a ConfigMap or into `SSL_CERT_FILE`.
+    /// The CA certificate as PEM, for a ConfigMap or `SSL_CERT_FILE`.
     #[must_use]
     pub fn ca_pem(&self) -> &str {
         &self.pem
     }
 
-    /// A server certificate for `127.0.0.1`, `localhost` and the given further names (IP addresses or DNS names).
+    /// A server certificate for `127.0.0.1`, `localhost` and `further_names` (IP addresses or DNS names).
     #[must_use]
     pub fn server_identity(&self, further_names: &[&str]) -> Identity {
         self.sign(&server_params(further_names))
     }
 
-    /// A server certificate for `127.0.0.1` and `localhost`, changed by `change` before it is signed: one that is
-    /// expired, or for another host.
+    /// A server certificate for `127.0.0.1` and `localhost` that `change` modifies before it is signed, for example so
+    /// that it is expired or for another host.
     #[must_use]
     pub fn server_identity_with(&self, change: impl FnOnce(&mut CertificateParams)) -> Identity {
         let mut params = server_params(&[]);
@@ -69,7 +69,7 @@ impl Authority {
         self.sign(&params)
     }
 
-    /// TLS 1.2 and 1.3 with such a server certificate, offering `http/1.1`.
+    /// TLS 1.2 and 1.3 with a certificate of [`Authority::server_identity`], offering `http/1.1`.
     #[must_use]
     pub fn server_config(&self, further_names: &[&str]) -> Arc<ServerConfig> {
         self.server_identity(further_names).server_config()
@@ -82,7 +82,7 @@ impl Authority {
         Arc::new(config)
     }
 
-    /// Lets in clients with a certificate of this authority.
+    /// Accepts clients with a certificate of this authority.
     fn verifier(&self) -> Arc<dyn ClientCertVerifier> {
         let mut roots = RootCertStore::empty();
         roots.add(self.issuer.der().clone()).unwrap();
@@ -117,13 +117,13 @@ impl Identity {
         self.server_config_with(None, ALL_VERSIONS)
     }
 
-    /// The same, for clients with a certificate of this authority alone (mTLS).
+    /// The same, but only for clients with a certificate of this authority (mTLS).
     #[must_use]
     pub fn server_config_for_clients_of(&self, clients: &Authority) -> Arc<ServerConfig> {
         self.server_config_with(Some(clients), ALL_VERSIONS)
     }
 
-    /// The same with all of it chosen: whose clients are let in, and which versions of TLS are spoken.
+    /// The same for the clients of an authority (None: without client certificates), and with these versions of TLS.
     #[must_use]
     pub fn server_config_with(
         &self,
@@ -152,12 +152,12 @@ fn server_params(further_names: &[&str]) -> CertificateParams {
     params
 }
 
-/// Named: a process that also links ring has no default provider.
+/// Chosen explicitly: a process that also links ring has no default provider.
 fn provider() -> Arc<CryptoProvider> {
     Arc::new(aws_lc_rs::default_provider())
 }
 
-/// A new P-256 key.
+/// Creates a P-256 key.
 pub(crate) fn new_key() -> KeyPair {
     KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).unwrap()
 }

@@ -1,4 +1,4 @@
-//! Child processes that never outlive the process which started them.
+//! Runs child processes that never outlive the process that started them.
 
 use std::ffi::{OsStr, OsString};
 use std::fs;
@@ -14,10 +14,11 @@ use tokio::time::timeout;
 
 use crate::error::{Error, Result};
 
-/// Runs the program given as `$2…` with its output appended to `$1`, prints its pid and, once it ended, its exit code.
+/// Runs the program `$2…` with its output appended to `$1`, and prints its pid and, after it has exited, its exit code.
 ///
-/// Its standard input is a pipe whose other end only we hold. The kernel closes that end whenever our process ends,
-/// also on SIGKILL; then the guard kills its whole process group: the program, what that started, and itself.
+/// The standard input of this guard is a pipe whose other end only this process holds. The kernel closes that end when
+/// this process ends, even on SIGKILL. Then the guard kills its whole process group: the program, the program's
+/// children, and itself.
 const GUARD: &str = r#"
 log=$1; shift
 exec 3<&0 </dev/null
@@ -40,18 +41,18 @@ pub struct Program {
     log: PathBuf,
 }
 
-/// A running (or ended) program. Dropping it kills the program; so does the end of this process.
+/// A program that is running or has exited. It is killed when it is dropped or when this process ends.
 #[derive(Debug)]
 pub struct Process {
     program: Program,
     pid: u32,
     exit: watch::Receiver<Option<i32>>,
-    /// Open for as long as the program may live.
+    /// The pipe to the guard: closing it kills the program.
     _lifeline: ChildStdin,
 }
 
 impl Program {
-    /// `path` is run, `name` stands in error messages, standard output and error are appended to `log`.
+    /// A program that runs `path`, is called `name` in error messages, and appends standard output and error to `log`.
     pub fn new(name: impl Into<String>, path: impl Into<PathBuf>, log: impl Into<PathBuf>) -> Self {
         Self { name: name.into(), path: path.into(), args: Vec::new(), env: Vec::new(), log: log.into() }
     }
@@ -75,7 +76,7 @@ impl Process {
     /// Starts the program.
     ///
     /// # Errors
-    /// When no process can be started. A program that does not exist "exits" with code 127.
+    /// When the guard cannot be started. A program that does not exist "exits" with code 127.
     pub async fn start(program: Program) -> Result<Self> {
         let mut guard = Command::new("sh")
             .args(["-c", GUARD, "guard"])
@@ -86,16 +87,16 @@ impl Process {
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
-            // An own group: the guard kills all of it, and Ctrl-C in a terminal reaches us alone.
+            // A separate group: the guard kills all of it, and Ctrl-C in a terminal reaches only this process.
             .process_group(0)
             .spawn()
             .map_err(|error| Error::new(format!("cannot start {}: {error}", program.name)))?;
         let lifeline = guard.stdin.take().expect("stdin is piped");
         let (pid_to, pid) = oneshot::channel();
         let (exit_to, exit) = watch::channel(None);
-        // A thread and not a task: the process may outlive the runtime of the test that started it.
+        // A thread rather than a task: the process may outlive the runtime of the test that started it.
         thread::spawn(move || follow(guard, pid_to, &exit_to));
-        let pid = pid.await.map_err(|_error| Error::new(format!("the guard of {} ended early", program.name)))?;
+        let pid = pid.await.map_err(|_error| Error::new(format!("the guard of {} exited early", program.name)))?;
         Ok(Self { program, pid, exit, _lifeline: lifeline })
     }
 
@@ -108,10 +109,13 @@ impl Process {
     /// Sends a signal by its name: `STOP`, `CONT`, `KILL`, `TERM`.
     ///
     /// # Errors
-    /// When the program has ended.
+    /// When the program has exited.
     pub async fn signal(&self, signal: &str) -> Result<()> {
         if let Some(code) = self.exit_code() {
-            return Err(Error::new(format!("no {signal} for {}: it exited with {code}", self.program.name)));
+            return Err(Error::new(format!(
+                "cannot send {signal} to {}: it exited with code {code}",
+                self.program.name
+            )));
         }
         let script = r#"kill -s "$1" "$2""#;
         let mut kill = tokio::process::Command::new("sh");
@@ -122,31 +126,33 @@ impl Process {
         }
     }
 
-    /// The exit code if the program has ended, as a shell reports it: 128 + n when signal n ended it.
+    /// The exit code if the program has exited, as a shell reports it: 128 + n if signal n killed it.
     #[must_use]
     pub fn exit_code(&self) -> Option<i32> {
         *self.exit.borrow()
     }
 
-    /// Waits until the program has ended and returns its exit code, as [`Process::exit_code`].
+    /// Waits until the program has exited and returns its exit code, as [`Process::exit_code`].
     ///
     /// # Errors
-    /// When it still runs after `limit`.
+    /// When it is still running after `limit`.
     pub async fn wait(&self, limit: Duration) -> Result<i32> {
         let mut exit = self.exit.clone();
         match timeout(limit, exit.wait_for(Option::is_some)).await {
             Ok(Ok(code)) => Ok(code.unwrap_or_default()),
             Ok(Err(_)) => Err(Error::new(format!("the guard of {} was killed", self.program.name))),
-            Err(_) => {
-                Err(Error::new(format!("{} still runs after {limit:?}\n{}", self.program.name, self.log_tail(20))))
-            }
+            Err(_) => Err(Error::new(format!(
+                "{} is still running after {limit:?}\n{}",
+                self.program.name,
+                self.log_tail(20)
+            ))),
         }
     }
 
-    /// Kills the program with SIGKILL and waits until it is gone. Nothing happens when it has ended already.
+    /// Kills the program with SIGKILL and waits until it has exited. Does nothing if it has exited already.
     ///
     /// # Errors
-    /// When it does not end within ten seconds.
+    /// When it does not exit within ten seconds.
     pub async fn kill(&self) -> Result<()> {
         if self.exit_code().is_none() && self.signal("KILL").await.is_err() && self.exit_code().is_none() {
             return Err(Error::new(format!("cannot kill {}", self.program.name)));
@@ -154,7 +160,8 @@ impl Process {
         self.wait(Duration::from_secs(10)).await.map(drop)
     }
 
-    /// Kills the program if it runs and starts it again in the same way; the log goes on in the same file.
+    /// Kills the program if it is running and starts it again with the same arguments. The log continues in the same
+    /// file.
     ///
     /// # Errors
     /// As [`Process::kill`] and [`Process::start`].
@@ -170,13 +177,13 @@ impl Process {
         &self.program.log
     }
 
-    /// All that the program has printed so far.
+    /// The whole output of the program so far.
     #[must_use]
     pub fn log(&self) -> String {
         fs::read(&self.program.log).map(|log| String::from_utf8_lossy(&log).into_owned()).unwrap_or_default()
     }
 
-    /// The last lines of the log under a heading, for error messages.
+    /// The last lines of the log with a heading, for error messages.
     #[must_use]
     pub fn log_tail(&self, lines: usize) -> String {
         let log = self.log();
@@ -186,12 +193,12 @@ impl Process {
     }
 }
 
-/// Reads what the guard prints: the pid, then the exit code. Ends with the guard, and reaps it.
+/// Reads the output of the guard: the pid, then the exit code. Returns after the guard has exited.
 fn follow(mut guard: Child, pid_to: oneshot::Sender<u32>, exit_to: &watch::Sender<Option<i32>>) {
     let printed = BufReader::new(guard.stdout.take().expect("stdout is piped"));
     let mut numbers = printed.lines().map_while(|line| line.ok()?.parse::<i32>().ok());
     if let Some(pid) = numbers.next().and_then(|pid| u32::try_from(pid).ok()) {
-        // The receiving ends are gone when the starting test was cancelled.
+        // If the test was canceled while it started the program, the receivers are gone.
         let _ = pid_to.send(pid);
     }
     if let Some(code) = numbers.next() {

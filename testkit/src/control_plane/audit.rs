@@ -1,4 +1,4 @@
-//! The API server's audit log: who wrote what, in the API server's own words.
+//! Reads the API server's audit log, which records who wrote what.
 
 use std::fs;
 use std::path::Path;
@@ -8,7 +8,7 @@ use serde::Deserialize;
 
 use crate::error::{Error, Result};
 
-/// Everything, without bodies, reported when the request ends (and for watches also when it starts).
+/// Logs all requests without bodies, at the end of each request (and for watches also at the start).
 pub(crate) const POLICY: &str = r#"{"apiVersion":"audit.k8s.io/v1","kind":"Policy","omitStages":["RequestReceived"],"rules":[{"level":"Metadata"}]}"#;
 
 /// One request to the API server.
@@ -16,21 +16,21 @@ pub(crate) const POLICY: &str = r#"{"apiVersion":"audit.k8s.io/v1","kind":"Polic
 pub struct AuditEvent {
     /// `get`, `list`, `watch`, `create`, `update`, `patch`, `delete`, `deletecollection`.
     pub verb: String,
-    /// The plural name of the kind, for example `notifications`; empty for requests outside of the resources.
+    /// The plural name of the kind, for example `notifications`; empty for requests that are not for a resource.
     pub resource: String,
-    /// For example `status`; empty for the object itself.
+    /// The subresource, for example `status`; empty for the object itself.
     pub subresource: String,
-    /// Empty for objects without a namespace and for lists over all of them.
+    /// The namespace; empty for cluster-scoped objects and for lists of all namespaces.
     pub namespace: String,
-    /// Empty for lists, and for objects that are created with `generateName`.
+    /// The name of the object; empty for lists, and for objects that are created with `generateName`.
     pub name: String,
-    /// For example `system:serviceaccount:tidings:tidings`.
+    /// The user, for example `system:serviceaccount:tidings:tidings`.
     pub user: String,
-    /// The HTTP status of the answer; 0 when there was none.
+    /// The HTTP status of the response; 0 if there was no response.
     pub code: u16,
-    /// When that stage was reached.
+    /// The time at which the request reached `stage`.
     pub at: Timestamp,
-    /// `ResponseComplete`, or `ResponseStarted` for the beginning of a watch.
+    /// `ResponseComplete`, or `ResponseStarted` for the start of a watch.
     pub stage: String,
 }
 
@@ -41,8 +41,8 @@ impl AuditEvent {
         !matches!(self.verb.as_str(), "get" | "list" | "watch")
     }
 
-    /// Whether it was a write to this resource and subresource in this namespace, for example `("notifications",
-    /// "status", "my-test")`; refused ones included.
+    /// Whether the request was a write to this resource and subresource in this namespace, for example
+    /// `("notifications", "status", "my-test")`. Includes refused writes.
     #[must_use]
     pub fn is_write_to(&self, resource: &str, subresource: &str, namespace: &str) -> bool {
         self.is_write()
@@ -53,16 +53,17 @@ impl AuditEvent {
     }
 }
 
-/// Reads the log. A line that the API server is still writing is left out.
+/// Reads the log. Skips a line that the API server is still writing.
 pub(crate) fn read(log: &Path) -> Result<Vec<AuditEvent>> {
-    let text = fs::read_to_string(log).map_err(|error| Error::new(format!("{}: {error}", log.display())))?;
+    let text =
+        fs::read_to_string(log).map_err(|error| Error::new(format!("cannot read {}: {error}", log.display())))?;
     let complete = text.rfind('\n').map_or("", |end| &text[..end]);
     let parse = |line| serde_json::from_str(line).map(|line: Line| line.into_event());
     complete
         .lines()
         .map(parse)
         .collect::<Result<_, serde_json::Error>>()
-        .map_err(|error| Error::new(format!("audit log: {error}")))
+        .map_err(|error| Error::new(format!("cannot parse the audit log: {error}")))
 }
 
 #[derive(Deserialize)]

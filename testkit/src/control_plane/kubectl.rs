@@ -1,4 +1,4 @@
-//! The real kubectl, as a user would run it.
+//! Runs the real kubectl, as a user would.
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -11,7 +11,7 @@ use tokio::time::timeout;
 use crate::binaries;
 use crate::error::{Error, Result};
 
-/// No command may take longer, whatever it waits for.
+/// The time limit of every command, whatever it waits for.
 const LIMIT: Duration = Duration::from_secs(120);
 
 /// kubectl with a kubeconfig.
@@ -19,11 +19,11 @@ const LIMIT: Duration = Duration::from_secs(120);
 pub struct Kubectl {
     program: PathBuf,
     kubeconfig: PathBuf,
-    /// Where it keeps what it learns about the API; its own choice, if absent.
+    /// The cache folder of kubectl; the default folder if absent.
     cache: Option<PathBuf>,
 }
 
-/// What a kubectl command printed and how it ended.
+/// The output and result of a kubectl command.
 #[derive(Clone, Debug)]
 pub struct Output {
     /// Whether the exit code was 0.
@@ -36,15 +36,16 @@ pub struct Output {
 }
 
 impl Kubectl {
-    /// The control plane's kubectl (else the one on the `PATH`) with a kubeconfig of our own, in a folder of our own.
+    /// The control plane's kubectl (otherwise the kubectl on the `PATH`) with a kubeconfig of the kit, in a folder of
+    /// the kit.
     #[must_use]
     pub fn new(kubeconfig: &Path) -> Self {
-        // Beside the kubeconfig, so that the home folder does not fill with control planes that are gone.
+        // Next to the kubeconfig, so that the home folder does not fill up with the caches of removed control planes.
         let cache = kubeconfig.parent().map(|folder| folder.join("cache"));
         Self { cache, ..Self::of_user(kubeconfig) }
     }
 
-    /// The same with the kubeconfig of a user: a path, or several as the environment variable `KUBECONFIG` has them.
+    /// The same with the kubeconfig of a user: a path, or several paths in the format of `KUBECONFIG`.
     #[must_use]
     pub fn of_user(kubeconfig: &Path) -> Self {
         let program = binaries::find("kubectl").unwrap_or_else(|_| PathBuf::from("kubectl"));
@@ -66,7 +67,8 @@ impl Kubectl {
     /// Runs kubectl with these arguments.
     ///
     /// # Errors
-    /// When it cannot be started or does not end in time. A refusal is no error here: see [`Output::success`].
+    /// When kubectl cannot be started or does not exit in time. A failed command is not an error: see
+    /// [`Output::success`].
     pub async fn run(&self, args: &[&str]) -> Result<Output> {
         self.run_with_input(args, "").await
     }
@@ -89,7 +91,7 @@ impl Kubectl {
                 .spawn()?;
             let mut stdin = child.stdin.take().expect("stdin is piped");
             let write = async move {
-                // A command that does not read closes the pipe: no failure of ours.
+                // A command that does not read its input closes the pipe, which is not an error.
                 let _ = stdin.write_all(input.as_bytes()).await;
                 drop(stdin);
             };
@@ -98,8 +100,8 @@ impl Kubectl {
         };
         let output = timeout(LIMIT, run)
             .await
-            .map_err(|_error| Error::new(format!("`{command}` still runs after {LIMIT:?}")))?
-            .map_err(|error| Error::new(format!("`{command}`: {}: {error}", self.program.display())))?;
+            .map_err(|_error| Error::new(format!("`{command}` is still running after {LIMIT:?}")))?
+            .map_err(|error| Error::new(format!("cannot run `{command}` ({}): {error}", self.program.display())))?;
         Ok(Output {
             success: output.status.success(),
             stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
@@ -111,7 +113,7 @@ impl Kubectl {
     /// `kubectl apply -f -` with further arguments (`-n NAMESPACE`, `--server-side`).
     ///
     /// # Errors
-    /// When it is refused, with what kubectl said; and as [`Kubectl::run`].
+    /// When the command fails, with the output of kubectl; and as [`Kubectl::run`].
     pub async fn apply(&self, manifests: &str, args: &[&str]) -> Result<String> {
         let args = [&["apply", "-f", "-"], args].concat();
         self.run_with_input(&args, manifests).await?.ok()
@@ -119,10 +121,10 @@ impl Kubectl {
 }
 
 impl Output {
-    /// The standard output of a command that must succeed.
+    /// Returns the standard output of a command that must succeed.
     ///
     /// # Errors
-    /// When it failed, with all that it printed.
+    /// When the command failed, with its output.
     pub fn ok(self) -> Result<String> {
         match self.success {
             true => Ok(self.stdout),

@@ -1,4 +1,4 @@
-//! A real etcd and a real kube-apiserver on loopback.
+//! Runs a real etcd and a real kube-apiserver on loopback.
 
 mod audit;
 mod kubectl;
@@ -23,26 +23,26 @@ use crate::pki::Authority;
 use crate::process::Process;
 
 const START_LIMIT: Duration = Duration::from_secs(60);
-/// What was only stopped is ready again by then.
+/// The time within which a control plane that was only paused (`STOP`) is ready again.
 const REVIVAL_LIMIT: Duration = Duration::from_secs(10);
-/// How many times to try to start: another program may take a free port before it is used.
+/// The number of attempts to start: another program may take a free port first.
 const TRIES: u32 = 3;
 
 static SHARED: OnceCell<ControlPlane> = OnceCell::const_new();
 
-/// A control plane of our own: no controller-manager, so no garbage collection and no namespace deletion.
+/// A local control plane. It has no controller-manager, so it collects no garbage and deletes no namespaces.
 ///
-/// Dropping it kills both programs and removes its folder; so does the end of this process.
+/// Both programs are killed and the folder is removed when it is dropped or when this process ends.
 #[derive(Debug)]
 pub struct ControlPlane {
-    // The order is the order of dropping: the API server first, what it stands on after it.
+    // Fields are dropped in this order: the API server first, then etcd, which it needs.
     api_server: Mutex<Process>,
     etcd: Mutex<Process>,
     address: SocketAddr,
     etcd_address: SocketAddr,
     ca_file: PathBuf,
     kubectl: Kubectl,
-    /// Whether a stage has installed the definitions.
+    /// Set once a stage has installed the CustomResourceDefinitions.
     definitions: OnceCell<()>,
     folder: Folder,
 }
@@ -60,13 +60,14 @@ impl ControlPlane {
     /// Starts etcd and the API server and waits until the API server is ready.
     ///
     /// # Errors
-    /// When the programs are missing (it says how to get them) or not ready in time (with what they printed).
+    /// When the programs are missing (the error says how to install them) or not ready in time (the error contains the
+    /// logs).
     pub async fn start() -> Result<Self> {
         Self::start_logging_to(None).await
     }
 
-    /// The same, with the logs of both programs in this folder, where they outlive the control plane (None: in its
-    /// own).
+    /// The same, with the logs of both programs in this folder, where they outlive the control plane. None: the logs
+    /// are in the control plane's own folder.
     ///
     /// # Errors
     /// As [`ControlPlane::start`].
@@ -80,7 +81,7 @@ impl ControlPlane {
         }
     }
 
-    /// The one control plane that all tests of a test binary share; the first caller starts it.
+    /// The control plane that all tests of a test binary share. The first caller starts it.
     ///
     /// # Errors
     /// As [`ControlPlane::start`].
@@ -114,14 +115,14 @@ impl ControlPlane {
         Ok(plane)
     }
 
-    /// Waits until the API server says that it is ready.
+    /// Waits until the API server reports that it is ready.
     ///
     /// # Errors
-    /// When it is not within `limit`, or has ended: with the last lines of both logs.
+    /// When it is not ready within `limit`, or has exited: with the last lines of both logs.
     pub async fn ready(&self, limit: Duration) -> Result<()> {
         let end = Instant::now() + limit;
         loop {
-            // The port opens late in the start; asking it first spares us many processes.
+            // The port opens late during startup. Checking it first avoids starting kubectl many times.
             if TcpStream::connect(self.address).await.is_ok() {
                 let args = ["get", "--raw", "/readyz", "--request-timeout=5s"];
                 if self.kubectl.run(&args).await?.success {
@@ -129,9 +130,9 @@ impl ControlPlane {
                 }
             }
             let (api_server, etcd) = (self.api_server.lock().await, self.etcd.lock().await);
-            let ended = api_server.exit_code().is_some() || etcd.exit_code().is_some();
-            if ended || Instant::now() > end {
-                let what = if ended { "ended" } else { "is not ready" };
+            let exited = api_server.exit_code().is_some() || etcd.exit_code().is_some();
+            if exited || Instant::now() > end {
+                let what = if exited { "exited" } else { "is not ready" };
                 let (api_server, etcd) = (api_server.log_tail(15), etcd.log_tail(15));
                 return Err(Error::new(format!("the control plane {what}\n{api_server}\n{etcd}")));
             }
@@ -140,43 +141,43 @@ impl ControlPlane {
         }
     }
 
-    /// The address of the API server, `https://127.0.0.1:…`.
+    /// The URL of the API server, `https://127.0.0.1:…`.
     #[must_use]
     pub fn url(&self) -> String {
         format!("https://{}", self.address)
     }
 
-    /// The same without its scheme.
+    /// The address of the API server.
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// Where etcd serves its clients, over plain HTTP.
+    /// The address on which etcd serves its clients over plain HTTP.
     #[must_use]
     pub fn etcd_address(&self) -> SocketAddr {
         self.etcd_address
     }
 
-    /// The certificate of the CA that the API server's certificate is from.
+    /// The certificate of the CA that issued the API server's certificate.
     #[must_use]
     pub fn ca_file(&self) -> &Path {
         &self.ca_file
     }
 
-    /// The folder of this control plane: for logs, kubeconfigs and what a test wants to put there.
+    /// The folder of this control plane, for logs, kubeconfigs and files of a test.
     #[must_use]
     pub fn folder(&self) -> &Path {
         self.folder.path()
     }
 
-    /// A kubeconfig with all rights.
+    /// A kubeconfig with all permissions.
     #[must_use]
     pub fn admin_kubeconfig(&self) -> &Path {
         self.kubectl.kubeconfig()
     }
 
-    /// A kubeconfig with a bearer token, for example one of a ServiceAccount (`kubectl create token`).
+    /// Writes a kubeconfig with a bearer token, for example of a ServiceAccount (`kubectl create token`).
     ///
     /// # Errors
     /// When the file cannot be written.
@@ -184,8 +185,8 @@ impl ControlPlane {
         self.folder.write(&format!("{name}.kubeconfig"), &programs::kubeconfig(self.address, &self.ca_file, token))
     }
 
-    /// The same with all rights or the rights of a token, for an API server behind a proxy: at this address, with a
-    /// certificate of the authority in this file.
+    /// Writes a kubeconfig for a proxy in front of the API server, at this address and with a certificate of the
+    /// authority in this file. Without a token, it has all permissions.
     ///
     /// # Errors
     /// When the file cannot be written.
@@ -200,13 +201,13 @@ impl ControlPlane {
         self.folder.write(&format!("{name}.kubeconfig"), &programs::kubeconfig(address, ca_file, token))
     }
 
-    /// kubectl with all rights.
+    /// kubectl with all permissions.
     #[must_use]
     pub fn admin(&self) -> &Kubectl {
         &self.kubectl
     }
 
-    /// Runs kubectl with all rights; see [`Kubectl::run`].
+    /// Runs kubectl with all permissions; see [`Kubectl::run`].
     ///
     /// # Errors
     /// As [`Kubectl::run`].
@@ -216,7 +217,8 @@ impl ControlPlane {
 
     /// Every request that the API server has answered so far, oldest first.
     ///
-    /// An entry may follow its answer by a moment: where a test counts, wait until what must be there is there.
+    /// An entry may be written shortly after the response: before a test counts entries, it must wait for the expected
+    /// ones.
     ///
     /// # Errors
     /// When the audit log cannot be read.
@@ -228,13 +230,13 @@ impl ControlPlane {
     /// Sends a signal (`STOP`, `CONT`, `KILL`) to one of the programs.
     ///
     /// # Errors
-    /// When it has ended.
+    /// When the program has exited.
     pub async fn signal(&self, part: Part, signal: &str) -> Result<()> {
         self.part(part).lock().await.signal(signal).await
     }
 
-    /// Kills one of the programs (if it runs), starts it again on the same port with the same data, and waits until the
-    /// API server is ready.
+    /// Kills one of the programs if it is running, starts it again on the same port with the same data, and waits until
+    /// the API server is ready.
     ///
     /// # Errors
     /// As [`ControlPlane::ready`].
@@ -251,14 +253,14 @@ impl ControlPlane {
         self.restart(Part::ApiServer).await
     }
 
-    /// Has both programs run and be ready, whether they were stopped, killed, or neither.
+    /// Makes sure that both programs run and the API server is ready, whether they were paused, killed, or neither.
     ///
     /// # Errors
     /// As [`ControlPlane::ready`].
     pub async fn revive(&self) -> Result<()> {
         for part in [Part::Etcd, Part::ApiServer] {
             let process = self.part(part).lock().await;
-            // One that has ended is no error here.
+            // A program that has exited is not an error here.
             let _ = process.signal("CONT").await;
         }
         if self.ready(REVIVAL_LIMIT).await.is_ok() {
@@ -270,12 +272,12 @@ impl ControlPlane {
         self.ready(START_LIMIT).await
     }
 
-    /// Kills one of the programs, and starts it again `after` this, without waiting until it is ready.
+    /// Kills one of the programs and starts it again `after` this time, without waiting until it is ready.
     ///
     /// # Errors
     /// When it cannot be killed or started.
     pub async fn kill_for(&self, part: Part, after: Duration) -> Result<()> {
-        // Held meanwhile, so that nothing else restarts it.
+        // The lock is held all the time, so that nothing else restarts the program.
         let mut process = self.part(part).lock().await;
         process.kill().await?;
         sleep(after).await;
@@ -287,7 +289,7 @@ impl ControlPlane {
         [self.api_server.lock().await.pid(), self.etcd.lock().await.pid()]
     }
 
-    /// Filled once the definitions are installed.
+    /// Set once the CustomResourceDefinitions are installed.
     pub(crate) fn definitions(&self) -> &OnceCell<()> {
         &self.definitions
     }

@@ -1,4 +1,4 @@
-//! How the programs of the control plane are started.
+//! Builds the command lines of etcd and the API server.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -11,7 +11,7 @@ use crate::folder::Folder;
 use crate::pki::{Authority, new_key};
 use crate::process::Program;
 
-/// The token of the administrator. It guards a control plane on loopback that lives as long as a test.
+/// The token of the administrator. It protects a control plane on loopback that exists only during a test.
 pub const ADMIN_TOKEN: &str = "admin";
 
 pub(crate) fn etcd(path: PathBuf, folder: &Folder, logs: &Path, clients: SocketAddr, peers: SocketAddr) -> Program {
@@ -36,7 +36,7 @@ pub(crate) fn api_server(
     address: SocketAddr,
     etcd: SocketAddr,
 ) -> Result<Program> {
-    // Our own certificates: making the default ones takes the API server a good part of its start.
+    // Certificates of the kit: the API server spends a good part of its startup on creating default certificates.
     let identity = authority.server_identity(&["kubernetes.default.svc", "10.0.0.1"]);
     let account_key = new_key();
     let file = |name, content: &str| folder.write(name, content).map(|path| path.display().to_string());
@@ -48,7 +48,7 @@ pub(crate) fn api_server(
         ("token-auth-file", file("tokens.csv", &format!("{ADMIN_TOKEN},admin,admin,system:masters\n"))?),
         ("audit-policy-file", file("audit-policy.json", audit::POLICY)?),
         ("audit-log-path", file("audit.log", "")?),
-        // In megabytes; without it the log would be rotated away from us at 100.
+        // In megabytes. The default is to rotate the log at 100.
         ("audit-log-maxsize", "10000".to_owned()),
         ("service-account-issuer", format!("https://{address}")),
         ("etcd-servers", format!("http://{etcd}")),
@@ -57,14 +57,14 @@ pub(crate) fn api_server(
         ("secure-port", address.port().to_string()),
         ("service-cluster-ip-range", "10.0.0.0/24".to_owned()),
         ("authorization-mode", "RBAC".to_owned()),
-        // It would wait for the default ServiceAccount of each namespace, which the controller-manager makes.
+        // It would wait for the default ServiceAccount of each namespace, which the controller-manager creates.
         ("disable-admission-plugins", "ServiceAccount".to_owned()),
     ];
     Ok(Program::new("kube-apiserver", path, logs.join("kube-apiserver.log"))
         .args(args.map(|(flag, value)| format!("--{flag}={value}"))))
 }
 
-/// A kubeconfig is YAML, and JSON is YAML.
+/// A kubeconfig as JSON, which is valid YAML.
 pub(crate) fn kubeconfig(address: SocketAddr, ca_file: &Path, token: &str) -> String {
     let config = json!({
         "apiVersion": "v1",

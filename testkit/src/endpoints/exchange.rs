@@ -1,4 +1,4 @@
-//! A request and how it ends.
+//! The requests that an endpoint receives and the answers that it sends.
 
 use std::net::SocketAddr;
 use std::time::{Instant, SystemTime};
@@ -6,20 +6,20 @@ use std::time::{Instant, SystemTime};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 
-/// One request, complete.
+/// One complete request.
 #[derive(Clone, Debug)]
 pub struct Request {
-    /// When its head was here.
+    /// When its head arrived.
     pub arrived: Instant,
-    /// The same by the clock on the wall.
+    /// The same as a wall-clock time.
     pub arrived_at: SystemTime,
-    /// The client's end of the connection: equal for two requests that came over the same one.
+    /// The client's end of the connection: equal for two requests over the same connection.
     pub peer: SocketAddr,
     /// GET, POST, OPTIONS…
     pub method: Method,
     /// The path without its query.
     pub path: String,
-    /// What follows the `?`.
+    /// The query, after the `?`.
     pub query: Option<String>,
     /// All headers.
     pub headers: HeaderMap,
@@ -27,12 +27,12 @@ pub struct Request {
     pub body: Bytes,
 }
 
-/// What goes back.
+/// An HTTP response.
 #[derive(Clone, Debug)]
 pub struct Reply {
     /// The HTTP status.
     pub status: StatusCode,
-    /// Headers besides those that HTTP itself needs.
+    /// Headers in addition to those that HTTP itself needs.
     pub headers: HeaderMap,
     /// The body.
     pub body: Bytes,
@@ -43,17 +43,17 @@ pub struct Reply {
 pub enum Answer {
     /// With an HTTP response.
     Reply(Reply),
-    /// Never: the connection stays open and silent.
+    /// Not at all: the connection stays open and silent.
     Hang,
     /// With a TCP reset.
     Reset,
 }
 
 impl Reply {
-    /// A reply without headers and body.
+    /// A reply without headers or body.
     ///
     /// # Panics
-    /// When `status` is no HTTP status.
+    /// When `status` is not an HTTP status.
     #[must_use]
     pub fn status(status: u16) -> Self {
         let status = StatusCode::from_u16(status).unwrap();
@@ -63,27 +63,27 @@ impl Reply {
     /// Adds a header.
     ///
     /// # Panics
-    /// When it cannot be one.
+    /// When the name or the value is invalid.
     #[must_use]
     pub fn header(mut self, name: &str, value: &str) -> Self {
         self.headers.append(HeaderName::try_from(name).unwrap(), HeaderValue::try_from(value).unwrap());
         self
     }
 
-    /// Adds a `WebHook-Allowed-Origin`: a receiver's consent to deliveries from this origin, or from all by `*`
+    /// Adds a `WebHook-Allowed-Origin`: the receiver allows deliveries from this origin, or from all origins (`*`)
     /// (CloudEvents web hooks, section 4.2.1).
     ///
     /// # Panics
-    /// When it cannot be a header's value.
+    /// When the value is not a valid header value.
     #[must_use]
     pub fn allow_origin(self, origin: &str) -> Self {
         self.header("webhook-allowed-origin", origin)
     }
 
-    /// Adds a `WebHook-Allowed-Rate`: how many requests a minute the receiver grants, or `*` (section 4.2.2).
+    /// Adds a `WebHook-Allowed-Rate`: the requests per minute that the receiver allows, or `*` (section 4.2.2).
     ///
     /// # Panics
-    /// When it cannot be a header's value.
+    /// When the value is not a valid header value.
     #[must_use]
     pub fn allow_rate(self, rate: &str) -> Self {
         self.header("webhook-allowed-rate", rate)

@@ -1,4 +1,4 @@
-//! A small HTTPS server that can also misbehave.
+//! Runs a small HTTPS server that can also misbehave.
 
 use std::convert::Infallible;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -20,9 +20,9 @@ use crate::background::Background;
 use crate::endpoints::exchange::{Answer, Reply, Request};
 use crate::error::Result;
 
-/// What a server does with the requests that arrive.
+/// The logic of a server: answers the requests that arrive.
 pub trait Endpoint: Send + Sync + 'static {
-    /// Decides on one request, after as much time as it likes.
+    /// Answers one request, after any time.
     fn answer(&self, request: Request) -> impl Future<Output = Answer> + Send;
 }
 
@@ -45,19 +45,19 @@ impl<E: Endpoint> HttpsServer<E> {
         Ok(server)
     }
 
-    /// Where it listens, also while it is stopped.
+    /// The address that it listens on, also while it is stopped.
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// What it serves.
+    /// The logic of the server.
     #[must_use]
     pub fn endpoint(&self) -> &Arc<E> {
         &self.endpoint
     }
 
-    /// Listens again, on the same port. Nothing happens if it does already.
+    /// Listens again on the same port. Does nothing if it is listening already.
     ///
     /// # Errors
     /// When another program has taken the port.
@@ -74,7 +74,7 @@ impl<E: Endpoint> HttpsServer<E> {
 }
 
 impl<E> HttpsServer<E> {
-    /// Stops listening and closes all connections: from now on a connection is refused.
+    /// Stops listening and closes all connections. From now on, connections are refused.
     pub fn stop(&mut self) {
         self.running = None;
     }
@@ -82,7 +82,7 @@ impl<E> HttpsServer<E> {
 
 async fn serve<E: Endpoint>(stream: TcpStream, peer: SocketAddr, endpoint: Arc<E>, tls: TlsAcceptor) {
     let _ = stream.set_nodelay(true);
-    // A handshake that fails is the client's finding, and shows on its side.
+    // The client reports a handshake that fails.
     let Ok(stream) = tls.accept(stream).await else { return };
     let reset = Notify::new();
     let service = service_fn(|request: http::Request<Incoming>| {
@@ -106,13 +106,13 @@ async fn serve<E: Endpoint>(stream: TcpStream, peer: SocketAddr, endpoint: Arc<E
         _ = &mut connection => {}
         () = reset.notified() => {
             let stream = connection.into_parts().io.into_inner();
-            // Closed without lingering, TCP sends a reset in place of an end.
+            // With zero linger, TCP closes the connection with a reset.
             let _ = stream.get_ref().0.set_zero_linger();
         }
     }
 }
 
-/// The whole request, or nothing when the client goes away before its end.
+/// Reads the whole request. Returns None if the client disconnects before the end.
 async fn receive(request: http::Request<Incoming>, peer: SocketAddr) -> Option<Request> {
     let (arrived, arrived_at) = (Instant::now(), SystemTime::now());
     let (head, body) = request.into_parts();

@@ -1,4 +1,4 @@
-//! Ory Hydra: an OAuth 2.0 token server that this project did not write.
+//! Runs Ory Hydra, an OAuth 2.0 token server that is not part of this project.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -15,12 +15,12 @@ use crate::pki::Authority;
 use crate::process::{Process, Program};
 
 const START_LIMIT: Duration = Duration::from_secs(30);
-/// For a request to its administration.
+/// The time limit of a request to the administration API.
 const LIMIT: Duration = Duration::from_secs(10);
-/// How many times to try to start: another program may take a free port before it is used.
+/// The number of attempts to start: another program may take a free port first.
 const TRIES: u32 = 3;
 
-/// A running Hydra that keeps its data in memory. Dropping it kills it; so does the end of this process.
+/// A running Hydra that keeps its data in memory. It is killed when it is dropped or when this process ends.
 #[derive(Debug)]
 pub struct Hydra {
     process: Process,
@@ -29,15 +29,16 @@ pub struct Hydra {
     _folder: Folder,
 }
 
-/// What asks a Hydra about tokens (RFC 7662).
+/// Queries a Hydra about tokens (RFC 7662).
 #[derive(Clone, Copy, Debug)]
 pub struct Introspection(SocketAddr);
 
 impl Hydra {
-    /// Starts it with a certificate of this authority and waits until it is ready.
+    /// Starts Hydra with a certificate of this authority and waits until it is ready.
     ///
     /// # Errors
-    /// When the program is missing (it says how to get it) or not ready in time (with what it printed).
+    /// When the program is missing (the error says how to install it) or not ready in time (the error contains the
+    /// log).
     pub async fn start(authority: &Authority) -> Result<Self> {
         let mut tries = 1;
         loop {
@@ -80,10 +81,10 @@ impl Hydra {
         format!("https://{}/oauth2/token", self.public)
     }
 
-    /// Registers a client that proves itself in this one way, and may name these audiences.
+    /// Registers a client that may use only this authentication method and these audiences.
     ///
     /// # Errors
-    /// When it is refused, with what Hydra said.
+    /// When Hydra refuses the client, with its response.
     pub async fn register(&self, client: &Client, authentication: AuthMethod, audiences: &[&str]) -> Result<()> {
         let registration = json!({
             "client_id": client.id,
@@ -98,11 +99,11 @@ impl Hydra {
         });
         match post(self.admin, "/admin/clients", "application/json", &registration.to_string(), LIMIT).await? {
             (201, _) => Ok(()),
-            (status, body) => Err(Error::new(format!("hydra answered {status} to a new client: {body}"))),
+            (status, body) => Err(Error::new(format!("hydra answered {status} when a client was registered: {body}"))),
         }
     }
 
-    /// What to ask about its tokens; it may outlive the `Hydra`.
+    /// Returns the introspection of this Hydra's tokens. It may outlive the `Hydra`.
     #[must_use]
     pub fn introspection(&self) -> Introspection {
         Introspection(self.admin)
@@ -110,21 +111,23 @@ impl Hydra {
 }
 
 impl Introspection {
-    /// What Hydra says about an access token (RFC 7662, section 2.2); nothing if it is not active.
+    /// Returns the introspection response for an access token (RFC 7662, section 2.2), or None if the token is not
+    /// active.
     ///
     /// # Errors
-    /// When there is no usable answer.
+    /// When there is no usable response.
     pub async fn introspect(&self, token: &str) -> Result<Option<Value>> {
         let form: String = form_urlencoded::Serializer::new(String::new()).append_pair("token", token).finish();
         let (path, content_type) = ("/admin/oauth2/introspect", "application/x-www-form-urlencoded");
         let (status, body) = post(self.0, path, content_type, &form, LIMIT).await?;
         let answer: Option<Value> = serde_json::from_str(&body).ok().filter(|_| status == 200);
-        let answer = answer.ok_or_else(|| Error::new(format!("hydra answered {status} about a token: {body}")))?;
+        let answer = answer
+            .ok_or_else(|| Error::new(format!("hydra answered {status} when a token was introspected: {body}")))?;
         Ok((answer["active"] == true).then_some(answer))
     }
 }
 
-/// JSON is YAML.
+/// The configuration as JSON, which is valid YAML.
 fn config(folder: &Folder, authority: &Authority, public: SocketAddr, admin: SocketAddr) -> Result<Value> {
     let identity = authority.server_identity(&[]);
     let certificate = folder.write("server.crt", &identity.certificate_pem)?;
@@ -138,7 +141,7 @@ fn config(folder: &Folder, authority: &Authority, public: SocketAddr, admin: Soc
             "public": {"host": public.ip(), "port": public.port(), "tls": tls},
             "admin": {"host": admin.ip(), "port": admin.port(), "tls": {"enabled": false}},
         },
-        // It sends no telemetry.
+        // No telemetry.
         "sqa": {"opt_out": true},
         "urls": {"self": {"issuer": format!("https://{public}/")}},
     }))

@@ -1,4 +1,5 @@
-//! What the operator sends requests to: a webhook, token services, a name server, and a server of single bytes.
+//! The servers that the operator sends requests to: a webhook, token services, a name server, and a server of raw
+//! bytes.
 
 mod exchange;
 mod https;

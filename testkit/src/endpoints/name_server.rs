@@ -1,4 +1,4 @@
-//! A name server on loopback that answers as a test says, notes each question, and can stay silent.
+//! Runs a name server on loopback that answers as a test specifies, records each question, and can stay silent.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -8,42 +8,42 @@ use std::time::Duration;
 
 use crate::error::{Error, Result};
 
-/// How long the thread waits for a question before it looks whether it is to end.
+/// How long the thread waits for a question before it checks whether it must stop.
 const TICK: Duration = Duration::from_millis(20);
 
 const A: u16 = 1;
 const AAAA: u16 = 28;
 
-/// What is said of a name.
+/// The answer to a question for a name.
 #[derive(Clone, Debug)]
 pub enum NameAnswer {
     /// These addresses, with this TTL in seconds.
     Addresses(Vec<IpAddr>, u32),
-    /// It does not exist.
+    /// The name does not exist.
     NoSuchName,
-    /// Nothing: the question is lost.
+    /// No answer, as if the question were lost.
     Silence,
 }
 
 impl NameAnswer {
-    /// One address that may be remembered for no time at all.
+    /// One address with a TTL of zero.
     #[must_use]
     pub fn address(address: impl Into<IpAddr>) -> Self {
         Self::Addresses(vec![address.into()], 0)
     }
 }
 
-/// A name server that speaks UDP. Dropping it closes its port.
+/// A name server over UDP. Dropping it closes its port.
 pub struct NameServer {
     address: SocketAddr,
     questions: Arc<Mutex<Vec<String>>>,
-    ended: Arc<AtomicBool>,
+    stopped: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl NameServer {
-    /// Answers questions for addresses of a name, which is in lower case and without the dot of the root, as `answer`
-    /// says.
+    /// Starts a server that answers questions for the addresses of a name with `answer`. The name is in lower case,
+    /// without the trailing dot.
     ///
     /// # Errors
     /// When there is no free port.
@@ -52,9 +52,10 @@ impl NameServer {
             socket.set_read_timeout(Some(TICK))?;
             Ok((socket.local_addr()?, socket))
         });
-        let (address, socket) = bound.map_err(|error| Error::new(format!("a UDP port on loopback: {error}")))?;
-        let (questions, ended) = (Arc::new(Mutex::new(Vec::new())), Arc::new(AtomicBool::new(false)));
-        let (noted, until) = (Arc::clone(&questions), Arc::clone(&ended));
+        let (address, socket) =
+            bound.map_err(|error| Error::new(format!("cannot open a UDP port on loopback: {error}")))?;
+        let (questions, stopped) = (Arc::new(Mutex::new(Vec::new())), Arc::new(AtomicBool::new(false)));
+        let (noted, until) = (Arc::clone(&questions), Arc::clone(&stopped));
         let thread = thread::spawn(move || {
             let mut packet = [0; 1500];
             while !until.load(Ordering::Relaxed) {
@@ -66,21 +67,21 @@ impl NameServer {
                 };
                 noted.lock().unwrap().push(question.name.clone());
                 if let Some(reply) = question.reply(&answer(&question.name)) {
-                    // A client that is gone does not want it.
+                    // The client may have gone away.
                     let _ = socket.send_to(&reply, peer);
                 }
             }
         });
-        Ok(Self { address, questions, ended, thread: Some(thread) })
+        Ok(Self { address, questions, stopped, thread: Some(thread) })
     }
 
-    /// Where it listens.
+    /// The address that it listens on.
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// The names of all questions so far, in lower case; a name is queried once for each family of addresses.
+    /// The names of all questions so far, in lower case. A name is queried once for each address family.
     #[must_use]
     pub fn questions(&self) -> Vec<String> {
         self.questions.lock().unwrap().clone()
@@ -89,7 +90,7 @@ impl NameServer {
 
 impl Drop for NameServer {
     fn drop(&mut self) {
-        self.ended.store(true, Ordering::Relaxed);
+        self.stopped.store(true, Ordering::Relaxed);
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
         }
@@ -99,7 +100,7 @@ impl Drop for NameServer {
 /// A question for one type of record (RFC 1035, section 4.1).
 struct Question {
     id: [u8; 2],
-    /// As it came: name, type and class.
+    /// The question section as received: name, type and class.
     section: Vec<u8>,
     name: String,
     kind: u16,
@@ -136,7 +137,7 @@ impl Question {
             _ => None,
         });
         let of_kind: Vec<_> = of_kind.collect();
-        // A response to a recursive question, by a server that recurs.
+        // A response to a recursive question, from a recursive server.
         let mut reply = [&self.id[..], &[0x81, 0x80 | code, 0, 1, 0, of_kind.len() as u8, 0, 0, 0, 0]].concat();
         reply.extend(&self.section);
         for octets in of_kind {

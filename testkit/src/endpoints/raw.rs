@@ -1,4 +1,4 @@
-//! A server that says to each client what a script says, be it HTTP or not.
+//! Runs a server that sends each client the bytes of a script, whether or not they are HTTP.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
@@ -14,8 +14,8 @@ use tokio_rustls::server::TlsStream;
 use crate::background::Background;
 use crate::error::Result;
 
-/// A server on a loopback port whose script has each connection to itself; a connection is closed when its script ends.
-/// Dropping the server closes its port and all connections.
+/// A server on a loopback port that runs its script once for each connection, and closes the connection when the script
+/// ends. Dropping the server closes its port and all connections.
 pub struct RawServer {
     address: SocketAddr,
     connections: Arc<AtomicUsize>,
@@ -23,7 +23,7 @@ pub struct RawServer {
 }
 
 impl RawServer {
-    /// Hands over each connection once TLS is up. A handshake that fails ends the connection.
+    /// Runs the script on each connection after the TLS handshake. A handshake that fails ends the connection.
     ///
     /// # Errors
     /// When there is no free port.
@@ -54,7 +54,7 @@ impl RawServer {
             let answer = answer.clone();
             async move {
                 read_request(&mut stream).await;
-                // A client that is gone does not want it.
+                // The client may have gone away.
                 let _ = stream.write_all(&answer).await;
                 let _ = stream.shutdown().await;
             }
@@ -62,7 +62,7 @@ impl RawServer {
         Self::tls(tls, script).await
     }
 
-    /// Hands over each connection as it is: the script speaks TLS itself, or does not.
+    /// Runs the script on each TCP connection, without TLS unless the script speaks TLS itself.
     ///
     /// # Errors
     /// When there is no free port.
@@ -74,7 +74,7 @@ impl RawServer {
         Self::tcp_at((Ipv4Addr::LOCALHOST, 0).into(), script).await
     }
 
-    /// The same on an address of the test's own choice; port 0 means a free one.
+    /// The same on this address; port 0 means a free port.
     ///
     /// # Errors
     /// When another program has taken the port.
@@ -94,7 +94,7 @@ impl RawServer {
         Ok(Self { address, connections, _running: running })
     }
 
-    /// Where it listens.
+    /// The address that it listens on.
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.address
@@ -106,14 +106,14 @@ impl RawServer {
         format!("https://{}{path}", self.address)
     }
 
-    /// How many TCP connections it has accepted.
+    /// The number of TCP connections accepted so far.
     #[must_use]
     pub fn connections(&self) -> usize {
         self.connections.load(Ordering::Relaxed)
     }
 }
 
-/// Reads one HTTP request, head and body, and returns it as it came; less when the client sends no more.
+/// Reads one HTTP request, head and body, and returns its bytes; fewer if the client stops early.
 pub async fn read_request(stream: &mut (impl AsyncRead + Unpin)) -> Vec<u8> {
     let mut request = Vec::new();
     while request.len() < length(&request) {
@@ -124,7 +124,7 @@ pub async fn read_request(stream: &mut (impl AsyncRead + Unpin)) -> Vec<u8> {
     request
 }
 
-/// How long the request is that begins like this: more than there is while its head is not complete.
+/// The length of the request that starts with these bytes; `usize::MAX` while the head is incomplete.
 fn length(request: &[u8]) -> usize {
     let Some(head) = request.windows(4).position(|window| window == b"\r\n\r\n") else {
         return usize::MAX;

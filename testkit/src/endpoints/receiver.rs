@@ -1,4 +1,4 @@
-//! The webhook endpoint of a subscriber.
+//! Runs a webhook.
 
 use std::collections::HashMap;
 use std::future::ready;
@@ -26,32 +26,33 @@ use crate::pki::Authority;
 /// Whether a bearer token is valid.
 type Check = Box<dyn Fn(String) -> Pin<Box<dyn Future<Output = bool> + Send>> + Send + Sync>;
 
-/// What is done with a POST.
+/// Chooses the behavior for a POST.
 type Choice = Box<dyn Fn(&Request) -> Behaviour + Send + Sync>;
 
-/// A receiver over HTTPS. Tests that share one keep apart by path. Dropping it closes its port.
+/// A webhook receiver over HTTPS. Tests that share a receiver use different paths. Dropping it closes its port.
 pub struct Receiver(HttpsServer<Webhook>);
 
-/// A request to the receiver, as it arrived and as it was answered.
+/// A request to the receiver, and the status of its answer.
 #[derive(Clone, Debug)]
 pub struct Received {
     /// When it arrived.
     pub arrived: Instant,
-    /// The same by the clock on the wall.
+    /// The same as a wall-clock time.
     pub arrived_at: SystemTime,
-    /// The client's end of the connection: equal for two requests that came over the same one.
+    /// The client's end of the connection: equal for two requests over the same connection.
     pub peer: SocketAddr,
     /// POST, OPTIONS…
     pub method: Method,
     /// The path without its query.
     pub path: String,
-    /// What follows the `?`.
+    /// The query, after the `?`.
     pub query: Option<String>,
     /// All headers.
     pub headers: HeaderMap,
     /// The whole body.
     pub body: Bytes,
-    /// The status of the answer, from when it is handed to the connection; none before (delay, hang, reset).
+    /// The status of the answer, set when the answer is passed to the connection; None before that (delay, hang,
+    /// reset).
     pub answered: Option<u16>,
 }
 
@@ -89,7 +90,7 @@ impl Received {
         serde_json::from_slice(&self.body).ok()
     }
 
-    /// Whether the event came in binary mode: its attributes in `ce-` headers.
+    /// Whether the event was sent in binary mode, with its attributes in `ce-` headers.
     #[must_use]
     pub fn is_binary(&self) -> bool {
         self.headers.contains_key("ce-specversion")
@@ -106,7 +107,7 @@ impl Received {
 }
 
 impl Receiver {
-    /// Starts a receiver with a certificate of this authority; it accepts the tokens in this book.
+    /// Starts a receiver with a certificate of this authority. It accepts the tokens in this book.
     ///
     /// # Errors
     /// When there is no free port.
@@ -114,7 +115,7 @@ impl Receiver {
         Self::start_with(authority.server_config(&[]), tokens).await
     }
 
-    /// The same with a TLS side of the test's own, such as one that demands client certificates.
+    /// The same with another TLS configuration, for example one that requires client certificates.
     ///
     /// # Errors
     /// When there is no free port.
@@ -123,7 +124,7 @@ impl Receiver {
         Self::serve(tls, Box::new(move |token| Box::pin(ready(tokens.check(&token).is_some())))).await
     }
 
-    /// A receiver that accepts the tokens that `check` accepts: it is called for each POST.
+    /// Starts a receiver that accepts the tokens that `check` accepts. `check` is called for each POST.
     ///
     /// # Errors
     /// When there is no free port.
@@ -144,7 +145,7 @@ impl Receiver {
         Ok(Self(HttpsServer::start(Arc::new(webhook), tls).await?))
     }
 
-    /// Where it listens.
+    /// The address that it listens on.
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.0.address()
@@ -156,33 +157,35 @@ impl Receiver {
         format!("https://{}{path}", self.0.address())
     }
 
-    /// The next `count` POSTs to `path` with a valid token are met by `behaviour`, in place of 204.
+    /// Answers the next `count` POSTs to `path` that have a valid token with `behaviour` instead of 204.
     pub fn answer_next(&self, path: &str, count: usize, behaviour: &Behaviour) {
         self.webhook().scripts.next(path, count, behaviour);
     }
 
-    /// All POSTs to `path` with a valid token are met by `behaviour`, until [`Receiver::behave`].
+    /// Answers all POSTs to `path` that have a valid token with `behaviour`, until [`Receiver::behave`].
     pub fn answer_always(&self, path: &str, behaviour: Behaviour) {
         self.webhook().scripts.always(path, behaviour);
     }
 
-    /// Each POST to `path` with a valid token is met by what `choose` says, unless something else is planned for it.
+    /// Answers each POST to `path` that has a valid token with the behavior that `choose` returns, unless another
+    /// behavior is planned for it.
     pub fn answer_by(&self, path: &str, choose: impl Fn(&Request) -> Behaviour + Send + Sync + 'static) {
         self.webhook().choices.lock().unwrap().insert(path.to_owned(), Box::new(choose));
     }
 
-    /// The next `count` OPTIONS to `path`, the web hook handshake, are met by `behaviour`, in place of a 204 that says
-    /// nothing about consent.
+    /// Answers the next `count` validation requests (OPTIONS) to `path` with `behaviour`, instead of a 204 without
+    /// `WebHook-Allowed-Origin`.
     pub fn answer_next_options(&self, path: &str, count: usize, behaviour: &Behaviour) {
         self.webhook().handshakes.next(path, count, behaviour);
     }
 
-    /// All OPTIONS to `path` are met by `behaviour`, until [`Receiver::behave`].
+    /// Answers all validation requests (OPTIONS) to `path` with `behaviour`, until [`Receiver::behave`].
     pub fn answer_options(&self, path: &str, behaviour: Behaviour) {
         self.webhook().handshakes.always(path, behaviour);
     }
 
-    /// From now on POSTs to `path` are answered with 204 again, and OPTIONS without a word about consent.
+    /// Removes the planned behaviors of `path`: POSTs are answered with 204 again, and OPTIONS with a 204 without
+    /// `WebHook-Allowed-Origin`.
     pub fn behave(&self, path: &str) {
         self.webhook().scripts.forget(path);
         self.webhook().choices.lock().unwrap().remove(path);
@@ -202,15 +205,15 @@ impl Receiver {
         log.requests.iter().filter(|request| request.path == path).cloned().collect()
     }
 
-    /// Waits until `count` POSTs have arrived at `path`, whatever their answer, and returns all requests to it.
+    /// Waits until `count` POSTs have arrived at `path`, whatever their answer, and returns all requests to `path`.
     ///
     /// # Errors
-    /// When there are fewer after `limit`: the error lists what arrived, at this path and at others.
+    /// When there are fewer after `limit`. The error lists all requests, including those to other paths.
     pub async fn wait_for(&self, path: &str, count: usize, limit: Duration) -> Result<Vec<Received>> {
         self.wait_for_method(Method::POST, path, count, limit).await
     }
 
-    /// Waits until `count` OPTIONS have arrived at `path`, whatever their answer, and returns all requests to it.
+    /// Waits until `count` OPTIONS have arrived at `path`, whatever their answer, and returns all requests to `path`.
     ///
     /// # Errors
     /// As [`Receiver::wait_for`].
@@ -244,7 +247,7 @@ impl Receiver {
         self.0.stop();
     }
 
-    /// Listens again, on the same port.
+    /// Listens again on the same port.
     ///
     /// # Errors
     /// When another program has taken the port.
@@ -276,7 +279,7 @@ impl Webhook {
                 planned.unwrap_or_else(|| Behaviour::status(204))
             }
             Method::OPTIONS => self.handshakes.take(&request.path).unwrap_or_else(|| {
-                // Heard, neither agreed to nor refused.
+                // Neither allowed nor refused.
                 Behaviour::reply(Reply::status(204).header("allow", "OPTIONS, POST"))
             }),
             _ => Behaviour::reply(Reply::status(405).header("allow", "OPTIONS, POST")),

@@ -1,4 +1,4 @@
-//! Scripted behavior of an endpoint that differs from the correct one.
+//! Scripts the behavior of an endpoint where it differs from the correct behavior.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Mutex;
@@ -8,7 +8,7 @@ use tokio::time::sleep;
 
 use crate::endpoints::exchange::{Answer, Reply};
 
-/// What an endpoint does with one request: waits, then answers in this way.
+/// What an endpoint does with one request: it waits, then answers.
 #[derive(Clone, Debug)]
 pub struct Behaviour {
     /// The time before the answer.
@@ -21,7 +21,7 @@ impl Behaviour {
     /// Answers with this status and no body.
     ///
     /// # Panics
-    /// When `status` is no HTTP status.
+    /// When `status` is not an HTTP status.
     #[must_use]
     pub fn status(status: u16) -> Self {
         Self::reply(Reply::status(status))
@@ -45,14 +45,14 @@ impl Behaviour {
         Self { delay: Duration::ZERO, answer: Answer::Hang }
     }
 
-    /// Waits for `delay` first.
+    /// Adds a delay before the answer.
     #[must_use]
     pub fn after(mut self, delay: Duration) -> Self {
         self.delay = delay;
         self
     }
 
-    /// The HTTP status that a client sees once the delay is over.
+    /// The HTTP status that a client receives after the delay.
     pub(crate) fn visible_status(&self) -> Option<u16> {
         match &self.answer {
             Answer::Reply(reply) => Some(reply.status.as_u16()),
@@ -60,7 +60,7 @@ impl Behaviour {
         }
     }
 
-    /// Lets the delay pass and calls `answered` right before the answer goes out.
+    /// Waits for the delay, if there is one, and calls `answered` right before the answer is sent.
     pub(crate) async fn perform(self, answered: impl FnOnce(Option<u16>)) -> Answer {
         if !self.delay.is_zero() {
             sleep(self.delay).await;
@@ -69,13 +69,13 @@ impl Behaviour {
         self.answer
     }
 
-    /// The status to record when the request arrives: none while the answer is still to come.
+    /// The status to record when the request arrives: None if the answer is sent later.
     pub(crate) fn immediate_status(&self) -> Option<u16> {
         self.delay.is_zero().then(|| self.visible_status()).flatten()
     }
 }
 
-/// The behaviours of an endpoint, path by path.
+/// The planned behaviors of an endpoint, by path.
 #[derive(Debug, Default)]
 pub(crate) struct Scripts(Mutex<HashMap<String, Script>>);
 
@@ -86,23 +86,23 @@ struct Script {
 }
 
 impl Scripts {
-    /// The next `count` requests to `path` are met by `behaviour`, after those that are planned already.
+    /// Plans `behaviour` for the next `count` requests to `path`, after the behaviors that are planned already.
     pub(crate) fn next(&self, path: &str, count: usize, behaviour: &Behaviour) {
         let mut scripts = self.0.lock().unwrap();
         scripts.entry(path.to_owned()).or_default().next.extend(std::iter::repeat_n(behaviour.clone(), count));
     }
 
-    /// All requests to `path` for which nothing else is planned are met by `behaviour`.
+    /// Plans `behaviour` for all requests to `path` that have no other plan.
     pub(crate) fn always(&self, path: &str, behaviour: Behaviour) {
         self.0.lock().unwrap().entry(path.to_owned()).or_default().steady = Some(behaviour);
     }
 
-    /// Forgets what was planned for `path`.
+    /// Removes all plans for `path`.
     pub(crate) fn forget(&self, path: &str) {
         self.0.lock().unwrap().remove(path);
     }
 
-    /// What is planned for this request to `path`, if anything is.
+    /// Takes the planned behavior for this request to `path`, if there is one.
     pub(crate) fn take(&self, path: &str) -> Option<Behaviour> {
         let mut scripts = self.0.lock().unwrap();
         let script = scripts.get_mut(path)?;

@@ -1,4 +1,4 @@
-//! A client of a token service.
+//! Describes a client of a token service.
 
 /// A registered client.
 #[derive(Clone, Debug)]
@@ -8,7 +8,7 @@ pub struct Client {
     pub(crate) scopes: Vec<String>,
 }
 
-/// How a client proved who it is.
+/// How a client authenticates.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AuthMethod {
     /// `client_secret_basic`: HTTP Basic.
@@ -18,12 +18,12 @@ pub enum AuthMethod {
 }
 
 impl Client {
-    /// A client with its secret. Without further scopes it may ask for none.
+    /// A client with its secret. It may request no scopes unless [`Client::scopes`] adds them.
     pub fn new(id: impl Into<String>, secret: impl Into<String>) -> Self {
         Self { id: id.into(), secret: secret.into(), scopes: Vec::new() }
     }
 
-    /// What it may ask for.
+    /// Sets the scopes that the client may request.
     #[must_use]
     pub fn scopes(mut self, scopes: impl IntoIterator<Item = impl Into<String>>) -> Self {
         self.scopes = scopes.into_iter().map(Into::into).collect();

@@ -1,4 +1,4 @@
-//! How the token service answers a request.
+//! Answers the requests to the token service.
 
 use std::collections::HashMap;
 use std::sync::Mutex;
@@ -14,7 +14,7 @@ use crate::endpoints::token_book::TokenBook;
 use crate::endpoints::token_client::Client;
 use crate::endpoints::token_request::{self, Credentials, Fields, Refusal, TokenRequest};
 
-/// What the token service knows, plans and has seen.
+/// The state of the token service: its clients, its scripts and the requests so far.
 #[derive(Default)]
 pub(crate) struct TokenEndpoint {
     pub(crate) clients: Mutex<HashMap<String, Client>>,
@@ -84,7 +84,7 @@ impl TokenEndpoint {
     }
 }
 
-/// The answer as sections 5.1 and 5.2 want it.
+/// Builds the response of RFC 6749, sections 5.1 and 5.2.
 fn reply(method: &Method, outcome: Result<Value, Refusal>) -> Reply {
     let (reply, body) = match outcome {
         Ok(token) => (Reply::status(200), token),

@@ -1,4 +1,4 @@
-//! A token request as RFC 6749 wants it: read and checked, with the error codes of section 5.2.
+//! Parses and checks a token request (RFC 6749), with the error codes of section 5.2.
 
 use std::time::{Instant, SystemTime};
 
@@ -9,39 +9,40 @@ use http::header::{AUTHORIZATION, CONTENT_TYPE};
 use crate::endpoints::exchange::Request;
 use crate::endpoints::token_client::AuthMethod;
 
-/// The fields of a form, in their order.
+/// The fields of a form, in order.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Fields(pub Vec<(String, String)>);
 
-/// A request for a token, as it arrived and as it was answered.
+/// A token request, and the status of its answer.
 #[derive(Clone, Debug)]
 pub struct TokenRequest {
     /// When it arrived.
     pub arrived: Instant,
-    /// The same by the clock on the wall.
+    /// The same as a wall-clock time.
     pub arrived_at: SystemTime,
-    /// The path it came to.
+    /// The path of the request.
     pub path: String,
     /// The client id it names, if any.
     pub client_id: Option<String>,
     /// Its method of client authentication, if it can be recognized.
     pub authentication: Option<AuthMethod>,
-    /// All form fields, client secret included.
+    /// All form fields, including the client secret.
     pub fields: Fields,
-    /// The status of the answer, from when it is handed to the connection; none before (delay, hang, reset).
+    /// The status of the answer, set when the answer is passed to the connection; None before that (delay, hang,
+    /// reset).
     pub answered: Option<u16>,
-    /// The OAuth error code of the answer, if it is one of this service's own.
+    /// The OAuth error code of the answer, if this service chose it (not a script).
     pub error: Option<&'static str>,
 }
 
-/// An error code of RFC 6749, section 5.2, with the words that go into `error_description`.
+/// An error code of RFC 6749, section 5.2, with the text of `error_description`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Refusal {
     pub(crate) code: &'static str,
     pub(crate) description: String,
 }
 
-/// Who the client says it is.
+/// The credentials that the client sends.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Credentials {
     pub(crate) id: String,
@@ -58,7 +59,7 @@ impl Fields {
 }
 
 impl TokenRequest {
-    /// The requested scopes, as one text.
+    /// The requested scopes, separated by spaces.
     #[must_use]
     pub fn scope(&self) -> Option<&str> {
         self.fields.get("scope")
@@ -95,7 +96,7 @@ pub(crate) fn check_form(request: &Request, fields: &Fields) -> Result<(), Refus
         return Err(Refusal::invalid_request(format!("the content type is {content_type:?}")));
     }
     if request.query.is_some() {
-        return Err(Refusal::invalid_request("parameters go in the body, never in the URL"));
+        return Err(Refusal::invalid_request("parameters belong in the body, not in the URL"));
     }
     for (number, (name, _)) in fields.0.iter().enumerate() {
         if fields.0[..number].iter().any(|(earlier, _)| earlier == name) {
@@ -105,11 +106,11 @@ pub(crate) fn check_form(request: &Request, fields: &Fields) -> Result<(), Refus
     Ok(())
 }
 
-/// Reads the client's credentials: by HTTP Basic or in the body, never both (section 2.3).
+/// Reads the client's credentials from HTTP Basic or the body, but not both (section 2.3).
 pub(crate) fn credentials(request: &Request, fields: &Fields) -> Result<Credentials, Refusal> {
     let header = request.headers.get(AUTHORIZATION);
     match (header, fields.get("client_secret")) {
-        (Some(_), Some(_)) => Err(Refusal::invalid_request("two ways of client authentication at once")),
+        (Some(_), Some(_)) => Err(Refusal::invalid_request("more than one method of client authentication")),
         (Some(header), None) => {
             let basic = header.to_str().ok().and_then(basic);
             let basic = basic.ok_or_else(|| Refusal::new("invalid_client", "the Authorization header is not Basic"))?;
@@ -127,7 +128,8 @@ pub(crate) fn credentials(request: &Request, fields: &Fields) -> Result<Credenti
     }
 }
 
-/// Id and secret are form-urlencoded each before they become Basic's user and password (section 2.3.1).
+/// Decodes the id and the secret, which are each form-urlencoded before they become Basic's user and password (section
+/// 2.3.1).
 fn basic(header: &str) -> Option<Credentials> {
     let (scheme, encoded) = header.split_once(' ')?;
     if !scheme.eq_ignore_ascii_case("basic") {
@@ -143,7 +145,7 @@ fn form_decoded(text: &str) -> String {
     percent_encoding::percent_decode_str(&spaced).decode_utf8_lossy().into_owned()
 }
 
-/// The only grant of this service (section 4.4).
+/// Checks the grant type: this service supports only client_credentials (section 4.4).
 pub(crate) fn check_grant(fields: &Fields) -> Result<(), Refusal> {
     match fields.get("grant_type") {
         Some("client_credentials") => Ok(()),
@@ -152,12 +154,13 @@ pub(crate) fn check_grant(fields: &Fields) -> Result<(), Refusal> {
     }
 }
 
-/// The scopes to grant: the requested ones if all are allowed, or all allowed ones if none is requested (section 3.3).
+/// Returns the scopes to grant: the requested scopes if all of them are allowed, or all allowed scopes if none is
+/// requested (section 3.3).
 pub(crate) fn scopes(fields: &Fields, allowed: &[String]) -> Result<Vec<String>, Refusal> {
-    let Some(asked) = fields.get("scope") else { return Ok(allowed.to_vec()) };
+    let Some(requested) = fields.get("scope") else { return Ok(allowed.to_vec()) };
     let is_scope = |text: &str| !text.is_empty() && text.bytes().all(|b| matches!(b, 0x21 | 0x23..=0x5B | 0x5D..=0x7E));
-    match asked.split(' ').find(|scope| !is_scope(scope) || !allowed.iter().any(|a| a == scope)) {
+    match requested.split(' ').find(|scope| !is_scope(scope) || !allowed.iter().any(|a| a == scope)) {
         Some(scope) => Err(Refusal::new("invalid_scope", format!("{scope:?} is not allowed"))),
-        None => Ok(asked.split(' ').map(str::to_owned).collect()),
+        None => Ok(requested.split(' ').map(str::to_owned).collect()),
     }
 }

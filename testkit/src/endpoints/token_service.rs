@@ -1,4 +1,4 @@
-//! An OAuth 2.0 token endpoint for the client-credentials grant (RFC 6749, section 4.4).
+//! Runs an OAuth 2.0 token service for the client credentials grant (RFC 6749, section 4.4).
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -15,14 +15,14 @@ use crate::endpoints::token_request::TokenRequest;
 use crate::error::Result;
 use crate::pki::Authority;
 
-/// The usual path. Every other path works as well, so that tests that share a service can distinguish their requests.
+/// The default path. Every other path works too, so that tests that share a service can distinguish their requests.
 const PATH: &str = "/oauth2/token";
 
 /// A token service over HTTPS. Dropping it closes its port.
 pub struct TokenService(HttpsServer<TokenEndpoint>);
 
 impl TokenService {
-    /// Starts a service with a certificate of this authority. Its tokens live for an hour.
+    /// Starts a service with a certificate of this authority. Its tokens are valid for one hour.
     ///
     /// # Errors
     /// When there is no free port.
@@ -30,7 +30,7 @@ impl TokenService {
         Self::start_with(authority.server_config(&[])).await
     }
 
-    /// The same with a TLS side of the test's own, such as one that demands client certificates.
+    /// The same with another TLS configuration, for example one that requires client certificates.
     ///
     /// # Errors
     /// When there is no free port.
@@ -40,7 +40,7 @@ impl TokenService {
         Ok(service)
     }
 
-    /// Where it listens.
+    /// The address that it listens on.
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.0.address()
@@ -52,29 +52,30 @@ impl TokenService {
         self.url_of(PATH)
     }
 
-    /// The URL of the token endpoint under another path, for scripts and requests of its own.
+    /// The URL of the token endpoint at another path, which has its own scripts and requests.
     #[must_use]
     pub fn url_of(&self, path: &str) -> String {
         format!("https://{}{path}", self.0.address())
     }
 
-    /// Registers a client, or gives a known one another secret and other scopes.
+    /// Registers a client, or replaces the secret and the scopes of a registered client.
     pub fn register(&self, client: Client) {
         self.endpoint().clients.lock().unwrap().insert(client.id.clone(), client);
     }
 
-    /// How long the tokens issued from now on live. Without a value they live for ever and `expires_in` is not sent.
+    /// Sets the lifetime of the tokens issued from now on. Without a value, they never expire and `expires_in` is not
+    /// sent.
     pub fn set_expires_in(&self, life: Option<Duration>) {
         *self.endpoint().expires_in.lock().unwrap() = life;
     }
 
-    /// The tokens issued here: for a receiver, and to revoke them.
+    /// The tokens issued here, for a receiver and for revocation.
     #[must_use]
     pub fn tokens(&self) -> &TokenBook {
         &self.endpoint().book
     }
 
-    /// The next `count` requests to the usual path are met by `behaviour`, whatever they ask for.
+    /// Answers the next `count` requests to the default path with `behaviour`, whatever they request.
     pub fn answer_next(&self, count: usize, behaviour: &Behaviour) {
         self.answer_next_at(PATH, count, behaviour);
     }
@@ -84,7 +85,7 @@ impl TokenService {
         self.endpoint().scripts.next(path, count, behaviour);
     }
 
-    /// All requests to the usual path are met by `behaviour`, until [`TokenService::behave`].
+    /// Answers all requests to the default path with `behaviour`, until [`TokenService::behave`].
     pub fn answer_always(&self, behaviour: Behaviour) {
         self.answer_always_at(PATH, behaviour);
     }
@@ -94,7 +95,7 @@ impl TokenService {
         self.endpoint().scripts.always(path, behaviour);
     }
 
-    /// From now on requests to the usual path are answered as they should be.
+    /// Removes the planned behaviors of the default path: requests are answered correctly again.
     pub fn behave(&self) {
         self.behave_at(PATH);
     }
@@ -123,7 +124,7 @@ impl TokenService {
         self.0.stop();
     }
 
-    /// Listens again, on the same port.
+    /// Listens again on the same port.
     ///
     /// # Errors
     /// When another program has taken the port.

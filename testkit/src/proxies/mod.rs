@@ -1,4 +1,4 @@
-//! What makes the way to a server bad: byte by byte before any server, request by request before the API server.
+//! Proxies that inject network faults: for the bytes to any server, and for single requests to the API server.
 
 mod api_proxy;
 mod tcp_proxy;

@@ -1,5 +1,4 @@
-//! A way through which a client reaches a server, and which can be made bad: below TLS, so it knows nothing of what
-//! passes.
+//! Runs a TCP proxy in front of a server, which can inject faults. It works below TLS and does not interpret the bytes.
 
 use std::fmt;
 use std::future::pending;
@@ -17,19 +16,19 @@ use tokio::time::sleep;
 use crate::background::Background;
 use crate::error::Result;
 
-/// What happens to connections and to what is sent over them.
+/// How the proxy treats connections and their bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Link {
-    /// All passes.
+    /// Everything passes.
     #[default]
     Pass,
-    /// New connections are reset at once; those that exist go on.
+    /// New connections are reset immediately; existing connections continue.
     Refuse,
-    /// Nothing passes, as if packets were lost on the way; once the link is another, all goes on where it stood.
+    /// Nothing passes, as if packets were lost. When the link changes, the connections continue.
     Stall,
-    /// Nothing passes, and a connection that was used meanwhile never passes anything again: it is half open.
+    /// Nothing passes. A connection that is used during this time is half open and never passes anything again.
     HalfOpen,
-    /// Each piece that is read is handed on this much later.
+    /// Each chunk is passed on after this time.
     Delay(Duration),
     /// A connection is reset after this many bytes in both directions together.
     Cut(usize),
@@ -38,7 +37,7 @@ pub enum Link {
 impl fmt::Display for Link {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Pass => f.write_str("all passes"),
+            Self::Pass => f.write_str("everything passes"),
             Self::Refuse => f.write_str("new connections are reset"),
             Self::Stall => f.write_str("stalled"),
             Self::HalfOpen => f.write_str("half open"),
@@ -58,19 +57,19 @@ pub struct TcpProxy {
 #[derive(Clone, Copy, Debug, Default)]
 struct State {
     link: Link,
-    /// Connections of an earlier one are reset.
+    /// Connections of an earlier epoch are reset.
     epoch: u64,
 }
 
 /// One connection.
 struct Passage {
     state: watch::Receiver<State>,
-    /// How many bytes have passed while the link was [`Link::Cut`].
+    /// The number of bytes that have passed while the link was [`Link::Cut`].
     passed: AtomicUsize,
 }
 
 impl TcpProxy {
-    /// Starts a proxy on a free port of `127.0.0.1` that leads to `target`, at first without a fault.
+    /// Starts a proxy to `target` on a free port of `127.0.0.1`, at first without a fault.
     ///
     /// # Errors
     /// When there is no free port.
@@ -82,18 +81,18 @@ impl TcpProxy {
         Ok(Self { address, state, _running: running })
     }
 
-    /// Where it listens.
+    /// The address that it listens on.
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// From now on the link is like this, for connections that exist too.
+    /// Sets the link from now on, also for existing connections.
     pub fn set(&self, link: Link) {
         self.state.send_modify(|state| state.link = link);
     }
 
-    /// Resets every connection that exists.
+    /// Resets every existing connection.
     pub fn reset(&self) {
         self.state.send_modify(|state| state.epoch += 1);
     }
@@ -121,7 +120,7 @@ async fn carry(mut client: TcpStream, target: SocketAddr, mut state: watch::Rece
 }
 
 impl Passage {
-    /// Hands on what is read until the sender has no more; an error ends the connection.
+    /// Passes on bytes until the sender closes its side. An error ends the connection.
     async fn pump(&self, from: &mut ReadHalf<'_>, to: &mut WriteHalf<'_>) -> io::Result<()> {
         let mut buffer = vec![0; 16 * 1024];
         loop {
@@ -137,10 +136,10 @@ impl Passage {
         }
     }
 
-    /// Waits until `read` bytes may pass, and returns how many of them do.
+    /// Waits until the `read` bytes may pass, and returns how many of them pass.
     async fn may_pass(&self, read: usize) -> usize {
         let mut state = self.state.clone();
-        // It fails only when the proxy ends, and the connection with it.
+        // It fails only when the proxy stops, which also ends the connection.
         let changed = state.wait_for(|state| state.link != Link::Stall).await.map(|state| state.link);
         match changed {
             Ok(Link::HalfOpen) | Err(_) => pending().await,
@@ -155,7 +154,7 @@ impl Passage {
     }
 }
 
-/// Closed without lingering, TCP sends a reset in place of an end.
+/// Makes TCP close the connection with a reset.
 fn abort(stream: &TcpStream) {
     let _ = stream.set_zero_linger();
 }

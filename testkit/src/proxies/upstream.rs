@@ -1,4 +1,4 @@
-//! The way to the API server, past the operator's own client: HTTP/1.1 over TLS, connections kept and used again.
+//! Sends requests to the API server without the operator's client: HTTP/1.1 over TLS, with connections that are reused.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -20,7 +20,7 @@ use crate::error::{Error, Result};
 /// A request with its whole body.
 pub(super) type Request = http::Request<Full<Bytes>>;
 
-/// A server and the connections to it. Each request has a connection to itself; it is used again once its answer was
+/// A server and the connections to it. Each request uses its own connection, which is reused after the response was
 /// read.
 pub struct Upstream {
     address: SocketAddr,
@@ -29,13 +29,13 @@ pub struct Upstream {
 }
 
 impl Upstream {
-    /// A server whose certificate, for the IP address, is from the authority in this file.
+    /// A server at this address, whose certificate for the IP address was issued by the authority in this file.
     ///
     /// # Errors
-    /// When the file holds no certificate.
+    /// When the file contains no certificate.
     pub fn new(address: SocketAddr, ca_file: &Path) -> Result<Self> {
         let ca = CertificateDer::from_pem_file(ca_file)
-            .map_err(|error| Error::new(format!("{}: {error}", ca_file.display())))?;
+            .map_err(|error| Error::new(format!("cannot read {}: {error}", ca_file.display())))?;
         let mut roots = RootCertStore::empty();
         roots.add(ca).map_err(|error| Error::new(error.to_string()))?;
         let config = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
@@ -46,10 +46,10 @@ impl Upstream {
         Ok(Self { address, tls: Arc::new(config).into(), idle: Mutex::default() })
     }
 
-    /// Sends one request and returns the answer with a body that is still to be read.
+    /// Sends one request and returns the response. The caller must read its body.
     ///
     /// # Errors
-    /// When the server cannot be reached, or the connection ends without an answer.
+    /// When the server cannot be reached, or the connection ends without a response.
     pub async fn send(&self, request: Request) -> Result<http::Response<Incoming>> {
         let mut sender = match self.take_idle() {
             Some(sender) => sender,
@@ -60,7 +60,7 @@ impl Upstream {
         Ok(answer)
     }
 
-    /// A connection whose last answer was read to its end.
+    /// Takes a connection whose last response was read to the end.
     fn take_idle(&self) -> Option<SendRequest<Full<Bytes>>> {
         let mut idle = self.idle.lock().unwrap();
         idle.retain(|sender| !sender.is_closed());
@@ -75,7 +75,7 @@ impl Upstream {
         let stream = self.tls.connect(name, stream).await?;
         let (sender, connection) =
             handshake(TokioIo::new(stream)).await.map_err(|error| Error::new(error.to_string()))?;
-        // How it ends shows in the requests that go over it.
+        // The requests on this connection report its errors.
         tokio::spawn(connection);
         Ok(sender)
     }

@@ -6,19 +6,19 @@ use crate::chart;
 use crate::control_plane::{ControlPlane, Kubectl};
 use crate::error::Result;
 
-/// A control plane of the kit, or a cluster that exists. Clones are the same cluster.
+/// A control plane of the kit, or an existing cluster. Clones refer to the same cluster.
 #[derive(Clone, Debug)]
 pub enum Cluster {
-    /// A control plane that ends with the last clone.
+    /// A control plane that stops when the last clone is dropped.
     Own(Arc<ControlPlane>),
-    /// A control plane that ends with this process.
+    /// A control plane that stops with this process.
     Shared(&'static ControlPlane),
     /// The cluster of a user's kubeconfig.
     Existing(Kubectl),
 }
 
 impl Cluster {
-    /// kubectl with all rights.
+    /// kubectl with all permissions.
     #[must_use]
     pub fn kubectl(&self) -> &Kubectl {
         match self {
@@ -28,7 +28,7 @@ impl Cluster {
         }
     }
 
-    /// The control plane, if it is one of the kit.
+    /// The control plane, if the kit started it.
     #[must_use]
     pub fn plane(&self) -> Option<&ControlPlane> {
         match self {
@@ -38,7 +38,7 @@ impl Cluster {
         }
     }
 
-    /// Installs the definitions, once for each control plane.
+    /// Installs the CustomResourceDefinitions, only once for each control plane of the kit.
     pub(super) async fn define(&self) -> Result<()> {
         match self.plane() {
             Some(plane) => chart::install_crds_once(plane).await,

@@ -4,9 +4,10 @@ use crate::endpoints::{Client, Receiver, TokenService};
 use crate::error::Result;
 use crate::pki::Authority;
 
-/// A webhook and a token service, with certificates of one authority. The webhook accepts the tokens of the service.
+/// A webhook and a token service, with certificates of the same authority. The webhook accepts the tokens of the
+/// service.
 pub struct Endpoints {
-    /// The authority that both certificates are from.
+    /// The authority that issued both certificates.
     pub authority: Authority,
     /// The token service.
     pub tokens: TokenService,
@@ -14,13 +15,13 @@ pub struct Endpoints {
     pub receiver: Receiver,
 }
 
-/// Endpoints that another process serves.
+/// Endpoints in another process.
 pub struct Elsewhere {
     ca_pem: String,
 }
 
 impl Endpoints {
-    /// Starts both, with these clients registered.
+    /// Starts both endpoints and registers these clients.
     pub(super) async fn start(clients: Vec<Client>) -> Result<Self> {
         let authority = Authority::new();
         let tokens = TokenService::start(&authority).await?;

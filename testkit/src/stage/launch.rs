@@ -1,4 +1,4 @@
-//! How an operator is started.
+//! Configures and starts an operator.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::error::Result;
 use crate::operator::Operator;
 
-/// An operator that is still to be started: its program, its rights, its flags.
+/// The configuration of an operator to start: its program, permissions and flags.
 #[derive(Clone, Debug)]
 pub struct Launch {
     binary: PathBuf,
@@ -17,7 +17,7 @@ pub struct Launch {
 }
 
 impl Launch {
-    /// The operator `binary` under the rights of `kubeconfig`.
+    /// The operator `binary` with the permissions of `kubeconfig`.
     pub(super) fn new(binary: &Path, kubeconfig: &Path) -> Self {
         let (binary, kubeconfig) = (binary.to_owned(), kubeconfig.to_owned());
         Self { binary, kubeconfig, args: Vec::new(), env: Vec::new(), log: None }
@@ -30,13 +30,13 @@ impl Launch {
         self
     }
 
-    /// Allows deliveries to loopback, where the endpoints of the kit are.
+    /// Allows deliveries to loopback, where the endpoints of the kit listen.
     #[must_use]
     pub fn to_loopback(self) -> Self {
         self.args(&["--egress-allow-cidr", "127.0.0.0/8"])
     }
 
-    /// Elects a leader by a Lease in this namespace.
+    /// Enables leader election with a Lease in this namespace.
     #[must_use]
     pub fn lease_in(self, namespace: &str) -> Self {
         self.args(&["--lease-namespace", namespace])
@@ -49,7 +49,7 @@ impl Launch {
         self
     }
 
-    /// Reaches the API server by another kubeconfig, such as one that leads through a proxy.
+    /// Uses another kubeconfig, for example to connect to the API server through a proxy.
     #[must_use]
     pub fn kubeconfig(mut self, kubeconfig: &Path) -> Self {
         kubeconfig.clone_into(&mut self.kubeconfig);

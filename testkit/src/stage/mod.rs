@@ -1,5 +1,6 @@
-//! One stage for the tests, the bench, the campaign and the demo: a cluster with the definitions, a webhook and a token
-//! service, and namespaces in which an operator has the rights that the chart gives it.
+//! Sets the stage for the tests, the benchmarks, the fault campaign and the demo: a cluster with the
+//! CustomResourceDefinitions, a webhook and a token service, and namespaces in which the operator has the permissions
+//! that the chart grants.
 
 mod cluster;
 mod endpoints;
@@ -18,24 +19,25 @@ use crate::control_plane::{ControlPlane, Kubectl};
 use crate::endpoints::Client;
 use crate::error::{Error, Result};
 
-/// See the module. `E` is [`Endpoints`], or [`Elsewhere`] if another process serves them.
+/// A cluster, endpoints and namespaces (see the module). `E` is [`Endpoints`], or [`Elsewhere`] if another process
+/// serves the endpoints.
 pub struct Stage<E = Endpoints> {
-    // The order is the order of dropping: the cluster last.
+    // Fields are dropped in this order: the cluster last.
     endpoints: E,
     namespaces: Vec<String>,
     rights: Rights,
     cluster: Cluster,
 }
 
-/// What an operator of a stage may do.
+/// The permissions of the operator on a stage.
 struct Rights {
     kubeconfig: PathBuf,
-    /// The token of the chart's ServiceAccount; none with all rights.
+    /// The token of the chart's ServiceAccount; None with all permissions.
     token: Option<String>,
 }
 
-/// A stage that is still to be set. Without further calls: a control plane of its own, endpoints in this process
-/// without clients, no namespace, all rights.
+/// The configuration of a stage. The defaults are a new control plane, endpoints in this process without clients, no
+/// namespaces, and all permissions.
 pub struct StageBuilder<E> {
     cluster: Option<Cluster>,
     logs: Option<PathBuf>,
@@ -46,11 +48,11 @@ pub struct StageBuilder<E> {
     endpoints: E,
 }
 
-/// The client whose credentials a namespace holds.
+/// Returns the client whose credentials a namespace contains.
 type ClientOf = Box<dyn Fn(&str) -> Client + Send + Sync>;
 
 impl Stage {
-    /// A stage that is still to be set.
+    /// Returns the default configuration.
     #[must_use]
     pub fn builder() -> StageBuilder<Vec<Client>> {
         StageBuilder {
@@ -64,13 +66,13 @@ impl Stage {
         }
     }
 
-    /// The webhook, the token service and their authority.
+    /// The webhook, the token service and their certificate authority.
     #[must_use]
     pub fn endpoints(&self) -> &Endpoints {
         &self.endpoints
     }
 
-    /// The same, to stop them or put others in their place.
+    /// The same, to stop or replace the endpoints.
     pub fn endpoints_mut(&mut self) -> &mut Endpoints {
         &mut self.endpoints
     }
@@ -84,43 +86,44 @@ impl<E> StageBuilder<E> {
         self
     }
 
-    /// Writes the logs of the stage's own control plane to this folder, where they outlive it.
+    /// Writes the logs of a new control plane to this folder, where they outlive it.
     #[must_use]
     pub fn logs_in(mut self, folder: &Path) -> Self {
         self.logs = Some(folder.to_owned());
         self
     }
 
-    /// Adds namespaces that the operator watches; they are created if they do not exist. The chart is installed in the
-    /// first.
+    /// Adds namespaces that the operator watches. They are created if they do not exist. The chart is installed in the
+    /// first namespace.
     #[must_use]
     pub fn namespaces(mut self, names: &[&str]) -> Self {
         self.namespaces.extend(names.iter().map(|name| (*name).to_owned()));
         self
     }
 
-    /// Gives the operator all rights, and does not install the chart.
+    /// Gives the operator all permissions, and does not install the chart.
     #[must_use]
     pub fn as_admin(mut self) -> Self {
         self.as_admin = true;
         self
     }
 
-    /// Puts the certificate of the endpoints' authority into a ConfigMap of this name, in each namespace.
+    /// Creates a ConfigMap with this name and the certificate of the endpoints' authority in each namespace.
     #[must_use]
     pub fn bundle(mut self, name: &str) -> Self {
         self.bundle = Some(name.to_owned());
         self
     }
 
-    /// Puts a client's id and secret into a Secret of this name, in each namespace; `client` says whose.
+    /// Creates a Secret with this name in each namespace, with the id and the secret of the client that `client`
+    /// returns for the namespace.
     #[must_use]
     pub fn credentials(mut self, name: &str, client: impl Fn(&str) -> Client + Send + Sync + 'static) -> Self {
         self.credentials = Some((name.to_owned(), Box::new(client)));
         self
     }
 
-    /// Everything, once the endpoints are there.
+    /// Sets the stage after the endpoints were started.
     async fn set_with<T>(self, endpoints: T, ca_pem: &str) -> Result<Stage<T>> {
         let cluster = match self.cluster {
             Some(cluster) => cluster,
@@ -133,7 +136,7 @@ impl<E> StageBuilder<E> {
             contents.extend(self.bundle.iter().map(|name| bundle(namespace, name, ca_pem)));
             contents.extend(self.credentials.iter().map(|(name, of)| credentials(namespace, name, &of(namespace))));
         }
-        // Namespaces first: the API server refuses what is to be in one that it does not know yet.
+        // Namespaces first: the API server refuses objects in a namespace that does not exist.
         objects.append(&mut contents);
         if !objects.is_empty() {
             let list = json!({"apiVersion": "v1", "kind": "List", "items": objects});
@@ -148,14 +151,14 @@ impl<E> StageBuilder<E> {
 }
 
 impl StageBuilder<Vec<Client>> {
-    /// Registers a client at the token service.
+    /// Registers a client with the token service.
     #[must_use]
     pub fn client(mut self, client: Client) -> Self {
         self.endpoints.push(client);
         self
     }
 
-    /// The endpoints are those of another process, with certificates of this authority.
+    /// Uses the endpoints of another process, with certificates of this authority.
     #[must_use]
     pub fn endpoints_elsewhere(self, ca_pem: &str) -> StageBuilder<Elsewhere> {
         let Self { cluster, logs, namespaces, as_admin, bundle, credentials, .. } = self;
@@ -187,10 +190,11 @@ impl StageBuilder<Elsewhere> {
 }
 
 impl Rights {
-    /// The rights of the chart, installed in `first` for an operator that watches `namespaces`.
+    /// Installs the chart in `first` for an operator that watches `namespaces`, and returns its permissions.
     async fn of_chart(cluster: &Cluster, first: &str, namespaces: &[String]) -> Result<Self> {
-        let plane =
-            cluster.plane().ok_or_else(|| Error::new("the rights of the chart need a control plane of the kit"))?;
+        let plane = cluster
+            .plane()
+            .ok_or_else(|| Error::new("the permissions of the chart require a control plane of the kit"))?;
         let watched: Vec<_> = namespaces.iter().map(String::as_str).collect();
         chart::install(plane, first, &watched).await?;
         let token = chart::token(plane, first).await?;
@@ -208,32 +212,32 @@ impl<E> Stage<E> {
     /// The control plane.
     ///
     /// # Panics
-    /// When the cluster is a user's own.
+    /// When the cluster is a user's cluster.
     #[must_use]
     pub fn plane(&self) -> &ControlPlane {
         self.cluster.plane().expect("the cluster of this stage is a control plane of the kit")
     }
 
-    /// kubectl with all rights.
+    /// kubectl with all permissions.
     #[must_use]
     pub fn kubectl(&self) -> &Kubectl {
         self.cluster.kubectl()
     }
 
-    /// The namespaces that the operator watches, the one with the chart first.
+    /// The namespaces that the operator watches; the chart is in the first.
     #[must_use]
     pub fn namespaces(&self) -> &[String] {
         &self.namespaces
     }
 
-    /// A kubeconfig with the operator's rights.
+    /// A kubeconfig with the operator's permissions.
     #[must_use]
     pub fn kubeconfig(&self) -> &Path {
         &self.rights.kubeconfig
     }
 
-    /// A kubeconfig with the operator's rights for an API server behind a proxy: at this address, with a certificate of
-    /// the authority in this file.
+    /// Writes a kubeconfig with the operator's permissions for a proxy in front of the API server, at this address and
+    /// with a certificate of the authority in this file.
     ///
     /// # Errors
     /// When the file cannot be written.
@@ -241,7 +245,7 @@ impl<E> Stage<E> {
         self.plane().kubeconfig_through(name, address, ca_file, self.rights.token.as_deref())
     }
 
-    /// An operator for the namespaces of the stage, or for all if it has none.
+    /// An operator for the namespaces of the stage, or for all namespaces if the stage has none.
     #[must_use]
     pub fn operator(&self, binary: &Path) -> Launch {
         let launch = Launch::new(binary, self.kubeconfig());

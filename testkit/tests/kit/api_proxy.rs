@@ -32,7 +32,7 @@ fn creates_a_config_map(call: &Call) -> bool {
 }
 
 #[tokio::test]
-async fn what_passes_passes_over_http_2_with_the_rights_of_the_client() {
+async fn requests_pass_over_http_2_with_the_permissions_of_the_client() {
     let behind = Behind::new("proxied").await;
     behind.run(&["create", "configmap", "proxied"]).await.ok().unwrap();
     assert!(behind.exists("proxied").await);
@@ -57,19 +57,19 @@ async fn a_refused_request_does_not_reach_the_api_server_and_a_lost_answer_hides
 }
 
 #[tokio::test]
-async fn a_late_request_arrives_though_its_client_is_gone() {
+async fn a_late_request_arrives_although_its_client_is_gone() {
     let behind = Behind::new("late").await;
     behind.proxy.treat_next(1, Treatment::Late(Duration::from_secs(3)), creates_a_config_map);
     assert!(!behind.run(&["create", "configmap", "late", "--request-timeout=1s"]).await.success);
     assert!(!behind.exists("late").await);
     let began = Instant::now();
     while !behind.exists("late").await {
-        assert!(began.elapsed() < Duration::from_secs(30), "it never arrived");
+        assert!(began.elapsed() < Duration::from_secs(30), "the late request never arrived");
     }
 }
 
 #[tokio::test]
-async fn a_listing_breaks_off_and_a_watch_runs_live_or_is_told_that_it_is_too_old() {
+async fn a_list_breaks_off_and_a_watch_runs_live_or_expires() {
     let behind = Behind::new("listed").await;
     behind.run(&["create", "configmap", "listed"]).await.ok().unwrap();
     behind.proxy.treat_next(1, Treatment::BreakOff(20), |call| call.is_list_of("configmaps"));

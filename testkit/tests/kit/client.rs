@@ -1,4 +1,4 @@
-//! The smallest HTTPS client, so that what the servers send can be seen byte for byte.
+//! A minimal HTTPS client, which shows every byte that the servers send.
 
 use std::sync::Arc;
 
@@ -28,7 +28,7 @@ pub async fn connect(authority: &Authority, url: &str) -> std::io::Result<TlsStr
     connect_as(None, authority, url).await
 }
 
-/// The same, showing a certificate to a server that demands one.
+/// The same, with a certificate for a server that requires client certificates.
 pub async fn connect_as(
     identity: Option<&Identity>,
     authority: &Authority,
@@ -52,7 +52,7 @@ pub async fn connect_as(
     TlsConnector::from(Arc::new(config)).connect(ServerName::try_from("127.0.0.1").unwrap(), stream).await
 }
 
-/// One request on a connection of its own.
+/// Sends one request on a new connection.
 pub async fn send(
     authority: &Authority,
     method: &str,

@@ -17,7 +17,7 @@ async fn it_starts_and_leaves_nothing_behind() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_service_account_has_the_rights_it_was_given_and_its_writes_are_audited() {
+async fn a_service_account_has_only_its_permissions_and_its_writes_are_audited() {
     let plane = ControlPlane::shared().await.unwrap();
     let run = async |args: &[&str]| plane.kubectl(args).await.unwrap().ok().unwrap();
     run(&["create", "namespace", "audited"]).await;
@@ -32,7 +32,7 @@ async fn a_service_account_has_the_rights_it_was_given_and_its_writes_are_audite
     let refused = writer.run(&["get", "secrets", "-n", "audited"]).await.unwrap();
     assert!(!refused.success && refused.stderr.contains("Forbidden"), "{refused:?}");
 
-    // The log may follow the answers by a moment, and keeps their order only for each client.
+    // The log may be written shortly after the responses, and keeps their order only for each client.
     let mut writes = Vec::new();
     for _ in 0..100 {
         let events = plane.audit().await.unwrap();
@@ -53,7 +53,7 @@ async fn its_parts_can_be_stopped_and_restarted_and_keep_their_data() {
     plane.kubectl(&["create", "namespace", "kept"]).await.unwrap().ok().unwrap();
     plane.signal(Part::ApiServer, "STOP").await.unwrap();
     let get = ["get", "ns", "kept", "--request-timeout=1s"];
-    assert!(!plane.kubectl(&get).await.unwrap().success, "an answer from a stopped API server");
+    assert!(!plane.kubectl(&get).await.unwrap().success, "a stopped API server responded");
     plane.signal(Part::ApiServer, "CONT").await.unwrap();
     plane.ready(Duration::from_secs(30)).await.unwrap();
     let (url, before) = (plane.url(), plane.pids().await);

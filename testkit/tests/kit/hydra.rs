@@ -23,7 +23,7 @@ fn form_encoded(text: &str) -> String {
 }
 
 #[tokio::test]
-async fn hydra_takes_a_client_by_its_own_way_alone_and_decodes_what_must_be_form_encoded() {
+async fn hydra_accepts_only_the_registered_method_and_decodes_form_encoded_credentials() {
     let authority = Authority::new();
     let hydra = Hydra::start(&authority).await.unwrap();
     let (by_basic, by_post) = (Client::new(ID, SECRET), Client::new("post", SECRET));
@@ -45,7 +45,7 @@ async fn hydra_takes_a_client_by_its_own_way_alone_and_decodes_what_must_be_form
 }
 
 #[tokio::test]
-async fn a_receiver_can_ask_hydra_whether_a_token_is_valid() {
+async fn a_receiver_can_check_a_token_with_hydra() {
     let authority = Authority::new();
     let hydra = Hydra::start(&authority).await.unwrap();
     let (client, audience) = (Client::new("shop", SECRET).scopes(["events.write"]), "https://hooks.example.com/");

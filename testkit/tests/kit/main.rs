@@ -1,6 +1,6 @@
-//! The kit itself: a witness must be right before it is heard.
+//! Tests the kit itself, because the other tests rely on it.
 
-// Helpers of tests say what they expect by panicking, as tests do.
+// Test helpers panic when an expectation is not met, as tests do.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod api_proxy;

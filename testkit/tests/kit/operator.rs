@@ -1,4 +1,4 @@
-//! With a shell script in the operator's place: what the operator does is for its own tests.
+//! Tests `Operator` with a shell script instead of the operator, which has its own tests.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -9,7 +9,8 @@ use tidings_testkit::folder::Folder;
 
 use crate::process::until;
 
-/// Written by another process: one that we have open for writing while a test beside this one forks is "busy".
+/// Writes the script in another process: if this process had it open for writing while another test forks, running it
+/// would fail with "text file busy".
 pub(crate) fn program(folder: &Folder, script: &str) -> PathBuf {
     let path = folder.path().join("operator");
     let write = r##"printf '#!/bin/sh\n%s\n' "$1" >"$2" && chmod +x "$2""##;
@@ -19,7 +20,7 @@ pub(crate) fn program(folder: &Folder, script: &str) -> PathBuf {
 }
 
 #[tokio::test]
-async fn it_is_run_as_its_command_line_wants_it() {
+async fn it_runs_with_the_arguments_and_the_environment_it_is_given() {
     let folder = Folder::new("test").unwrap();
     let script = r#"echo "$KUBECONFIG $EXTRA $*"; trap 'exit 0' TERM; while :; do sleep 0.01; done"#;
     let program = program(&folder, script);
@@ -34,7 +35,7 @@ async fn it_is_run_as_its_command_line_wants_it() {
 }
 
 #[tokio::test]
-async fn one_that_ends_early_is_not_waited_for() {
+async fn an_operator_that_exits_early_is_not_waited_for() {
     let folder = Folder::new("test").unwrap();
     let program = program(&folder, "echo no cluster; exit 4");
     let operator = Operator::start(&program, Path::new("/config"), &[], &[]).await.unwrap();

@@ -11,7 +11,7 @@ fn shell(folder: &Folder, script: &str) -> Program {
     Program::new("script", "/bin/sh", folder.path().join("log")).args(["-c", script])
 }
 
-/// The state letter of a process in /proc, if there is one; a zombie counts as gone.
+/// Whether a process is alive, from its state letter in /proc. A zombie counts as dead.
 pub fn is_alive(pid: u32) -> bool {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     state(&stat).is_some_and(|state| state != 'Z')
@@ -42,7 +42,7 @@ async fn output_environment_and_exit_code_are_those_of_the_program() {
 }
 
 #[tokio::test]
-async fn sigterm_lets_the_program_end_in_its_own_way() {
+async fn sigterm_lets_the_program_exit_by_itself() {
     let folder = Folder::new("test").unwrap();
     let script = "trap 'echo bye; exit 0' TERM; echo up; while :; do sleep 0.01; done";
     let process = Process::start(shell(&folder, script)).await.unwrap();
@@ -53,7 +53,7 @@ async fn sigterm_lets_the_program_end_in_its_own_way() {
 }
 
 #[tokio::test]
-async fn a_stopped_program_stands_still_until_it_may_go_on() {
+async fn a_stopped_program_does_nothing_until_it_is_continued() {
     let folder = Folder::new("test").unwrap();
     let process = Process::start(shell(&folder, "sleep 0.3; exit 5")).await.unwrap();
     process.signal("STOP").await.unwrap();
@@ -65,7 +65,7 @@ async fn a_stopped_program_stands_still_until_it_may_go_on() {
 }
 
 #[tokio::test]
-async fn killed_and_restarted_it_is_another_process_with_the_same_log() {
+async fn a_restarted_program_is_another_process_with_the_same_log() {
     let folder = Folder::new("test").unwrap();
     let mut process = Process::start(shell(&folder, "echo up; exec sleep 60")).await.unwrap();
     until("up", || process.log() == "up\n").await;
@@ -79,7 +79,7 @@ async fn killed_and_restarted_it_is_another_process_with_the_same_log() {
 }
 
 #[tokio::test]
-async fn a_program_that_does_not_exist_exits_and_says_so() {
+async fn a_program_that_does_not_exist_exits_with_127_and_an_error() {
     let folder = Folder::new("test").unwrap();
     let process = Process::start(Program::new("ghost", "/no/such/program", folder.path().join("log"))).await.unwrap();
     assert_eq!(process.wait(LIMIT).await.unwrap(), 127);
@@ -98,12 +98,12 @@ async fn dropping_it_kills_the_program_its_children_and_the_folder() {
     until("gone", || !is_alive(pid) && !is_alive(child) && !path.exists()).await;
 }
 
-/// The other half of the next test, in the process that is killed.
+/// The part of the next test that runs in the process that is killed.
 async fn be_the_victim(report: &str) {
     let folder = Folder::new("victim").unwrap();
     let process = Process::start(shell(&folder, "exec sleep 60")).await.unwrap();
     let pid = process.pid();
-    // As in a static, which is never dropped.
+    // Like a static, which is never dropped.
     std::mem::forget(process);
     fs::write(report, format!("{pid} {}\n", folder.path().display())).unwrap();
     std::mem::forget(folder);

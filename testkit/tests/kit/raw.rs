@@ -8,7 +8,7 @@ use tokio::time::timeout;
 use crate::client::connect;
 
 #[tokio::test]
-async fn a_script_has_each_connection_to_itself_with_tls_or_without() {
+async fn a_script_runs_once_for_each_connection_with_or_without_tls() {
     let authority = Authority::new();
     let over_tls = RawServer::tls(authority.server_config(&[]), |mut stream| async move {
         stream.write_all(b"not HTTP").await.unwrap();
@@ -26,11 +26,11 @@ async fn a_script_has_each_connection_to_itself_with_tls_or_without() {
     }
     let address = plain.address();
     drop(plain);
-    assert!(TcpStream::connect(address).await.is_err(), "the port is closed");
+    assert!(TcpStream::connect(address).await.is_err(), "the port is still open");
 }
 
 #[tokio::test]
-async fn whatever_is_asked_is_answered_with_the_same_bytes_once_it_is_read_to_its_end() {
+async fn each_request_is_answered_with_the_same_bytes_after_it_is_complete() {
     let authority = Authority::new();
     let server = RawServer::answering(authority.server_config(&[]), "any bytes").await.unwrap();
     for request in ["GET / HTTP/1.1\r\n\r\n", "POST / HTTP/1.1\r\nContent-Length: 4\r\n\r\nbody"] {
@@ -39,7 +39,7 @@ async fn whatever_is_asked_is_answered_with_the_same_bytes_once_it_is_read_to_it
         stream.write_all(all_but_the_last.as_bytes()).await.unwrap();
         stream.flush().await.unwrap();
         let early = timeout(Duration::from_millis(50), stream.read_u8()).await;
-        assert!(early.is_err(), "an answer to half of {request:?}");
+        assert!(early.is_err(), "an answer before the end of {request:?}");
         stream.write_all(last.as_bytes()).await.unwrap();
         let mut answer = String::new();
         stream.read_to_string(&mut answer).await.unwrap();

@@ -63,7 +63,7 @@ async fn a_post_without_a_valid_token_is_refused_and_does_not_use_up_the_script(
 }
 
 #[tokio::test]
-async fn options_is_recorded_and_counts_as_no_delivery() {
+async fn options_is_recorded_and_does_not_count_as_a_delivery() {
     let fixture = Fixture::start().await;
     let answer = send(&fixture.authority, "OPTIONS", &fixture.receiver.url("/"), &[], "").await.unwrap();
     assert_eq!(answer.status, 204);
@@ -74,7 +74,7 @@ async fn options_is_recorded_and_counts_as_no_delivery() {
 }
 
 #[tokio::test]
-async fn it_consents_to_a_handshake_as_told_and_is_silent_again_when_it_behaves() {
+async fn it_answers_validation_requests_as_scripted_until_it_behaves() {
     let fixture = Fixture::start().await;
     let options = async |path| {
         let url = fixture.receiver.url(path);
@@ -92,7 +92,7 @@ async fn it_consents_to_a_handshake_as_told_and_is_silent_again_when_it_behaves(
             assert!(answer.head.contains(&format!("\r\nwebhook-allowed-{header}")), "{header}: {}", answer.head);
         }
     }
-    assert!(!options("/other").await.head.contains("webhook-"), "consent is for one path");
+    assert!(!options("/other").await.head.contains("webhook-"), "the script is for one path");
     assert_eq!(fixture.post("/", &[], "").await.unwrap().status, 204, "and for OPTIONS alone");
     fixture.receiver.behave("/");
     let answer = options("/").await;
@@ -104,14 +104,14 @@ async fn it_consents_to_a_handshake_as_told_and_is_silent_again_when_it_behaves(
 }
 
 #[tokio::test]
-async fn handshakes_are_waited_for_apart_from_deliveries() {
+async fn waiting_for_validation_requests_ignores_deliveries() {
     let fixture = Fixture::start().await;
     fixture.post("/", &[], "").await.unwrap();
     let url = fixture.receiver.url("/");
     let error = fixture.receiver.wait_for_options("/", 1, Duration::from_millis(20)).await.unwrap_err();
     assert!(error.to_string().contains("0 of 1 OPTIONS to /"), "{error}");
-    let handshake = send(&fixture.authority, "OPTIONS", &url, &[], "");
-    let (answer, requests) = tokio::join!(handshake, fixture.receiver.wait_for_options("/", 1, LIMIT));
+    let validation = send(&fixture.authority, "OPTIONS", &url, &[], "");
+    let (answer, requests) = tokio::join!(validation, fixture.receiver.wait_for_options("/", 1, LIMIT));
     assert_eq!(answer.unwrap().status, 204);
     assert_eq!(requests.unwrap().iter().map(|r| r.method.as_str()).collect::<Vec<_>>(), ["POST", "OPTIONS"]);
 }
@@ -135,7 +135,7 @@ async fn each_path_has_its_own_answers() {
 }
 
 #[tokio::test]
-async fn a_choice_sees_the_request_comes_after_what_is_planned_and_ends_when_it_behaves() {
+async fn a_choice_depends_on_the_request_comes_after_plans_and_ends_when_it_behaves() {
     let fixture = Fixture::start().await;
     fixture.receiver.answer_by("/", |request| Behaviour::status(if request.body.is_empty() { 400 } else { 202 }));
     fixture.receiver.answer_next("/", 1, &Behaviour::status(500));
@@ -149,7 +149,7 @@ async fn a_choice_sees_the_request_comes_after_what_is_planned_and_ends_when_it_
 }
 
 #[tokio::test]
-async fn it_delays_and_resets_and_hangs_as_told() {
+async fn it_delays_and_resets_and_hangs_as_scripted() {
     let fixture = Fixture::start().await;
     let delay = Duration::from_millis(200);
     fixture.receiver.answer_next("/", 1, &Behaviour::status(200).after(delay));
@@ -160,7 +160,7 @@ async fn it_delays_and_resets_and_hangs_as_told() {
     let delayed = fixture.post("/", &[], "");
     let seen = async {
         let requests = fixture.receiver.wait_for("/", 1, LIMIT).await.unwrap();
-        assert_eq!(requests[0].answered, None, "not answered before the delay is over");
+        assert_eq!(requests[0].answered, None, "answered before the end of the delay");
     };
     let (answer, ()) = tokio::join!(delayed, seen);
     assert_eq!(answer.unwrap().status, 200);
@@ -170,12 +170,12 @@ async fn it_delays_and_resets_and_hangs_as_told() {
     let error = fixture.post("/", &[], "").await.err().unwrap();
     assert_eq!(error.kind(), ErrorKind::ConnectionReset);
     let silence = tokio::time::timeout(delay, fixture.post("/", &[], "")).await;
-    assert!(silence.is_err(), "an answer where none was due");
+    assert!(silence.is_err(), "an answer instead of a hang");
     assert_eq!(fixture.receiver.requests()[1..].iter().map(|r| r.answered).collect::<Vec<_>>(), [None, None]);
 }
 
 #[tokio::test]
-async fn it_goes_away_and_comes_back_on_the_same_port() {
+async fn it_stops_and_resumes_on_the_same_port() {
     let mut fixture = Fixture::start().await;
     let url = fixture.receiver.url("/");
     let mut open = connect(&fixture.authority, &url).await.unwrap();
@@ -184,19 +184,19 @@ async fn it_goes_away_and_comes_back_on_the_same_port() {
     assert_eq!(error.kind(), ErrorKind::ConnectionRefused);
     let mut rest = Vec::new();
     let end = tokio::io::AsyncReadExt::read_to_end(&mut open, &mut rest).await;
-    assert!(end.is_err() || rest.is_empty(), "open connections are closed too");
+    assert!(end.is_err() || rest.is_empty(), "the open connection was not closed");
     fixture.receiver.resume().await.unwrap();
     assert_eq!(fixture.receiver.url("/"), url);
     assert_eq!(fixture.post("/", &[], "").await.unwrap().status, 204);
 }
 
 #[tokio::test]
-async fn only_who_knows_the_authority_can_connect() {
+async fn a_client_that_does_not_trust_the_authority_cannot_connect() {
     let fixture = Fixture::start().await;
     assert!(connect(&Authority::new(), &fixture.receiver.url("/")).await.is_err());
 }
 
-/// A receiver in a static serves tests whose runtime has ended.
+/// A receiver in a static is used by tests with different runtimes.
 #[test]
 fn it_outlives_the_runtime_that_started_it() {
     let runtime = || tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
@@ -206,7 +206,7 @@ fn it_outlives_the_runtime_that_started_it() {
 }
 
 #[tokio::test]
-async fn a_receiver_that_demands_client_certificates_hears_nobody_else() {
+async fn a_receiver_that_requires_client_certificates_refuses_other_clients() {
     let (authority, tokens) = (Authority::new(), TokenBook::default());
     let tls = authority.server_identity(&[]).server_config_for_clients_of(&authority);
     let receiver = Receiver::start_with(tls, &tokens).await.unwrap();
@@ -214,7 +214,7 @@ async fn a_receiver_that_demands_client_certificates_hears_nobody_else() {
     for (identity, is_let_in) in
         [(None, false), (Some(&strangers), false), (Some(&authority.client_identity("acme")), true)]
     {
-        // The server's verdict comes after the client's side of the handshake.
+        // The server may reject the client after the client's side of the handshake is complete.
         let exchange = async {
             let mut stream = connect_as(identity, &authority, &receiver.url("/")).await?;
             stream.write_all(b"POST / HTTP/1.0\r\n\r\n").await?;

@@ -1,4 +1,4 @@
-//! With a shell script in the operator's place, as in `operator`.
+//! Tests `Stage` with a shell script instead of the operator, as in `operator`.
 
 use serde_json::Value;
 use tidings_testkit::control_plane::Kubectl;
@@ -14,7 +14,7 @@ async fn get(kubectl: &Kubectl, what: &str, namespace: &str) -> Value {
 }
 
 #[tokio::test]
-async fn each_namespace_has_the_bundle_its_credentials_and_the_rights_of_the_chart() {
+async fn each_namespace_has_the_bundle_its_credentials_and_the_permissions_of_the_chart() {
     let stage = Stage::builder()
         .namespaces(&["first", "second"])
         .client(Client::new("known", "secret"))
@@ -30,7 +30,7 @@ async fn each_namespace_has_the_bundle_its_credentials_and_the_rights_of_the_cha
         assert_eq!(get(stage.kubectl(), "secret/oauth", namespace).await["data"]["client_id"], id);
         let may =
             async |verb, kind| operator.run(&["auth", "can-i", verb, kind, "-n", namespace]).await.unwrap().success;
-        // The API server hears of new rights a moment later.
+        // New permissions take effect after a moment.
         while !may("list", "notifications.tidings.dev").await {}
         assert!(!may("delete", "subscribers.tidings.dev").await, "{namespace}");
     }
@@ -42,7 +42,7 @@ async fn each_namespace_has_the_bundle_its_credentials_and_the_rights_of_the_cha
 }
 
 #[tokio::test]
-async fn an_operator_is_started_with_the_namespaces_and_the_rights_of_the_stage() {
+async fn an_operator_is_started_with_the_namespaces_and_the_permissions_of_the_stage() {
     let stage = Stage::builder().namespaces(&["first", "second"]).as_admin().set().await.unwrap();
     let folder = Folder::new("test").unwrap();
     let program = program(&folder, r#"echo "$KUBECONFIG $HOSTNAME $*"; while :; do sleep 0.01; done"#);
@@ -58,5 +58,5 @@ async fn an_operator_is_started_with_the_namespaces_and_the_rights_of_the_stage(
     let operator = launch.kubeconfig("/other".as_ref()).log_to(&log).start().await.unwrap();
     until("started", || operator.logs().starts_with("/other one run ")).await;
     drop(operator);
-    assert!(log.exists(), "the log outlives the operator");
+    assert!(log.exists(), "the log was removed with the operator");
 }

@@ -10,7 +10,7 @@ use tokio::time::timeout;
 const SHORT: Duration = Duration::from_millis(100);
 const LONG: Duration = Duration::from_secs(10);
 
-/// A server that sends back what it gets, and a proxy before it.
+/// A server that echoes, and a proxy in front of it.
 async fn echo() -> (RawServer, TcpProxy) {
     let server = RawServer::tcp(|mut stream| async move {
         let (mut from, mut to) = stream.split();
@@ -34,7 +34,7 @@ async fn exchange(stream: &mut TcpStream, sent: &[u8]) -> std::io::Result<Vec<u8
 }
 
 #[tokio::test]
-async fn all_passes_and_an_end_is_an_end() {
+async fn everything_passes_including_the_end_of_a_connection() {
     let (_server, proxy) = echo().await;
     let mut stream = connect(&proxy).await;
     assert_eq!(exchange(&mut stream, b"one").await.unwrap(), b"one");
@@ -46,12 +46,12 @@ async fn all_passes_and_an_end_is_an_end() {
 }
 
 #[tokio::test]
-async fn refused_are_the_new_connections_alone_and_reset_is_what_exists() {
+async fn only_new_connections_are_refused_and_existing_connections_are_reset() {
     let (server, proxy) = echo().await;
     let mut old = connect(&proxy).await;
     exchange(&mut old, b"up").await.unwrap();
     proxy.set(Link::Refuse);
-    // The reset may come while the client still connects.
+    // The reset may arrive while the client is still connecting.
     let refused = async { exchange(&mut TcpStream::connect(proxy.address()).await?, b"new").await };
     assert!(refused.await.is_err());
     assert_eq!(exchange(&mut old, b"old").await.unwrap(), b"old");
@@ -64,7 +64,7 @@ async fn refused_are_the_new_connections_alone_and_reset_is_what_exists() {
 }
 
 #[tokio::test]
-async fn what_stalls_goes_on_and_what_is_half_open_does_not() {
+async fn a_stalled_connection_continues_and_a_half_open_connection_does_not() {
     for (link, goes_on) in [(Link::Stall, true), (Link::HalfOpen, false)] {
         let (_server, proxy) = echo().await;
         let mut used = connect(&proxy).await;
@@ -92,7 +92,7 @@ async fn each_direction_is_delayed() {
 }
 
 #[tokio::test]
-async fn a_connection_is_cut_after_so_many_bytes_both_ways() {
+async fn a_connection_is_cut_after_a_number_of_bytes_in_both_directions() {
     let (_server, proxy) = echo().await;
     proxy.set(Link::Cut(10));
     let mut stream = connect(&proxy).await;

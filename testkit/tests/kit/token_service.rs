@@ -16,7 +16,7 @@ async fn service() -> (Authority, TokenService) {
     (authority, service)
 }
 
-/// A form with the id `acme` in the header, which RFC 6749, section 2.3.1, has form-urlencoded before it is Basic.
+/// Sends a form with Basic authentication as `acme`. The caller form-urlencodes the secret (RFC 6749, section 2.3.1).
 async fn basic(authority: &Authority, service: &TokenService, secret: &str, body: &str) -> Answer {
     let header = format!("Basic {}", STANDARD.encode(format!("acme:{secret}")));
     send(authority, "POST", &service.url(), &[FORM, ("authorization", &header)], body).await.unwrap()
@@ -42,7 +42,11 @@ async fn a_client_gets_a_token_by_post_and_the_request_is_recorded() {
     let body = "grant_type=client_credentials&client_id=acme&client_secret=s3+cr%3At&audience=https%3A%2F%2Fhooks";
     let answer = send(&authority, "POST", &service.url(), &[FORM], body).await.unwrap();
     assert_eq!(answer.status, 200, "{}", answer.body);
-    assert_eq!(answer.json()["scope"], "events.write events.read", "no scope requested: all that are allowed");
+    assert_eq!(
+        answer.json()["scope"],
+        "events.write events.read",
+        "without a requested scope, all allowed scopes are granted"
+    );
     let [request] = &service.requests_of("acme")[..] else { panic!("{:?}", service.requests()) };
     assert_eq!(request.authentication, Some(AuthMethod::Post));
     assert_eq!(request.audience(), Some("https://hooks"));
@@ -109,7 +113,7 @@ async fn tokens_expire_and_can_be_revoked() {
 }
 
 #[tokio::test]
-async fn it_misbehaves_as_often_as_it_is_told() {
+async fn it_misbehaves_as_often_as_scripted() {
     let (authority, service) = service().await;
     service.answer_next(2, &Behaviour::status(503));
     let mut statuses = Vec::new();

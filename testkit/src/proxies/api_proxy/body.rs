@@ -1,4 +1,4 @@
-//! What goes back through the proxy.
+//! The response bodies that the proxy passes on.
 
 use std::fmt;
 use std::pin::Pin;
@@ -8,10 +8,10 @@ use bytes::Bytes;
 use http_body_util::combinators::BoxBody;
 use hyper::body::{Body, Frame, Incoming};
 
-/// The body of an answer.
+/// The body of a response.
 pub(super) type Answered = BoxBody<Bytes, Broken>;
 
-/// The answer ends here, without an end.
+/// The error that breaks off a response.
 #[derive(Debug)]
 pub(super) struct Broken(String);
 
@@ -29,7 +29,7 @@ impl fmt::Display for Broken {
 
 impl std::error::Error for Broken {}
 
-/// What the API server sends, piece by piece, up to a number of bytes.
+/// The body from the API server, chunk by chunk, up to a number of bytes.
 pub(super) struct Passed {
     body: Incoming,
     left: usize,

@@ -1,4 +1,4 @@
-//! What a proxy remembers of the requests that went through it.
+//! Records the requests that pass through the proxy.
 
 use std::collections::BTreeMap;
 use std::sync::Mutex;
@@ -6,19 +6,19 @@ use std::sync::Mutex;
 use http::Method;
 use jiff::Timestamp;
 
-/// A request that was held up, once it had reached the API server.
+/// A request that was delayed and has reached the API server ([`Treatment::Late`](super::Treatment::Late)).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Late {
-    /// When it came.
+    /// When it arrived at the proxy.
     pub from: Timestamp,
-    /// When it went on.
+    /// When the proxy passed it on.
     pub to: Timestamp,
-    /// The status of its answer.
+    /// The status of its response.
     pub status: u16,
 }
 
 impl Late {
-    /// Whether it was under way at this time.
+    /// Whether the proxy was holding the request at this time.
     #[must_use]
     pub fn spans(&self, at: Timestamp) -> bool {
         self.from < at && at < self.to
@@ -27,12 +27,12 @@ impl Late {
 
 #[derive(Default)]
 pub(super) struct Log {
-    /// How many were treated in each way.
+    /// The number of requests by treatment.
     pub(super) treated: Mutex<BTreeMap<&'static str, usize>>,
-    /// How many are held up now.
+    /// The number of requests that are being held.
     pub(super) held: Mutex<usize>,
     pub(super) late: Mutex<Vec<Late>>,
-    /// What was answered with 403, and when.
+    /// The requests that were answered with 403, and when.
     pub(super) forbidden: Mutex<Vec<(Timestamp, String)>>,
 }
 
@@ -41,7 +41,8 @@ impl Log {
         self.forbidden.lock().unwrap().push((Timestamp::now(), format!("{method} {path}")));
     }
 
-    /// One that was held up since `from` goes on; `status` is what it is answered, if the API server is there.
+    /// Records that a request that was held since `from` was passed on. `status` is the status of the response, if the
+    /// API server responded.
     pub(super) fn went_on(&self, from: Timestamp, to: Timestamp, status: Option<u16>) {
         *self.held.lock().unwrap() -= 1;
         self.late.lock().unwrap().extend(status.map(|status| Late { from, to, status }));

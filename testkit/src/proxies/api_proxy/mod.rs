@@ -1,4 +1,4 @@
-//! A proxy before the API server that speaks HTTP: it can refuse, lose, break off and hold up single requests.
+//! Runs an HTTP proxy in front of the API server that can refuse, lose, break off and delay single requests.
 
 mod body;
 mod log;
@@ -33,33 +33,33 @@ use crate::error::{Error, Result};
 use crate::pki::Authority;
 use crate::proxies::upstream::Upstream;
 
-/// A request to the API server, as far as it decides what is done with it.
+/// The parts of a request to the API server that decide its treatment.
 #[derive(Clone, Debug)]
 pub struct Call {
     /// GET, PATCH…
     pub method: Method,
     /// The path without its query.
     pub path: String,
-    /// What follows the `?`, or nothing.
+    /// The query, after the `?`; empty if there is none.
     pub query: String,
 }
 
-/// What is done with a request.
+/// How the proxy treats a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Treatment {
-    /// It is passed on, and so is its answer, piece by piece.
+    /// Passes on the request and its response, chunk by chunk.
     Pass,
-    /// It does not reach the API server: the answer is a `Status` with this code.
+    /// Answers with a `Status` with this code. The request does not reach the API server.
     Answer(u16),
-    /// The API server handles the request, and the connection ends without a response.
+    /// Passes on the request, and ends the connection without a response.
     LoseAnswer,
-    /// The response ends in the middle of its body, after at most this many bytes, and the connection with it.
+    /// Ends the response and the connection in the middle of the body, after at most this many bytes.
     BreakOff(usize),
-    /// The answer to a watch: its resourceVersion is too old (410 `Expired`), as an event of the kind ERROR.
+    /// Answers a watch with an ERROR event: its resourceVersion is too old (410 `Expired`).
     Expire,
-    /// It reaches the API server this much later, if its client still waits.
+    /// Passes on the request after this time, if the client still waits.
     Slow(Duration),
-    /// It reaches the API server this much later, whether or not its client still waits.
+    /// Passes on the request after this time, whether or not the client still waits.
     Late(Duration),
 }
 
@@ -119,7 +119,8 @@ struct Shared {
 }
 
 impl ApiProxy {
-    /// Starts a proxy before the API server of `plane` with a certificate of its own. At first all passes.
+    /// Starts a proxy in front of the API server of `plane`, with its own certificate. At first, it passes on all
+    /// requests.
     ///
     /// # Errors
     /// When there is no free port, or the folder of the control plane cannot be written to.
@@ -136,25 +137,26 @@ impl ApiProxy {
         Ok(Self { address, ca_file, shared, _running: running })
     }
 
-    /// Where it listens.
+    /// The address that it listens on.
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// The certificate of the CA that its certificate is from, which is good for every port of `127.0.0.1`.
+    /// The certificate of the CA that issued the proxy's certificate, which is valid for every port of `127.0.0.1`.
     #[must_use]
     pub fn ca_file(&self) -> &PathBuf {
         &self.ca_file
     }
 
-    /// From now on `rule` says what is done with each request, until [`ApiProxy::pass`]. It is asked when the request
-    /// is complete.
+    /// From now on, `rule` chooses the treatment of each request, until [`ApiProxy::pass`]. It is called when the
+    /// request is complete.
     pub fn treat(&self, rule: impl Fn(&Call) -> Treatment + Send + Sync + 'static) {
         *self.shared.rule.lock().unwrap() = Some(Box::new(rule));
     }
 
-    /// The next `count` requests for which `wanted` holds are treated in this way; all else passes.
+    /// Applies this treatment to the next `count` requests for which `wanted` returns true; passes on all other
+    /// requests.
     pub fn treat_next(
         &self,
         count: usize,
@@ -172,30 +174,30 @@ impl ApiProxy {
         });
     }
 
-    /// From now on all passes.
+    /// From now on, passes on all requests.
     pub fn pass(&self) {
         *self.shared.rule.lock().unwrap() = None;
     }
 
-    /// How many requests were treated in each way so far.
+    /// The number of requests so far, by treatment.
     #[must_use]
     pub fn treated(&self) -> BTreeMap<&'static str, usize> {
         self.shared.log.treated.lock().unwrap().clone()
     }
 
-    /// How many requests are held up now ([`Treatment::Late`]).
+    /// The number of requests that are being held ([`Treatment::Late`]).
     #[must_use]
     pub fn held(&self) -> usize {
         *self.shared.log.held.lock().unwrap()
     }
 
-    /// The requests that were held up and have reached the API server.
+    /// The requests that were held and have reached the API server ([`Treatment::Late`]).
     #[must_use]
     pub fn late(&self) -> Vec<Late> {
         self.shared.log.late.lock().unwrap().clone()
     }
 
-    /// What the API server refused for want of a right (403), as method and path, and when.
+    /// The requests that the API server forbade (403), as method and path, and when.
     #[must_use]
     pub fn forbidden(&self) -> Vec<(Timestamp, String)> {
         self.shared.log.forbidden.lock().unwrap().clone()
@@ -204,7 +206,7 @@ impl ApiProxy {
 
 async fn serve(stream: TcpStream, shared: Arc<Shared>, tls: TlsAcceptor) {
     let _ = stream.set_nodelay(true);
-    // A handshake that fails is the client's finding, and shows on its side.
+    // The client reports a handshake that fails.
     let Ok(stream) = tls.accept(stream).await else { return };
     let service = service_fn(|request| {
         let shared = Arc::clone(&shared);
@@ -215,7 +217,7 @@ async fn serve(stream: TcpStream, shared: Arc<Shared>, tls: TlsAcceptor) {
 }
 
 impl Shared {
-    /// An error ends the connection, or over HTTP/2 the stream, without an answer.
+    /// Treats a request. An error ends the connection (with HTTP/2, the stream) without a response.
     async fn answer(self: Arc<Self>, request: http::Request<Incoming>) -> Result<http::Response<Answered>, Broken> {
         let (mut head, body) = request.into_parts();
         let body = body.collect().await.map_err(Broken::from)?.to_bytes();
@@ -240,7 +242,7 @@ impl Shared {
             }
             Treatment::Late(time) => {
                 *self.log.held.lock().unwrap() += 1;
-                // A task of its own: it goes on when the client has gone.
+                // A separate task, which continues when the client has gone away.
                 let late = tokio::spawn(async move {
                     let from = Timestamp::now();
                     sleep(time).await;
@@ -275,7 +277,8 @@ impl Shared {
     }
 }
 
-/// Over HTTP/2 the host is a part of the URI; over HTTP/1.1 it is a header, and the URI is a path.
+/// Converts a request to HTTP/1.1: there, the host is a header and the URI is a path; in HTTP/2, the host is part of
+/// the URI.
 fn for_http1(head: &mut Parts) {
     let host = head.uri.authority().and_then(|host| host.as_str().parse().ok());
     if let Some(host) = host {
@@ -285,7 +288,7 @@ fn for_http1(head: &mut Parts) {
     head.version = http::Version::HTTP_11;
 }
 
-/// A refusal in the API server's form.
+/// A refusal in the format of the API server.
 fn refusal(code: u16) -> http::Response<Answered> {
     let reason = match code {
         409 => "Conflict",
