@@ -1,4 +1,4 @@
-//! Addresses that a name may resolve to, against the egress policy.
+//! Fuzzes the egress policy with addresses that a name may resolve to.
 #![no_main]
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -7,7 +7,7 @@ use libfuzzer_sys::fuzz_target;
 use tidings_delivery::egress::{Cidr, Policy};
 use tidings_fuzz::{disguised, is_in, is_public, near_special, unmasked};
 
-// An address, and a range that a flag allows: of IPv4 if the last is even.
+// An address and a range that a flag allows. The range is IPv4 if the last number is even.
 fuzz_target!(|input: ([u8; 16], [u8; 16], u8, u8)| {
     let (address, network, prefix, kind) = input;
     let v6 = Ipv6Addr::from(address);
@@ -34,7 +34,7 @@ fuzz_target!(|input: ([u8; 16], [u8; 16], u8, u8)| {
         let public = is_public(address);
         assert_eq!(closed.allows(None, address), public, "{address}");
         assert_eq!(closed.allows(Some("a.example.com"), address), public, "{address}");
-        // A range allows what an address stands for, not what it looks like.
+        // For an IPv6 address that embeds an IPv4 address, an allowed range applies to the IPv4 address.
         let in_range = is_in(&network.to_string(), prefix, unmasked(address));
         assert_eq!(open.allows(None, address), public || in_range, "{address} with {range:?}");
         let denied = in_range || is_in(&network.to_string(), prefix, address);
@@ -47,7 +47,7 @@ fuzz_target!(|input: ([u8; 16], [u8; 16], u8, u8)| {
             IpAddr::V6(v6) => !(v6.is_unspecified() || v6.is_multicast()),
         };
         assert_eq!(named.allows(Some("a.example.com"), address), public || of_one_host, "{address}");
-        // What it is written like makes no difference.
+        // The textual form of the address makes no difference.
         assert_eq!(address.to_string().parse(), Ok(address));
     };
     check(v6.into());

@@ -1,4 +1,4 @@
-//! `spec.event`, checked and put into a request.
+//! Fuzzes the check of `spec.event` and its encoding as a request.
 #![no_main]
 
 use std::collections::BTreeMap;
@@ -13,7 +13,7 @@ use tidings_delivery::event::{CheckedEvent, Defaults, Encoding, encode};
 
 const DEFAULTS: Defaults<'_> = Defaults { id: "uid-1", time: "2026-10-01T10:02:00Z" };
 const MEDIA_TYPES: [&str; 2] = [Encoding::CLOUDEVENTS_JSON, "application/json"];
-/// What the three defaults may add, with their names.
+/// The most bytes that the three defaults may add, including their names.
 const MOST_ADDED: usize = 100;
 
 type Members = BTreeMap<String, Box<RawValue>>;
@@ -23,7 +23,7 @@ fuzz_target!(|json: &str| -> Corpus {
     let event = match CheckedEvent::parse(json, DEFAULTS) {
         Ok(event) => event,
         Err(fault) => {
-            // It goes into a status and a log line.
+            // The fault is written to a status and a log line.
             let text = fault.to_string();
             assert!(text.len() < 500 && !text.contains(char::is_control), "{text:?}");
             return Corpus::Keep;
@@ -45,7 +45,8 @@ fuzz_target!(|json: &str| -> Corpus {
     Corpus::Keep
 });
 
-/// Every member as it was written, what is null left out, what is missing filled in, and nothing else.
+/// Checks that each member is sent unchanged, that null members are omitted, that missing members have their defaults,
+/// and that nothing else is sent.
 fn check_structured(json: &str, members: &Members, body: &[u8]) {
     assert!(body.len() <= json.len() + MOST_ADDED, "{} of {}", body.len(), json.len());
     let mut sent: Members = serde_json::from_slice(body).unwrap();
@@ -57,12 +58,12 @@ fn check_structured(json: &str, members: &Members, body: &[u8]) {
             "id" => DEFAULTS.id,
             "time" => DEFAULTS.time,
             "specversion" => "1.0",
-            _ => panic!("{name} comes from nowhere"),
+            _ => panic!("{name} is neither in the event nor a default"),
         };
         assert_eq!(serde_json::from_str::<String>(value.get()).unwrap(), default);
     }
-    // As a receiver reads it. Numbers and depths that the SDK's JSON does not know, and media types that it takes for
-    // something else, are none of our business.
+    // The event as a receiver reads it with the SDK. Skipped for numbers and depths that the SDK's JSON parser does not
+    // support, and for media types that the SDK classifies differently.
     if let Ok(value) = serde_json::from_slice::<Value>(body)
         && is_json_to_the_sdk(&value) == is_json(&value)
     {
@@ -84,16 +85,16 @@ fn is_json(event: &Value) -> bool {
     essence.is_none_or(|essence| essence.ends_with("/json") || essence.ends_with("+json"))
 }
 
-/// The same as the SDK has it.
+/// Whether the SDK considers the media type of the data to be JSON.
 fn is_json_to_the_sdk(event: &Value) -> bool {
     let is_json =
         |text: &str| text.starts_with("application/json") || text.starts_with("text/json") || text.ends_with("+json");
     event["datacontenttype"].as_str().is_none_or(is_json)
 }
 
-/// Attributes as headers, data as the body.
+/// Checks binary mode: attributes as headers, data as the body.
 fn check_binary(members: &Members, mut headers: HeaderMap, body: &[u8]) {
-    // A receiver distinguishes the modes by this alone.
+    // A receiver distinguishes the modes only by the content type.
     let content_type = headers[CONTENT_TYPE].to_str().unwrap().to_ascii_lowercase();
     assert!(!content_type.starts_with("application/cloudevents"), "{content_type}");
     for (name, value) in &headers {
@@ -105,7 +106,7 @@ fn check_binary(members: &Members, mut headers: HeaderMap, body: &[u8]) {
         .filter(|(name, _)| !name.starts_with("data_") && *name != "data")
         .map(|(name, value)| (name.clone(), serde_json::from_str(value.get()).unwrap()))
         .collect();
-    // The SDK reads it as a URI before it decodes it, which a percent in the host does not outlive.
+    // Checked here: the SDK parses the URI before it decodes the header, and fails if the host contains a percent sign.
     let schema = headers.remove("ce-dataschema").map(|value| decoded(value.to_str().unwrap()).into());
     assert_eq!(schema, sent.remove("dataschema").filter(|schema: &Value| !schema.is_null()));
     let event = cloudevents::binding::http::to_event(&headers, body.to_vec()).unwrap();
@@ -113,13 +114,13 @@ fn check_binary(members: &Members, mut headers: HeaderMap, body: &[u8]) {
     let text = |name| members.get(name).map(|value| serde_json::from_str::<String>(value.get()));
     match (members.get("data"), text("data_base64")) {
         (_, Some(Ok(base64))) => assert_eq!(BASE64_STANDARD.decode(base64).unwrap(), body),
-        // JSON as it was written, or the text alone.
+        // The JSON unchanged, or only the text of a JSON string.
         (Some(data), _) => assert!(data.get().as_bytes() == body || text("data").unwrap().unwrap().as_bytes() == body),
         _ => panic!("there is no data"),
     }
 }
 
-/// The attributes that the SDK has read are those of the event, `decoded` from how they travel.
+/// Checks that the SDK has read the attributes of the event. `decoded` decodes them from their form in the request.
 fn check_attributes(read: &cloudevents::Event, event: &Value, decoded: impl Fn(&str) -> String) {
     let decoded = |text: Option<&str>| text.map(&decoded);
     let text = |name: &str| event[name].as_str().map(str::to_owned);
@@ -162,7 +163,7 @@ fn check_attributes(read: &cloudevents::Event, event: &Value, decoded: impl Fn(&
     assert_eq!(read.iter_extensions().count(), count);
 }
 
-/// What the SDK makes of the data: with a JSON content type it reads the JSON inside bytes, too.
+/// The data as the SDK reads it. With a JSON content type, the SDK also parses the JSON inside `data_base64`.
 fn expected_data(event: &Value, as_json: bool) -> Value {
     match event["data_base64"].as_str().map(|text| BASE64_STANDARD.decode(text).unwrap()) {
         Some(bytes) if as_json => serde_json::from_slice(&bytes).unwrap(),

@@ -1,10 +1,10 @@
-//! Headers that a user adds: in the spec, or by way of a Secret.
+//! Fuzzes the headers that a user adds, in the spec or through a Secret.
 #![no_main]
 
 use libfuzzer_sys::{Corpus, fuzz_target};
 use tidings_delivery::webhook::extra_header;
 
-/// What Tidings sets itself, or HTTP keeps for the connection.
+/// Headers that Tidings sets itself, or that HTTP reserves for the connection.
 const OWNED: &[&str] = &[
     "authorization",
     "connection",
@@ -21,7 +21,7 @@ const OWNED: &[&str] = &[
 ];
 const OWNED_FAMILIES: &[&str] = &["ce-", "content-", "proxy-", "webhook-"];
 
-// A name, and after a line break the value.
+// A name, a line break, and the value.
 fuzz_target!(|input: &[u8]| -> Corpus {
     let (name, value) = match input.iter().position(|byte| *byte == b'\n') {
         Some(at) => (&input[..at], &input[at + 1..]),
@@ -31,7 +31,7 @@ fuzz_target!(|input: &[u8]| -> Corpus {
     let (parsed, kept) = match extra_header(name, value) {
         Ok(header) => header,
         Err(fault) => {
-            // A fault that shows nothing of the value: it may be a secret.
+            // The fault must not contain the value, which may be a secret.
             assert!(fault.to_string().len() < 100);
             return Corpus::Keep;
         }
@@ -41,7 +41,7 @@ fuzz_target!(|input: &[u8]| -> Corpus {
     assert!(kept.is_sensitive());
     assert!(!value.iter().any(|byte| matches!(byte, b'\r' | b'\n' | 0 | 0x7f..)), "{value:?}");
 
-    // On the wire it is one header, with this name and this value.
+    // On the wire, it is a single header with this name and this value.
     let wire = [b"GET / HTTP/1.1\r\n", parsed.as_str().as_bytes(), b": ", kept.as_bytes(), b"\r\n\r\n"].concat();
     let mut headers = [httparse::EMPTY_HEADER; 4];
     let mut request = httparse::Request::new(&mut headers);

@@ -1,4 +1,4 @@
-//! The Retry-After header.
+//! Fuzzes the Retry-After header.
 #![no_main]
 
 use std::time::{Duration, SystemTime};
@@ -32,13 +32,13 @@ fuzz_target!(|value: &[u8]| -> Corpus {
         assert!(!wait.is_zero());
         let date = now + wait;
         assert!(date <= SystemTime::UNIX_EPOCH + END_OF_DATES);
-        // Nothing less than a date is one, and it is the same one however it is written.
+        // Only a complete date is accepted, and each form of the date results in the same wait.
         assert!(text.len() >= 24 && text.iter().filter(|byte| **byte == b':').count() == 2, "{text:?}");
         assert_eq!(read(httpdate::fmt_http_date(date).as_bytes(), now), Some(wait));
-        // A second later it is a second less.
+        // One second later, the wait is one second shorter.
         assert_eq!(read(value, now + SECOND), Some(wait - SECOND).filter(|wait| !wait.is_zero()));
     }
-    // Space around it means nothing.
+    // Surrounding white space makes no difference.
     assert_eq!(read(&[b" \t", value, b" "].concat(), now), wait);
     Corpus::Keep
 });

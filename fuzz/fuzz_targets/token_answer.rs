@@ -1,4 +1,4 @@
-//! What a token service answers.
+//! Fuzzes the responses of a token service.
 #![no_main]
 
 use std::time::{Duration, SystemTime};
@@ -11,7 +11,7 @@ use tidings_delivery::{
     oauth::{Token, TokenError},
 };
 
-/// What must never be seen in an error.
+/// A secret that no error may contain.
 const CANARY: &str = "canary-7f3a";
 const DAY: Duration = Duration::from_secs(24 * 3600);
 
@@ -47,7 +47,8 @@ fn check_error(error: TokenError, answered: StatusCode) {
     }
 }
 
-// Three lines: the status, with `cut` behind it where the body broke off; Retry-After; the body, to the end.
+// The first line is the status, followed by ` cut` if the body is incomplete. The second line is Retry-After. The rest
+// is the body.
 fuzz_target!(|input: &[u8]| -> Corpus {
     let mut lines = input.splitn(3, |byte| *byte == b'\n');
     let (Some(status), Some(retry_after), Some(body)) = (lines.next(), lines.next(), lines.next()) else {
@@ -59,7 +60,7 @@ fuzz_target!(|input: &[u8]| -> Corpus {
     };
     if let Ok(token) = read(status, &retry_after, body, complete) {
         assert!(status.is_success() && complete);
-        // The token is the one that the body names, and nothing in it says otherwise.
+        // The token is the access_token of the body, and no other field contradicts it.
         let body = body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body);
         if let Ok(body) = serde_json::from_slice::<Value>(body) {
             assert_eq!(token.authorization, format!("Bearer {}", body["access_token"].as_str().unwrap()));
@@ -70,7 +71,7 @@ fuzz_target!(|input: &[u8]| -> Corpus {
         }
     }
 
-    // Whatever a token is made of, it goes into the header as it is or not at all.
+    // Any token is either put into the header unchanged or rejected.
     if let Ok(text) = str::from_utf8(body) {
         let token = format!("{CANARY}{text}");
         let body = json!({ "access_token": token, "token_type": "bearer" }).to_string();

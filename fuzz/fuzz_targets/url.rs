@@ -1,4 +1,4 @@
-//! URLs of webhooks and token services, and the names of hosts that a flag allows.
+//! Fuzzes the URLs of webhooks and token services, and the host names that a flag allows.
 #![no_main]
 
 use std::{
@@ -12,7 +12,7 @@ use tidings_delivery::egress::{Client, Egress, HostPattern, Lookup, Policy, Send
 use tidings_fuzz::is_public;
 use url::{Host, Url};
 
-/// Every name leads to this very machine.
+/// Resolves every name to the loopback address.
 #[derive(Debug)]
 struct Home;
 
@@ -35,14 +35,14 @@ fn verdict(client: &Client, url: &Url) -> Result<(), SendError> {
     runtime.block_on(client.check(url))
 }
 
-// A URL, and in a second line the name of a host as a flag has it.
+// A URL, and on the second line a host name as in a flag.
 fuzz_target!(|text: &str| -> Corpus {
     let (text, pattern) = text.split_once('\n').unwrap_or((text, ""));
     let pattern: Option<HostPattern> = pattern.parse().ok();
     let Ok(url) = endpoint(text) else { return Corpus::Reject };
     assert_eq!((url.scheme(), url.username(), url.password(), url.fragment()), ("https", "", None, None));
     assert!(url.has_host(), "{url}");
-    // What is judged is what is dialled: the text of a request leads to the same host.
+    // The URL that is checked is the URL that is connected to: its text parses to the same host.
     assert_eq!(endpoint(url.as_str()).as_ref(), Ok(&url));
     let uri: http::Uri = url.as_str().parse().unwrap();
     assert_eq!(Url::parse(&uri.to_string()).as_ref(), Ok(&url));
@@ -65,7 +65,7 @@ fuzz_target!(|text: &str| -> Corpus {
             assert_eq!(closed, Err(SendError::Denied), "{url}");
             assert_eq!(named, if below { Ok(()) } else { Err(SendError::Denied) }, "{url}");
             if let Some(pattern) = pattern {
-                // Names are compared as the DNS does: without case, and with or without the root's dot.
+                // Names are compared as in DNS: case-insensitively, with or without the trailing dot.
                 let matches = pattern.matches(name);
                 assert_eq!(pattern.matches(&name.to_ascii_uppercase()), matches);
                 let rooted = format!("{}.", name.strip_suffix('.').unwrap_or(name));
