@@ -64,7 +64,7 @@ pub async fn run(settings: Settings) -> Result<(), Error> {
     }
     let result = parts.run(channels, &mut signals).await;
     parts.stop().await;
-    info!("tidings ends");
+    info!("stopped");
     result
 }
 

@@ -87,7 +87,7 @@ impl Notifications {
             debug!(notification = %shown(of), subscriber = %of.of.name, attempts = status.attempts, "delivered");
         } else {
             let (reason, status_code): (AttemptReason, _) = (outcome.reason, outcome.status.map(|code| code.as_u16()));
-            info!(notification = %shown(of), subscriber = %of.of.name, %reason, status_code, attempts = status.attempts, why = outcome.message, "not delivered");
+            info!(notification = %shown(of), subscriber = %of.of.name, %reason, status_code, attempts = status.attempts, why = outcome.message, "the attempt failed");
         }
         match written {
             Patched::Recorded { version, .. } if status.completion_time.is_none() => Written::Retry {

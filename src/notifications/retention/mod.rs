@@ -172,7 +172,7 @@ impl Retention {
             Err(error) => {
                 let failures = due.failures.saturating_add(1);
                 let wait = OF_ONE.wait(failures, rand::random());
-                warn!(notification = %due, error = %plain(&error), "could not be deleted yet; retrying in {} s", wait.as_secs());
+                warn!(notification = %due, error = %plain(&error), "cannot delete the Notification yet; retrying in {} s", wait.as_secs());
                 let at = now.checked_add(wait).unwrap_or(Timestamp::MAX);
                 self.deadlines.add(&Due { at, failures, ..due });
             }

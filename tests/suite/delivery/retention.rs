@@ -239,7 +239,7 @@ async fn what_cannot_be_deleted_in_one_namespace_delays_no_other() {
         with_ttl(&other, name, 0).await;
         until_gone(&other, name).await;
     }
-    assert!(operator.logs().contains("could not be deleted yet"), "the policy refused nothing");
+    assert!(operator.logs().contains("cannot delete the Notification yet"), "the policy refused nothing");
     refused.until_delivered(100).await;
 }
 

@@ -105,7 +105,7 @@ fn attribute(name: &str, value: &RawValue) -> Result<String, InvalidEvent> {
         Ok(serde_json::Value::Bool(flag)) if !is_core(name) => flag.to_string(),
         Ok(serde_json::Value::Number(n)) if !is_core(name) => match n.as_i64().map(i32::try_from) {
             Some(Ok(integer)) => integer.to_string(),
-            _ => return Err(invalid(name, "a number must be an integer of 32 bits")),
+            _ => return Err(invalid(name, "a number must be a 32-bit integer")),
         },
         _ if is_core(name) => return Err(invalid(name, "must be a string")),
         _ => return Err(invalid(name, "must be a string, a boolean or a 32-bit integer")),
@@ -264,8 +264,8 @@ mod tests {
                 "event.datacontenttype: must not contain control",
             ),
             (r#"{"source":"/s","type":"t","Bad":"x"}"#, "event.Bad: an attribute name must have"),
-            (r#"{"source":"/s","type":"t","ext":1.5}"#, "event.ext: a number must be an integer"),
-            (r#"{"source":"/s","type":"t","ext":2147483648}"#, "event.ext: a number must be an integer"),
+            (r#"{"source":"/s","type":"t","ext":1.5}"#, "event.ext: a number must be a 32-bit integer"),
+            (r#"{"source":"/s","type":"t","ext":2147483648}"#, "event.ext: a number must be a 32-bit integer"),
             (r#"{"source":"/s","type":"t","ext":{}}"#, "event.ext: must be a string, a boolean"),
             (r#"{"source":"/s","type":1}"#, "event.type: must be a string"),
             (
