@@ -44,7 +44,7 @@
 //! | `expiry` | when entries expire, and which one is next |
 //! | `explain` | decides which entries name the gate that holds them, and when |
 //! | `scopes` | the namespaces that are listed and watched, and the state of each list |
-//! | `tombstones` | entries that this process finished and that a late watch event may still show |
+//! | `tombstones` | entries that are finished or gone and that a late watch event may still show |
 //! | `snapshots` | the last reported state of each lane |
 
 #![cfg_attr(not(test), warn(unreachable_pub))]

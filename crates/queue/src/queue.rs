@@ -19,7 +19,7 @@ use crate::{
     schedule::Schedule,
     scopes::Scopes,
     snapshots::Snapshots,
-    tombstones::Tombstones,
+    tombstones::{Shown, Tombstones},
     work::{
         Action, Answered, Content, Current, Done, Entry, Loaded, NotSent, ScopeId, Seen, Signal, Ticket, Want, Work,
         Written,
@@ -292,10 +292,12 @@ impl<W: Work> Queue<W> {
 impl<W: Work> Queue<W> {
     /// New, moved by another writer, or old news.
     fn present(&mut self, mut seen: Entry<W>) {
-        if self.tombstones.holds_back(&seen.id, seen.version, self.listing) {
+        let shown = self.tombstones.judge(&seen.id, seen.version, self.listing);
+        if shown == Shown::Outdated {
             return;
         }
-        let item = seen.item.take();
+        // Without its item, an entry is loaded before it is sent.
+        let item = seen.item.take().filter(|_| shown == Shown::Current);
         let (no, news) = match self.schedule.entries.find(&seen.id) {
             Some(no) => (no, self.change_of(no, &seen)),
             None => (self.insert(&seen), EntryChange::Moved),
@@ -869,17 +871,17 @@ impl<W: Work> Queue<W> {
         let has_shown = self.leaving.get(&no).is_some_and(|left| *left >= version);
         let Some((record, namespace)) = self.forget(no) else { return };
         if !out_of_sight && !has_shown {
-            self.tombstones.insert(record.id, namespace, version, self.listing);
+            self.tombstones.finished(record.id, namespace, version, self.listing);
         }
     }
 
-    /// The entry is gone, and the source may still show it as it was: that sends nothing. A source that is pulled shows
-    /// nothing.
+    /// The entry is gone, and the source may still show it as it was: that is loaded before it is sent. A source that is
+    /// pulled shows nothing.
     fn bury(&mut self, no: RecordNumber) {
         let lane = self.schedule.lane_of(no).map(|lane| lane.key.namespace.clone());
         let record = self.schedule.entries.get(no).filter(|record| !record.pulled);
         if let (Some(record), Some(namespace)) = (record, lane) {
-            self.tombstones.insert(record.id, namespace, u64::MAX, self.listing);
+            self.tombstones.gone(record.id, namespace, record.version, self.listing);
         }
     }
 

@@ -351,7 +351,7 @@ impl Model {
         assert!(item.explained.insert(gate), "{id} names {gate:?} again");
         self.explanations.push(self.now);
         if let Some(sixth) = self.explanations.iter().rev().nth(5) {
-            assert!(*sixth + SECOND <= self.now, "more than five courtesies in a second");
+            assert!(*sixth + SECOND <= self.now, "more than five explanations in a second");
         }
     }
 
