@@ -14,6 +14,8 @@ use tokio::time::error::Elapsed;
 pub const API_TIMEOUT: Duration = Duration::from_secs(15);
 /// The `timeoutSeconds` of each watch. The API server ends the watch then, so that a half-open connection is noticed.
 pub const WATCH_SECONDS: u32 = 45;
+/// The longest message of the API server that is shown, in characters.
+const LONGEST_MESSAGE: usize = 300;
 
 /// Returns the resourceVersion as a number, or 0 if there is none. The API server guarantees that resourceVersions can
 /// be compared.
@@ -55,8 +57,31 @@ pub fn plain_watch(error: &watcher::Error) -> String {
     }
 }
 
+/// The first line of the message, at most [`LONGEST_MESSAGE`] characters: the message of a proxy is its whole page.
 fn of_status(status: &Status) -> String {
-    format!("{} ({})", status.message, status.code)
+    let line = status.message.lines().next().unwrap_or_default().trim();
+    match line.char_indices().nth(LONGEST_MESSAGE) {
+        _ if line.is_empty() => format!("the response has status {} and no message", status.code),
+        Some((end, _)) => format!("{}… ({})", &line[..end], status.code),
+        None => format!("{line} ({})", status.code),
+    }
+}
+
+/// Returns the object that was read, or None if the API server says that it does not exist.
+///
+/// A 404 without the reason `NotFound` stays an error: it comes from a proxy, or from an API server that does not serve
+/// the CustomResourceDefinition yet, and says nothing about the object.
+pub fn found<T>(read: Result<T, kube::Error>) -> Result<Option<T>, kube::Error> {
+    match read {
+        Ok(object) => Ok(Some(object)),
+        Err(kube::Error::Api(status)) if is_not_found(&status) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Whether the API server says that the object of a request does not exist. See [`found`].
+pub fn is_not_found(status: &Status) -> bool {
+    status.code == 404 && status.reason == "NotFound"
 }
 
 /// Joins the texts of `error` and its causes, from the outermost to the innermost. Most errors repeat the text of their
@@ -100,7 +125,23 @@ mod tests {
         assert_eq!(plain_watch(&watcher::Error::InitialListFailed(kube::Error::Api(status))), refused);
         let late = within(Duration::ZERO, std::future::pending::<Result<(), _>>()).await.unwrap_err();
         assert_eq!(plain(&late), "the API server did not respond in time");
+        let page = format!("<html>{}\n<body>", "é".repeat(1000));
+        for (message, start) in [("", "the response has status 404 and no message"), (page.as_str(), "<html>éé")] {
+            let shown = plain(&kube::Error::Api(Status::failure(message, "?").with_code(404).boxed()));
+            assert!(shown.starts_with(start) && !shown.contains('\n') && shown.chars().count() < 320, "{shown}");
+        }
         let closed = kube::Error::Service(io::Error::other("connection closed").into());
         assert_eq!(plain(&closed), "connection closed");
+    }
+
+    #[test]
+    fn only_the_word_of_the_api_server_makes_an_object_not_found() {
+        let failed =
+            |reason, code| Err::<(), _>(kube::Error::Api(Status::failure("m", reason).with_code(code).boxed()));
+        assert!(found(Ok(())).unwrap().is_some());
+        assert!(found(failed("NotFound", 404)).unwrap().is_none());
+        for (reason, code) in [("Failed to parse error data", 404), ("", 404), ("Forbidden", 403), ("NotFound", 500)] {
+            assert!(found(failed(reason, code)).is_err(), "{reason} {code}");
+        }
     }
 }

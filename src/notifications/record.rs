@@ -13,7 +13,7 @@ use super::wire::{Status, Unfinished, replay_label, slim};
 use crate::{
     cluster::{
         SingleTry,
-        call::{in_time, plain, version},
+        call::{found, in_time, is_not_found, plain, version},
         patch::{self, add, test},
     },
     metrics::Metrics,
@@ -52,7 +52,7 @@ pub enum Patched {
         /// Whether the write replaced a final status of another writer.
         over_final: bool,
         /// Whether the label requests a replay that this status does not mention.
-        replay_asked: bool,
+        replay_requested: bool,
     },
     /// The Notification was deleted, or another Notification has its name.
     Gone,
@@ -88,7 +88,7 @@ impl StatusWriter {
 
     /// Reads the Notification with this name, if it still has this uid.
     pub async fn load(&self, namespace: &str, name: &str, uid: &str) -> Result<Option<Box<Unfinished>>, kube::Error> {
-        let stored = in_time(self.client.namespaced::<Unfinished>(namespace).get_opt(name)).await?;
+        let stored = found(in_time(self.client.namespaced::<Unfinished>(namespace).get(name)).await)?;
         Ok(stored.filter(|stored| stored.metadata.uid.as_deref() == Some(uid)).map(Box::new))
     }
 
@@ -113,36 +113,38 @@ impl StatusWriter {
                     self.metrics.status_write("recorded");
                     return recorded(&metadata, status, &expected);
                 }
-                Err(kube::Error::Api(answer)) if answer.code == 404 => return Patched::Gone,
-                Err(kube::Error::Api(answer)) if answer.code == 422 => match self.load_again(read).await {
-                    Ok(None) => return Patched::Gone,
-                    Ok(Some(current)) => {
-                        self.metrics.status_write("conflict");
-                        if is_ours(&current, status) {
-                            return recorded(&current.metadata, status, &expected);
+                Err(kube::Error::Api(answer)) if is_not_found(&answer) => return Patched::Gone,
+                Err(kube::Error::Api(answer)) if answer.code == 422 => {
+                    match self.load_again(read).await {
+                        Ok(None) => return Patched::Gone,
+                        Ok(Some(current)) => {
+                            self.metrics.status_write("conflict");
+                            if is_ours(&current, status) {
+                                return recorded(&current.metadata, status, &expected);
+                            }
+                            let found = Expected::of(&current);
+                            // A replay happened since, by a label that this attempt did not see: the outcome belongs to the
+                            // life before the replay.
+                            let other_life = found.replay != read.status.last_handled_replay
+                                && found.replay != status.last_handled_replay;
+                            let moved = (&found.phase, found.attempts) != (&expected.phase, expected.attempts);
+                            if found == expected {
+                                // No other writer changed the status: the API server refuses this write, perhaps by a
+                                // policy.
+                                self.failed(read, &kube::Error::Api(answer));
+                            } else if other_life
+                                || current.status.phase == Phase::Delivered.as_str()
+                                || (moved && status.phase != Phase::Delivered)
+                            {
+                                return Patched::Superseded(current);
+                            } else {
+                                expected = found;
+                                continue;
+                            }
                         }
-                        let found = Expected::of(&current);
-                        // A replay happened since, by a label that this attempt did not see: the outcome belongs to the
-                        // life before the replay.
-                        let other_life = found.replay != read.status.last_handled_replay
-                            && found.replay != status.last_handled_replay;
-                        let moved = (&found.phase, found.attempts) != (&expected.phase, expected.attempts);
-                        if found == expected {
-                            // No other writer changed the status: the API server refuses this write, perhaps by a
-                            // policy.
-                            self.failed(read, &kube::Error::Api(answer));
-                        } else if other_life
-                            || current.status.phase == Phase::Delivered.as_str()
-                            || (moved && status.phase != Phase::Delivered)
-                        {
-                            return Patched::Superseded(current);
-                        } else {
-                            expected = found;
-                            continue;
-                        }
+                        Err(error) => self.failed(read, &error),
                     }
-                    Err(error) => self.failed(read, &error),
-                },
+                }
                 Err(error) => self.failed(read, &error),
             }
             failures += 1;
@@ -164,7 +166,7 @@ impl StatusWriter {
         let mut request = patch::request::<Unfinished>(&at.namespace, &at.name, operations)?;
         patch::want_metadata_alone(&mut request);
         let _: PatchResponse = in_time(self.client.request(request)).await?;
-        self.metrics.status_write("courtesy");
+        self.metrics.status_write("explanation");
         Ok(())
     }
 
@@ -209,8 +211,9 @@ fn over(
 
 /// Returns the result of an accepted write: `status` replaced the expected status in the object with this metadata.
 fn recorded(metadata: &ObjectMeta, status: &NotificationStatus, expected: &Expected) -> Patched {
-    let replay_asked = replay_label(metadata).is_some_and(|label| status.last_handled_replay.as_deref() != Some(label));
-    Patched::Recorded { version: version(metadata), over_final: expected.is_final(), replay_asked }
+    let replay_requested =
+        replay_label(metadata).is_some_and(|label| status.last_handled_replay.as_deref() != Some(label));
+    Patched::Recorded { version: version(metadata), over_final: expected.is_final(), replay_requested }
 }
 
 fn namespace(read: &Unfinished) -> &str {

@@ -30,7 +30,7 @@ use super::{replayed::HandledReplays, retention::FinishedCount, status::in_phase
 use crate::{
     cluster::{
         SingleTry,
-        call::{WATCH_SECONDS, in_namespace, in_time, plain, plain_watch},
+        call::{WATCH_SECONDS, found, in_namespace, in_time, plain, plain_watch},
         patch::{self, add, test},
     },
     metrics::Metrics,
@@ -96,14 +96,14 @@ impl Replays {
     /// Follows the watch until it is dropped. A replay that fails is retried with growing waits, and takes no slot of
     /// other replays while it waits.
     async fn watch(&self, namespace: Option<&str>) {
-        let mut asked_for = pin!(self.asked_for(namespace));
+        let mut requested = pin!(self.requested(namespace));
         let (mut under_way, mut waiting) = (FuturesUnordered::new(), FuturesUnordered::new());
         // By uid: a Notification that changes while it waits is tried immediately, but waits only once.
         let mut left: HashSet<String> = HashSet::new();
         loop {
             let has_room = under_way.len() < AT_ONCE;
             tokio::select! {
-                Some(read) = asked_for.next(), if has_room => under_way.push(self.attend(ReplayTask::Read(Box::new(read)))),
+                Some(read) = requested.next(), if has_room => under_way.push(self.attend(ReplayTask::Read(Box::new(read)))),
                 Some(again) = waiting.next(), if has_room => {
                     let again: FailedReplay = again;
                     left.remove(&again.uid);
@@ -122,7 +122,7 @@ impl Replays {
     }
 
     /// Returns all Notifications with the label that the watch shows, whether or not the label was handled.
-    fn asked_for(&self, namespace: Option<&str>) -> impl Stream<Item = StoredNotification> {
+    fn requested(&self, namespace: Option<&str>) -> impl Stream<Item = StoredNotification> {
         let api: Api<StoredNotification> = in_namespace(&self.client, namespace);
         let config = watcher::Config::default().labels(REPLAY_LABEL).page_size(PAGE).timeout(WATCH_SECONDS);
         watcher::watcher(api, config).default_backoff().filter_map(|event| async {
@@ -143,7 +143,7 @@ impl Replays {
             ReplayTask::Read(read) => (*read, 0),
             ReplayTask::Again(left) => {
                 let api: Api<StoredNotification> = self.writer.namespaced(&left.namespace);
-                match in_time(api.get_opt(&left.name)).await {
+                match found(in_time(api.get(&left.name)).await) {
                     Ok(read) => (read.filter(|read| read.metadata.uid.as_ref() == Some(&left.uid))?, left.failures),
                     Err(_) => return Some(FailedReplay { failures: left.failures.saturating_add(1), ..left }),
                 }
@@ -175,7 +175,7 @@ impl Replays {
             };
             self.failed(&read, &error);
             sleep(BACKOFF.wait(tries, rand::random())).await;
-            match in_time(self.api(&read).get_opt(read.name())).await {
+            match found(in_time(self.api(&read).get(read.name())).await) {
                 Ok(Some(current)) if current.metadata.uid == read.metadata.uid => {
                     let is_same = current.metadata.resource_version == read.metadata.resource_version;
                     read = current;
@@ -225,7 +225,7 @@ fn is_refusal(error: &kube::Error) -> bool {
 
 /// Returns the status that sends `read` again (None: the value of its label was handled already).
 fn replayed(read: &StoredNotification, now: Timestamp) -> Option<NotificationStatus> {
-    let asked = read.replay_asked_for().filter(|_| !read.is_being_deleted())?;
+    let asked = read.requested_replay().filter(|_| !read.is_being_deleted())?;
     let message = format!("queued again by the label {REPLAY_LABEL}={asked}");
     Some(NotificationStatus {
         attempts: 0,

@@ -133,9 +133,9 @@ impl Notifications {
         written: Patched,
     ) -> Written<Self> {
         match written {
-            Patched::Recorded { version, over_final, replay_asked } => {
+            Patched::Recorded { version, over_final, replay_requested } => {
                 self.writer.finished(status.phase);
-                self.retention.finished(object, status, (!replay_asked).then_some(version));
+                self.retention.finished(object, status, (!replay_requested).then_some(version));
                 Written::Finished { version, out_of_sight: over_final }
             }
             Patched::Gone => Written::Gone,

@@ -33,7 +33,7 @@ impl StoredNotification {
     }
 
     /// Returns the value of the replay label, unless it was handled already.
-    pub fn replay_asked_for(&self) -> Option<&str> {
+    pub fn requested_replay(&self) -> Option<&str> {
         self.replay_label().filter(|asked| self.status.last_handled_replay.as_deref() != Some(asked))
     }
 

@@ -22,7 +22,7 @@ use tracing::{debug, info, warn};
 
 use crate::cluster::{
     SingleTry,
-    call::{plain, within},
+    call::{found, plain, within},
 };
 
 /// A candidate may take a Lease that was not renewed for this long.
@@ -355,7 +355,7 @@ impl Candidate {
     }
 
     async fn read(&self) -> Result<Option<Lease>, kube::Error> {
-        within(CALL, self.api.get_opt(&self.name)).await
+        found(within(CALL, self.api.get(&self.name)).await)
     }
 
     /// Replaces the Lease that was read, by its resourceVersion. `contested` is how long the next leader must allow for

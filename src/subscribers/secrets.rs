@@ -21,7 +21,7 @@ use super::{
     referrers::Reference,
     unresolved::Unresolved,
 };
-use crate::cluster::call::API_TIMEOUT;
+use crate::cluster::call::{API_TIMEOUT, found};
 
 /// The maximum length of a client ID, in bytes.
 const MAX_CLIENT_ID: usize = 1 << 10;
@@ -263,9 +263,8 @@ impl<'a> ObjectReader<'a> {
         }
         let api = Api::<K>::namespaced(self.client.clone(), self.namespace);
         let _turn = READS.acquire().await;
-        let found =
-            tokio::time::timeout(API_TIMEOUT, api.get_opt(name)).await.map_err(|_error| Unresolved::ApiTimeout)?;
-        found?.ok_or_else(|| {
+        let read = tokio::time::timeout(API_TIMEOUT, api.get(name)).await.map_err(|_error| Unresolved::ApiTimeout)?;
+        found(read)?.ok_or_else(|| {
             Unresolved::permanent(
                 missing,
                 format!("{kind} {name} does not exist in this namespace: create the {kind}; delivery then starts immediately"),

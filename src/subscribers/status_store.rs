@@ -13,7 +13,7 @@ use super::{event_publisher::EventPublisher, roster::Roster, stored_subscriber::
 use crate::{
     cluster::{
         SingleTry,
-        call::{in_time, plain, version},
+        call::{found, in_time, is_not_found, plain, version},
         patch::{self, add, test},
     },
     ownership::Mandate,
@@ -80,7 +80,7 @@ impl StatusStore {
                     self.publisher.publish(key, uid, &stored.conditions, &desired.conditions);
                     return Ok(StatusWrite::Yes);
                 }
-                Err(kube::Error::Api(status)) if status.code == 404 => return Ok(StatusWrite::Yes),
+                Err(kube::Error::Api(status)) if is_not_found(&status) => return Ok(StatusWrite::Yes),
                 // The status was written since, or another Subscriber has the name now. The watch reports the latter
                 // soon.
                 Err(kube::Error::Api(status)) if status.code == 422 => match self.read(key, uid).await? {
@@ -118,7 +118,7 @@ impl StatusStore {
 
     /// Reads the current status and its resourceVersion, if the Subscriber still has this uid.
     async fn read(&self, key: &SubscriberKey, uid: &str) -> Result<Option<(SubscriberStatus, u64)>, kube::Error> {
-        let current = in_time(self.api(key).get_opt(&key.name)).await?;
+        let current = found(in_time(self.api(key).get(&key.name)).await)?;
         let same = current.filter(|current| current.metadata.uid.as_deref() == Some(uid));
         Ok(same.map(|same| (same.status, version(&same.metadata))))
     }

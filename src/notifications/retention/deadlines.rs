@@ -59,7 +59,7 @@ pub enum DeletionDecision {
 
 /// Decides about the Notification `read`, which has the same name as the one with this uid.
 pub fn decide(read: &StoredNotification, uid: &str, rules: RetentionRules, now: Timestamp) -> DeletionDecision {
-    if read.metadata.uid.as_deref() != Some(uid) || read.is_being_deleted() || read.replay_asked_for().is_some() {
+    if read.metadata.uid.as_deref() != Some(uid) || read.is_being_deleted() || read.requested_replay().is_some() {
         return DeletionDecision::Forget;
     }
     match rules.deadline_of(read) {
@@ -106,7 +106,7 @@ struct NamespaceDeadlines {
 #[derive(Debug)]
 struct DeadlinePlace {
     /// The number of the newest listing when the entry was last added.
-    heard: u64,
+    listing: u64,
     version: Option<u64>,
     failures: u32,
 }
@@ -154,7 +154,7 @@ impl NamespaceDeadlines {
 impl Deadlines {
     /// Adds a Notification with the time of its deletion.
     pub fn add(&mut self, due: &Due) {
-        let place = DeadlinePlace { heard: self.listing, version: due.version, failures: due.failures };
+        let place = DeadlinePlace { listing: self.listing, version: due.version, failures: due.failures };
         let namespace = self.namespaces.entry(due.namespace.clone()).or_default();
         namespace.places.insert((due.at, PackedName::of(due)), place);
     }
@@ -211,7 +211,7 @@ impl Deadlines {
     pub fn end_listing(&mut self, listing: u64, scope: Option<&str>) {
         self.namespaces.retain(|name, namespace| {
             if scope.is_none_or(|scope| scope == &**name) {
-                namespace.places.retain(|_, place| place.heard >= listing);
+                namespace.places.retain(|_, place| place.listing >= listing);
             }
             namespace.under_way > 0 || !namespace.places.is_empty()
         });
@@ -299,19 +299,19 @@ mod tests {
         let unfinished_time = |n: &mut Value| n["status"]["completionTime"] = Value::Null;
         let kept = |n: &mut Value| n["spec"] = json!({});
         let going = |n: &mut Value| n["metadata"]["deletionTimestamp"] = json!("1970-01-01T00:00:51Z");
-        let asked_for = |n: &mut Value| n["metadata"]["labels"] = json!({"tidings.dev/replay": "2"});
+        let requested = |n: &mut Value| n["metadata"]["labels"] = json!({"tidings.dev/replay": "2"});
         assert_eq!(decide(&stored(|_| ()), "another", RULES, at(99)), DeletionDecision::Forget);
-        let left_alone = [pending, stale, unfinished_time, kept, going, asked_for];
+        let left_alone = [pending, stale, unfinished_time, kept, going, requested];
         for object in left_alone.map(|change: fn(&mut Value)| stored(change)) {
             assert_eq!(decide(&object, "u", RULES, at(99)), DeletionDecision::Forget, "{object:?}");
         }
         let handled = stored(|n| {
-            asked_for(n);
+            requested(n);
             n["status"]["lastHandledReplay"] = json!("2");
         });
         assert_eq!(decide(&handled, "u", RULES, at(99)), DeletionDecision::Delete);
-        let anew = stored(|n| n["status"]["completionTime"] = json!("1970-01-01T00:01:30Z"));
-        assert_eq!(decide(&anew, "u", RULES, at(99)), DeletionDecision::Later(at(100)));
+        let renewed = stored(|n| n["status"]["completionTime"] = json!("1970-01-01T00:01:30Z"));
+        assert_eq!(decide(&renewed, "u", RULES, at(99)), DeletionDecision::Later(at(100)));
     }
 
     #[test]

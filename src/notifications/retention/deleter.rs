@@ -14,7 +14,10 @@ use super::{
     finished_count::FinishedCount,
 };
 use crate::{
-    cluster::{SingleTry, call::in_time},
+    cluster::{
+        SingleTry,
+        call::{found, in_time, is_not_found},
+    },
     notifications::stored::StoredNotification,
 };
 
@@ -53,9 +56,9 @@ impl Deleter {
     }
 
     /// Deletes `due` if it is unchanged; otherwise reads it and decides again, as of `now`.
-    pub async fn look(&self, due: Due, now: Timestamp) -> (Due, Result<DeletionResult, kube::Error>) {
-        let looked = self.delete_if_due(&due, now).await;
-        (due, looked)
+    pub async fn handle(&self, due: Due, now: Timestamp) -> (Due, Result<DeletionResult, kube::Error>) {
+        let result = self.delete_if_due(&due, now).await;
+        (due, result)
     }
 
     async fn delete_if_due(&self, due: &Due, now: Timestamp) -> Result<DeletionResult, kube::Error> {
@@ -64,7 +67,7 @@ impl Deleter {
         {
             return Ok(DeletionResult::Done);
         }
-        let Some(read) = in_time(self.api(due).get_opt(&due.name)).await? else {
+        let Some(read) = found(in_time(self.api(due).get(&due.name)).await)? else {
             return Ok(DeletionResult::Done);
         };
         match decide(&read, &due.uid, self.rules, now) {
@@ -88,7 +91,7 @@ impl Deleter {
                 debug!(notification = %due, "deleted; its TTL has expired");
                 Ok(Deleted::Gone)
             }
-            Err(kube::Error::Api(answer)) if answer.code == 404 => Ok(Deleted::Gone),
+            Err(kube::Error::Api(answer)) if is_not_found(&answer) => Ok(Deleted::Gone),
             Err(kube::Error::Api(answer)) if answer.code == 409 => Ok(Deleted::Changed),
             Err(error) => Err(error),
         }

@@ -143,7 +143,7 @@ impl Lister {
     fn due(&self, stored: StoredNotification) -> Option<Due> {
         let at = self.rules.deadline_of(&stored)?;
         // A requested replay comes first, and changes the version.
-        let is_settled = stored.replay_asked_for().is_none() && !stored.is_being_deleted();
+        let is_settled = stored.requested_replay().is_none() && !stored.is_being_deleted();
         let version = Some(version(&stored.metadata)).filter(|version| is_settled && *version > 0);
         let metadata = stored.metadata;
         let (uid, namespace, name) = (metadata.uid?.into(), metadata.namespace?.into(), metadata.name?.into());

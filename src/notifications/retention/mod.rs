@@ -137,7 +137,7 @@ impl Retention {
     async fn work(&mut self, mut listed: mpsc::Receiver<(ListedScope, Listed)>) {
         let deleter = Deleter::new(self.client.clone(), self.handle.finished_count.clone(), self.rules);
         let mut clock = SteadyClock::new(Timestamp::now(), Instant::now());
-        let mut looking = FuturesUnordered::new();
+        let mut under_way = FuturesUnordered::new();
         loop {
             let instant = Instant::now();
             let ClockReading { now, has_jumped } = clock.read(Timestamp::now(), instant);
@@ -146,27 +146,27 @@ impl Retention {
                     "the system clock jumped ahead; the operator uses the new time for deletions once the clock has kept it for 10 minutes"
                 );
             }
-            while looking.len() < self.deadlines.at_once(now)
+            while under_way.len() < self.deadlines.at_once(now)
                 && let Some(due) = self.deadlines.take_due(now, instant)
             {
-                looking.push(deleter.look(due, now));
+                under_way.push(deleter.handle(due, now));
             }
             let wait = self.deadlines.wait(now, instant).map_or(LOOK, |wait| wait.min(LOOK));
             tokio::select! {
                 Some(due) = self.news.recv() => self.deadlines.add(&due),
                 Some((scope, listed)) = listed.recv() => self.observe(scope, listed),
-                Some((due, looked)) = looking.next() => self.settle(due, looked, now),
+                Some((due, result)) = under_way.next() => self.settle(due, result, now),
                 // While all slots are taken, there is nothing to wake up for.
-                () = sleep(wait), if looking.len() < self.deadlines.at_once(now) => {}
+                () = sleep(wait), if under_way.len() < self.deadlines.at_once(now) => {}
             }
         }
     }
 
-    fn settle(&mut self, due: Due, looked: Result<DeletionResult, kube::Error>, now: Timestamp) {
+    fn settle(&mut self, due: Due, result: Result<DeletionResult, kube::Error>, now: Timestamp) {
         let pause = |failures| OF_NAMESPACE.wait(failures, rand::random());
-        let failed = looked.is_err();
+        let failed = result.is_err();
         let namespace = due.namespace.clone();
-        match looked {
+        match result {
             Ok(DeletionResult::Done) => {}
             Ok(DeletionResult::Again(at)) => self.deadlines.add(&Due { at, version: None, failures: 0, ..due }),
             Err(error) => {

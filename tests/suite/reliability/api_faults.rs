@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, time::Duration};
 use serde_json::json;
 use testkit::{
     ApiProxy, Behaviour,
-    endpoints::Reply,
+    endpoints::{Client, Reply},
     proxies::{Call, Treatment},
 };
 use tokio::time::{Instant, sleep};
@@ -44,7 +44,7 @@ async fn until_treated(proxy: &ApiProxy, how: &str, count: usize) {
 }
 
 #[tokio::test]
-async fn a_lost_answer_to_a_status_write_repeats_no_post_and_the_status_is_right() {
+async fn a_lost_response_to_a_status_write_repeats_no_post_and_the_status_is_correct() {
     let (world, proxy) = shop("lost-answer").await;
     let _operator = world.operator_through(&proxy).await;
     world.until_reason("shop", "Operational").await;
@@ -69,7 +69,7 @@ async fn a_lost_answer_to_a_status_write_repeats_no_post_and_the_status_is_right
 }
 
 #[tokio::test]
-async fn a_listing_that_breaks_off_midway_begins_anew_and_each_is_sent_once() {
+async fn a_listing_that_breaks_off_midway_starts_again_and_each_event_is_sent_once() {
     let (world, proxy) = shop("broken-listing").await;
     world.create("n", "shop", 200).await;
     // Of the later pages of the queue's own listing, so that the first is at work already.
@@ -85,7 +85,7 @@ async fn a_listing_that_breaks_off_midway_begins_anew_and_each_is_sent_once() {
 }
 
 #[tokio::test]
-async fn watches_that_are_too_old_begin_anew_and_each_is_sent_once() {
+async fn watches_that_expire_start_again_and_each_event_is_sent_once() {
     let (world, proxy) = shop("expired-watch").await;
     proxy.treat_next(12, Treatment::Expire, Call::is_watch);
     let _operator = world.operator_through(&proxy).await;
@@ -120,7 +120,7 @@ async fn a_replay_between_retentions_read_and_its_delete_wins() {
 }
 
 #[tokio::test]
-async fn a_replay_that_the_queue_has_not_heard_of_makes_no_second_post() {
+async fn a_replay_that_the_queue_has_not_seen_causes_no_second_post() {
     let (world, proxy) = shop("unheard-replay").await;
     world.subscriber("shop", |spec| spec["suspend"] = true.into()).await;
     world.notification("n", "shop", json!({"id": "n", "source": "/s", "type": "t"})).await;
@@ -140,7 +140,7 @@ async fn a_replay_that_the_queue_has_not_heard_of_makes_no_second_post() {
 }
 
 #[tokio::test]
-async fn a_write_of_a_process_that_is_gone_undoes_no_replay_though_it_arrives_after_it() {
+async fn a_late_write_of_a_process_that_has_exited_undoes_no_replay() {
     let (world, proxy) = shop("late-write").await;
     let mut operator = world.operator_through(&proxy).await;
     world.until_reason("shop", "Operational").await;
@@ -170,7 +170,7 @@ async fn a_write_of_a_process_that_is_gone_undoes_no_replay_though_it_arrives_af
 }
 
 #[tokio::test]
-async fn what_a_leader_that_was_cut_off_writes_at_last_is_not_sent_again_by_the_next_one() {
+async fn an_outcome_that_a_former_leader_writes_late_is_not_sent_again_by_the_next_leader() {
     let (world, of_first) = shop("stragglers").await;
     let of_second = ApiProxy::start(world.plane).await.unwrap();
     world.subscriber("held", |spec| spec["suspend"] = true.into()).await;
@@ -201,7 +201,7 @@ async fn what_a_leader_that_was_cut_off_writes_at_last_is_not_sent_again_by_the_
 }
 
 #[tokio::test]
-async fn what_is_asked_to_be_sent_again_is_not_deleted_though_its_time_is_over() {
+async fn a_notification_whose_replay_is_requested_is_not_deleted_though_its_ttl_has_expired() {
     let (world, proxy) = shop("overdue-replay").await;
     let mut operator = world.operator_through(&proxy).await;
     for name in ["n", "overdue"] {
@@ -229,7 +229,7 @@ async fn what_is_asked_to_be_sent_again_is_not_deleted_though_its_time_is_over()
 }
 
 #[tokio::test]
-async fn a_leader_says_that_it_leads_though_the_answer_to_its_taking_the_lease_was_lost() {
+async fn a_leader_logs_that_it_leads_though_the_response_to_its_lease_request_was_lost() {
     let (world, proxy) = shop("lost-lease").await;
     proxy.treat_next(1, Treatment::LoseAnswer, |call| call.method == "POST" && call.path.ends_with("/leases"));
     let operator = world.start_through(&proxy, &["--lease-namespace", world.namespace.as_str()]).await;
@@ -263,14 +263,35 @@ async fn a_subscriber_whose_status_cannot_be_written_delays_no_other() {
 }
 
 #[tokio::test]
-async fn a_410_that_comes_during_a_reconcile_is_not_undone_by_its_end() {
+async fn a_404_that_is_not_from_the_api_server_does_not_make_a_notification_gone() {
+    let (world, proxy) = shop("page-not-found").await;
+    let _operator = world.operator_through(&proxy).await;
+    world.until_reason("shop", "Operational").await;
+    proxy.treat_next(2, Treatment::Answer(404), writes_a_status);
+    world.notification("write", "shop", json!({"id": "write", "source": "/s", "type": "t"})).await;
+    assert_eq!(world.until_phase("write", "Delivered").await["status"]["attempts"], 1);
+    until_treated(&proxy, "refused", 2).await;
+
+    // The second attempt is preceded by a read.
+    world.receiver.answer_next(&path("shop"), 1, &Behaviour::status(500));
+    let reads = |call: &Call| call.method == "GET" && call.path.ends_with("/notifications/read");
+    proxy.treat_next(1, Treatment::Answer(404), reads);
+    world.notification("read", "shop", json!({"id": "read", "source": "/s", "type": "t"})).await;
+    assert_eq!(world.until_phase("read", "Delivered").await["status"]["attempts"], 2);
+    until_treated(&proxy, "refused", 3).await;
+    assert_eq!(arrivals(&world), BTreeMap::from([("write".into(), 1), ("read".into(), 2)]));
+}
+
+#[tokio::test]
+async fn a_410_that_arrives_during_a_reconcile_is_not_undone_by_its_end() {
     let (world, proxy) = shop("gone-meanwhile").await;
     let _operator = world.operator_through(&proxy).await;
     world.until_reason("shop", "Operational").await;
     // The reconcile waits for the Secret, while the Subscriber stays open.
     let reads_secret = |call: &Call| call.method == "GET" && call.path.ends_with("/secrets/acme-oauth");
     proxy.treat_next(1, Treatment::Slow(Duration::from_secs(4)), reads_secret);
-    world.kubectl(&["annotate", "secret", "acme-oauth", "touched=yes"]).await.ok().unwrap();
+    world.tokens.register(Client::new(CLIENT.0, "an0ther-secret").scopes(["events.write"]));
+    world.secret("an0ther-secret").await;
     until_treated(&proxy, "slow", 1).await;
     world.receiver.answer_next(&path("shop"), 1, &Behaviour::status(410));
     let tokens = world.tokens.requests().len();

@@ -291,6 +291,8 @@ fn for_http1(head: &mut Parts) {
 /// A refusal in the format of the API server.
 fn refusal(code: u16) -> http::Response<Answered> {
     let reason = match code {
+        // As a proxy, or an API server that does not serve the definition, answers.
+        404 => return reply(StatusCode::NOT_FOUND, "404 page not found\n".to_owned()),
         409 => "Conflict",
         429 => "TooManyRequests",
         503 => "ServiceUnavailable",
