@@ -118,7 +118,7 @@ pub mod testing {
     use tidings_delivery::{
         egress::{Egress, Policy, Trust},
         event::Encoding,
-        oauth::{AuthMethod, Credentials, CredentialsFingerprint, TokenCache, TokenKey, TokenRequest},
+        oauth::{AuthMethod, Credentials, TokenCache, TokenKey, TokenRequest},
     };
 
     use super::*;
@@ -133,7 +133,7 @@ pub mod testing {
         let key = TokenKey {
             namespace: "a".into(),
             secret_uid: "uid".into(),
-            credentials: CredentialsFingerprint::default(),
+            credentials: Credentials { client_id: "id".into(), client_secret: "secret".into() }.fingerprint(),
             secret_keys: Default::default(),
             url: url.to_string(),
             client_id: client_id.clone(),

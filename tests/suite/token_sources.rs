@@ -1,11 +1,11 @@
-//! Token sources as the operator makes them, for tests that send without the operator.
+//! Token sources like the operator's, for tests that send without the operator.
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use testkit::{Authority, TokenService};
 use tidings_delivery::{
     egress::Trust,
-    oauth::{AuthMethod, Credentials, CredentialsFingerprint, TokenCache, TokenKey, TokenRequest, TokenSource},
+    oauth::{AuthMethod, Credentials, TokenCache, TokenKey, TokenRequest, TokenSource},
 };
 
 /// Trust in an authority's certificates.
@@ -13,7 +13,7 @@ pub fn trusting(authority: &Authority) -> Trust {
     Trust { roots_pem: Some(authority.ca_pem().into()), identity: None }
 }
 
-/// A source of the service's tokens for the client `id`, whose secret is `secret`.
+/// A source of the service's tokens for the client `id` with the secret `secret`.
 pub fn source_of(
     service: &TokenService,
     http: Arc<tidings_delivery::egress::Client>,
@@ -22,7 +22,7 @@ pub fn source_of(
     source_at(&service.url(), Duration::from_secs(5), http, authentication)
 }
 
-/// The same for whatever is at `url`.
+/// Like [`source_of`], for the token service at `url`.
 pub fn source_at(
     url: &str,
     timeout: Duration,
@@ -32,7 +32,7 @@ pub fn source_at(
     source_in(&TokenCache::default(), url, http, |key| (key.timeout, key.authentication) = (timeout, authentication))
 }
 
-/// The source in `cache` for the client `id`, by its key, which `change` may alter.
+/// The source in `cache` for the client `id`. `change` may alter the key.
 pub fn source_in(
     cache: &TokenCache,
     url: &str,
@@ -42,7 +42,7 @@ pub fn source_in(
     let mut key = TokenKey {
         namespace: "test".into(),
         secret_uid: "uid".into(),
-        credentials: CredentialsFingerprint::default(),
+        credentials: Credentials { client_id: "id".into(), client_secret: "secret".into() }.fingerprint(),
         secret_keys: ["client_id".into(), "client_secret".into()],
         url: url.into(),
         client_id: "id".into(),

@@ -7,7 +7,7 @@ use testkit::{Authority, Client, Receiver, TokenService};
 use tidings_delivery::{
     egress::{self, Egress, Policy, Trust},
     event::Encoding,
-    oauth::{AuthMethod, Credentials, CredentialsFingerprint, TokenCache, TokenKey, TokenRequest, TokenSource},
+    oauth::{AuthMethod, Credentials, TokenCache, TokenKey, TokenRequest, TokenSource},
     webhook::Target,
 };
 use tidings_queue::{Backoff, Bounds, Gate, LaneSnapshot, Limits, SpecVersion, SubscriberKey};
@@ -55,13 +55,13 @@ impl World {
     /// An engine that sends what is in `memory`, while `ownership` lets it.
     pub async fn led(ownership: Leadership, memory: Memory) -> Self {
         let webhook = Webhook::start().await;
-        let (updates, heard) = mpsc::unbounded_channel();
+        let (updates, received) = mpsc::unbounded_channel();
         let (reports, reported) = mpsc::unbounded_channel();
         let (stop, stopping) = watch::channel(false);
         let bounds = Bounds { in_flight: 64, bytes_in_flight: 8 << 20, bytes_kept: 1 << 20 };
         let with = Surroundings::new(Mandate::new(ownership, stopping), reports, Metrics::default());
         let engine = Engine::new(memory.clone(), &bounds, &[None], with);
-        let engine = tokio::spawn(engine.run(memory.watch(), heard, || {}));
+        let engine = tokio::spawn(engine.run(memory.watch(), received, || {}));
         Self { memory, webhook, updates, reports: reported, stop, engine }
     }
 
@@ -94,7 +94,7 @@ impl World {
         self.updates.send(update).unwrap();
     }
 
-    /// Returns once the engine has heard all updates and seen all changes of the store until now, and has acted on
+    /// Returns once the engine has received all updates and seen all changes of the store until now, and has acted on
     /// them: what comes after them in both channels has gone the whole way.
     pub async fn settle(&self, name: &str) {
         let id = self.memory.add(&self.open(name), &[name]);
@@ -217,7 +217,7 @@ fn tokens(service: &TokenService, http: &Arc<egress::Client>, trust: &Trust) -> 
     let key = TokenKey {
         namespace: "test".into(),
         secret_uid: "uid".into(),
-        credentials: CredentialsFingerprint::default(),
+        credentials: Credentials { client_id: "id".into(), client_secret: "secret".into() }.fingerprint(),
         secret_keys: ["client_id".into(), "client_secret".into()],
         url: service.url(),
         client_id: client_id.clone(),

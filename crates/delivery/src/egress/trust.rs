@@ -144,30 +144,37 @@ pub(super) fn add(roots: &mut RootCertStore, pem: &[u8]) -> Result<(), RootsFaul
     }
 }
 
-/// Puts each PEM boundary at the start of a line. Without a newline at the end of a file, `cat a.pem b.pem` joins the last
-/// line of the first file with the first line of the second.
+const BEGIN: &[u8] = b"-----BEGIN ";
+const END: &[u8] = b"-----END ";
+
+/// Inserts a newline between a PEM boundary and the boundary that begins on the same line. Without a newline at the end
+/// of a file, `cat a.pem b.pem` joins the last line of the first file with the first line of the second.
 fn lines_apart(pem: &[u8]) -> Cow<'_, [u8]> {
-    const BOUNDARY: &[u8] = b"-----BEGIN ";
-    let starts = pem.windows(BOUNDARY.len()).enumerate().filter(|(_, window)| *window == BOUNDARY).map(|(at, _)| at);
-    let joined: Vec<_> = starts.filter(|at| at.checked_sub(1).is_some_and(|before| pem[before] != b'\n')).collect();
-    if joined.is_empty() {
+    let joined = |line: &[u8]| {
+        let at = line.windows(BEGIN.len()).position(|window| window == BEGIN)?;
+        let before = line[..at].trim_ascii();
+        (before.starts_with(END) && before.ends_with(b"-----")).then_some(at)
+    };
+    let lines = || pem.split_inclusive(|byte| *byte == b'\n');
+    if lines().all(|line| joined(line).is_none()) {
         return pem.into();
     }
-    let mut apart = Vec::with_capacity(pem.len() + joined.len());
-    let mut from = 0;
-    for at in joined {
-        apart.extend_from_slice(&pem[from..at]);
-        apart.push(b'\n');
-        from = at;
+    let mut apart = Vec::with_capacity(pem.len() + 64);
+    for mut line in lines() {
+        while let Some(at) = joined(line) {
+            apart.extend_from_slice(&line[..at]);
+            apart.push(b'\n');
+            line = &line[at..];
+        }
+        apart.extend_from_slice(line);
     }
-    apart.extend_from_slice(&pem[from..]);
     apart.into()
 }
 
-/// The number of certificates that begin in `pem`.
+/// The number of certificates that begin in `pem`. A commented line begins none, an indented line does.
 fn begun(pem: &[u8]) -> usize {
-    const BEGIN: &[u8] = b"-----BEGIN CERTIFICATE-----";
-    pem.windows(BEGIN.len()).filter(|window| *window == BEGIN).count()
+    let begins = |line: &&[u8]| line.trim_ascii_start().starts_with(b"-----BEGIN CERTIFICATE-----");
+    pem.split(|byte| *byte == b'\n').filter(begins).count()
 }
 
 impl ClientIdentity {
@@ -286,6 +293,22 @@ mod tests {
         for bundle in [format!("{a}{cut}"), format!("{a}\n{cut}")] {
             assert_eq!(fault(&roots(&bundle)), TrustError::Roots(RootsFault::Invalid { number: 2 }), "{bundle}");
         }
+        // A comment is none of the bundle, whatever it contains.
+        let off = a.lines().map(|line| format!("#{line}\n")).collect::<String>();
+        for comment in [off.as_str(), "# paste -----BEGIN CERTIFICATE----- here\n", "# -----END CERTIFICATE----- "] {
+            for bundle in [format!("{comment}\n{b}\n"), format!("{b}\n{comment}\n{c}")] {
+                let mut roots = RootCertStore::empty();
+                add(&mut roots, bundle.as_bytes()).unwrap();
+                assert_eq!(roots.len(), bundle.lines().filter(|line| line.starts_with("-----BEGIN")).count());
+            }
+        }
+        let indented = b.lines().map(|line| format!("  {line}\n")).collect::<String>();
+        let bundle = format!("{a}\n{indented}");
+        assert_eq!(
+            fault(&roots(&bundle)),
+            TrustError::Roots(RootsFault::Invalid { number: 2 }),
+            "not skipped in silence"
+        );
         let authority = Authority::new();
         let own = authority.client_identity("tidings");
         let chain = format!("{}{}", own.certificate_pem.trim_end(), authority.ca_pem());

@@ -122,7 +122,7 @@ mod tests {
         let key = TokenKey {
             namespace: namespace.into(),
             secret_uid: "uid".into(),
-            credentials: CredentialsFingerprint::default(),
+            credentials: Credentials { client_id: "id".into(), client_secret: "secret".into() }.fingerprint(),
             secret_keys: ["client_id".into(), "client_secret".into()],
             url: "https://127.0.0.1:1/".into(),
             client_id: "id".into(),

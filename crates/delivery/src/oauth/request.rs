@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeMap,
+    fmt,
     sync::{Arc, LazyLock},
     time::Duration,
 };
@@ -32,8 +33,16 @@ pub struct Credentials {
 }
 
 /// Identifies the content of credentials within this process: a SHA-256 with a random key of the process.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct CredentialsFingerprint([u8; 32]);
+
+/// Shows enough of it to distinguish fingerprints in a log.
+impl fmt::Debug for CredentialsFingerprint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [a, b, c, d, ..] = self.0;
+        write!(f, "{a:02x}{b:02x}{c:02x}{d:02x}")
+    }
+}
 
 impl Credentials {
     /// Returns the fingerprint: equal for equal credentials.
