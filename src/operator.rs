@@ -56,7 +56,7 @@ pub fn in_workers<T: Send + 'static>(threads: usize, work: impl Future<Output = 
 pub async fn run(settings: Settings) -> Result<(), Error> {
     process::raise_descriptor_limit(settings.max_in_flight);
     let mut signals = Signals::receive()?;
-    let Some(shared) = Shared::lay(&settings, &mut signals).await? else { return Ok(()) };
+    let Some(shared) = Shared::prepare(&settings, &mut signals).await? else { return Ok(()) };
     let (mut parts, channels) = Parts::build(shared, settings);
     if !parts.stand_by(&mut signals).await? {
         parts.stop().await;
@@ -87,7 +87,7 @@ struct Shared {
 impl Shared {
     /// Starts to serve health and metrics, and checks that the API server serves what the operator needs. Returns None
     /// if a signal came first.
-    async fn lay(settings: &Settings, signals: &mut Signals) -> Result<Option<Self>, Error> {
+    async fn prepare(settings: &Settings, signals: &mut Signals) -> Result<Option<Self>, Error> {
         let for_health = listen("--health-addr", settings.health_addr).await?;
         let for_metrics = listen("--admin-addr", settings.admin_addr).await?;
         load_public_roots()?;

@@ -1,7 +1,7 @@
-//! The short form of `make chaos`: the same campaign, with a seed whose faults meet all parts.
+//! Runs the short form of `make chaos`: the same campaign, with a seed whose faults hit every part.
 //!
-//! A test binary of its own, which cargo runs by itself: it judges by the clock, and shares the processors with no
-//! other.
+//! This test has its own binary, which cargo runs alone: the test depends on time, and no other test must use the
+//! processors meanwhile.
 
 // Tests stop at the first broken expectation.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
@@ -10,9 +10,9 @@ use std::{sync::Mutex, time::Duration};
 
 use campaign::Campaign;
 
-/// In 42 s: status writes held up until the leader that sent them is stopped past its Lease, a namespace deleted,
-/// another one without rights for a while, the API server stopped, 500, a leader that receives SIGTERM, other clients'
-/// labels, hundreds of Subscribers listed again while others change some.
+/// The faults of this seed, in 42 s: status writes delayed until the leader that sent them is stopped past its Lease, a
+/// deleted namespace, a namespace without permissions for a while, a stopped API server, responses with 500, SIGTERM to
+/// a leader, labels from other clients, and a relist of hundreds of Subscribers while other clients change some.
 const SEED: u64 = 46_844;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -32,7 +32,7 @@ async fn chaos_loses_nothing_and_repeats_nothing_without_a_cause() {
     let output = lines.lock().unwrap().join("\n");
     let report = report.unwrap_or_else(|error| panic!("{error}\n{output}\nlogs: {}", folder.display()));
     assert!(report.is_clean(), "{output}\n{report}\nlogs: {}", folder.display());
-    // Else it proved nothing.
+    // With fewer, the run would prove nothing.
     assert!(report.delivered() > 100 && report.takeovers() >= 3 && report.outlived() > 0, "{output}\n{report}");
     std::fs::remove_dir_all(folder).unwrap();
 }

@@ -11,7 +11,7 @@ pub struct Scale {
     /// Samples of latency.
     pub samples: usize,
     /// Samples of latency alone and beside a backlog, in each of several runs; and beside large events.
-    pub neighbours: usize,
+    pub neighbors: usize,
     /// The backlog of a dead endpoint.
     pub backlog: usize,
     /// How long the operator idles before its memory is read.
@@ -37,7 +37,7 @@ pub const FULL: Scale = Scale {
     rounds: 15,
     run: 3_000,
     samples: 2_000,
-    neighbours: 500,
+    neighbors: 500,
     backlog: 100_000,
     rest: Duration::from_secs(30),
     subscribers: 10_000,
@@ -53,7 +53,7 @@ pub const QUICK: Scale = Scale {
     rounds: 1,
     run: 500,
     samples: 200,
-    neighbours: 100,
+    neighbors: 100,
     backlog: 5_000,
     rest: Duration::from_secs(5),
     subscribers: 300,

@@ -75,10 +75,10 @@ pub async fn measure(scale: &Scale, report: &mut Report) {
     say(format!("latency {what}"));
     // Through a connection of its own.
     let large = tokio::spawn(create_large(client(stage.plane().admin_kubeconfig()).await));
-    let latency = sample(&stage, &tenant.namespace, &operator, end..end + scale.neighbours).await;
+    let latency = sample(&stage, &tenant.namespace, &operator, end..end + scale.neighbors).await;
     large.abort();
     latency.say();
-    assert!(stage.receiver.arrivals("large").len() > scale.neighbours / 4, "the large events are delivered");
+    assert!(stage.receiver.arrivals("large").len() > scale.neighbors / 4, "the large events are delivered");
     latency.print(99, &format!(", {what}"), report);
     operator.terminate().await.unwrap();
 }

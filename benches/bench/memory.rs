@@ -1,4 +1,4 @@
-//! Memory: idle, with a backlog for a dead endpoint, with finished Notifications; and the neighbour of that backlog.
+//! Memory: idle, with a backlog for a dead endpoint, with finished Notifications; and the neighbor of that backlog.
 
 use std::time::{Duration, Instant};
 
@@ -20,7 +20,7 @@ use crate::{
 
 /// The budget for untried events that wait: half of what `--event-memory` sets by default, in MiB.
 const EVENT_MEMORY: f64 = 64.0;
-/// Runs of the neighbour, alone and beside the backlog.
+/// Runs of the neighbor, alone and beside the backlog.
 const NEIGHBOUR_RUNS: usize = 11;
 /// All finished Notifications are listed within this.
 const PATIENCE: Duration = Duration::from_secs(300);
@@ -36,7 +36,7 @@ pub async fn idle(scale: &Scale, report: &mut Report) -> f64 {
     sleep(scale.rest).await;
     let rss = printed_memory(&operator, "idle");
     report.row("memory, idle", memory_of(&operator), "");
-    report.at_most("— now", rss, 20.0, " MiB");
+    report.at_most("— at rest", rss, 20.0, " MiB");
     operator.terminate().await.unwrap();
     rss
 }
@@ -45,11 +45,11 @@ pub async fn idle(scale: &Scale, report: &mut Report) -> f64 {
 pub async fn measure(scale: &Scale, idle: f64, report: &mut Report) {
     let stage = &Stage::start().await;
     let count = scale.backlog;
-    let tenant = stage.tenants("backlog", &["neighbour"]).await;
+    let tenant = stage.tenants("backlog", &["neighbor"]).await;
     send_to(stage, &stage.receiver.dead_webhook()).await;
     let operator = ready(&tenant, &[]).await;
-    say("latency of the neighbour, alone");
-    let alone = neighbour(stage, &operator, scale, 0).await;
+    say("latency of the neighbor, alone");
+    let alone = neighbor(stage, &operator, scale, 0).await;
     create(stage, count).await;
     sleep(scale.rest).await;
     let what = format!("{count} pending for a dead endpoint");
@@ -57,30 +57,26 @@ pub async fn measure(scale: &Scale, idle: f64, report: &mut Report) {
     report.row(&format!("memory, {what}"), memory_of(&operator), "");
     let events = f64::min(EVENT_MEMORY, (count * objects::EVENT_BYTES) as f64 / f64::from(1 << 20));
     report.at_most("— more than idle, the budget for events apart", rss - idle - events, 60.0, " MiB");
-    say("latency of the neighbour, beside the backlog");
-    let beside = neighbour(stage, &operator, scale, NEIGHBOUR_RUNS).await;
+    say("latency of the neighbor, beside the backlog");
+    let beside = neighbor(stage, &operator, scale, NEIGHBOUR_RUNS).await;
     operator.terminate().await.unwrap();
     for (way, figures) in
         [("a bare watcher's event", [&alone.event, &beside.event]), ("POST", [&alone.post, &beside.post])]
     {
         for (figures, when) in figures.into_iter().zip(["alone".to_owned(), format!("beside {what}")]) {
             let spread = format!("{} ms", spread(figures.clone()));
-            report.row(&format!("neighbour's create to {way}, p99, {when}"), spread, "");
+            report.row(&format!("neighbor's create to {way}, p99, {when}"), spread, "");
         }
     }
     for (percentiles, way) in [(&alone, "alone"), (&beside, "beside")] {
         let pooled = percentile(&percentiles.all, 99);
-        report.row(
-            &format!("neighbour's create to POST, p99 of all runs as one, {way}"),
-            format!("{pooled:.2} ms"),
-            "",
-        );
+        report.row(&format!("neighbor's create to POST, p99 of all runs as one, {way}"), format!("{pooled:.2} ms"), "");
     }
     let ratio = |alone: &[f64], beside: &[f64]| median(beside.to_vec()) / median(alone.to_vec());
     let of_event = format!("{:.2}", ratio(&alone.event, &beside.event));
-    report.row("neighbour's create to a bare watcher's event, p99, beside ÷ alone", of_event, "");
+    report.row("neighbor's create to a bare watcher's event, p99, beside ÷ alone", of_event, "");
     let of_post = ratio(&alone.post, &beside.post);
-    report.at_most("neighbour's create to POST, p99, beside ÷ alone", of_post, 2.0, "");
+    report.at_most("neighbor's create to POST, p99, beside ÷ alone", of_post, 2.0, "");
 
     say("the endpoint lives: the backlog is drained");
     send_to(stage, &stage.receiver.webhook("finished")).await;
@@ -94,7 +90,7 @@ pub async fn measure(scale: &Scale, idle: f64, report: &mut Report) {
 
 /// The p99s of create to POST and to a bare watcher's event, in milliseconds, one for each run.
 #[derive(Default)]
-struct Neighbour {
+struct Neighbor {
     post: Vec<f64>,
     event: Vec<f64>,
     /// Create to POST in all runs.
@@ -103,27 +99,27 @@ struct Neighbour {
 
 /// [`NEIGHBOUR_RUNS`] runs, after `first` others: a second in which the whole machine stands still is more than a
 /// hundredth of one run.
-async fn neighbour(stage: &Stage, operator: &Operator, scale: &Scale, first: usize) -> Neighbour {
-    let mut neighbour = Neighbour::default();
+async fn neighbor(stage: &Stage, operator: &Operator, scale: &Scale, first: usize) -> Neighbor {
+    let mut neighbor = Neighbor::default();
     for run in first..first + NEIGHBOUR_RUNS {
-        let numbers = run * scale.neighbours..(run + 1) * scale.neighbours;
+        let numbers = run * scale.neighbors..(run + 1) * scale.neighbors;
         let before = stage.collections().await;
-        let latency = latency::sample(stage, "neighbour", operator, numbers).await;
+        let latency = latency::sample(stage, "neighbor", operator, numbers).await;
         latency.say();
         let collections = stage.collections().await - before;
         say(format!("the API server collected its garbage {collections} times meanwhile"));
-        neighbour.post.push(percentile(&latency.post, 99));
-        neighbour.event.push(percentile(&latency.event, 99));
-        neighbour.all.extend(latency.post);
+        neighbor.post.push(percentile(&latency.post, 99));
+        neighbor.event.push(percentile(&latency.event, 99));
+        neighbor.all.extend(latency.post);
     }
-    neighbour
+    neighbor
 }
 
 /// With all of the backlog finished.
 async fn finished(stage: &Stage, scale: &Scale, tenant: &Tenant, idle: f64, report: &mut Report) {
     for (what, ttl, most) in [("without a TTL", "0", 2.0), ("with a TTL", "86400", 15.0)] {
         let operator = ready(tenant, &["--generated-ttl", ttl]).await;
-        until_listed(&operator, scale.backlog + 2 * NEIGHBOUR_RUNS * scale.neighbours).await;
+        until_listed(&operator, scale.backlog + 2 * NEIGHBOUR_RUNS * scale.neighbors).await;
         sleep(scale.rest).await;
         let what = format!("{} finished {what}", scale.backlog);
         let rss = printed_memory(&operator, &what);

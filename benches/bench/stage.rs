@@ -74,8 +74,8 @@ impl Stage {
     }
 
     /// The same, and new namespaces besides it that the operator watches, too.
-    pub async fn tenants(&self, namespace: &str, neighbours: &[&str]) -> Tenant {
-        let scene = testkit::Stage::builder().on(self.scene.cluster()).namespaces(&[namespace]).namespaces(neighbours);
+    pub async fn tenants(&self, namespace: &str, neighbors: &[&str]) -> Tenant {
+        let scene = testkit::Stage::builder().on(self.scene.cluster()).namespaces(&[namespace]).namespaces(neighbors);
         let scene = scene.bundle("ca").credentials("oauth", |_| oauth_client());
         let scene = scene.endpoints_elsewhere(self.receiver.ca_pem()).set().await.unwrap();
         for namespace in scene.namespaces() {

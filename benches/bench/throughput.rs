@@ -58,7 +58,7 @@ async fn best(scale: &Scale, report: &mut Report) -> AtOnce {
     for (which, at_once) in AT_ONCE.iter().enumerate() {
         let rates = [rate(which, |bare| bare.creates), rate(which, |bare| bare.patches)];
         let rates = format!("{:.0}/s, {:.0}/s", rates[0], rates[1]);
-        report.row(&format!("to choose by: bare creates and status patches, {at_once} at once"), rates, "");
+        report.row(&format!("bare creates and status patches, {at_once} at once"), rates, "");
     }
     let best = |figure| {
         AT_ONCE[(0..AT_ONCE.len()).max_by(|one, other| rate(*one, figure).total_cmp(&rate(*other, figure))).unwrap()]

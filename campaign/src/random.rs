@@ -19,7 +19,7 @@ impl Random {
             .bytes()
             .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
         let mut random = Self(seed ^ hash.rotate_left(17) ^ number.wrapping_mul(0x9E37_79B9_7F4A_7C15));
-        // Neighbours drift apart.
+        // Neighbors drift apart.
         random.next();
         random
     }

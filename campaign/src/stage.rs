@@ -258,7 +258,7 @@ async fn scene(logs: &Path) -> Result<testkit::Stage> {
     scene.credentials(SECRET, client_of).set().await
 }
 
-/// A client with this secret, that may ask for what the Subscribers ask for.
+/// A client with this secret, that may request what the Subscribers request.
 fn client(id: &str, secret: &str) -> Client {
     Client::new(id, secret).scopes(["events.write"])
 }

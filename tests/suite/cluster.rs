@@ -1,4 +1,4 @@
-//! One control plane for all tests of this binary, with the CRDs in place; each test has a namespace of its own.
+//! The control plane that all tests of this binary share, with the CRDs installed. Each test has its own namespace.
 
 use std::{
     fs,
@@ -24,19 +24,19 @@ pub async fn install_crds(plane: &ControlPlane) {
     testkit::chart::install_crds(plane.admin()).await.unwrap();
 }
 
-/// How to reach the API server of a kubeconfig.
+/// The client configuration of a kubeconfig.
 pub async fn config(kubeconfig: &Path) -> Config {
     let kubeconfig = Kubeconfig::read_from(kubeconfig).unwrap();
     Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await.unwrap()
 }
 
-/// A name that starts with `name` and that no namespace has yet.
+/// A unique name for a namespace, starting with `name`.
 pub fn unique(name: &str) -> String {
     static NEXT: AtomicUsize = AtomicUsize::new(1);
     format!("{name}-{}", NEXT.fetch_add(1, Ordering::Relaxed))
 }
 
-/// A new namespace that starts with `name`.
+/// Creates a namespace with a unique name that starts with `name`.
 pub async fn namespace(plane: &ControlPlane, name: &str) -> String {
     let name = unique(name);
     plane.kubectl(&["create", "namespace", &name]).await.unwrap().ok().unwrap();
@@ -48,12 +48,12 @@ pub fn render_chart(namespace: &str, args: &[&str]) -> Result<String, String> {
     testkit::chart::render(namespace, args).map_err(|error| error.to_string())
 }
 
-/// The repository.
+/// The root folder of the repository.
 pub fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// The files of a folder of the repository, as name and content.
+/// The manifests in a folder of the repository, each with name and content.
 pub fn files(folder: &str) -> Vec<(String, String)> {
     let mut files: Vec<_> = fs::read_dir(root().join(folder))
         .unwrap()

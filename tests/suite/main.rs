@@ -1,5 +1,5 @@
-//! The tests above the level of units: generated files, the architecture, what the API server accepts and refuses, and
-//! the whole operator on a real control plane, under the rights that the chart gives it.
+//! The tests above the unit level: generated files, the architecture, what the API server accepts and refuses, and the
+//! whole operator on a real control plane, with the permissions that the chart grants.
 
 // Tests stop at the first broken expectation.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]

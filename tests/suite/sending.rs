@@ -1,4 +1,4 @@
-//! The three ways in which the operator sends something to an address that a Subscriber names.
+//! Sends the three kinds of request that the operator sends to an address from a Subscriber.
 
 use std::{sync::Arc, time::Duration};
 
@@ -15,26 +15,26 @@ use tidings_delivery::{
 
 use crate::token_sources::{source_at, source_of, trusting};
 
-/// Nothing takes longer, unless a test wants it to.
+/// The longest wait, unless a test sets another.
 pub const PATIENCE: Duration = Duration::from_secs(20);
-/// How much of an answer is read where a test reads it.
+/// The limit of a response body where a test reads the body, in bytes.
 pub const BODY_LIMIT: usize = 16 * 1024;
 
-/// A way out.
+/// A kind of request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Way {
     /// The delivery of an event.
     Post,
-    /// The request for consent before it.
+    /// The validation request.
     Options,
-    /// The request for a token.
+    /// The token request.
     Token,
 }
 
-/// All of them.
+/// All kinds of request.
 pub const WAYS: [Way; 3] = [Way::Post, Way::Options, Way::Token];
 
-/// A client, with what a delivery needs besides: a token service of its own.
+/// A client, and the token service that its deliveries need.
 pub struct Sender {
     pub http: Arc<egress::Client>,
     tokens: Arc<TokenSource>,
@@ -42,7 +42,7 @@ pub struct Sender {
 }
 
 impl Sender {
-    /// A sender over `http`.
+    /// Creates a sender with the client `http`.
     pub async fn over(http: Arc<egress::Client>) -> Self {
         let authority = Authority::new();
         let service = TokenService::start(&authority).await.unwrap();
@@ -52,12 +52,12 @@ impl Sender {
         Self { http, tokens, _service: service }
     }
 
-    /// A sender that may go where `policy` says and trusts whom `trust` says.
+    /// Creates a sender with this egress policy and this trust.
     pub async fn new(policy: Policy, trust: &Trust) -> Self {
         Self::over(Egress::new(policy).client("test", trust).unwrap()).await
     }
 
-    /// Whether something that answers is at `url`, or why nothing is.
+    /// Sends a request of this kind to `url`. Returns the error if no response arrived.
     pub async fn answer(&self, way: Way, url: &str) -> Result<(), AttemptReason> {
         match way {
             Way::Post => match self.post(url, PATIENCE).await {
@@ -75,7 +75,7 @@ impl Sender {
         }
     }
 
-    /// How the delivery of an event to `url` ends.
+    /// Delivers an event to `url` and returns the outcome.
     pub async fn post(&self, url: &str, timeout: Duration) -> Outcome {
         let target = self.target(url, timeout);
         let defaults = Defaults { id: "1", time: "2026-10-01T10:02:00Z" };
@@ -96,7 +96,7 @@ impl Sender {
         }
     }
 
-    /// What comes back for an OPTIONS to `url`, which goes out as it is written where that is possible.
+    /// Sends OPTIONS to `url` and returns the response. The URL is sent as written if it is a valid URI.
     pub async fn options(&self, url: &str, timeout: Duration) -> Result<Response, SendError> {
         let normal = || url.parse::<url::Url>().unwrap().as_str().parse().unwrap();
         let mut request = Request::new(Bytes::new());
@@ -105,14 +105,14 @@ impl Sender {
         self.http.send(request, BODY_LIMIT, timeout, &|| true).await
     }
 
-    /// Why no token comes from `url`; None if one does.
+    /// Requests a token from `url`. Returns the error, or None if the token service issued a token.
     pub async fn token(&self, url: &str, timeout: Duration) -> Option<TokenError> {
         let source = source_at(url, timeout, self.http.clone(), AuthMethod::Basic);
         source.token().await.err().map(|error| error.error)
     }
 }
 
-/// A policy that allows these addresses besides the public ones.
+/// A policy that allows these addresses in addition to the public addresses.
 pub fn allowing(range: &str) -> Policy {
     Policy::allowing(vec![range.parse().unwrap()])
 }
@@ -121,7 +121,7 @@ fn reason(error: SendError) -> AttemptReason {
     Outcome::of_error(error).reason
 }
 
-/// Nothing forbids a delivery.
+/// A clearance that permits every delivery.
 pub struct Cleared;
 
 impl Clearance for Cleared {

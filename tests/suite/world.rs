@@ -1,5 +1,5 @@
-//! What an end-to-end test stands on: a namespace, a receiver, a token service, and the operator as a process of its
-//! own under the chart's Role.
+//! The fixture of an end-to-end test: a namespace, a receiver, a token service, and the operator as a separate process
+//! under the chart's Role.
 
 use std::{
     ops::{Deref, DerefMut},
@@ -21,12 +21,13 @@ use tokio::time::{Instant, sleep};
 
 use crate::cluster::{cluster, config, unique};
 
-/// The client that `World::secret` names.
+/// The client ID and client secret of `World::secret`.
 pub const CLIENT: (&str, &str) = ("acme", "s3cr3t-for-the-test");
-/// Nothing that a test waits for takes longer.
+/// The longest wait of a test.
 pub const PATIENCE: Duration = Duration::from_secs(30);
 
-/// See the module. The receiver, the token service and their authority are the endpoints that it dereferences to.
+/// The fixture of an end-to-end test. It dereferences to its endpoints: the receiver, the token service and their
+/// certificate authority.
 pub struct World {
     pub plane: &'static ControlPlane,
     pub namespace: String,
@@ -48,17 +49,18 @@ impl DerefMut for World {
 }
 
 impl World {
-    /// Everything but the operator, which [`World::operator`] starts, on the shared control plane.
+    /// Creates everything except the operator on the shared control plane. [`World::operator`] starts the operator.
     pub async fn new(name: &str) -> Self {
         Self::on(cluster().await, name).await
     }
 
-    /// The same on a control plane of its own, for a test that stops the API server or changes the whole cluster.
+    /// Like [`World::new`], with its own control plane, for a test that stops the API server or changes the whole
+    /// cluster.
     pub async fn alone(name: &str) -> Self {
         Self::on(Box::leak(Box::new(ControlPlane::start().await.unwrap())), name).await
     }
 
-    /// The same on a control plane of the test's own.
+    /// Like [`World::new`], on the control plane `plane`.
     pub async fn on(plane: &'static ControlPlane, name: &str) -> Self {
         let namespace = unique(name);
         let client = Client::new(CLIENT.0, CLIENT.1).scopes(["events.write"]);
@@ -76,19 +78,19 @@ impl World {
         self.start_through(proxy, &[]).await
     }
 
-    /// The same with these flags besides.
+    /// Like [`World::operator_through`], with additional flags.
     pub async fn start_through(&self, proxy: &ApiProxy, flags: &[&str]) -> Operator {
         let name = format!("{}-through-{}", self.namespace, proxy.address().port());
         let through = self.stage.kubeconfig_through(&name, proxy.address(), proxy.ca_file()).unwrap();
         self.launch().to_loopback().args(flags).kubeconfig(&through).ready(PATIENCE).await.unwrap()
     }
 
-    /// Starts one of several operators, which take turns by a Lease.
+    /// Starts one of several operators, which elect their leader with a Lease.
     pub async fn replica(&self) -> Operator {
         self.launch().to_loopback().lease_in(&self.namespace).ready(PATIENCE).await.unwrap()
     }
 
-    /// Starts an operator for the namespace with these flags besides.
+    /// Starts an operator for the namespace with additional flags.
     pub async fn start(&self, flags: &[&str]) -> Operator {
         self.launch().args(flags).start().await.unwrap()
     }
@@ -102,7 +104,7 @@ impl World {
         self.stage.apply(&self.namespace, manifest).await.unwrap();
     }
 
-    /// kubectl in the namespace.
+    /// Runs kubectl in the namespace.
     pub async fn kubectl(&self, args: &[&str]) -> testkit::control_plane::Output {
         self.plane.kubectl(&[&["-n", &self.namespace], args].concat()).await.unwrap()
     }
@@ -116,7 +118,7 @@ impl World {
         .await;
     }
 
-    /// Applies a Subscriber whose webhook is the receiver's path of the same name; `change` may alter it.
+    /// Applies a Subscriber whose webhook is the receiver's path of the same name; `change` may alter its spec.
     pub async fn subscriber(&self, name: &str, change: impl FnOnce(&mut Value)) {
         let tls = json!({"caRef": {"kind": "ConfigMap", "name": "test-ca"}});
         let mut subscriber = json!({
@@ -133,12 +135,13 @@ impl World {
         self.apply(&subscriber).await;
     }
 
-    /// Applies a Notification of `event` for `subscriber`.
+    /// Applies a Notification with `event` for `subscriber`.
     pub async fn notification(&self, name: &str, subscriber: &str, event: Value) {
         self.apply(&notification(name, subscriber, event)).await;
     }
 
-    /// Applies `count` Notifications `{prefix}-{n}` at once, each with its name as its event's id.
+    /// Applies `count` Notifications `{prefix}-{n}` with one kubectl apply; each event has the Notification's name as
+    /// its id.
     pub async fn notifications(&self, prefix: &str, subscriber: &str, count: usize) {
         let items: Vec<_> = (0..count)
             .map(|n| format!("{prefix}-{n}"))
@@ -149,7 +152,7 @@ impl World {
         self.apply(&json!({"apiVersion": "v1", "kind": "List", "items": items})).await;
     }
 
-    /// Creates `count` Notifications as a controller would: many at once, through the API.
+    /// Creates `count` Notifications as a controller would: concurrently, through the API.
     pub async fn create(&self, prefix: &str, subscriber: &str, count: usize) {
         let config = config(self.plane.admin_kubeconfig()).await;
         let api = Api::<Notification>::namespaced(kube::Client::try_from(config).unwrap(), &self.namespace);
@@ -163,20 +166,20 @@ impl World {
         futures::stream::iter((0..count).map(make)).buffer_unordered(32).for_each(async |_| ()).await;
     }
 
-    /// One object.
+    /// Reads one object.
     pub async fn get(&self, kind: &str, name: &str) -> Value {
         let text = self.kubectl(&["get", kind, name, "-o", "json"]).await.ok().unwrap();
         serde_json::from_str(&text).unwrap()
     }
 
-    /// All objects of a kind.
+    /// Lists all objects of a kind.
     pub async fn list(&self, kind: &str) -> Vec<Value> {
         let text = self.kubectl(&["get", kind, "-o", "json"]).await.ok().unwrap();
         let list: Value = serde_json::from_str(&text).unwrap();
         list["items"].as_array().unwrap().clone()
     }
 
-    /// Waits until an object is as wanted and returns it.
+    /// Waits until `wanted` is true of an object, and returns the object.
     pub async fn until(&self, kind: &str, name: &str, wanted: impl Fn(&Value) -> bool) -> Value {
         let end = Instant::now() + PATIENCE;
         loop {
@@ -184,7 +187,7 @@ impl World {
             if wanted(&object) {
                 return object;
             }
-            assert!(Instant::now() < end, "{kind} {name} is not as wanted after {PATIENCE:?}: {object:#}");
+            assert!(Instant::now() < end, "{kind} {name} is not as expected after {PATIENCE:?}: {object:#}");
             sleep(Duration::from_millis(100)).await;
         }
     }
@@ -220,7 +223,7 @@ impl World {
         self.requests(path, &Method::POST)
     }
 
-    /// The questions for consent that arrived at a path.
+    /// The validation requests (OPTIONS) that arrived at a path.
     pub fn options(&self, path: &str) -> Vec<Received> {
         self.requests(path, &Method::OPTIONS)
     }
@@ -237,18 +240,18 @@ pub fn path(subscriber: &str) -> String {
     format!("/{subscriber}")
 }
 
-/// An object's condition, null if it has none of that type.
+/// An object's condition of this type, or null.
 pub fn condition(object: &Value, type_: &str) -> Value {
     let conditions = object["status"]["conditions"].as_array().cloned().unwrap_or_default();
     conditions.into_iter().find(|c| c["type"] == type_).unwrap_or_default()
 }
 
-/// The operator's program.
+/// The path of the operator's executable.
 pub fn binary() -> &'static Path {
     Path::new(env!("CARGO_BIN_EXE_tidings"))
 }
 
-/// A kubeconfig with a token of the chart's ServiceAccount, by TokenRequest.
+/// A kubeconfig with a token of the chart's ServiceAccount, from a TokenRequest.
 pub async fn operator_kubeconfig(plane: &ControlPlane, namespace: &str) -> PathBuf {
     plane.kubeconfig_for_token(namespace, &chart::token(plane, namespace).await.unwrap()).unwrap()
 }

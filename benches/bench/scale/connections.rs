@@ -32,7 +32,7 @@ const LIMIT: Duration = Duration::from_secs(300);
 const SETTLED: Duration = Duration::from_secs(15);
 /// More descriptors than before, afterwards: those of a few connections to the API server.
 const MORE: f64 = 10.0;
-/// Connections that ask for nothing, to each address that the operator serves.
+/// Connections that request nothing, to each address that the operator serves.
 const IDLE: usize = 200;
 /// The goal for `/healthz`, in milliseconds: the time-out of a probe.
 const HEALTH: f64 = 1_000.0;

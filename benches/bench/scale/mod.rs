@@ -1,4 +1,4 @@
-//! Scale: what number, size, age and neighbours do to the operator.
+//! Scale: what number, size, age and neighbors do to the operator.
 
 mod connections;
 mod expiry;

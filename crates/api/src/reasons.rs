@@ -99,7 +99,7 @@ catalogue! {
         TokenUnavailable: "Wait, or fix the token service; no attempts are spent.",
         /// TokenAvailable is False, and not Ready: the token service rejects the client: wrong ID, secret, scope or
         /// grant.
-        TokenRejected: "Correct what the message names in the Secret, in `tokenService` or at the token service.",
+        TokenRejected: "Correct what the message names in the Secret or in `tokenService`: the next request follows immediately. After a correction at the token service, set the annotation `tidings.dev/reconcile-requested-at`.",
         /// Validated: the webhook allows the operator's origin.
         OriginAllowed: "Nothing.",
         /// Validated: `abuseProtection.policy` is Disabled; no validation request is sent.

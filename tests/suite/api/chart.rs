@@ -86,7 +86,7 @@ fn the_container_has_no_rights_it_does_not_need() {
 }
 
 #[test]
-fn the_program_takes_the_arguments_that_the_chart_gives_it() {
+fn the_program_accepts_the_arguments_of_the_chart() {
     use clap::Parser;
     for (name, _) in files("charts/tidings/ci") {
         let path = root().join("charts/tidings/ci").join(&name);
@@ -115,7 +115,7 @@ fn s20_access_to_secrets_is_checked_unless_secrets_consent_themselves() {
             let of_kind = of_kind(&objects, kind);
             let found = of_kind.iter().find(|object| object["metadata"]["name"] == SECRET_ACCESS_POLICY);
             assert_eq!(found.is_some(), checked, "{values:?}");
-            // An upgrade with other values takes it away again, and the definitions stay.
+            // An upgrade with other values removes the policy again; the definitions stay.
             assert!(found.is_none_or(|object| object["metadata"]["annotations"].is_null()), "{values:?}");
         }
         let kept = objects.iter().filter(|object| !object["metadata"]["annotations"].is_null()).count();

@@ -1,4 +1,4 @@
-//! Every example is accepted as it is.
+//! The API server accepts every example unchanged.
 
 use crate::cluster::{cluster, files, namespace};
 

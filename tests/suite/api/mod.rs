@@ -1,4 +1,4 @@
-//! What the API server accepts and refuses, what an administrator installs, and the operator's own addresses.
+//! What the API server accepts and refuses, what an administrator installs, and the addresses that the operator serves.
 
 pub mod chart;
 mod examples;

@@ -1,4 +1,4 @@
-//! The operator's own addresses: the kubelet's probes are answered whatever else connects.
+//! The addresses that the operator serves: it answers the kubelet's probes, whatever else connects.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use crate::{
     world::World,
 };
 
-/// Generous for an answer, and less than the operator would take to let 400 idle connections time out, 64 by 64.
+/// More than a response needs, and less than 400 idle connections need to time out, 64 at a time.
 const LIMIT: Duration = Duration::from_secs(10);
 
 #[tokio::test]

@@ -1,4 +1,4 @@
-//! What the program itself prints: manifests, and why it does not start.
+//! What the program prints: manifests, and the error when it cannot start.
 
 use std::{
     io,
@@ -15,7 +15,7 @@ fn without_cluster() -> Output {
 }
 
 #[test]
-fn a_reader_that_closes_the_pipe_ends_the_printing_of_the_crds_without_an_error() {
+fn a_reader_that_closes_the_pipe_stops_the_printing_of_the_crds_without_an_error() {
     let (reader, writer) = io::pipe().unwrap();
     drop(reader);
     let output = Command::new(binary()).arg("crds").stdout(writer).output().unwrap();

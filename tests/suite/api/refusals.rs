@@ -1,4 +1,4 @@
-//! Bad manifests are refused by the API server, with a message that says what to write instead.
+//! The API server refuses invalid manifests, with a message that says what to write instead.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use tokio::time::{Instant, sleep};
 
 use crate::cluster::{cluster, install_crds, namespace};
 
-/// What the API server says of a manifest that it must not accept.
+/// The message with which the API server refuses a manifest.
 pub async fn refusal(plane: &ControlPlane, namespace: &str, manifest: &Value) -> String {
     let args = ["apply", "-f", "-", "-n", namespace];
     let output = plane.admin().run_with_input(&args, &manifest.to_string()).await.unwrap();
@@ -17,7 +17,7 @@ pub async fn refusal(plane: &ControlPlane, namespace: &str, manifest: &Value) ->
     output.stderr
 }
 
-/// A Subscriber that would be accepted but for `change`.
+/// A valid Subscriber, altered by `change`.
 pub fn subscriber(change: impl FnOnce(&mut Value)) -> Value {
     let mut spec = json!({
         "webhook": {"url": "https://hooks.example.com/events"},
@@ -170,7 +170,7 @@ async fn an_odd_token_parameter_is_refused_and_a_good_one_accepted() {
         let refusal = refusal(plane, &namespace, &with_parameters(&parameters)).await;
         assert!(refusal.contains("spec.tokenService.parameters") && refusal.contains(message), "{message}: {refusal}");
     }
-    // As large as the schema lets it be: what the rules cost stays within the API server's budget.
+    // The largest that the schema allows: the cost of the rules stays within the API server's budget.
     let largest: serde_json::Map<_, _> = (0..32).map(|n| (format!("{n:~>128}"), "ü".repeat(2048).into())).collect();
     for parameters in [json!({"resource": "urn:acme", "odd name&=": "ü"}), json!(largest)] {
         let manifest = with_parameters(&parameters);
@@ -228,7 +228,7 @@ async fn a_notifications_spec_cannot_be_changed_in_any_way() {
     let namespace = namespace(plane, "refusals").await;
     let original = notification(json!({"source": "/s", "type": "t", "ext": "a", "data": {"n": 1}}));
     plane.admin().apply(&original.to_string(), &["-n", &namespace]).await.unwrap();
-    plane.admin().apply(&original.to_string(), &["-n", &namespace]).await.expect("the same again is no change");
+    plane.admin().apply(&original.to_string(), &["-n", &namespace]).await.expect("an identical spec is no change");
     let changes = [
         json!({"event": {"data": {"n": 2}}}),
         json!({"event": {"data": {"more": 1}}}),
@@ -237,8 +237,8 @@ async fn a_notifications_spec_cannot_be_changed_in_any_way() {
         json!({"event": {"ext": null}}),
         json!({"event": {"subject": "new"}}),
         json!({"subscriberRef": {"name": "other"}}),
-        // One unknown attribute renamed in the same write: the schema's rule does not see it, the admission policy
-        // does.
+        // One unknown attribute is renamed in the same write: the rule in the schema does not notice it; the admission
+        // policy does.
         json!({"event": {"ext": null, "extra": "a"}}),
     ];
     for change in changes {
@@ -250,7 +250,7 @@ async fn a_notifications_spec_cannot_be_changed_in_any_way() {
     }
 }
 
-/// Waits until a Notification with this event is refused, or is not; nothing is stored.
+/// Waits until the API server refuses a Notification with this event, or accepts it; nothing is stored.
 async fn until_judged(plane: &ControlPlane, event: &Value, refused: bool) {
     let end = Instant::now() + Duration::from_secs(30);
     let args = ["create", "--dry-run=server", "-f", "-"];

@@ -1,4 +1,4 @@
-//! The CloudEvents rules for a sender, by their numbers in `docs/conformance.md`: real deliveries to a real HTTPS
+//! The CloudEvents rules for a sender, numbered as in `docs/conformance.md`, tested with real deliveries to a real HTTPS
 //! receiver.
 
 use std::{sync::Arc, time::Duration};
@@ -23,7 +23,7 @@ use crate::token_sources::{source_of, trusting};
 pub const STRUCTURED: Encoding = Encoding::Structured(Encoding::CLOUDEVENTS_JSON);
 pub const PATH: &str = "/hook";
 
-/// A receiver, a token service, and a target that leads there.
+/// A receiver, a token service, and a target that uses both.
 pub struct Exchange {
     pub receiver: Receiver,
     tokens: TokenService,
@@ -69,7 +69,7 @@ fn event(more: Value) -> Value {
     event
 }
 
-/// What the receiver got for one event.
+/// Delivers one event and returns the request that the receiver got.
 async fn sent(encoding: Encoding, more: Value) -> Received {
     let exchange = Exchange::new(encoding).await;
     let outcome = exchange.deliver(&event(more)).await;
@@ -77,7 +77,7 @@ async fn sent(encoding: Encoding, more: Value) -> Received {
     exchange.received().remove(0)
 }
 
-/// The outcome when the receiver behaves so, and what it got.
+/// The outcome when the receiver behaves this way, and the requests that it got.
 async fn answered(behaviour: Behaviour) -> (Outcome, Vec<Received>) {
     let exchange = Exchange::new(STRUCTURED).await;
     exchange.receiver.answer_always(PATH, behaviour);
@@ -85,7 +85,7 @@ async fn answered(behaviour: Behaviour) -> (Outcome, Vec<Received>) {
     (outcome, exchange.received())
 }
 
-/// The event as an independent library reads the request.
+/// The event in the request, as read by an independent library.
 fn read_by_the_sdk(received: &Received) -> cloudevents::Event {
     let mut request = http::Request::new(received.body.to_vec());
     *request.headers_mut() = received.headers.clone();
@@ -207,7 +207,7 @@ async fn webhook_16_a_401_renews_the_token_once_and_no_challenge_is_followed() {
     assert_eq!(exchange.deliver(&event(json!({}))).await.verdict, Verdict::Delivered);
     exchange.tokens.tokens().revoke_all();
     let outcome = exchange.deliver(&event(json!({}))).await;
-    assert_eq!(outcome.verdict, Verdict::Delivered, "one more try inside the attempt");
+    assert_eq!(outcome.verdict, Verdict::Delivered, "a second request within the attempt");
     let tokens: Vec<_> = exchange.received().iter().map(|r| r.token().unwrap().to_owned()).collect();
     assert!(tokens[0] == tokens[1] && tokens[1] != tokens[2]);
 
@@ -216,7 +216,11 @@ async fn webhook_16_a_401_renews_the_token_once_and_no_challenge_is_followed() {
     let outcome = exchange.deliver(&event(json!({}))).await;
     assert_eq!((outcome.verdict, outcome.reason), (Verdict::Retry, AttemptReason::Unauthorized));
     assert!(exchange.received().iter().all(|r| r.header("authorization").unwrap().starts_with("Bearer ")));
-    assert_eq!(exchange.tokens.requests().len(), 2, "a webhook that always answers 401 causes no storm");
+    assert_eq!(
+        exchange.tokens.requests().len(),
+        2,
+        "a webhook that always answers 401 causes no storm of token requests"
+    );
 }
 
 #[tokio::test]
@@ -287,7 +291,7 @@ async fn binding_06_binary_sends_bytes_as_bytes_and_text_as_text() {
     assert_eq!(&json_string.body[..], b"\"quoted\"");
 }
 
-/// The fault that keeps an event from being sent.
+/// The error for an event that cannot be sent.
 fn fault(more: Value) -> String {
     let defaults = Defaults { id: "uid-1", time: "2026-10-01T10:02:00Z" };
     CheckedEvent::parse(&event(more).to_string(), defaults).unwrap_err().to_string()
@@ -348,7 +352,7 @@ async fn binding_10_the_id_is_the_same_on_every_attempt() {
 }
 
 #[tokio::test]
-async fn an_untrusted_certificate_a_refused_connection_a_reset_and_silence_are_told_apart() {
+async fn an_untrusted_certificate_a_refused_connection_a_reset_and_a_timeout_are_distinguished() {
     let exchange = Exchange::new(STRUCTURED).await;
     let deliver = async |change: &dyn Fn(&mut Target)| {
         let mut target = Exchange::new(STRUCTURED).await;
@@ -362,7 +366,7 @@ async fn an_untrusted_certificate_a_refused_connection_a_reset_and_silence_are_t
     assert_eq!(outcome.reason, AttemptReason::TLSFailed, "another authority: {outcome:?}");
     let trusted = |target: &mut Target| target.http = Arc::clone(&trusting);
     assert_eq!(deliver(&trusted).await.status, Some(StatusCode::NO_CONTENT));
-    // A kept connection that breaks is tried once more on a new one.
+    // A request on a kept connection that breaks is repeated once on a new connection.
     exchange.receiver.answer_next(PATH, 2, &Behaviour::reset());
     assert_eq!(deliver(&trusted).await.reason, AttemptReason::ConnectionFailed);
     exchange.receiver.answer_next(PATH, 1, &Behaviour::hang());
@@ -384,10 +388,14 @@ async fn an_untrusted_certificate_a_refused_connection_a_reset_and_silence_are_t
 }
 
 #[tokio::test]
-async fn what_an_answer_says_is_bounded_and_not_unpacked() {
+async fn response_headers_are_bounded_and_bodies_are_not_decompressed() {
     let long = Reply::status(200).header("x-long", &"x".repeat(40_000));
     let (outcome, _) = answered(Behaviour::reply(long)).await;
-    assert_eq!((outcome.verdict, outcome.status), (Verdict::Retry, None), "more than 32 KiB of headers are no answer");
+    assert_eq!(
+        (outcome.verdict, outcome.status),
+        (Verdict::Retry, None),
+        "a response with more than 32 KiB of headers is an error"
+    );
     let broken = Reply::status(200).header("content-encoding", "gzip").body("not gzip");
     let endless = Reply::status(200).body("x".repeat(5_000_000));
     for reply in [broken, endless] {

@@ -1,4 +1,4 @@
-//! Connections: without a waiting attempt, and idle ones that the other side closes.
+//! Connections: connections without a waiting attempt, and idle connections that the other side closes.
 
 use std::{
     sync::{
@@ -30,7 +30,7 @@ async fn sender(authority: &Authority) -> Sender {
     Sender::new(allowing("127.0.0.1"), &trusting(authority)).await
 }
 
-/// A server that completes one TLS handshake and no other, and counts the connections that are open.
+/// A server that completes only its first TLS handshake, and counts the open connections.
 async fn stalling(authority: &Authority, open: &Arc<AtomicUsize>) -> RawServer {
     let (tls, first, open) =
         (TlsAcceptor::from(authority.server_config(&[])), Arc::new(Mutex::new(true)), open.clone());
@@ -40,7 +40,7 @@ async fn stalling(authority: &Authority, open: &Arc<AtomicUsize>) -> RawServer {
             open.fetch_add(1, Ordering::Relaxed);
             if std::mem::take(&mut *first.lock().await) {
                 let mut stream = tls.accept(stream).await.unwrap();
-                // Slow enough for the next request to begin meanwhile.
+                // Slow enough for the next request to start before the response.
                 while !read_request(&mut stream).await.is_empty() {
                     sleep(Duration::from_millis(5)).await;
                     stream.write_all(OK).await.unwrap();
@@ -60,12 +60,12 @@ async fn s19_a_connection_without_a_waiting_attempt_ends_by_itself() {
     let (authority, open) = (Authority::new(), Arc::new(AtomicUsize::new(0)));
     let server = stalling(&authority, &open).await;
     let (sender, url) = (sender(&authority).await, server.url("/"));
-    // Each time one finds the connection busy, begins one of its own, and takes the first one over when it is free.
+    // Each time, one request finds the connection busy, opens a second one, and uses the first when it becomes free.
     for _ in 0..DELIVERIES / 2 {
         let (one, other) = tokio::join!(sender.post(&url, PATIENCE), sender.post(&url, PATIENCE));
         assert_eq!((one.verdict, other.verdict), (Verdict::Delivered, Verdict::Delivered));
     }
-    assert!(server.connections() > DELIVERIES / 4, "the server got no other requests: {}", server.connections());
+    assert!(server.connections() > DELIVERIES / 4, "no request opened a second connection: {}", server.connections());
     let deadline = Instant::now() + PATIENCE;
     while open.load(Ordering::Relaxed) > 1 {
         assert!(Instant::now() < deadline, "{} connections are open", open.load(Ordering::Relaxed));
@@ -73,7 +73,7 @@ async fn s19_a_connection_without_a_waiting_attempt_ends_by_itself() {
     }
 }
 
-/// Serves one request on each connection well, and does `then` when the next one arrives.
+/// A server that answers the first request on each connection with 204, and calls `then` when the next request arrives.
 async fn keeping<F: Future<Output = ()> + Send + 'static>(
     authority: &Authority,
     then: impl Fn(usize, TlsStream<TcpStream>) -> F + Send + Sync + 'static,
@@ -100,11 +100,11 @@ async fn field_09_a_reused_connection_that_closes_under_a_request_costs_no_attem
     for request in 1..=4 {
         assert_eq!(sender.post(&url, PATIENCE).await.verdict, Verdict::Delivered, "request {request}");
     }
-    assert!(server.connections() >= 3, "{} connections: none was kept", server.connections());
+    assert!(server.connections() >= 3, "{} connections: no connection was reused", server.connections());
 }
 
 #[tokio::test]
-async fn what_breaks_off_later_or_on_a_new_connection_is_not_repeated() {
+async fn a_request_that_fails_later_or_on_a_new_connection_is_not_repeated() {
     let authority = Authority::new();
     let sender = sender(&authority).await;
     let late = keeping(&authority, async |_, stream| {
@@ -114,7 +114,11 @@ async fn what_breaks_off_later_or_on_a_new_connection_is_not_repeated() {
     let server = late.await;
     let url = server.url("/");
     assert_eq!(sender.post(&url, PATIENCE).await.verdict, Verdict::Delivered);
-    assert_eq!(sender.post(&url, PATIENCE).await.reason, AttemptReason::ConnectionFailed, "not at that moment");
+    assert_eq!(
+        sender.post(&url, PATIENCE).await.reason,
+        AttemptReason::ConnectionFailed,
+        "the connection did not close immediately"
+    );
     assert_eq!(server.connections(), 1);
 
     let requests = Arc::new(AtomicUsize::new(0));
@@ -128,11 +132,11 @@ async fn what_breaks_off_later_or_on_a_new_connection_is_not_repeated() {
     });
     let server = silent.await.unwrap();
     assert_eq!(sender.post(&server.url("/"), PATIENCE).await.reason, AttemptReason::ConnectionFailed);
-    assert_eq!(requests.load(Ordering::Relaxed), 1, "a new connection");
+    assert_eq!(requests.load(Ordering::Relaxed), 1, "a request on a new connection is not repeated");
 }
 
 #[tokio::test]
-async fn a_request_on_a_kept_connection_is_repeated_once_within_its_time() {
+async fn a_request_on_a_kept_connection_is_repeated_once_within_its_timeout() {
     let authority = Authority::new();
     let requests = Arc::new(AtomicUsize::new(0));
     let counted = requests.clone();
@@ -154,7 +158,7 @@ async fn a_request_on_a_kept_connection_is_repeated_once_within_its_time() {
     assert_eq!(sender.post(&url, PATIENCE).await.reason, AttemptReason::ConnectionFailed);
     assert_eq!((requests.load(Ordering::Relaxed), server.connections()), (3, 2));
 
-    // A repetition that is not answered ends with the time of the attempt.
+    // A repeated request that is not answered ends when the attempt times out.
     let connections = Arc::new(AtomicUsize::new(0));
     let server = RawServer::tls(authority.server_config(&[]), move |mut stream: TlsStream<TcpStream>| {
         let is_first = connections.fetch_add(1, Ordering::Relaxed) == 0;

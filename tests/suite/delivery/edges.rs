@@ -1,4 +1,4 @@
-//! What time and size do to the queue: ages of days, expiry, waits for a token, large events.
+//! The queue at the limits of time and size: ages of days, expiry, waits for a token, large events.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use crate::world::{CLIENT, PATIENCE, World, path};
 
 const WEEK: u32 = 7 * 24 * 3600;
 
-/// A world with its Secret and a Subscriber `shop` that `change` may alter.
+/// A world with the Secret, and a Subscriber `shop` whose spec `change` may alter.
 async fn shop(name: &str, change: impl FnOnce(&mut Value)) -> World {
     let world = World::new(name).await;
     world.secret(CLIENT.1).await;
@@ -19,11 +19,11 @@ async fn shop(name: &str, change: impl FnOnce(&mut Value)) -> World {
     world
 }
 
-/// Applies `count` Notifications for `shop` with this spec besides.
-async fn notifications(world: &World, prefix: &str, count: usize, besides: &Value) {
+/// Applies `count` Notifications for `shop` with these additional fields in the spec.
+async fn notifications(world: &World, prefix: &str, count: usize, more: &Value) {
     let one = |n: usize| {
         let mut spec = json!({"subscriberRef": {"name": "shop"}, "event": {"source": "/s", "type": "t"}});
-        spec.as_object_mut().unwrap().extend(besides.as_object().unwrap().clone());
+        spec.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
         let metadata = json!({"name": format!("{prefix}-{n}")});
         json!({"apiVersion": "tidings.dev/v1alpha1", "kind": "Notification", "metadata": metadata, "spec": spec})
     };
@@ -37,15 +37,15 @@ async fn patch(world: &World, kind: &str, name: &str, subresource: &[&str], patc
     world.kubectl(&args).await.ok().unwrap();
 }
 
-/// Makes a Notification look like one that was tried, and whose life began days ago.
+/// Writes a status as if the Notification had been tried once and its lifetime had started `days` ago.
 async fn age(world: &World, name: &str, days: i64) {
-    let began = (Timestamp::now() - SignedDuration::from_hours(24 * days)).to_string();
-    let status = json!({"status": {"phase": "Pending", "attempts": 1, "replayTime": began}});
+    let start = (Timestamp::now() - SignedDuration::from_hours(24 * days)).to_string();
+    let status = json!({"status": {"phase": "Pending", "attempts": 1, "replayTime": start}});
     patch(world, "ntf", name, &["--subresource=status"], &status).await;
 }
 
 #[tokio::test]
-async fn a_start_expires_nothing_before_its_subscriber_says_so() {
+async fn a_start_expires_no_notification_before_its_subscriber_is_known() {
     let world = shop("old", |spec| spec["delivery"] = json!({"expireAfterSeconds": WEEK})).await;
     world.tokens.answer_always(Behaviour::hang());
     notifications(&world, "old", 12, &json!({})).await;
@@ -54,7 +54,7 @@ async fn a_start_expires_nothing_before_its_subscriber_says_so() {
     }
     age(&world, "old-0", 8).await;
     let _operator = world.operator().await;
-    // Expiries are written: the one that is older than a week, and one by its own time.
+    // The operator writes expiries: the Notification older than a week, and the Notification with its own lifetime.
     notifications(&world, "brief", 1, &json!({"expireAfterSeconds": 1})).await;
     for name in ["old-0", "brief-0"] {
         assert_eq!(world.until_phase(name, "Failed").await["status"]["reason"], "Expired");
@@ -70,7 +70,7 @@ async fn a_start_expires_nothing_before_its_subscriber_says_so() {
 }
 
 #[tokio::test]
-async fn a_subscriber_that_is_deleted_and_created_again_expires_nothing() {
+async fn a_subscriber_that_is_deleted_and_recreated_expires_no_notification() {
     let week = |spec: &mut Value| spec["delivery"] = json!({"expireAfterSeconds": WEEK});
     let world = shop("again", week).await;
     world.receiver.answer_always(&path("shop"), Behaviour::status(503));
@@ -78,7 +78,7 @@ async fn a_subscriber_that_is_deleted_and_created_again_expires_nothing() {
     notifications(&world, "old", 1, &json!({})).await;
     age(&world, "old-0", 2).await;
     world.kubectl(&["delete", "subr", "shop"]).await.ok().unwrap();
-    // The operator has seen the deletion.
+    // The status of the orphan shows that the operator has seen the deletion.
     notifications(&world, "orphan", 1, &json!({})).await;
     world.until("ntf", "orphan-0", |n| n["status"]["reason"] == "SubscriberNotFound").await;
     assert_eq!(world.get("ntf", "old-0").await["status"]["phase"], "Pending");
@@ -88,10 +88,10 @@ async fn a_subscriber_that_is_deleted_and_created_again_expires_nothing() {
 }
 
 #[tokio::test]
-async fn what_expired_while_its_subscriber_was_held_is_never_sent() {
+async fn a_notification_that_expired_while_its_subscriber_was_suspended_is_never_sent() {
     let world = shop("expired", |spec| spec["suspend"] = true.into()).await;
     notifications(&world, "n", 300, &json!({"expireAfterSeconds": 1})).await;
-    sleep(Duration::from_secs(2)).await; // they expire, and no operator runs
+    sleep(Duration::from_secs(2)).await; // they expire while no operator runs
     world.subscriber("shop", |_| ()).await;
     let _operator = world.operator().await;
     let end = Instant::now() + Duration::from_secs(60);
@@ -106,31 +106,31 @@ async fn what_expired_while_its_subscriber_was_held_is_never_sent() {
     assert!(world.posts(&path("shop")).is_empty());
 }
 
-/// What a token service answers after `wait`: a good token.
+/// The token service responds after `wait` with a valid token.
 fn token_after(world: &World, wait: Duration) -> Behaviour {
     let token = world.tokens.tokens().issue(CLIENT.0, &[], None);
     let answer = json!({"access_token": token, "token_type": "Bearer", "expires_in": 3600}).to_string();
     Behaviour::reply(Reply::status(200).header("content-type", "application/json").body(answer)).after(wait)
 }
 
-/// A world whose Notification `n-0` has an attempt under way that waits for a token, for as long as `answer` takes.
+/// A world whose Notification `n-0` has an attempt in flight that waits for the token response `answer`.
 async fn awaiting_token(name: &str, answer: impl FnOnce(&World) -> Behaviour) -> (World, Operator) {
     let world = shop(name, |spec| spec["tokenService"]["timeoutSeconds"] = 60.into()).await;
     world.tokens.set_expires_in(Some(Duration::from_secs(2)));
     let operator = world.operator().await;
     world.until_reason("shop", "Operational").await;
-    sleep(Duration::from_secs(3)).await; // the token ends
+    sleep(Duration::from_secs(3)).await; // the token expires
     world.tokens.answer_next(1, &answer(&world));
     let before = world.tokens.requests().len();
     notifications(&world, "n", 1, &json!({})).await;
-    until_asked(&world, before + 1).await;
+    until_requested(&world, before + 1).await;
     (world, operator)
 }
 
-async fn until_asked(world: &World, requests: usize) {
+async fn until_requested(world: &World, requests: usize) {
     let end = Instant::now() + PATIENCE;
     while world.tokens.requests().len() < requests {
-        assert!(Instant::now() < end, "no request for a token");
+        assert!(Instant::now() < end, "no token request");
         sleep(Duration::from_millis(20)).await;
     }
 }
@@ -150,7 +150,7 @@ async fn a_pause_that_comes_while_an_attempt_waits_for_its_token_is_obeyed() {
 }
 
 #[tokio::test]
-async fn a_spec_that_changes_while_an_attempt_waits_for_its_token_is_the_one_that_counts() {
+async fn a_spec_that_changes_while_an_attempt_waits_for_its_token_applies_to_that_attempt() {
     let (world, _operator) = awaiting_token("token-spec", |world| token_after(world, TOKEN_TAKES)).await;
     let spec = json!({"spec": {"webhook": {"url": world.receiver.url("/moved")}}});
     patch(&world, "subr", "shop", &[], &spec).await;
@@ -159,7 +159,7 @@ async fn a_spec_that_changes_while_an_attempt_waits_for_its_token_is_the_one_tha
 }
 
 #[tokio::test]
-async fn what_is_deleted_or_finished_by_another_while_it_waits_for_a_token_is_not_sent() {
+async fn a_notification_deleted_or_finished_while_its_attempt_waits_for_a_token_is_not_sent() {
     let (world, _operator) = awaiting_token("token-gone", |world| token_after(world, TOKEN_TAKES)).await;
     notifications(&world, "m", 1, &json!({})).await;
     world.kubectl(&["delete", "ntf", "n-0"]).await.ok().unwrap();
@@ -179,20 +179,20 @@ async fn a_token_that_is_renewed_after_401_does_not_outrun_a_suspension() {
     let before = world.tokens.requests().len();
     world.tokens.answer_next(1, &token_after(&world, TOKEN_TAKES));
     notifications(&world, "n", 1, &json!({})).await;
-    until_asked(&world, before + 1).await;
+    until_requested(&world, before + 1).await;
     patch(&world, "subr", "shop", &[], &json!({"spec": {"suspend": true}})).await;
     world.until("ntf", "n-0", |n| n["status"]["reason"] == "Suspended").await;
-    assert_eq!(world.posts(&path("shop")).len(), 1, "the one that was answered with 401");
+    assert_eq!(world.posts(&path("shop")).len(), 1, "only the request that was answered with 401");
     patch(&world, "subr", "shop", &[], &json!({"spec": {"suspend": false}})).await;
     world.until_phase("n-0", "Delivered").await;
 }
 
 #[tokio::test]
-async fn an_operator_that_ends_waits_for_no_token() {
+async fn an_operator_that_stops_does_not_wait_for_a_token() {
     let (world, operator) = awaiting_token("token-end", |_| Behaviour::hang()).await;
-    let began = Instant::now();
+    let start = Instant::now();
     assert_eq!(operator.terminate().await.unwrap(), 0);
-    assert!(began.elapsed() < PATIENCE, "less than the sixty seconds that a token may take");
+    assert!(start.elapsed() < PATIENCE, "less than the 60 s timeout of the token request");
     assert_eq!(world.get("ntf", "n-0").await["status"]["attempts"], 0);
 }
 
@@ -205,7 +205,7 @@ async fn s18_the_bytes_of_one_subscriber_in_flight_are_bounded_and_a_large_event
     .await;
     world.subscriber("other", |_| ()).await;
     world.receiver.answer_always(&path("shop"), Behaviour::hang());
-    // Half of it is for what is sent, of that an eighth for one Subscriber: one mebibyte.
+    // Half of the memory is for events in flight, and an eighth of that half for one Subscriber: one mebibyte.
     let operator = world.start(&["--egress-allow-cidr", "127.0.0.0/8", "--event-memory", "16"]).await;
     operator.ready(PATIENCE).await.unwrap();
     world.until_reason("shop", "Operational").await;
@@ -217,7 +217,7 @@ async fn s18_the_bytes_of_one_subscriber_in_flight_are_bounded_and_a_large_event
         world.notification(&name, "other", json!({"source": "/s", "type": "t"})).await;
         world.until_phase(&name, "Delivered").await;
     }
-    assert_eq!(world.posts(&path("shop")).len(), 3, "a fourth is more than a mebibyte");
+    assert_eq!(world.posts(&path("shop")).len(), 3, "a fourth event would exceed one mebibyte");
     world.receiver.behave(&path("shop"));
     notifications(&world, "large", 3, &event(1200 << 10)).await;
     for n in 0..3 {

@@ -1,4 +1,4 @@
-//! What real endpoints do, from public reports: `docs/field.md` lists each row with its test.
+//! The behaviour of real endpoints, from public reports. `docs/field.md` lists each behaviour with its test.
 
 use serde_json::json;
 use testkit::{Authority, RawServer, endpoints::read_request};
@@ -27,7 +27,7 @@ async fn field_03_folded_header_lines_and_a_space_before_the_colon_are_read() {
         for way in WAYS {
             let before = server.connections();
             assert_eq!(sender.answer(way, &server.url("/events")).await, Ok(()), "{way:?}: {header:?}");
-            assert_eq!(server.connections(), before + 1, "{way:?} is sent once: {header:?}");
+            assert_eq!(server.connections(), before + 1, "{way:?}: exactly one request: {header:?}");
         }
         assert_eq!(sender.post(&server.url("/events"), PATIENCE).await.reason, AttemptReason::Accepted, "{header:?}");
     }
@@ -68,7 +68,7 @@ async fn field_18_a_secret_whose_credentials_stay_the_same_causes_no_token_reque
     world.secret(CLIENT.1).await;
     world.subscriber("shop", |_| ()).await;
     world.until_reason("shop", "Operational").await;
-    // A reconcile that follows each change shows that the change was taken up.
+    // The reconcile after each change shows that the operator has processed the change.
     let reconcile = async |value: &str| {
         let annotation = format!("tidings.dev/test-requested-at={value}");
         world.kubectl(&["annotate", "subr", "shop", &annotation, "--overwrite"]).await.ok().unwrap();
@@ -81,12 +81,12 @@ async fn field_18_a_secret_whose_credentials_stay_the_same_causes_no_token_reque
         world.kubectl(&["patch", "secret", "acme-oauth", "-p", &more]).await.ok().unwrap();
         reconcile(touch).await;
     }
-    assert_eq!(world.tokens.requests().len(), 1, "one token serves on");
+    assert_eq!(world.tokens.requests().len(), 1, "the first token stays in use");
     world.secret("another").await;
     world.until_reason("shop", "TokenRejected").await;
     world.secret(CLIENT.1).await;
     world.until_reason("shop", "Operational").await;
-    assert_eq!(world.tokens.requests().len(), 2, "the former credentials have their token still");
+    assert_eq!(world.tokens.requests().len(), 2, "the token of the former credentials is still cached");
 }
 
 #[tokio::test]

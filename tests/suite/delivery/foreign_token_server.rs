@@ -1,15 +1,15 @@
-//! A token server that this project did not write: Ory Hydra, which holds a client to what RFC 6749 says.
+//! Tests against a token server of another project: Ory Hydra, which holds a client to RFC 6749.
 
 use serde_json::{Value, json};
 use testkit::{Authority, Client, Hydra, Receiver, endpoints::AuthMethod};
 
 use crate::world::{PATIENCE, World, condition, path};
 
-/// What section 2.3.1 wants form-encoded; decoded twice, or not at all, it would be another one.
+/// A secret that section 2.3.1 requires to be form-encoded. Decoded twice, or not at all, it would be a different secret.
 const SECRET: &str = r#"p@ss:w+rd/=%41&~ "2"#;
 const AUDIENCE: &str = "https://hooks.example.com/events?a=b&c";
 
-/// A world whose tokens come from Hydra, and whose receiver asks Hydra about each of them.
+/// A world whose tokens come from Hydra, and whose receiver checks each token with Hydra.
 struct Foreign {
     world: World,
     hydra: Hydra,
@@ -24,7 +24,7 @@ impl Foreign {
         Self { world, hydra, receiver }
     }
 
-    /// Registers a client with this way of authentication, and a Subscriber `name` that uses it.
+    /// Registers a client with this method of authentication, and applies a Subscriber `name` that uses the client.
     async fn subscriber(&self, name: &str, client_id: &str, authentication: AuthMethod) {
         let client = Client::new(client_id, SECRET).scopes(["events.write", "events.read"]);
         self.hydra.register(&client, authentication, &[AUDIENCE]).await.unwrap();
@@ -54,7 +54,7 @@ impl Foreign {
         self.world.notification(name, subscriber, json!({"source": "/test", "type": "test"})).await;
     }
 
-    /// What Hydra says about the token that a Subscriber's only Notification came with.
+    /// Hydra's description of the token in the POST of a Subscriber's only Notification.
     async fn token_of(&self, subscriber: &str) -> Value {
         let requests = self.receiver.wait_for(&path(subscriber), 1, PATIENCE).await.unwrap();
         let posts: Vec<_> = requests.iter().filter(|request| request.method == "POST").collect();
@@ -85,13 +85,13 @@ async fn events_arrive_with_tokens_that_a_foreign_server_vouches_for_by_basic_an
         foreign.world.until_phase(subscriber, "Delivered").await;
         let token = foreign.token_of(subscriber).await;
         assert_eq!(token["client_id"], client_id);
-        assert_eq!(token["scope"], "events.write", "the requested scope, not all that the client may have");
+        assert_eq!(token["scope"], "events.write", "the requested scope, not all scopes of the client");
         foreign.world.until_reason(subscriber, "Operational").await;
     }
 }
 
 #[tokio::test]
-async fn what_a_foreign_server_refuses_is_told_and_heals_without_a_restart() {
+async fn a_refusal_of_a_foreign_server_is_reported_and_heals_without_a_restart() {
     let foreign = Foreign::new("foreign-refusals").await;
     let _operator = foreign.world.operator().await;
     foreign.subscriber("shop", "shop", AuthMethod::Basic).await;

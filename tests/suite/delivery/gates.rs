@@ -1,4 +1,4 @@
-//! Gates: what holds a Subscriber's Notifications, how the status names it, and how it opens again.
+//! Gates: what holds a Subscriber's Notifications, how the status names each gate, and how each gate opens again.
 
 use std::{
     collections::HashMap,
@@ -11,7 +11,7 @@ use tokio::time::{Instant, sleep};
 
 use crate::world::{CLIENT, PATIENCE, World, condition, path};
 
-/// A world with its Secret and a Subscriber `shop` with this `delivery`.
+/// A world with the Secret, and a Subscriber `shop` with this `delivery`.
 pub async fn shop(name: &str, delivery: Value) -> World {
     let world = World::new(name).await;
     world.secret(CLIENT.1).await;
@@ -19,12 +19,12 @@ pub async fn shop(name: &str, delivery: Value) -> World {
     world
 }
 
-/// An event like any other.
+/// A minimal event.
 pub fn event() -> Value {
     json!({"source": "/s", "type": "t"})
 }
 
-/// The instant that a time of the API names.
+/// Parses a time of the API.
 fn instant(time: &Value) -> SystemTime {
     httpdate_of(time.as_str().unwrap())
 }
@@ -87,7 +87,7 @@ async fn webhook_10_a_410_stops_all_sending_until_the_spec_changes_restarts_incl
     operator.restart().await.unwrap();
     operator.ready(PATIENCE).await.unwrap();
     world.until("notification", "second", |n| n["status"]["reason"] == "EndpointGone").await;
-    assert_eq!(world.posts(&path("shop")).len(), 1, "nothing was sent to a webhook that is gone");
+    assert_eq!(world.posts(&path("shop")).len(), 1, "no event was sent to a webhook that is gone");
     world.receiver.behave(&path("shop"));
     world.subscriber("shop", |spec| spec["webhook"]["timeoutSeconds"] = 14.into()).await;
     world.until_phase("second", "Delivered").await;
@@ -95,8 +95,8 @@ async fn webhook_10_a_410_stops_all_sending_until_the_spec_changes_restarts_incl
 }
 
 #[tokio::test]
-async fn what_waits_behind_a_gate_is_told_which() {
-    let world = World::new("courtesy").await;
+async fn a_notification_behind_a_gate_names_that_gate() {
+    let world = World::new("explanations").await;
     world.secret("wrong").await;
     world.subscriber("refused", |_| ()).await;
     world.subscriber("held", |spec| spec["suspend"] = true.into()).await;
@@ -117,23 +117,23 @@ async fn what_waits_behind_a_gate_is_told_which() {
     let before = versions().await;
     operator.restart().await.unwrap();
     operator.ready(PATIENCE).await.unwrap();
-    sleep(Duration::from_secs(8)).await; // longer than the five seconds after which they name their gate
+    sleep(Duration::from_secs(8)).await; // longer than the five seconds after which a Notification names its gate
     assert_eq!(versions().await, before, "already written: a restart writes nothing");
 }
 
 #[tokio::test]
-async fn a_thousand_behind_an_open_circuit_cost_their_courtesies_and_probes_alone() {
+async fn a_thousand_behind_an_open_circuit_cost_only_explanations_and_probes() {
     let world = shop("circuit", json!({"backoff": {"initialSeconds": 2, "maxSeconds": 3600}})).await;
     world.receiver.answer_always(&path("shop"), Behaviour::status(500));
     world.create("n", "shop", 1000).await;
     let mut operator = world.operator().await;
-    let begun = Instant::now();
+    let start = Instant::now();
     world.receiver.wait_for(&path("shop"), 5, PATIENCE).await.unwrap();
-    sleep(Duration::from_secs(60).saturating_sub(begun.elapsed())).await;
+    sleep(Duration::from_secs(60).saturating_sub(start.elapsed())).await;
     let arrivals: Vec<_> = world.posts(&path("shop")).iter().map(|post| post.arrived).collect();
     let probes = arrivals.iter().filter(|arrived| **arrived > arrivals[0] + Duration::from_secs(20)).count();
     let (posts, before) = (arrivals.len(), arrivals.len() - probes);
-    // Four may have ended and given up their slots, and sixteen be under way, when the fifth failure opens the circuit.
+    // When the fifth failure opens the circuit, four attempts may have released their slots, and sixteen be in flight.
     assert!((16..=20).contains(&before), "{before} POSTs before the circuit opened");
     // One probe follows after 30 s, the next after 60 s.
     assert!((1..=2).contains(&probes), "{probes} probes");
@@ -141,11 +141,11 @@ async fn a_thousand_behind_an_open_circuit_cost_their_courtesies_and_probes_alon
     let explained = all.iter().filter(|n| n["status"]["reason"] == "CircuitOpen").count();
     let attempts: u64 = all.iter().map(|n| n["status"]["attempts"].as_u64().unwrap()).sum();
     assert_eq!(attempts, posts as u64);
-    assert!((100..=300).contains(&explained), "{explained} name their gate, five per second at most");
+    assert!((100..=300).contains(&explained), "{explained} name their gate, at most five per second");
     for (name, writes) in writes(&world).await {
         let notification = all.iter().find(|n| n["metadata"]["name"] == name.as_str()).unwrap();
         let attempts = notification["status"]["attempts"].as_u64().unwrap();
-        assert!(writes <= attempts + 1, "{name}: {writes} writes for {attempts} attempts and one courtesy");
+        assert!(writes <= attempts + 1, "{name}: {writes} writes for {attempts} attempts and one explanation");
     }
 
     operator.kill().await.unwrap();
@@ -154,7 +154,7 @@ async fn a_thousand_behind_an_open_circuit_cost_their_courtesies_and_probes_alon
     operator.ready(PATIENCE).await.unwrap();
     sleep(Duration::from_secs(4)).await; // explanations start after five seconds
     let (posts, writes) = (sent(&world) - posts_before, writes(&world).await.values().sum::<u64>() - writes_before);
-    assert_eq!(writes, posts, "a restart writes nothing: each write is an attempt's");
+    assert_eq!(writes, posts, "a restart writes nothing: each write records an attempt");
     world.receiver.behave(&path("shop"));
     let annotate = ["annotate", "subr", "shop", "tidings.dev/reconcile-requested-at=1"];
     world.kubectl(&annotate).await.ok().unwrap();
@@ -165,7 +165,7 @@ fn sent(world: &World) -> u64 {
     world.posts(&path("shop")).len() as u64
 }
 
-/// The writes to the status of each Notification.
+/// The number of status writes for each Notification.
 async fn writes(world: &World) -> HashMap<String, u64> {
     let mut writes = HashMap::new();
     for event in world.plane.audit().await.unwrap() {
@@ -192,7 +192,7 @@ async fn the_latest_end_of_a_pause_wins_over_an_earlier_one() {
     assert!(posts[4..].iter().all(|post| post.arrived >= long + Duration::from_secs(12)), "a POST inside the pause");
 }
 
-/// Its write may reach the API server when another one leads already.
+/// The write of a former leader may reach the API server when another operator already leads.
 #[tokio::test]
 async fn a_pause_that_a_former_leader_wrote_late_is_obeyed() {
     let world = shop("late-pause", json!({})).await;
@@ -204,7 +204,7 @@ async fn a_pause_that_a_former_leader_wrote_late_is_obeyed() {
     let patch = json!({"status": {"pausedUntilTime": time.to_string()}}).to_string();
     let args = ["patch", "subr", "shop", "--subresource=status", "--type=merge", "-p", &patch];
     world.kubectl(&args).await.ok().unwrap();
-    sleep(Duration::from_secs(2)).await; // the watch shows it
+    sleep(Duration::from_secs(2)).await; // until the watch reports it
     world.notification("n", "shop", json!({"source": "/s", "type": "t"})).await;
     world.until_phase("n", "Delivered").await;
     let post = &world.posts(&path("shop"))[0];
@@ -212,14 +212,14 @@ async fn a_pause_that_a_former_leader_wrote_late_is_obeyed() {
 }
 
 #[tokio::test]
-async fn what_expires_while_its_attempt_waits_for_a_token_is_not_sent_afterwards() {
+async fn a_notification_that_expires_while_its_attempt_waits_for_a_token_is_not_sent() {
     let world = World::new("late-token").await;
     world.secret(CLIENT.1).await;
     world.tokens.set_expires_in(Some(Duration::from_secs(2)));
     world.subscriber("shop", |_| ()).await;
     let _operator = world.operator().await;
     world.until_reason("shop", "Operational").await;
-    sleep(Duration::from_secs(3)).await; // the token ends
+    sleep(Duration::from_secs(3)).await; // the token expires
     world.tokens.answer_next(1, &Behaviour::status(503).after(Duration::from_secs(6)));
     world
         .apply(&json!({"apiVersion": "tidings.dev/v1alpha1", "kind": "Notification", "metadata": {"name": "n"},
@@ -231,7 +231,7 @@ async fn what_expires_while_its_attempt_waits_for_a_token_is_not_sent_afterwards
 }
 
 #[tokio::test]
-async fn a_rate_limit_spaces_what_is_sent_and_max_in_flight_bounds_what_is_under_way() {
+async fn a_rate_limit_spaces_requests_and_max_in_flight_bounds_concurrent_requests() {
     let world = shop("pace", json!({"rateLimitPerMinute": 600})).await;
     world.subscriber("slow", |spec| spec["delivery"] = json!({"maxInFlight": 2})).await;
     let delay = Duration::from_millis(200);
@@ -241,17 +241,17 @@ async fn a_rate_limit_spaces_what_is_sent_and_max_in_flight_bounds_what_is_under
     let _operator = world.operator().await;
     world.until_delivered(42).await;
     let paced: Vec<_> = world.posts(&path("shop")).iter().map(|r| r.arrived).collect();
-    let took = paced[29] - paced[0];
-    assert!(took >= Duration::from_millis(2800), "30 at 600 a minute took {took:?}");
+    let elapsed = paced[29] - paced[0];
+    assert!(elapsed >= Duration::from_millis(2800), "30 requests at 600 per minute in {elapsed:?}");
     let slow: Vec<_> = world.posts(&path("slow")).iter().map(|r| r.arrived).collect();
     for three in slow.windows(3) {
-        // The third cannot begin before one of the two others was answered.
-        assert!(three[2] - three[0] >= delay - Duration::from_millis(20), "three under way at once");
+        // The third request cannot start before one of the two others is answered.
+        assert!(three[2] - three[0] >= delay - Duration::from_millis(20), "three requests in flight");
     }
 }
 
 #[tokio::test]
-async fn max_attempts_exhaust_and_expiry_spares_what_was_never_tried() {
+async fn max_attempts_exhaust_and_expiry_spares_notifications_that_were_never_tried() {
     let quick = json!({"initialSeconds": 1, "maxSeconds": 1});
     let world = shop("limits", json!({"maxAttempts": 2, "backoff": quick})).await;
     world.subscriber("brief", |spec| spec["delivery"] = json!({"expireAfterSeconds": 3, "backoff": quick})).await;
@@ -288,12 +288,16 @@ async fn max_attempts_exhaust_and_expiry_spares_what_was_never_tried() {
         let created = instant(&expired["metadata"]["creationTimestamp"]);
         assert!(instant(&status["completionTime"]) >= created + Duration::from_secs(lifetime), "{name}: too early");
     }
-    assert_eq!(world.get("notification", "held").await["status"]["phase"], "Pending", "never tried, only suspended");
+    assert_eq!(
+        world.get("notification", "held").await["status"]["phase"],
+        "Pending",
+        "never tried: the Subscriber is suspended"
+    );
 }
 
 #[tokio::test]
-async fn a_410_that_comes_while_the_operator_ends_is_not_forgotten() {
-    let world = shop("gone-at-the-end", json!({})).await;
+async fn a_410_that_arrives_while_the_operator_stops_is_not_forgotten() {
+    let world = shop("gone-at-shutdown", json!({})).await;
     let mut operator = world.operator().await;
     world.until_reason("shop", "Operational").await;
     let late = Behaviour::status(410).after(Duration::from_secs(2));
@@ -309,7 +313,7 @@ async fn a_410_that_comes_while_the_operator_ends_is_not_forgotten() {
 }
 
 #[tokio::test]
-async fn nothing_goes_by_an_old_spec_while_the_new_one_is_looked_at() {
+async fn no_event_is_sent_under_an_old_spec_while_the_new_spec_is_reconciled() {
     let world = shop("changed", json!({})).await;
     let _operator = world.operator().await;
     world.until_reason("shop", "Operational").await;

@@ -1,4 +1,4 @@
-//! The headers that a user adds, and what none of them may be (S7).
+//! The headers that a user adds to requests, and the headers that are refused (S7).
 
 use serde_json::{Value, json};
 use testkit::endpoints::Received;
@@ -18,7 +18,7 @@ fn with_header(header: Value) -> Value {
 }
 
 #[tokio::test]
-async fn headers_go_with_every_request_and_a_rotated_one_takes_effect_without_a_restart() {
+async fn every_request_carries_the_headers_and_a_rotated_value_takes_effect_without_a_restart() {
     let world = World::new("headers").await;
     world.secret(CLIENT.1).await;
     world.apply(&secret(&"first".into())).await;
@@ -37,7 +37,7 @@ async fn headers_go_with_every_request_and_a_rotated_one_takes_effect_without_a_
         (received.header("x-tenant").unwrap().to_owned(), received.header("x-api-key").unwrap().to_owned())
     };
     let requests = world.receiver.requests_for(&path("shop"));
-    assert_eq!(requests.len(), 2, "the question for consent, and the event");
+    assert_eq!(requests.len(), 2, "the validation request and the event");
     assert!(requests.iter().all(|request| sent(request) == ("acme, inc".to_owned(), "first".to_owned())));
 
     world.apply(&secret(&"second".into())).await;
@@ -52,7 +52,7 @@ async fn headers_go_with_every_request_and_a_rotated_one_takes_effect_without_a_
 }
 
 #[tokio::test]
-async fn a_header_that_a_secret_cannot_give_says_so_and_heals() {
+async fn a_header_value_that_a_secret_lacks_is_reported_and_heals() {
     let world = World::new("header-secrets").await;
     world.secret(CLIENT.1).await;
     let _operator = world.operator().await;
@@ -80,7 +80,7 @@ async fn a_header_that_a_secret_cannot_give_says_so_and_heals() {
         let says = |s: &Value| condition(s, "Ready")["message"].as_str().is_some_and(|m| m.contains(expected));
         let invalid = world.until("subscriber", "shop", says).await;
         assert_eq!(condition(&invalid, "Ready")["reason"], "InvalidSecret");
-        assert!(condition(&invalid, "TokenAvailable").is_null(), "it is not about the credentials");
+        assert!(condition(&invalid, "TokenAvailable").is_null(), "the credentials are not affected");
     }
     world.apply(&secret(&"key".into())).await;
     world.until_reason("shop", "Operational").await;

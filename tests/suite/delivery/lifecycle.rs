@@ -1,4 +1,4 @@
-//! From `kubectl apply` to the webhook and back into the status; crashes, ends and restarts on the way.
+//! From `kubectl apply` to the webhook and back into the status, with crashes, shutdowns and restarts on the way.
 
 use std::{collections::HashMap, time::Duration};
 
@@ -11,7 +11,7 @@ use crate::{
     world::{CLIENT, PATIENCE, World, binary, condition, operator_kubeconfig, path},
 };
 
-/// A world with its Secret and a Subscriber `shop`.
+/// A world with the Secret and a Subscriber `shop`.
 async fn shop(name: &str) -> World {
     let world = World::new(name).await;
     world.secret(CLIENT.1).await;
@@ -20,7 +20,7 @@ async fn shop(name: &str) -> World {
 }
 
 #[tokio::test]
-async fn a_notification_applied_with_kubectl_reaches_the_webhook_and_its_status_tells() {
+async fn a_notification_applied_with_kubectl_reaches_the_webhook_and_its_status_reports_it() {
     let world = shop("delivery").await;
     let _operator = world.operator().await;
     let event = json!({"id": "order-1", "source": "/shop", "type": "order.paid", "trace": "abc", "data": {"n": 1}});
@@ -54,7 +54,7 @@ async fn a_notification_applied_with_kubectl_reaches_the_webhook_and_its_status_
 }
 
 #[tokio::test]
-async fn the_api_server_keeps_who_wrote_a_status_and_not_who_wrote_each_of_its_fields() {
+async fn the_api_server_records_the_writer_of_a_status_and_not_of_each_field() {
     let world = shop("managed-fields").await;
     let _operator = world.operator().await;
     world.notification("order-1", "shop", json!({"source": "/shop", "type": "order.paid"})).await;
@@ -75,7 +75,7 @@ async fn a_delivery_costs_one_write_and_a_restart_none() {
     operator.ready(PATIENCE).await.unwrap();
     world.notification("last", "shop", json!({"source": "/s", "type": "t"})).await;
     world.until_delivered(21).await;
-    assert_eq!(status_writes(&world, 21).await, 21, "the one of the last Notification");
+    assert_eq!(status_writes(&world, 21).await, 21, "only the write for the last Notification");
     let writes_to_notifications: Vec<_> = world
         .plane
         .audit()
@@ -88,7 +88,7 @@ async fn a_delivery_costs_one_write_and_a_restart_none() {
     assert!(writes_to_notifications.is_empty(), "{writes_to_notifications:?}");
 }
 
-/// The writes to `notifications/status` in the API server's audit log, once there are at least as many as expected.
+/// The number of writes to `notifications/status` in the API server's audit log, once it is at least `expected`.
 async fn status_writes(world: &World, expected: usize) -> usize {
     let end = Instant::now() + PATIENCE;
     loop {
@@ -111,7 +111,7 @@ async fn fifty_pending_at_a_kill_are_all_delivered_each_with_its_one_id() {
     world.receiver.wait_for(&path("shop"), 20, PATIENCE).await.unwrap();
     operator.kill().await.unwrap();
     let finished = world.list("notifications").await.iter().filter(|n| n["status"]["phase"] == "Delivered").count();
-    assert!(finished < 50, "nothing was left to the second operator");
+    assert!(finished < 50, "no Notification was left for the second operator");
     world.receiver.behave(&path("shop"));
     operator.restart().await.unwrap();
     world.until_delivered(50).await;
@@ -125,11 +125,11 @@ async fn fifty_pending_at_a_kill_are_all_delivered_each_with_its_one_id() {
     }
     assert!(posts.is_empty(), "unknown ids: {posts:?}");
     let repeated = world.posts(&path("shop")).len() - 50;
-    assert!(repeated <= 16, "{repeated} repeats, more than may be in flight");
+    assert!(repeated <= 16, "{repeated} repeats, more than the limit of attempts in flight");
 }
 
 #[tokio::test]
-async fn what_arrives_late_sets_its_notifications_going() {
+async fn late_objects_start_the_delivery_of_waiting_notifications() {
     let world = World::new("late").await;
     let _operator = world.operator().await;
     world.notification("early", "shop", json!({"source": "/s", "type": "t"})).await;
@@ -144,13 +144,13 @@ async fn what_arrives_late_sets_its_notifications_going() {
     let notification = world.get("notification", "early").await;
     assert_eq!((&notification["status"]["phase"], &notification["status"]["attempts"]), (&json!("Pending"), &json!(0)));
     world.secret(CLIENT.1).await;
-    let begun = Instant::now();
+    let start = Instant::now();
     world.until_phase("early", "Delivered").await;
-    assert!(begun.elapsed() < Duration::from_secs(5), "it went when the Secret came, not at some later look");
+    assert!(start.elapsed() < Duration::from_secs(5), "the Secret started the delivery, not a later reconcile");
 }
 
 #[tokio::test]
-async fn a_webhook_that_is_down_is_tried_again_until_it_is_up() {
+async fn a_webhook_that_is_down_is_retried_until_it_is_up() {
     let mut world = shop("down").await;
     let _operator = world.operator().await;
     world.until_reason("shop", "Operational").await;
@@ -169,7 +169,7 @@ async fn a_webhook_that_is_down_is_tried_again_until_it_is_up() {
 }
 
 #[tokio::test]
-async fn kubectl_wait_ends_for_a_delivered_and_for_a_failed_notification() {
+async fn kubectl_wait_returns_for_a_delivered_and_for_a_failed_notification() {
     let world = shop("wait").await;
     world.subscriber("picky", |_| ()).await;
     world.receiver.answer_always(&path("picky"), Behaviour::status(422));
@@ -186,7 +186,7 @@ async fn kubectl_wait_ends_for_a_delivered_and_for_a_failed_notification() {
 }
 
 #[tokio::test]
-async fn sigterm_lets_what_is_in_flight_end_and_writes_its_outcome() {
+async fn after_sigterm_attempts_in_flight_finish_and_their_outcomes_are_written() {
     let world = shop("sigterm").await;
     let operator = world.operator().await;
     world.receiver.answer_always(&path("shop"), Behaviour::status(204).after(Duration::from_secs(1)));
@@ -216,8 +216,8 @@ async fn a_suspended_subscriber_holds_its_notifications_and_a_deleted_one_is_can
 }
 
 #[tokio::test]
-async fn an_outcome_is_kept_while_the_api_server_is_away_and_not_sent_again() {
-    // A control plane of its own: it is killed.
+async fn an_outcome_is_kept_while_the_api_server_is_down_and_the_event_is_not_sent_again() {
+    // This test kills the API server, so it needs its own control plane.
     let world = World::alone("away").await;
     let plane = world.plane;
     world.secret(CLIENT.1).await;
@@ -234,7 +234,7 @@ async fn an_outcome_is_kept_while_the_api_server_is_away_and_not_sent_again() {
 }
 
 #[tokio::test]
-async fn the_operator_says_what_to_do_without_its_crds_and_then_serves_the_whole_cluster() {
+async fn without_its_crds_the_operator_names_the_remedy_and_with_them_serves_the_whole_cluster() {
     let plane: &'static ControlPlane = Box::leak(Box::new(ControlPlane::start().await.unwrap()));
     plane.kubectl(&["create", "namespace", "tidings"]).await.unwrap().ok().unwrap();
     let chart = render_chart("tidings", &["--set", "crds.install=false"]).unwrap();
@@ -279,8 +279,8 @@ async fn s19_the_operator_raises_its_limit_of_open_files_to_what_the_system_allo
     let raised = loop {
         let limits = std::fs::read_to_string(format!("/proc/{}/limits", operator.id())).unwrap_or_default();
         let line = limits.lines().find(|line| line.starts_with("Max open files")).unwrap_or_default().to_owned();
-        let words: Vec<_> = line.split_whitespace().collect();
-        if words.len() > 4 && words[3] == words[4] {
+        let columns: Vec<_> = line.split_whitespace().collect();
+        if columns.len() > 4 && columns[3] == columns[4] {
             break true;
         }
         if Instant::now() > end {
@@ -290,11 +290,11 @@ async fn s19_the_operator_raises_its_limit_of_open_files_to_what_the_system_allo
     };
     operator.kill().unwrap();
     operator.wait().unwrap();
-    assert!(raised, "its soft limit stayed below the hard one");
+    assert!(raised, "the soft limit stayed below the hard limit");
 }
 
 #[tokio::test]
-async fn logs_status_and_metrics_hold_no_secret_no_token_and_no_answer() {
+async fn logs_status_and_metrics_contain_no_secret_no_token_and_no_response() {
     let world = World::new("canary").await;
     world.secret(CLIENT.1).await;
     world.subscriber("shop", |_| ()).await;

@@ -1,4 +1,4 @@
-//! From a Notification to the webhook and back into its status: tokens, requests, outcomes, replay and retention.
+//! The life of a Notification: tokens, requests, outcomes, replay and retention.
 
 pub mod conformance;
 mod connections;

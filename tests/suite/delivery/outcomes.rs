@@ -1,4 +1,4 @@
-//! What a Notification's status says for each kind of answer.
+//! The status of a Notification after each kind of response.
 
 use serde_json::json;
 use testkit::{Behaviour, endpoints::Reply};
@@ -38,7 +38,7 @@ async fn each_answer_leads_to_its_phase_reason_and_message() {
 }
 
 #[tokio::test]
-async fn an_event_that_only_the_operator_can_judge_fails_with_its_attribute_and_is_not_sent() {
+async fn an_event_that_only_the_operator_can_check_fails_with_its_attribute_and_is_not_sent() {
     let world = World::new("invalid").await;
     world.secret(CLIENT.1).await;
     world.subscriber("shop", |_| ()).await;

@@ -1,4 +1,4 @@
-//! The label `tidings.dev/replay`: sends again what it is asked to, once, over restarts and crashes.
+//! The label `tidings.dev/replay`: each value sends a Notification again once, also across restarts and crashes.
 
 use std::{
     sync::{
@@ -14,7 +14,7 @@ use tokio::time::sleep;
 
 use crate::world::{CLIENT, PATIENCE, World, condition, path};
 
-/// A world with its Secret and a Subscriber `shop`.
+/// A world with the Secret and a Subscriber `shop`.
 async fn shop(name: &str) -> World {
     let world = World::new(name).await;
     world.secret(CLIENT.1).await;
@@ -26,7 +26,7 @@ fn event(id: &str) -> Value {
     json!({"id": id, "source": "/shop", "type": "order.paid"})
 }
 
-/// A Notification for `shop` as Git holds it, with the label.
+/// The manifest of a Notification for `shop` with the label.
 fn labelled(name: &str, value: &str) -> Value {
     json!({
         "apiVersion": "tidings.dev/v1alpha1", "kind": "Notification",
@@ -40,7 +40,7 @@ async fn label(world: &World, name: &str, value: &str) {
     world.kubectl(&["label", "ntf", name, &label, "--overwrite"]).await.ok().unwrap();
 }
 
-/// Waits until the value was handled and the replay is Delivered.
+/// Waits until the value is handled and the replay is Delivered.
 async fn until_replayed(world: &World, name: &str, value: &str) -> Value {
     let replayed = |n: &Value| n["status"]["lastHandledReplay"] == value && n["status"]["phase"] == "Delivered";
     world.until("notification", name, replayed).await
@@ -51,13 +51,13 @@ fn arrived(world: &World) -> Vec<String> {
     world.posts(&path("shop")).iter().map(|request| request.event_id().unwrap()).collect()
 }
 
-/// Sends another Notification through everything: earlier requests are handled by then.
+/// Delivers another Notification. When it is Delivered, the operator has handled all earlier changes.
 async fn send_marker(world: &World, name: &str) {
     world.notification(name, "shop", event(name)).await;
     world.until_phase(name, "Delivered").await;
 }
 
-/// The writes to `notifications/status` that the API server took.
+/// The number of writes to `notifications/status` that the API server accepted.
 async fn status_writes(world: &World) -> usize {
     let audit = world.plane.audit().await.unwrap();
     let ours = audit.iter().filter(|event| event.is_write_to("notifications", "status", &world.namespace));
@@ -65,7 +65,7 @@ async fn status_writes(world: &World) -> usize {
 }
 
 #[tokio::test]
-async fn a_delivered_one_is_sent_again_with_the_same_id_and_a_handled_value_sends_nothing() {
+async fn a_delivered_notification_is_sent_again_with_the_same_id_and_a_handled_value_sends_nothing() {
     let world = shop("replay").await;
     let mut operator = world.operator().await;
     world.notification("n", "shop", event("n")).await;
@@ -91,7 +91,7 @@ async fn a_delivered_one_is_sent_again_with_the_same_id_and_a_handled_value_send
         second["metadata"]["resourceVersion"]
     );
     assert_eq!(arrived(&world), ["n", "n", "marker-1", "marker-2"]);
-    assert_eq!(status_writes(&world).await, 5, "one for each delivery and one for the replay");
+    assert_eq!(status_writes(&world).await, 5, "one write for each delivery and one for the replay");
 
     label(&world, "n", "2").await;
     until_replayed(&world, "n", "2").await;
@@ -99,7 +99,7 @@ async fn a_delivered_one_is_sent_again_with_the_same_id_and_a_handled_value_send
 }
 
 #[tokio::test]
-async fn a_failed_one_is_sent_again_and_says_so_meanwhile() {
+async fn a_failed_notification_is_sent_again_and_is_pending_until_then() {
     let world = shop("replay-failed").await;
     world.receiver.answer_next(&path("shop"), 1, &Behaviour::status(422));
     let _operator = world.operator().await;
@@ -123,7 +123,7 @@ async fn a_failed_one_is_sent_again_and_says_so_meanwhile() {
 }
 
 #[tokio::test]
-async fn a_replay_asked_for_while_no_operator_runs_is_done_at_the_next_start() {
+async fn a_replay_requested_while_no_operator_runs_is_sent_at_the_next_start() {
     let world = shop("replay-away").await;
     let mut operator = world.operator().await;
     world.notification("n", "shop", event("n")).await;
@@ -136,7 +136,7 @@ async fn a_replay_asked_for_while_no_operator_runs_is_done_at_the_next_start() {
 }
 
 #[tokio::test]
-async fn an_operator_killed_between_the_replays_write_and_its_send_neither_loses_nor_doubles_it() {
+async fn an_operator_killed_between_a_replays_write_and_its_post_neither_loses_nor_doubles_the_replay() {
     let world = shop("replay-kill").await;
     let mut operator = world.operator().await;
     world.notification("n", "shop", event("n")).await;
@@ -155,14 +155,14 @@ async fn an_operator_killed_between_the_replays_write_and_its_send_neither_loses
 }
 
 #[tokio::test]
-async fn a_replay_asked_for_during_an_attempt_has_one_more_follow() {
+async fn a_replay_requested_during_an_attempt_causes_one_more_attempt() {
     let world = shop("replay-flight").await;
     let _operator = world.operator().await;
     world.receiver.answer_next(&path("shop"), 1, &Behaviour::status(204).after(Duration::from_secs(1)));
     world.notification("n", "shop", event("n")).await;
     world.receiver.wait_for(&path("shop"), 1, PATIENCE).await.unwrap();
     label(&world, "n", "1").await;
-    // The replay is written, undone by the outcome of the attempt, and written again.
+    // The operator writes the replay, the outcome of the attempt undoes the write, and the operator writes it again.
     world.receiver.wait_for(&path("shop"), 2, PATIENCE).await.unwrap();
     until_replayed(&world, "n", "1").await;
     send_marker(&world, "marker").await;
@@ -170,7 +170,7 @@ async fn a_replay_asked_for_during_an_attempt_has_one_more_follow() {
 }
 
 #[tokio::test]
-async fn one_created_with_the_label_is_sent_once() {
+async fn a_notification_created_with_the_label_is_sent_once() {
     let world = shop("replay-created").await;
     let _operator = world.operator().await;
     world.until_reason("shop", "Operational").await;
@@ -189,7 +189,7 @@ async fn one_created_with_the_label_is_sent_once() {
 }
 
 #[tokio::test]
-async fn one_that_gets_the_label_while_it_waits_for_its_first_attempt_is_sent_once() {
+async fn a_notification_labelled_while_it_waits_for_its_first_attempt_is_sent_once() {
     let world = shop("replay-waiting").await;
     world.subscriber("shop", |spec| spec["suspend"] = true.into()).await;
     let _operator = world.operator().await;
@@ -204,7 +204,7 @@ async fn one_that_gets_the_label_while_it_waits_for_its_first_attempt_is_sent_on
 }
 
 #[tokio::test]
-async fn fifty_asked_for_at_once_and_an_operator_killed_meanwhile_are_all_sent_again() {
+async fn fifty_replays_requested_at_once_are_all_sent_though_the_operator_restarts() {
     let world = shop("replay-many").await;
     let mut operator = world.operator().await;
     world.notifications("n", "shop", 50).await;
@@ -221,12 +221,12 @@ async fn fifty_asked_for_at_once_and_an_operator_killed_meanwhile_are_all_sent_a
         let times = ids.iter().filter(|id| **id == format!("n-{n}")).count();
         assert!((2..=3).contains(&times), "n-{n} was sent {times} times");
     }
-    assert!(ids.len() - 101 <= 16, "{} repeats, more than were in flight at the kill", ids.len() - 101);
+    assert!(ids.len() - 101 <= 16, "{} repeats, more than the limit of attempts in flight", ids.len() - 101);
 }
 
 #[tokio::test]
-async fn replays_outlast_an_api_server_that_goes_away_and_others_who_write_all_the_time() {
-    // A control plane of its own: it is killed.
+async fn replays_survive_an_api_server_outage_and_constant_writes_by_others() {
+    // This test kills the API server, so it needs its own control plane.
     let world = World::alone("replay-outage").await;
     let plane = world.plane;
     world.secret(CLIENT.1).await;
@@ -261,7 +261,7 @@ async fn replays_outlast_an_api_server_that_goes_away_and_others_who_write_all_t
 }
 
 #[tokio::test]
-async fn a_replay_that_cannot_be_written_is_tried_again_by_itself_and_nothing_is_listed_for_it() {
+async fn a_replay_that_cannot_be_written_is_retried_without_listing_again() {
     let world = shop("replay-refused").await;
     let proxy = ApiProxy::start(world.plane).await.unwrap();
     let _operator = world.operator_through(&proxy).await;
@@ -275,7 +275,7 @@ async fn a_replay_that_cannot_be_written_is_tried_again_by_itself_and_nothing_is
         if call.is_list_of("notifications") && call.query.contains("labelSelector") {
             listed.fetch_add(1, Ordering::Relaxed);
         }
-        // More often than the operator tries before it leaves a replay for later.
+        // More often than the operator tries before it postpones a replay.
         let writes = call.is_status_write_to("notifications") && call.path.contains("/stuck/");
         if writes && refusals.fetch_add(1, Ordering::Relaxed) < 12 { Treatment::Answer(500) } else { Treatment::Pass }
     });
@@ -289,7 +289,7 @@ async fn a_replay_that_cannot_be_written_is_tried_again_by_itself_and_nothing_is
 }
 
 #[tokio::test]
-async fn a_replay_that_has_to_wait_is_given_its_reason_again() {
+async fn a_replay_that_must_wait_names_its_gate_again() {
     let world = World::new("replay-waits").await;
     let _operator = world.operator().await;
     world.notification("n", "missing", json!({"source": "/s", "type": "t"})).await;

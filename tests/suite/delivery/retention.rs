@@ -1,4 +1,5 @@
-//! Finished Notifications go when their time is over, not before, and only those that have one.
+//! Retention: the operator deletes a finished Notification when its TTL expires, not before, and keeps a Notification
+//! without a TTL.
 
 use std::time::Duration;
 
@@ -13,7 +14,7 @@ use tokio::time::{Instant, sleep};
 
 use crate::world::{CLIENT, PATIENCE, World, path};
 
-/// A world with its Secret and a Subscriber `shop`.
+/// A world with the Secret and a Subscriber `shop`.
 async fn shop(name: &str) -> World {
     let world = World::new(name).await;
     world.secret(CLIENT.1).await;
@@ -43,7 +44,7 @@ async fn with_ttl(world: &World, name: &str, ttl: u32) {
     world.apply(&notification(json!({"name": name}), Some(ttl))).await;
 }
 
-/// Creates one with generateName and returns its name.
+/// Creates a Notification with generateName and returns its name.
 async fn generated(world: &World, ttl: Option<u32>) -> String {
     let manifest = notification(json!({"generateName": "generated-"}), ttl).to_string();
     let create = ["-n", &world.namespace, "create", "-f", "-", "-o", "name"];
@@ -51,13 +52,13 @@ async fn generated(world: &World, ttl: Option<u32>) -> String {
     output.trim().rsplit('/').next().unwrap().to_owned()
 }
 
-/// One, if it is there.
+/// Reads a Notification, if it exists.
 async fn find(world: &World, name: &str) -> Option<Value> {
     let text = world.kubectl(&["get", "ntf", name, "--ignore-not-found", "-o", "json"]).await.ok().unwrap();
     (!text.is_empty()).then(|| serde_json::from_str(&text).unwrap())
 }
 
-/// Waits until it is gone and returns what it was, as last seen, and when it was seen to be gone.
+/// Waits until a Notification is deleted. Returns its last version that was read, and the time at which it was gone.
 async fn until_gone(world: &World, name: &str) -> (Option<Value>, Timestamp) {
     let end = Instant::now() + PATIENCE;
     let mut last = None;
@@ -66,7 +67,7 @@ async fn until_gone(world: &World, name: &str) -> (Option<Value>, Timestamp) {
             None => return (last, Timestamp::now()),
             seen => last = seen,
         }
-        assert!(Instant::now() < end, "{name} is still there after {PATIENCE:?}: {last:?}");
+        assert!(Instant::now() < end, "{name} still exists after {PATIENCE:?}: {last:?}");
         sleep(Duration::from_millis(50)).await;
     }
 }
@@ -80,7 +81,7 @@ fn seconds(seconds: i64) -> SignedDuration {
 }
 
 #[tokio::test]
-async fn a_finished_one_goes_at_its_time_and_not_before_and_one_without_a_time_stays() {
+async fn a_finished_notification_is_deleted_when_its_ttl_expires_and_kept_without_a_ttl() {
     let world = shop("ttl").await;
     world.receiver.answer_next(&path("shop"), 1, &Behaviour::status(422));
     let operator = world.operator().await;
@@ -102,7 +103,7 @@ async fn a_finished_one_goes_at_its_time_and_not_before_and_one_without_a_time_s
 }
 
 #[tokio::test]
-async fn a_time_of_nothing_deletes_at_once() {
+async fn a_ttl_of_zero_deletes_immediately() {
     let world = shop("ttl-0").await;
     let _operator = world.operator().await;
     with_ttl(&world, "n", 0).await;
@@ -111,7 +112,7 @@ async fn a_time_of_nothing_deletes_at_once() {
 }
 
 #[tokio::test]
-async fn after_a_restart_those_go_that_are_due_and_the_others_at_their_time() {
+async fn after_a_restart_overdue_notifications_are_deleted_and_the_others_at_their_time() {
     let world = shop("ttl-restart").await;
     let mut operator = world.operator().await;
     for (name, ttl) in [("overdue", 2), ("later", 8)] {
@@ -121,18 +122,18 @@ async fn after_a_restart_those_go_that_are_due_and_the_others_at_their_time() {
     let later = world.until_phase("later", "Delivered").await;
     operator.kill().await.unwrap();
     let wait = (completed(&overdue) + seconds(2)).duration_since(Timestamp::now());
-    sleep(Duration::try_from(wait).unwrap_or_default()).await; // it becomes due while no operator runs
+    sleep(Duration::try_from(wait).unwrap_or_default()).await; // the deletion becomes due while no operator runs
     assert!(find(&world, "overdue").await.is_some());
     operator.restart().await.unwrap();
     let (_, gone) = until_gone(&world, "overdue").await;
-    assert!(gone < completed(&later) + seconds(8), "it went right after the start: {gone}");
+    assert!(gone < completed(&later) + seconds(8), "deleted right after the start: {gone}");
     assert!(find(&world, "later").await.is_some());
     let (_, gone) = until_gone(&world, "later").await;
     assert!(gone >= completed(&later) + seconds(8), "gone at {gone}: {later:#}");
 }
 
 #[tokio::test]
-async fn generated_ones_go_by_the_flag_unless_they_say_otherwise() {
+async fn generated_notifications_use_the_ttl_of_the_flag_unless_they_have_their_own() {
     let world = shop("generated").await;
     let mut operator = operator_with(&world, &["--generated-ttl", "0"]).await;
     let (by_flag, own) = (generated(&world, None).await, generated(&world, Some(3600)).await);
@@ -140,7 +141,7 @@ async fn generated_ones_go_by_the_flag_unless_they_say_otherwise() {
     world.until_delivered(3).await;
     with_ttl(&world, "marker", 0).await;
     until_gone(&world, "marker").await;
-    assert!(find(&world, &by_flag).await.is_some(), "0 keeps it");
+    assert!(find(&world, &by_flag).await.is_some(), "0 keeps the Notification");
 
     operator.kill().await.unwrap();
     operator = operator_with(&world, &["--generated-ttl", "1"]).await;
@@ -155,7 +156,7 @@ async fn generated_ones_go_by_the_flag_unless_they_say_otherwise() {
 }
 
 #[tokio::test]
-async fn one_that_is_to_be_sent_again_is_not_deleted_and_its_time_begins_anew() {
+async fn a_notification_that_is_replayed_is_not_deleted_and_its_ttl_starts_again() {
     let world = shop("ttl-replay").await;
     let _operator = world.operator().await;
     with_ttl(&world, "n", 3).await;
@@ -174,7 +175,7 @@ async fn one_that_is_to_be_sent_again_is_not_deleted_and_its_time_begins_anew() 
 }
 
 #[tokio::test]
-async fn a_replay_asked_for_during_the_last_attempt_comes_before_the_deletion() {
+async fn a_replay_requested_during_the_last_attempt_precedes_the_deletion() {
     let world = shop("ttl-label").await;
     let _operator = world.operator().await;
     world.until_reason("shop", "Operational").await;
@@ -187,7 +188,7 @@ async fn a_replay_asked_for_during_the_last_attempt_comes_before_the_deletion() 
 }
 
 #[tokio::test]
-async fn the_count_of_finished_ones_is_there_after_a_restart_and_a_replay_takes_one_off() {
+async fn the_count_of_finished_notifications_survives_a_restart_and_a_replay_reduces_it() {
     let world = shop("stored").await;
     let mut operator = world.operator().await;
     world.notifications("n", "shop", 5).await;
@@ -203,7 +204,8 @@ async fn the_count_of_finished_ones_is_there_after_a_restart_and_a_replay_takes_
     until_stored(&operator, 5).await;
 }
 
-/// Refuses the deletion of Notifications in the namespace of `world`; returns when that is in force.
+/// Applies a policy that refuses the deletion of Notifications in the namespace of `world`, and waits until the policy is
+/// in force.
 async fn refuse_deletes(world: &World) {
     let name = format!("{}-deletes", world.namespace);
     let policy = json!({"apiVersion": "v1", "kind": "List", "items": [
@@ -225,7 +227,7 @@ async fn refuse_deletes(world: &World) {
 }
 
 #[tokio::test]
-async fn what_cannot_be_deleted_in_one_namespace_delays_no_other() {
+async fn failing_deletions_in_one_namespace_delay_no_other() {
     let (refused, other) = (shop("ttl-refused").await, World::new("ttl-other").await);
     refuse_deletes(&refused).await;
     chart::install(refused.plane, &refused.namespace, &[&refused.namespace, &other.namespace]).await.unwrap();
@@ -244,7 +246,7 @@ async fn what_cannot_be_deleted_in_one_namespace_delays_no_other() {
 }
 
 #[tokio::test]
-async fn a_namespace_that_cannot_be_listed_keeps_no_other_from_its_deadlines() {
+async fn a_namespace_that_cannot_be_listed_delays_no_deletion_in_another() {
     let (first, last) = (shop("listed-a").await, shop("listed-b").await);
     chart::install(first.plane, &first.namespace, &[&first.namespace, &last.namespace]).await.unwrap();
     let proxy = ApiProxy::start(first.plane).await.unwrap();
@@ -269,7 +271,7 @@ async fn a_namespace_that_cannot_be_listed_keeps_no_other_from_its_deadlines() {
 }
 
 #[tokio::test]
-async fn what_the_operator_finishes_itself_it_deletes_without_reading_it() {
+async fn the_operator_deletes_notifications_that_it_finished_without_reading_them() {
     let world = shop("ttl-reads").await;
     let _operator = world.operator().await;
     for n in 0..5 {
@@ -299,7 +301,7 @@ async fn until_stored(operator: &Operator, count: usize) {
         if metrics.contains(&format!("tidings_notifications_finished_stored {count}\n")) {
             return;
         }
-        assert!(Instant::now() < end, "not {count} stored: {metrics}");
+        assert!(Instant::now() < end, "expected {count} stored: {metrics}");
         sleep(Duration::from_millis(50)).await;
     }
 }

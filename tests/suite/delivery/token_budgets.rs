@@ -1,5 +1,4 @@
-//! How often a token service is asked, by the operator as a whole: whatever the backlog, seldom; and once for each
-//! tenant.
+//! The number of token requests of the whole operator: few, whatever the backlog, and separate for each tenant.
 
 use std::{
     collections::HashSet,
@@ -18,30 +17,30 @@ use crate::world::{CLIENT, PATIENCE, World, condition, path};
 const MINUTE: Duration = Duration::from_secs(60);
 const BACKLOG: usize = 1000;
 
-/// What was asked of the token service at a path.
-fn asked(world: &World, path: &str) -> Vec<TokenRequest> {
+/// The requests to the token service at a path.
+fn requests_at(world: &World, path: &str) -> Vec<TokenRequest> {
     let mut requests = world.tokens.requests();
     requests.retain(|request| request.path == path);
     requests
 }
 
-/// Waits until a minute has passed since the first request at each path, and counts those in that minute.
-async fn asked_in_the_first_minute(world: &World, paths: &[&str]) -> Vec<usize> {
+/// Waits until a minute has passed since the first request at each path, and counts the requests in that minute.
+async fn requests_in_the_first_minute(world: &World, paths: &[&str]) -> Vec<usize> {
     let end = Instant::now() + MINUTE + 2 * PATIENCE;
-    let over = |path: &&str| asked(world, path).first().is_some_and(|first| first.arrived.elapsed() > MINUTE);
+    let over = |path: &&str| requests_at(world, path).first().is_some_and(|first| first.arrived.elapsed() > MINUTE);
     while !paths.iter().all(over) {
-        assert!(Instant::now() < end, "never asked at one of {paths:?}");
+        assert!(Instant::now() < end, "no request at one of {paths:?}");
         sleep(Duration::from_millis(100)).await;
     }
     let count = |path: &&str| {
-        let requests = asked(world, path);
+        let requests = requests_at(world, path);
         requests.iter().filter(|request| request.arrived - requests[0].arrived <= MINUTE).count()
     };
     paths.iter().map(count).collect()
 }
 
 #[tokio::test]
-async fn a_thousand_pending_ask_a_token_service_in_trouble_at_most_six_times_in_a_minute_and_one_that_refuses_once() {
+async fn a_thousand_pending_cause_at_most_six_token_requests_a_minute_in_an_outage_and_one_after_a_refusal() {
     let world = World::new("token-budgets").await;
     world.secret(CLIENT.1).await;
     let refusal = Reply::status(401).header("content-type", "application/json").body(r#"{"error":"invalid_client"}"#);
@@ -50,7 +49,7 @@ async fn a_thousand_pending_ask_a_token_service_in_trouble_at_most_six_times_in_
     {
         world.tokens.answer_always_at(&path(name), behaviour);
     }
-    // Its tokens are good; its webhook takes none.
+    // The tokens are valid, but the webhook accepts none.
     world.receiver.answer_always(&path("unconvinced"), Behaviour::status(401));
     let names = ["trouble", "reset", "refusing", "unconvinced"];
     for name in names {
@@ -61,7 +60,7 @@ async fn a_thousand_pending_ask_a_token_service_in_trouble_at_most_six_times_in_
     let _operator = world.operator().await;
 
     let paths = names.map(path);
-    let counts = asked_in_the_first_minute(&world, &paths.each_ref().map(String::as_str)).await;
+    let counts = requests_in_the_first_minute(&world, &paths.each_ref().map(String::as_str)).await;
     let counts: [usize; 4] = counts.try_into().unwrap();
     let [trouble, reset, refusing, unconvinced] = counts;
     assert!((2..=6).contains(&trouble) && (2..=6).contains(&reset), "{counts:?}");
@@ -73,12 +72,12 @@ async fn a_thousand_pending_ask_a_token_service_in_trouble_at_most_six_times_in_
     assert_eq!(reason("refusing").await, "TokenRejected");
     assert_eq!(reason("unconvinced").await, "TokenIssued");
     for name in ["trouble", "reset", "refusing"] {
-        assert!(world.receiver.requests_for(&path(name)).is_empty(), "{name}: nothing goes out without a token");
+        assert!(world.receiver.requests_for(&path(name)).is_empty(), "{name}: no event is sent without a token");
     }
     let posts = world.posts(&path("unconvinced"));
     let used: HashSet<_> = posts.iter().map(|post| post.token().unwrap()).collect();
     assert_eq!(used.len(), 2, "both tokens were tried");
-    assert!(posts.len() >= 10, "{} POSTs: many attempts, few tokens", posts.len());
+    assert!(posts.len() >= 10, "{} POSTs: expected many attempts with few tokens", posts.len());
     let pending = world.list("notifications").await;
     let untried = pending.iter().filter(|n| n["status"]["phase"] == "Pending" && n["status"]["attempts"] == 0);
     assert!(untried.count() >= 3 * BACKLOG, "a missing token spends no attempt");
@@ -87,7 +86,7 @@ async fn a_thousand_pending_ask_a_token_service_in_trouble_at_most_six_times_in_
 #[tokio::test]
 async fn s11_two_tenants_with_the_same_client_id_mean_two_token_fetches() {
     let (first, second) = (World::new("first").await, World::new("second").await);
-    // One operator for both namespaces: the chart of the first one gives it its rights in the second one too.
+    // One operator for both namespaces: the chart in the first namespace grants permissions in the second namespace too.
     chart::install(first.plane, &first.namespace, &[&first.namespace, &second.namespace]).await.unwrap();
     second
         .apply(&json!({
@@ -95,7 +94,7 @@ async fn s11_two_tenants_with_the_same_client_id_mean_two_token_fetches() {
             "data": {"ca.crt": first.authority.ca_pem()},
         }))
         .await;
-    // The same client at the same token service, down to the Secret's values.
+    // The same client at the same token service, with the same values in the Secrets.
     for tenant in [&first, &second] {
         tenant.secret(CLIENT.1).await;
         let change = |spec: &mut Value| {

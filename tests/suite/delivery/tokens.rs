@@ -1,5 +1,5 @@
-//! The token source against a real token service: what is asked and how often, what is read of the answers, what is
-//! shown.
+//! The token source against a real token service: the requests and how often they are sent, how responses are read, and
+//! what errors show.
 
 use std::{
     collections::BTreeMap,
@@ -27,7 +27,7 @@ use crate::{
     world::PATIENCE,
 };
 
-/// A token service, and sources of its tokens.
+/// A token service, and the means to create sources of its tokens.
 struct Field {
     service: TokenService,
     http: Arc<tidings_delivery::egress::Client>,
@@ -54,14 +54,14 @@ impl Field {
         source_in(&self.cache, &self.service.url(), self.http.clone(), change)
     }
 
-    /// A path of its own, and the source for it.
+    /// A new path of the token service, and the source for that path.
     fn elsewhere(&self) -> (String, Arc<TokenSource>) {
         let path = format!("/{}", self.paths.fetch_add(1, Ordering::Relaxed));
         let url = self.service.url_of(&path);
         (path, self.source_with(|key| key.url = url))
     }
 
-    /// What comes of an answer.
+    /// The result of a token request that gets this response.
     async fn outcome(&self, reply: Reply) -> Result<HeaderValue, TokenError> {
         let (path, source) = self.elsewhere();
         self.service.answer_always_at(&path, Behaviour::reply(reply));
@@ -88,13 +88,13 @@ fn json(status: u16, body: impl Into<String>) -> Reply {
     Reply::status(status).header("content-type", "application/json").body(body.into())
 }
 
-/// A proper answer with this token.
+/// A valid response with this token.
 fn token(token: &str) -> Reply {
     json(200, format!(r#"{{"access_token":"{token}","token_type":"Bearer","expires_in":3600}}"#))
 }
 
 #[tokio::test]
-async fn a_token_is_asked_for_once_and_marked_sensitive() {
+async fn a_token_is_requested_once_and_marked_sensitive() {
     let field = Field::new().await;
     let source = field.source();
     let first = source.token().await.unwrap();
@@ -121,7 +121,7 @@ async fn a_hundred_callers_at_once_make_one_request() {
 }
 
 #[tokio::test]
-async fn a_caller_that_goes_away_does_not_take_the_request_along() {
+async fn a_caller_that_is_cancelled_does_not_cancel_the_request() {
     let field = Field::new().await;
     let source = field.source();
     for (number, text) in [(1, "first"), (2, "second")] {
@@ -137,52 +137,59 @@ async fn a_caller_that_goes_away_does_not_take_the_request_along() {
         });
         field.until_requests(number).await;
         caller.abort();
-        assert!(caller.await.unwrap_err().is_cancelled(), "it went away while the request was under way");
+        assert!(caller.await.unwrap_err().is_cancelled(), "the caller was cancelled while the request was in flight");
         assert_eq!(source.token().await.unwrap(), format!("Bearer {text}"));
         assert_eq!(field.service.requests().len(), number);
     }
 }
 
 #[tokio::test]
-async fn a_token_is_renewed_before_it_ends() {
+async fn a_token_is_renewed_before_it_expires() {
     let field = Field::new().await;
     field.service.set_expires_in(Some(Duration::from_secs(2)));
     let source = field.source();
-    let asked = Instant::now();
+    let start = Instant::now();
     let first = source.token().await.unwrap();
     while source.token().await.unwrap() == first {
         sleep(Duration::from_millis(10)).await;
     }
-    assert!(asked.elapsed() < Duration::from_secs(2), "the next one was there before the first one ended");
+    assert!(start.elapsed() < Duration::from_secs(2), "the next token arrived before the first token expired");
     let requests = field.service.requests();
-    assert!(requests[1].arrived - requests[0].arrived > Duration::from_millis(400), "not before a quarter of its life");
+    assert!(
+        requests[1].arrived - requests[0].arrived > Duration::from_millis(400),
+        "not before a quarter of the token's lifetime"
+    );
 }
 
 #[tokio::test]
-async fn expires_in_may_be_a_numeric_string_and_where_it_says_nothing_the_token_serves_on() {
+async fn expires_in_may_be_a_numeric_string_and_without_a_usable_value_the_token_stays_in_use() {
     let field = Field::new().await;
     let watched = Duration::from_secs(5);
-    // How long a token serves whose service is in trouble from then on, and how often that is asked.
+    // How long the token stays in use when its service fails from then on, and how many requests the service gets.
     let life = async |expires_in: &str| {
         let (path, source) = field.elsewhere();
         let body = format!(r#"{{"access_token":"t","token_type":"Bearer"{expires_in}}}"#);
         field.service.answer_next_at(&path, 1, &Behaviour::reply(json(200, body)));
         field.service.answer_always_at(&path, Behaviour::status(503));
-        let asked = Instant::now();
-        while asked.elapsed() < watched && source.token().await.is_ok() {
+        let start = Instant::now();
+        while start.elapsed() < watched && source.token().await.is_ok() {
             sleep(Duration::from_millis(20)).await;
         }
-        (asked.elapsed(), field.requests_at(&path).len())
+        (start.elapsed(), field.requests_at(&path).len())
     };
     let short = [r#","expires_in":2"#, r#","expires_in":"2""#, r#","expires_in":2.0"#, r#","expires_in":" 2 ""#];
-    let unsaid = ["0", "-1", r#""-3600""#, r#""soon""#, "null", "{}"].map(|value| format!(r#","expires_in":{value}"#));
+    let unusable =
+        ["0", "-1", r#""-3600""#, r#""soon""#, "null", "{}"].map(|value| format!(r#","expires_in":{value}"#));
     let huge = [r#","expires_in":99999999999999999999"#, r#","expires_in":"1e999""#];
-    let long: Vec<_> = unsaid.iter().map(String::as_str).chain(huge).chain([""]).collect();
+    let long: Vec<_> = unusable.iter().map(String::as_str).chain(huge).chain([""]).collect();
     let (short_lives, long_lives) =
         tokio::join!(join_all(short.iter().map(|value| life(value))), join_all(long.iter().map(|value| life(value))));
     for (value, (life, requests)) in short.iter().zip(short_lives) {
         assert!((Duration::from_secs(2)..watched).contains(&life), "{value}: {life:?}");
-        assert_eq!(requests, 2, "{value}: one renewal failed, is remembered, and the token served on to its end");
+        assert_eq!(
+            requests, 2,
+            "{value}: one renewal failed and was not repeated; the token stayed in use until it expired"
+        );
     }
     for (value, (life, requests)) in long.iter().zip(long_lives) {
         assert!(life >= watched && requests == 1, "{value}: {life:?}, {requests} requests");
@@ -190,7 +197,7 @@ async fn expires_in_may_be_a_numeric_string_and_where_it_says_nothing_the_token_
 }
 
 #[tokio::test]
-async fn parameters_arrive_as_form_fields_beside_those_of_the_grant() {
+async fn parameters_arrive_as_form_fields_next_to_the_fields_of_the_grant() {
     let field = Field::new().await;
     for (authentication, method) in [(AuthMethod::Post, Method::Post), (AuthMethod::Basic, Method::Basic)] {
         let source = field.source_with(|key| {
@@ -237,7 +244,7 @@ async fn a_client_id_of_all_printable_characters_authenticates_either_way() {
 }
 
 #[tokio::test]
-async fn a_token_counts_under_any_content_type_any_success_and_any_case_of_bearer() {
+async fn a_token_is_accepted_with_any_content_type_any_2xx_status_and_any_case_of_bearer() {
     let field = Field::new().await;
     let body = |token_type: &str| format!(r#"{{"access_token":"t","token_type":"{token_type}","expires_in":60}}"#);
     let types = [
@@ -265,7 +272,7 @@ async fn a_token_counts_under_any_content_type_any_success_and_any_case_of_beare
 }
 
 #[tokio::test]
-async fn a_standard_code_tells_a_refusal_from_trouble_whatever_status_and_content_type_it_comes_with() {
+async fn a_standard_error_code_decides_between_rejected_and_unavailable_and_a_401_is_always_rejected() {
     let field = Field::new().await;
     let refusals = [
         "invalid_request",
@@ -277,21 +284,26 @@ async fn a_standard_code_tells_a_refusal_from_trouble_whatever_status_and_conten
         "access_denied",
         "invalid_target",
     ];
-    let troubles = ["server_error", "temporarily_unavailable", "slow_down"];
-    for code in refusals.into_iter().chain(troubles) {
+    let outages = ["server_error", "temporarily_unavailable", "slow_down"];
+    for code in refusals.into_iter().chain(outages) {
         let body =
             format!(r#"{{"error":"{code}","error_description":"canary","error_uri":"https://canary.example/"}}"#);
         for status in [200, 400, 401, 403, 404] {
             for content_type in ["application/json;charset=UTF-8", "text/html", "application/problem+json"] {
                 let reply = Reply::status(status).header("content-type", content_type).body(body.clone());
                 let error = field.outcome(reply).await.unwrap_err();
-                let expected = match error {
-                    TokenError::Rejected(shown) => refusals.contains(&code) && shown == code,
-                    TokenError::Unavailable { code: shown, .. } => troubles.contains(&code) && shown == Some(code),
-                    _ => false,
+                let (expected, shown) = match error {
+                    TokenError::Rejected(shown) if status == 401 && outages.contains(&code) => {
+                        (shown == "invalid_client", shown)
+                    }
+                    TokenError::Rejected(shown) => (refusals.contains(&code) && shown == code, code),
+                    TokenError::Unavailable { code: shown, .. } => {
+                        (outages.contains(&code) && status != 401 && shown == Some(code), code)
+                    }
+                    _ => (false, code),
                 };
                 assert!(expected, "{code} {status} {content_type}: {error:?}");
-                assert!(error.to_string().contains(code), "{error}");
+                assert!(error.to_string().contains(shown), "{error}");
                 assert!(!format!("{error} {error:?}").contains("canary"), "{error:?}");
             }
         }
@@ -299,7 +311,7 @@ async fn a_standard_code_tells_a_refusal_from_trouble_whatever_status_and_conten
 }
 
 #[tokio::test]
-async fn a_status_of_trouble_and_a_lost_connection_are_trouble_whatever_the_body_says() {
+async fn an_error_status_and_a_lost_connection_mean_unavailable_whatever_the_body() {
     let field = Field::new().await;
     for status in [301, 302, 307, 404, 418, 429, 500, 502, 503, 504, 599] {
         let body = if matches!(status, 404 | 418) { r#"{"error":"canary"}"# } else { r#"{"error":"invalid_client"}"# };
@@ -311,7 +323,7 @@ async fn a_status_of_trouble_and_a_lost_connection_are_trouble_whatever_the_body
     let (path, source) = field.elsewhere();
     field.service.answer_always_at(&path, Behaviour::reset());
     assert_eq!(source.token().await.unwrap_err().error, TokenError::Unreachable(SendError::Broken));
-    assert_eq!(field.requests_at(&path).len(), 1, "nothing repeats a request unseen");
+    assert_eq!(field.requests_at(&path).len(), 1, "no layer repeats the request");
 }
 
 #[tokio::test]
@@ -344,21 +356,21 @@ async fn s10_an_answer_that_is_no_token_is_refused_and_never_shown() {
 }
 
 #[tokio::test]
-async fn a_failure_is_not_asked_about_again_before_its_time_also_when_the_source_is_made_again() {
+async fn a_failed_request_is_not_repeated_before_its_time_even_by_a_recreated_source() {
     let field = Field::new().await;
     field.service.answer_always(Behaviour::reply(Reply::status(503).header("retry-after", "600")));
-    let asked = Instant::now();
+    let start = Instant::now();
     let first = field.source().token().await.unwrap_err();
-    assert!(first.ask_again >= asked + Duration::from_secs(600));
+    assert!(first.ask_again >= start + Duration::from_secs(600));
     assert!(first.ask_again <= Instant::now() + Duration::from_secs(720));
     for _ in 0..100 {
-        assert_eq!(field.source().token().await.unwrap_err(), first, "made again each time");
+        assert_eq!(field.source().token().await.unwrap_err(), first, "the source is created again each time");
     }
     assert_eq!(field.service.requests().len(), 1);
 }
 
 #[tokio::test]
-async fn a_service_that_issues_the_refused_token_again_has_none_to_try_instead() {
+async fn a_service_that_issues_the_refused_token_again_provides_no_other_token() {
     let field = Field::new().await;
     field.service.answer_always(Behaviour::reply(token("t")));
     let refused = field.source().token().await.unwrap();
@@ -367,7 +379,7 @@ async fn a_service_that_issues_the_refused_token_again_has_none_to_try_instead()
 }
 
 #[tokio::test]
-async fn a_403_in_an_outage_leaves_the_token_that_permits_other_things() {
+async fn a_403_during_an_outage_keeps_the_current_token() {
     let field = Field::new().await;
     let held = field.source().token().await.unwrap();
     field.service.answer_always(Behaviour::status(503));
@@ -381,22 +393,25 @@ async fn a_403_in_an_outage_leaves_the_token_that_permits_other_things() {
 #[tokio::test]
 async fn s11_an_unused_token_is_forgotten_a_minute_after_its_request() {
     let field = Field::new().await;
-    let asked = Instant::now();
+    let start = Instant::now();
     let source = field.source();
     source.token().await.unwrap();
     let watched = Arc::downgrade(&source);
     drop(source);
     while watched.strong_count() > 0 {
-        assert!(asked.elapsed() < Duration::from_secs(60) + PATIENCE, "it is kept");
+        assert!(start.elapsed() < Duration::from_secs(60) + PATIENCE, "the token is kept");
         sleep(Duration::from_millis(100)).await;
     }
-    assert!(asked.elapsed() >= Duration::from_secs(60), "made again within the minute it would have asked again");
+    assert!(
+        start.elapsed() >= Duration::from_secs(60),
+        "a new source within the minute would have sent a request again"
+    );
     field.source().token().await.unwrap();
     assert_eq!(field.service.requests().len(), 2);
 }
 
 #[tokio::test]
-async fn a_renewal_is_forced_at_most_once_a_minute_also_when_the_source_is_made_again() {
+async fn a_renewal_is_forced_at_most_once_a_minute_even_by_a_recreated_source() {
     let field = Field::new().await;
     let first = field.source().token().await.unwrap();
     let second = field.source().token_other_than(&first).await.unwrap().unwrap();
@@ -405,14 +420,18 @@ async fn a_renewal_is_forced_at_most_once_a_minute_also_when_the_source_is_made_
         assert!(field.source().token_other_than(&second).await.is_none());
         field.source().renew_next(&second).await;
         assert_eq!(field.source().token().await.unwrap(), second);
-        assert_eq!(field.source().token_other_than(&first).await.unwrap().unwrap(), second, "it came meanwhile");
+        assert_eq!(
+            field.source().token_other_than(&first).await.unwrap().unwrap(),
+            second,
+            "the newer token is already cached"
+        );
     }
     assert_eq!(field.service.requests().len(), 2);
-    // Each key has a minute of its own.
-    let neighbour = field.source_with(|key| key.namespace = "neighbour".into());
-    let token = neighbour.token().await.unwrap();
-    neighbour.renew_next(&token).await;
-    assert_ne!(neighbour.token().await.unwrap(), token, "the attempt after a 403 has a fresh one");
+    // Each key has its own minute.
+    let neighbor = field.source_with(|key| key.namespace = "neighbor".into());
+    let token = neighbor.token().await.unwrap();
+    neighbor.renew_next(&token).await;
+    assert_ne!(neighbor.token().await.unwrap(), token, "the attempt after a 403 has a new token");
     assert_eq!(field.service.requests().len(), 4);
 }
 
@@ -431,9 +450,9 @@ async fn s11_a_changed_secret_and_another_namespace_get_tokens_of_their_own() {
     let mut tokens = Vec::new();
     for source in [&first, &changed, &recreated, &tenant] {
         let token = source.token().await.unwrap();
-        assert!(!tokens.contains(&token), "another one's token");
+        assert!(!tokens.contains(&token), "the token of another source");
         tokens.push(token);
-        assert_eq!(field.service.requests().len(), tokens.len(), "a fetch of its own");
+        assert_eq!(field.service.requests().len(), tokens.len(), "each source sends its own request");
     }
     assert_eq!(first.token().await.unwrap(), tokens[0]);
     assert_eq!(field.service.requests().len(), 4);
@@ -460,5 +479,5 @@ async fn s11_every_part_of_a_token_request_distinguishes_its_source() {
     for (number, source) in sources.iter().enumerate() {
         assert!(sources[..number].iter().all(|other| !Arc::ptr_eq(source, other)), "{number}");
     }
-    assert!(Arc::ptr_eq(&sources[0], &field.source()), "and nothing else does");
+    assert!(Arc::ptr_eq(&sources[0], &field.source()), "without a change, the source is the same");
 }

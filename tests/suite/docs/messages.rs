@@ -28,8 +28,8 @@ enum Place {
 pub fn page() -> String {
     let mut page = String::from(
         "# Messages\n\n<!-- Generated from the source by `make generate`; do not edit. -->\n\n\
-         Every text that Tidings can show, except the [reasons](reasons.md) and the [descriptions of fields](api.md). The operator\n\
-         fills in the parts in braces.\n",
+         Every text that the operator can show, except the [reasons](reasons.md), the [descriptions of fields](api.md) and the log\n\
+         lines of the levels `debug` and `trace`. The operator fills in the parts in braces.\n",
     );
     let texts = texts();
     writeln!(page, "\n## Command line\n").unwrap();
@@ -141,7 +141,7 @@ fn collect(code: TokenStream, place: Place, into: &mut Vec<(Place, String)>) {
             TokenTree::Group(group) => collect(group.stream(), place, into),
             TokenTree::Literal(literal) => {
                 if let syn::Lit::Str(text) = syn::Lit::new(literal.clone())
-                    && is_prose(&text.value())
+                    && is_shown(&text.value(), place)
                 {
                     into.push((place, text.value()));
                 }
@@ -159,8 +159,11 @@ fn ends_an_item(token: &TokenTree) -> bool {
     }
 }
 
-/// Whether `text` has at least two words, and is no media type.
-fn is_prose(text: &str) -> bool {
+/// Whether `text` is shown as it is: a log line, or at least two words that are no media type.
+fn is_shown(text: &str, place: Place) -> bool {
+    if matches!(place, Place::Log(_)) {
+        return text.chars().any(char::is_alphabetic);
+    }
     !text.contains("charset=")
         && text.split(' ').filter(|word| word.chars().any(char::is_alphabetic) && !word.contains("::")).count() >= 2
 }
@@ -173,7 +176,7 @@ fn texts_are_found_where_they_are_shown_and_those_of_tests_are_not() {
         #[derive(thiserror::Error)]
         #[error("cannot read {name}")]
         struct A;
-        fn f() { warn!(%error, "retrying in {} s", 5); debug!("not shown"); format!("no \
+        fn f() { info!("stopped"); warn!(%error, "retrying in {} s", 5); debug!("not shown"); format!("no \
             token"); g("application/json", json!({ "say": "two words" })) }
         #[cfg(test)]
         mod tests { const C: &str = "in a test"; }
@@ -184,6 +187,7 @@ fn texts_are_found_where_they_are_shown_and_those_of_tests_are_not() {
     collect(code.parse().unwrap(), Place::Message, &mut found);
     let texts = [
         (Place::Error, "cannot read {name}"),
+        (Place::Log("info"), "stopped"),
         (Place::Log("warn"), "retrying in {} s"),
         (Place::Message, "no token"),
         (Place::Message, "two words"),

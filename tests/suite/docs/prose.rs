@@ -9,7 +9,7 @@ use std::{
 use crate::docs::messages;
 
 /// Words that an engineer would not write here, and what to write instead.
-const PRIVATE: [(&str, &str); 25] = [
+const PRIVATE: [(&str, &str); 31] = [
     ("tell", "report, show, say"),
     ("tells", "reports, shows, says"),
     ("telling", "reporting, showing"),
@@ -35,17 +35,25 @@ const PRIVATE: [(&str, &str); 25] = [
     ("goes by", "uses, follows"),
     ("comes of it", "the result"),
     ("all the same", "anyway"),
+    ("courtesy", "explanation"),
+    ("courtesies", "explanations"),
+    ("sighting", "validation result"),
+    ("census", "initial status"),
+    ("vitals", "health"),
+    ("first word", "initial status"),
 ];
 
 /// What people read: folders, or single files.
-const READ: [&str; 9] = [
+const READ: [&str; 11] = [
     "CHANGELOG.md",
     "CONTRIBUTING.md",
+    "Makefile",
     "README.md",
     "SECURITY.md",
     ".github",
     "charts/tidings",
     "crds",
+    "demo/src",
     "docs",
     "examples",
 ];

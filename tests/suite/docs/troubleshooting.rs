@@ -203,7 +203,7 @@ fn message(section: &str, reason: &str) -> Option<String> {
 }
 
 #[tokio::test]
-async fn troubleshooting_shows_what_each_reason_of_a_subscriber_looks_like() {
+async fn troubleshooting_shows_the_status_for_each_reason_of_a_subscriber() {
     let shown = all().await;
     let page = page(&shown);
     if env::var_os("TIDINGS_UPDATE_GOLDEN").is_some() {

@@ -97,7 +97,7 @@ async fn of_two_operators_one_sends_and_the_other_stands_by_ready() {
 }
 
 #[tokio::test]
-async fn a_leader_that_is_told_to_end_finishes_what_is_in_flight_and_hands_over_within_a_second() {
+async fn a_leader_that_receives_sigterm_finishes_attempts_in_flight_and_hands_over_within_a_second() {
     let (world, leader, standby) = two("handover").await;
     world.until_reason("shop", "Operational").await;
     let slow = Behaviour::status(204).after(Duration::from_secs(6));
@@ -134,7 +134,7 @@ async fn a_leader_that_is_told_to_end_finishes_what_is_in_flight_and_hands_over_
 }
 
 #[tokio::test]
-async fn a_leader_that_is_killed_is_followed_within_the_leases_time_and_two_seconds() {
+async fn a_leader_that_is_killed_is_replaced_within_the_leases_duration_and_two_seconds() {
     let (world, leader, standby) = two("killed").await;
     world.until_reason("shop", "Operational").await;
     leader.kill().await.unwrap();
@@ -148,7 +148,7 @@ async fn a_leader_that_is_killed_is_followed_within_the_leases_time_and_two_seco
 }
 
 #[tokio::test]
-async fn a_standby_knows_the_secrets_has_changed_nothing_and_asked_nobody() {
+async fn a_standby_knows_the_secrets_and_has_written_and_requested_nothing() {
     let (world, leader, standby) = two("warm").await;
     world.until_reason("shop", "Operational").await;
     let watches = async |resource: &str| {
@@ -189,7 +189,7 @@ async fn a_standby_knows_the_secrets_has_changed_nothing_and_asked_nobody() {
 }
 
 #[tokio::test]
-async fn nothing_goes_by_a_spec_or_a_secret_that_changed_while_nobody_led() {
+async fn no_event_is_sent_under_a_spec_or_a_secret_that_changed_while_no_operator_led() {
     let (world, leader, standby) = two("stale").await;
     world.create("n", "shop", 1).await;
     world.until_delivered(1).await;
@@ -211,7 +211,7 @@ async fn nothing_goes_by_a_spec_or_a_secret_that_changed_while_nobody_led() {
 }
 
 #[tokio::test]
-async fn a_leader_that_was_paused_past_its_lease_starts_nothing_when_it_wakes() {
+async fn a_leader_that_was_paused_past_its_lease_starts_nothing_when_it_resumes() {
     // It wakes with a queue of its own that the standby has emptied, and with more to come.
     let (world, leader, _standby) = overtaken("paused").await;
     world.subscriber("shop", |spec| spec["suspend"] = true.into()).await;
@@ -229,7 +229,7 @@ async fn a_leader_that_was_paused_past_its_lease_starts_nothing_when_it_wakes() 
 /// It looks as if no operator had led meanwhile, but another one has, and has sent events that are still in the first
 /// one's queue.
 #[tokio::test]
-async fn a_leader_that_wakes_to_a_lease_that_another_gave_back_ends_and_the_next_one_knows_of_it() {
+async fn a_leader_that_resumes_after_another_released_the_lease_exits_and_the_next_leader_knows_of_it() {
     let (world, leader, standby) = overtaken("gave-back").await;
     assert_eq!(standby.terminate().await.unwrap(), 0);
     assert_eq!(lease(&world).await["holderIdentity"], "");
@@ -249,7 +249,7 @@ async fn a_leader_that_wakes_to_a_lease_that_another_gave_back_ends_and_the_next
 }
 
 #[tokio::test]
-async fn a_leader_that_cannot_renew_starts_nothing_more_and_goes_on_once_it_can() {
+async fn a_leader_that_cannot_renew_starts_no_attempts_and_continues_once_it_can() {
     let world = World::alone("cut-off").await;
     let plane = world.plane;
     world.secret(CLIENT.1).await;

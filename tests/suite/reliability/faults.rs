@@ -13,7 +13,7 @@ use tokio::time::sleep;
 use crate::world::{CLIENT, PATIENCE, World, path};
 
 #[tokio::test]
-async fn a_hanging_endpoint_with_two_thousand_delays_no_healthy_neighbour() {
+async fn a_hanging_endpoint_with_two_thousand_delays_no_healthy_neighbor() {
     let world = World::new("isolation").await;
     world.secret(CLIENT.1).await;
     for name in ["dead", "healthy"] {
@@ -51,7 +51,7 @@ async fn an_api_server_that_stops_and_dies_in_the_middle_of_five_hundred_loses_a
 }
 
 #[tokio::test]
-async fn ten_kills_during_a_thousand_lose_none_and_repeat_only_what_was_not_yet_written() {
+async fn ten_kills_during_a_thousand_lose_none_and_repeat_only_unwritten_outcomes() {
     let world = World::new("kills").await;
     world.secret(CLIENT.1).await;
     world.subscriber("shop", |_| ()).await;
@@ -118,7 +118,7 @@ async fn a_failed_outcome_does_not_undo_another_writers_delivered() {
 }
 
 #[tokio::test]
-async fn a_delivered_outcome_replaces_what_another_writer_called_failed() {
+async fn a_delivered_outcome_replaces_another_writers_failed() {
     let world = World::new("sticky").await;
     world.secret(CLIENT.1).await;
     world.subscriber("shop", |_| ()).await;
@@ -133,7 +133,7 @@ async fn a_delivered_outcome_replaces_what_another_writer_called_failed() {
 }
 
 #[tokio::test]
-async fn other_writers_labels_move_nothing_and_a_recreated_object_is_another() {
+async fn other_writers_labels_change_nothing_and_a_recreated_object_is_a_new_one() {
     let world = World::new("labels").await;
     world.secret(CLIENT.1).await;
     world.subscriber("shop", |_| ()).await;
@@ -176,7 +176,7 @@ async fn an_outcome_is_never_written_to_another_object_of_the_same_name() {
 }
 
 #[tokio::test]
-async fn one_that_is_being_deleted_is_not_sent() {
+async fn a_notification_that_is_being_deleted_is_not_sent() {
     let world = World::new("finalizer").await;
     world.secret(CLIENT.1).await;
     world.subscriber("shop", |spec| spec["suspend"] = true.into()).await;
@@ -198,7 +198,7 @@ async fn one_that_is_being_deleted_is_not_sent() {
 }
 
 #[tokio::test]
-async fn a_status_that_the_api_server_refuses_is_kept_and_makes_no_storm() {
+async fn a_status_that_the_api_server_refuses_is_kept_and_causes_no_storm() {
     let world = World::new("refused").await;
     world.secret(CLIENT.1).await;
     world.subscriber("shop", |_| ()).await;
@@ -229,7 +229,7 @@ async fn a_status_that_the_api_server_refuses_is_kept_and_makes_no_storm() {
 }
 
 #[tokio::test]
-async fn odd_values_that_others_wrote_into_a_status_stop_nobody() {
+async fn odd_values_that_others_wrote_into_a_status_stop_no_delivery() {
     let world = World::new("odd").await;
     world.secret(CLIENT.1).await;
     world.subscriber("shop", |spec| spec["suspend"] = true.into()).await;
@@ -266,7 +266,7 @@ async fn odd_values_that_others_wrote_into_a_status_stop_nobody() {
 }
 
 #[tokio::test]
-async fn whatever_time_the_schema_accepts_an_event_with_it_can_be_finished() {
+async fn an_event_with_any_time_that_the_schema_accepts_can_be_finished() {
     let world = World::new("times").await;
     world.secret(CLIENT.1).await;
     world.subscriber("shop", |_| ()).await;

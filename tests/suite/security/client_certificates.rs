@@ -63,7 +63,7 @@ async fn webhook_and_token_service_each_get_their_own_certificate_and_a_rotated_
 }
 
 #[tokio::test]
-async fn a_token_service_that_is_shown_no_certificate_is_unavailable_and_an_unusable_one_is_named() {
+async fn without_a_client_certificate_the_token_service_is_unavailable_and_an_unusable_one_is_named() {
     let (world, [_, of_tokens]) = guarded("mtls-faults").await;
     let _operator = world.operator().await;
     let (good, other) = (of_tokens.client_identity("tidings"), of_tokens.client_identity("other"));

@@ -134,7 +134,7 @@ async fn answering(authority: &Authority, answer: &str) -> RawServer {
 }
 
 #[tokio::test]
-async fn s01_a_neighbour_of_the_one_permitted_address_sees_no_connection() {
+async fn s01_a_neighbor_of_the_one_permitted_address_sees_no_connection() {
     let victim = Victim::at((FORBIDDEN, 0).into()).await;
     let by_name = victim.url().replace("127.0.0.2", HOST);
     for url in [victim.url(), by_name] {

@@ -200,7 +200,7 @@ async fn webhook_25_no_later_response_is_requested() {
 }
 
 #[tokio::test]
-async fn a_webhook_in_trouble_is_asked_again_and_nothing_is_sent_before_where_consent_is_required() {
+async fn a_failing_validation_is_retried_and_no_event_is_sent_before_if_policy_is_required() {
     let (world, _operator) = shop("pending", json!({"policy": "Required"}), Behaviour::status(503)).await;
     world.notification("n", "shop", event()).await;
     let pending = world.until_reason("shop", "HandshakePending").await;
@@ -216,7 +216,7 @@ async fn a_webhook_in_trouble_is_asked_again_and_nothing_is_sent_before_where_co
 }
 
 #[tokio::test]
-async fn retry_after_in_the_answer_to_the_question_silences_the_whole_subscriber() {
+async fn retry_after_in_the_validation_response_pauses_the_whole_subscriber() {
     let answer = Behaviour::reply(Reply::status(503).header("retry-after", "600"));
     let (world, _operator) = shop("silence", json!({}), answer).await;
     world.notification("n", "shop", event()).await;
@@ -229,7 +229,7 @@ async fn retry_after_in_the_answer_to_the_question_silences_the_whole_subscriber
 }
 
 #[tokio::test]
-async fn a_disabled_policy_asks_nothing() {
+async fn a_disabled_policy_sends_no_validation_request() {
     let (world, _operator) = shop("disabled", json!({"policy": "Disabled"}), granting("another.example.com")).await;
     world.notification("n", "shop", event()).await;
     world.until_phase("n", "Delivered").await;

@@ -39,7 +39,7 @@ async fn until_event(world: &World, reason: &str, type_: &str) {
 }
 
 #[tokio::test]
-async fn the_status_counts_what_is_pending_and_tells_of_the_last_success_and_failure() {
+async fn the_status_counts_pending_notifications_and_shows_the_last_success_and_failure() {
     let world = shop("numbers", json!({"backoff": {"initialSeconds": 1, "maxSeconds": 1}})).await;
     world.receiver.answer_next(&path("shop"), 1, &Behaviour::status(500));
     let _operator = world.operator().await;
@@ -63,7 +63,7 @@ async fn the_status_counts_what_is_pending_and_tells_of_the_last_success_and_fai
 }
 
 #[tokio::test]
-async fn an_open_circuit_is_told_with_its_cause_and_so_is_its_end() {
+async fn an_open_circuit_is_reported_with_its_cause_and_so_is_its_end() {
     let world = shop("ill", json!({"backoff": {"initialSeconds": 1, "maxSeconds": 3600}})).await;
     world.receiver.answer_always(&path("shop"), Behaviour::status(502));
     let _operator = world.operator().await;
@@ -82,7 +82,7 @@ async fn an_open_circuit_is_told_with_its_cause_and_so_is_its_end() {
 }
 
 #[tokio::test]
-async fn a_pause_a_rate_limit_and_a_webhook_that_is_gone_each_have_their_word() {
+async fn a_pause_a_rate_limit_and_a_webhook_that_is_gone_each_have_their_reason() {
     let world = shop("words", json!({"rateLimitPerMinute": 1})).await;
     let _operator = world.operator().await;
     world.notifications("n", "shop", 3).await;
@@ -143,7 +143,7 @@ async fn a_subscriber_under_load_costs_few_writes_and_none_at_a_restart() {
 }
 
 #[tokio::test]
-async fn a_status_that_somebody_else_overwrote_is_put_right_again() {
+async fn a_status_that_another_writer_overwrote_is_corrected() {
     let world = shop("tampered", json!({})).await;
     let _operator = world.operator().await;
     world.until_reason("shop", "Operational").await;

@@ -117,7 +117,7 @@ async fn three_hundred_subscribers_whose_token_service_hangs_delay_no_other_name
 }
 
 #[tokio::test]
-async fn a_subscriber_whose_first_reconcile_takes_long_says_at_which_step_it_is() {
+async fn a_subscriber_whose_first_reconcile_takes_long_shows_its_current_step() {
     let world = World::new("first-word").await;
     let operator = world.operator().await;
     world.secret(CLIENT.1).await;
@@ -140,7 +140,7 @@ async fn a_subscriber_whose_first_reconcile_takes_long_says_at_which_step_it_is(
 }
 
 #[tokio::test]
-async fn what_changes_while_a_relist_is_between_two_pages_counts_at_once() {
+async fn changes_between_two_pages_of_a_relist_take_effect_immediately() {
     let world = World::new("pages").await;
     world.secret(CLIENT.1).await;
     let fill = |spec: &mut Value| spec["suspend"] = true.into();
@@ -175,7 +175,7 @@ async fn what_changes_while_a_relist_is_between_two_pages_counts_at_once() {
 }
 
 #[tokio::test]
-async fn a_subscriber_that_this_version_cannot_read_is_its_own_trouble_alone() {
+async fn a_subscriber_that_this_version_cannot_read_affects_no_other() {
     let world = World::alone("unreadable").await;
     let plane = world.plane;
     world.secret(CLIENT.1).await;
@@ -234,7 +234,7 @@ async fn a_subscriber_that_this_version_cannot_read_is_its_own_trouble_alone() {
 }
 
 #[tokio::test]
-async fn a_namespace_whose_subscribers_may_not_be_listed_holds_up_no_other_and_heals() {
+async fn a_namespace_whose_subscribers_may_not_be_listed_delays_no_other_and_heals() {
     let world = World::new("allowed").await;
     let other = second_namespace(&world, "forbidden").await;
     let proxy = ApiProxy::start(world.plane).await.unwrap();
@@ -259,7 +259,7 @@ async fn a_namespace_whose_subscribers_may_not_be_listed_holds_up_no_other_and_h
 }
 
 #[tokio::test]
-async fn a_changed_secret_counts_at_once_while_the_watch_of_subscribers_fails() {
+async fn a_changed_secret_takes_effect_immediately_while_the_watch_of_subscribers_fails() {
     let world = World::new("watch-fails").await;
     world.secret("wrong").await;
     world.subscriber("shop", |_| ()).await;

@@ -22,7 +22,7 @@ fn summary(tested: &Value) -> (&str, &str, &str) {
 }
 
 #[tokio::test]
-async fn a_test_says_at_which_step_it_failed_and_passes_once_all_of_them_do() {
+async fn a_test_reports_the_step_that_failed_and_passes_once_all_steps_do() {
     let world = World::new("self-test").await;
     let _operator = world.operator().await;
     let required = |spec: &mut Value| spec["abuseProtection"] = json!({"policy": "Required"});
@@ -58,7 +58,7 @@ async fn a_test_says_at_which_step_it_failed_and_passes_once_all_of_them_do() {
 }
 
 #[tokio::test]
-async fn a_handled_value_is_not_run_again_restarts_included() {
+async fn a_test_that_was_handled_is_not_run_again_not_even_after_a_restart() {
     let world = World::new("self-test-once").await;
     world.secret(CLIENT.1).await;
     world.subscriber("shop", |_| ()).await;
@@ -81,7 +81,7 @@ async fn a_handled_value_is_not_run_again_restarts_included() {
 }
 
 #[tokio::test]
-async fn a_suspended_subscriber_can_be_tested_and_holds_its_notifications_all_the_same() {
+async fn a_suspended_subscriber_can_be_tested_and_still_holds_its_notifications() {
     let world = World::new("self-test-held").await;
     world.secret(CLIENT.1).await;
     world.subscriber("shop", |spec| spec["suspend"] = true.into()).await;
@@ -95,7 +95,7 @@ async fn a_suspended_subscriber_can_be_tested_and_holds_its_notifications_all_th
 }
 
 #[tokio::test]
-async fn a_test_answered_with_429_or_410_counts_for_the_whole_subscriber_and_no_test_is_sent_into_a_pause() {
+async fn a_test_answered_with_429_or_410_affects_the_whole_subscriber_and_no_test_is_sent_during_a_pause() {
     let world = World::new("self-test-pause").await;
     world.secret(CLIENT.1).await;
     world.subscriber("shop", |_| ()).await;
@@ -126,7 +126,7 @@ async fn a_test_answered_with_429_or_410_counts_for_the_whole_subscriber_and_no_
 }
 
 #[tokio::test]
-async fn a_test_that_is_under_way_when_the_operator_ends_is_not_run_again() {
+async fn a_test_in_flight_when_the_operator_stops_is_not_run_again() {
     let world = World::new("self-test-end").await;
     world.secret(CLIENT.1).await;
     world.subscriber("shop", |_| ()).await;
@@ -147,7 +147,7 @@ async fn a_test_that_is_under_way_when_the_operator_ends_is_not_run_again() {
 }
 
 #[tokio::test]
-async fn a_test_that_is_not_sent_yet_when_the_operator_ends_is_left_to_the_next() {
+async fn a_test_that_is_not_sent_when_the_operator_stops_is_sent_after_the_restart() {
     let world = World::new("self-test-left").await;
     world.secret(CLIENT.1).await;
     world.subscriber("shop", |_| ()).await;
@@ -167,7 +167,7 @@ async fn a_test_that_is_not_sent_yet_when_the_operator_ends_is_left_to_the_next(
 }
 
 #[tokio::test]
-async fn no_test_is_sent_into_the_silence_that_its_own_question_for_consent_brought() {
+async fn no_test_is_sent_during_a_pause_that_its_own_validation_request_caused() {
     let world = World::new("self-test-silence").await;
     world.secret(CLIENT.1).await;
     world.subscriber("shop", |_| ()).await;
