@@ -80,6 +80,14 @@ impl Prerequisites {
 /// The reason, and what to do, as the end of the message.
 fn hint(error: &TokenError, is_encoded: bool) -> (Reason, &'static str) {
     match error {
+        TokenError::Unauthorized if is_encoded => (
+            Reason::TokenRejected,
+            ": check tokenService.url and the client ID and client secret in the Secret that tokenService.credentialsSecretRef names; they have characters that clientAuthentication Basic encodes (RFC 6749, section 2.3.1): if the token service does not decode them, set tokenService.clientAuthentication to BasicUnencoded",
+        ),
+        TokenError::Unauthorized => (
+            Reason::TokenRejected,
+            ": check tokenService.url, the client ID and client secret in the Secret that tokenService.credentialsSecretRef names, and tokenService.clientAuthentication",
+        ),
         TokenError::Rejected("invalid_client") if is_encoded => (
             Reason::TokenRejected,
             ": check the client ID and client secret in the Secret that tokenService.credentialsSecretRef names; they have characters that clientAuthentication Basic encodes (RFC 6749, section 2.3.1): if the token service does not decode them, set tokenService.clientAuthentication to BasicUnencoded",
@@ -107,8 +115,11 @@ mod tests {
             let status = SubscriberStatus::default();
             Prerequisites::without_token(&status, Some(1), no_token, is_encoded).token.unwrap().message
         };
-        assert!(message(TokenError::Rejected("invalid_client"), true).contains("BasicUnencoded"));
-        assert!(!message(TokenError::Rejected("invalid_client"), false).contains("BasicUnencoded"));
+        for refusal in [TokenError::Rejected("invalid_client"), TokenError::Unauthorized] {
+            assert!(message(refusal, true).contains("BasicUnencoded"));
+            assert!(!message(refusal, false).contains("BasicUnencoded"));
+        }
+        assert!(message(TokenError::Unauthorized, false).contains("tokenService.url"));
         assert!(!message(TokenError::Rejected("invalid_scope"), true).contains("BasicUnencoded"));
     }
 }

@@ -7,7 +7,7 @@ use url::Url;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidEndpoint {
     /// Not a URL.
-    #[error("{0}")]
+    #[error("not a valid URL ({0}): use a form like https://hooks.example.com/events")]
     Unreadable(#[from] url::ParseError),
     /// Not https, or with parts that requests do not send.
     #[error("must be an https URL without user name, password or fragment")]

@@ -12,7 +12,9 @@ pub enum SendError {
     )]
     Denied,
     /// The host name does not resolve.
-    #[error("the host name does not resolve: check the URL and the DNS")]
+    #[error(
+        "the host name does not resolve: check the URL and the DNS; a Service needs its namespace, as in https://hooks.shop.svc"
+    )]
     Dns,
     /// No connection: refused, reset or unreachable.
     #[error("cannot connect: check the URL, the network, and that the server is running")]

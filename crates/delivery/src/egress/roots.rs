@@ -51,7 +51,8 @@ fn choose(found: Vec<CertificateDer<'static>>, named: bool) -> Result<Vec<TrustA
     let mut store = RootCertStore::empty();
     store.add_parsable_certificates(found);
     let source = match (store.is_empty(), named) {
-        (false, _) => "the system",
+        (false, true) => "SSL_CERT_FILE and SSL_CERT_DIR",
+        (false, false) => "the system",
         (true, true) => return Err(NoRoots),
         (true, false) => {
             store.extend(webpki_roots::TLS_SERVER_ROOTS.iter().map(borrowed));

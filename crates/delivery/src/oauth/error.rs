@@ -14,6 +14,9 @@ pub enum TokenError {
     /// The service rejects this client; the same request will fail again (RFC 6749, section 5.2).
     #[error("the token service rejected the client: {0}")]
     Rejected(&'static str),
+    /// The service answered 401 without the code of a refusal. The same request will fail again.
+    #[error("the token service answered 401 Unauthorized")]
+    Unauthorized,
     /// The service responded with a temporary failure.
     #[error("the token service answered {status}{}{}", in_brackets(*code), advice(*status))]
     Unavailable {

@@ -165,7 +165,7 @@ impl Failure {
 }
 
 fn is_rejected(error: TokenError) -> bool {
-    matches!(error, TokenError::Rejected(_))
+    matches!(error, TokenError::Rejected(_) | TokenError::Unauthorized)
 }
 
 /// Returns the wait after a failure with `before` preceding failures of the same kind.
