@@ -54,7 +54,7 @@ build: ## build the optimized operator: target/release/tidings
 	cargo build --release --locked --bin tidings
 
 .PHONY: demo
-demo: $(control_plane) bins ## deliver an event end to end on a local control plane; KEEP=1 keeps it running
+demo: $(control_plane) bins ## deliver the examples end to end on a local control plane; KEEP=1 keeps it running
 	TIDINGS_BIN='$(bin)/tidings' '$(bin)/demo'
 
 .PHONY: bins
@@ -139,7 +139,7 @@ lint-chart: $(helm)
 
 .PHONY: bench
 bench: $(control_plane) $(helm) ## measure speed, memory and scale beside the API server's own limits; QUICK=1, ONLY=scale
-	@echo "==> The optimised build (a few minutes the first time), then the measured runs (about seventy minutes; QUICK=1: six minutes)"
+	@echo "==> The optimized build (a few minutes the first time), then the measured runs (about seventy minutes; QUICK=1: six minutes)"
 	cargo bench --locked --bench bench
 
 .PHONY: audit

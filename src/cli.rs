@@ -99,15 +99,15 @@ pub struct Run {
     /// Seconds to keep finished Notifications created with generateName; 0 keeps them forever.
     ///
     /// Does not apply to Notifications with ttlSecondsAfterFinished. The default is 7 days.
-    #[arg(long, value_name = "SECONDS", env = "TIDINGS_GENERATED_TTL", default_value_t = 604_800, value_parser = clap::value_parser!(u32).range(..=31_536_000))]
+    #[arg(long, value_name = "SECONDS", env = "TIDINGS_GENERATED_TTL", default_value_t = 604_800, allow_negative_numbers = true, value_parser = clap::value_parser!(u32).range(..=31_536_000))]
     pub generated_ttl: u32,
 
     /// Address on which to serve /metrics.
-    #[arg(long, value_name = "ADDRESS", env = "TIDINGS_ADMIN_ADDR", default_value = "127.0.0.1:8080")]
+    #[arg(long, value_name = "ADDRESS", env = "TIDINGS_ADMIN_ADDR", default_value = "127.0.0.1:8080", value_parser = address)]
     pub admin_addr: SocketAddr,
 
     /// Address on which to serve /healthz and /readyz.
-    #[arg(long, value_name = "ADDRESS", env = "TIDINGS_HEALTH_ADDR", default_value = "127.0.0.1:8081")]
+    #[arg(long, value_name = "ADDRESS", env = "TIDINGS_HEALTH_ADDR", default_value = "127.0.0.1:8081", value_parser = address)]
     pub health_addr: SocketAddr,
 
     /// Maximum number of concurrent attempts of all Subscribers.
@@ -133,7 +133,7 @@ pub struct Run {
     pub log_format: LogFormat,
 
     /// Lowest level to log: off, error, warn, info, debug or trace.
-    #[arg(long, value_name = "LEVEL", env = "TIDINGS_LOG_LEVEL", default_value = "info")]
+    #[arg(long, value_name = "LEVEL", env = "TIDINGS_LOG_LEVEL", default_value = "info", value_parser = level)]
     pub log_level: LevelFilter,
 }
 
@@ -179,6 +179,18 @@ fn port(text: &str) -> Result<Option<u16>, &'static str> {
         _ if text.is_empty() => Ok(None),
         Ok(port) if port > 0 => Ok(Some(port)),
         _ => Err("must be a port number from 1 to 65535"),
+    }
+}
+
+fn address(text: &str) -> Result<SocketAddr, &'static str> {
+    text.parse().map_err(|_error| "must be an IP address and a port, for example 127.0.0.1:8080 or [::]:8080")
+}
+
+fn level(text: &str) -> Result<LevelFilter, &'static str> {
+    match text.parse() {
+        // The library takes numbers, and an empty text, too.
+        Ok(level) if text.starts_with(|first: char| first.is_ascii_alphabetic()) => Ok(level),
+        _ => Err("must be off, error, warn, info, debug or trace"),
     }
 }
 
@@ -274,7 +286,11 @@ mod tests {
             ["--dns-server", "kube-dns"],
             ["--origin", "a b"],
             ["--generated-ttl", "7d"],
+            ["--generated-ttl", "-1"],
+            ["--admin-addr", "8080"],
+            ["--health-addr", "localhost:8081"],
             ["--log-level", "loud"],
+            ["--log-level", "3"],
             ["--worker-threads", "0"],
         ] {
             let message = run(&bad).unwrap_err().to_string();

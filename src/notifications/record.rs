@@ -155,7 +155,7 @@ impl StatusWriter {
     /// Writes why a Notification waits, with a single try, if its status is unchanged. The watch shows what was
     /// written.
     pub async fn explain(&self, at: &Waiting, reason: NotificationReason) -> Result<(), kube::Error> {
-        let message: String = reason.meaning().trim().trim_start_matches("Pending: ").chars().take(256).collect();
+        let message = explanation(reason);
         let operations = vec![
             test(["metadata", "uid"], json!(at.uid)),
             test(["status", "phase"], json!(Phase::Pending.as_str())),
@@ -189,6 +189,16 @@ impl StatusWriter {
         self.metrics.status_write("error");
         warn!(notification = %format_args!("{}/{}", namespace(read), name(read)), error = %plain(error), "the outcome could not be written yet; the operator keeps it and retries");
     }
+}
+
+/// What a Notification waits for, and the first thing that a user can do.
+fn explanation(reason: NotificationReason) -> String {
+    let meaning = reason.meaning().trim().trim_start_matches("Pending: ").trim_end_matches('.');
+    let remedy = reason.remedy();
+    let mut remedy = remedy.split_once(". ").map_or(remedy, |(first, _)| first).trim_end_matches('.').chars();
+    let first = remedy.next().map(|first| first.to_ascii_lowercase());
+    let text = [meaning, ": "].into_iter().flat_map(str::chars).chain(first).chain(remedy);
+    text.filter(|character| *character != '`').collect()
 }
 
 /// Makes the request that replaces the expected status with `status`, and no other status.
@@ -244,6 +254,15 @@ mod tests {
 
     use super::*;
     use crate::cluster;
+
+    #[test]
+    fn an_explanation_says_what_a_notification_waits_for_and_what_to_do() {
+        let expected = "the Subscriber is suspended: set the Subscriber's spec.suspend to false";
+        assert_eq!(explanation(NotificationReason::Suspended), expected);
+        for reason in NotificationReason::ALL {
+            assert!(explanation(*reason).len() <= 256, "{reason}");
+        }
+    }
 
     #[test]
     fn an_outcome_tests_all_that_it_was_decided_from_and_wants_little_in_return() {

@@ -16,7 +16,7 @@ pub enum Error {
     #[error("cannot create the Kubernetes client: {}", plain(.0))]
     Client(#[source] kube::Error),
     /// The API server refused a request that the operator depends on, or did not respond.
-    #[error("request to the API server failed: {}", plain(.0))]
+    #[error("{}", of_request(.0))]
     Api(#[source] kube::Error),
     /// The CustomResourceDefinitions are missing or too old.
     #[error("the CustomResourceDefinitions of {group} are missing or too old: apply the crds/ of this version ({why})", group = tidings_api::GROUP, why = plain(source))]
@@ -49,6 +49,13 @@ pub enum Error {
     /// Signals cannot be received.
     #[error("cannot receive signals: {0}")]
     Signals(#[source] io::Error),
+}
+
+fn of_request(error: &kube::Error) -> String {
+    match error {
+        kube::Error::Api(_) => format!("the API server refused a request: {}", plain(error)),
+        _ => format!("cannot reach the API server: {}: check that the cluster of KUBECONFIG runs", plain(error)),
+    }
 }
 
 /// The client library prints a path as `'"/path"'`: the quotes of debug output inside its own.

@@ -313,7 +313,7 @@ fn credential(secret: &FetchedObject, name: &str, key: &str, limit: usize) -> Re
     let text = std::str::from_utf8(bytes)
         .map_err(|_error| invalid(name, key, "the value is not text: store printable ASCII (RFC 6749, appendix A)"))?;
     let fault = if text.is_empty() {
-        "the value is empty: store the client ID or client secret"
+        "the value is empty: store the client ID or the client secret in it"
     } else if text.ends_with(['\n', '\r']) {
         "the value ends with a line break: create the value with printf or kubectl --from-literal"
     } else if !text.bytes().all(|b| (b' '..=b'~').contains(&b)) {
