@@ -1,6 +1,11 @@
 //! The API server accepts every example unchanged.
 
-use crate::cluster::{cluster, files, namespace};
+use std::{collections::BTreeSet, fs};
+
+use serde::Deserialize;
+use serde_json::Value;
+
+use crate::cluster::{cluster, files, namespace, root};
 
 #[tokio::test]
 async fn every_example_is_accepted_by_the_api_server() {
@@ -11,4 +16,60 @@ async fn every_example_is_accepted_by_the_api_server() {
         let applied = applied.unwrap_or_else(|error| panic!("examples/{name}: {error}"));
         assert!(applied.contains("notification.tidings.dev/"), "examples/{name} shows no Notification: {applied}");
     }
+}
+
+/// The paths of all fields below `schema` that name another object.
+fn references(schema: &Value, path: &str, into: &mut BTreeSet<String>) {
+    if path.ends_with("Ref") {
+        into.insert(format!("{path}/name"));
+    }
+    if schema["items"].is_object() {
+        references(&schema["items"], path, into);
+    }
+    for (name, field) in schema["properties"].as_object().into_iter().flatten() {
+        let path = if path.is_empty() { name.clone() } else { format!("{path}/{name}") };
+        references(field, &path, into);
+    }
+}
+
+/// The names that `value` refers to.
+fn named<'a>(value: &'a Value) -> Vec<&'a str> {
+    let of_field = |(key, field): (&String, &'a Value)| {
+        let name = field["name"].as_str().filter(|_| key.ends_with("Ref"));
+        name.into_iter().chain(named(field)).collect::<Vec<_>>()
+    };
+    match value {
+        Value::Object(fields) => fields.iter().flat_map(of_field).collect(),
+        Value::Array(items) => items.iter().flat_map(named).collect(),
+        _ => Vec::new(),
+    }
+}
+
+#[tokio::test]
+async fn field_26_kustomize_renames_every_reference_of_subscribers_and_notifications() {
+    let plane = cluster().await;
+    let namespace = namespace(plane, "kustomize").await;
+    let folder = root().join("examples/kustomize");
+    let built = plane.kubectl(&["kustomize", folder.to_str().unwrap()]).await.unwrap().ok().unwrap();
+    plane.admin().apply(&built, &["-n", &namespace, "--validate=strict", "--dry-run=server"]).await.unwrap();
+    let objects: Vec<_> =
+        serde_yaml::Deserializer::from_str(&built).map(|document| Value::deserialize(document).unwrap()).collect();
+    let names: BTreeSet<_> = objects.iter().map(|object| object["metadata"]["name"].as_str().unwrap()).collect();
+    assert!(names.iter().all(|name| name.starts_with("shop-")), "{names:?}");
+    let used: Vec<_> = objects.iter().flat_map(|object| named(&object["spec"])).collect();
+    assert!(used.len() == 7 && used.iter().all(|name| names.contains(name)), "{used:?}, {names:?}");
+
+    // The configuration has each field of the schemas that names an object.
+    let configured: Value = serde_yaml::from_str(&fs::read_to_string(folder.join("tidings.yaml")).unwrap()).unwrap();
+    let specs =
+        configured["nameReference"].as_array().unwrap().iter().flat_map(|of| of["fieldSpecs"].as_array().unwrap());
+    let configured: BTreeSet<_> = specs.map(|spec| spec["path"].as_str().unwrap().to_owned()).collect();
+    let mut fields = BTreeSet::new();
+    for manifest in tidings_api::manifests().unwrap() {
+        let manifest = serde_json::to_value(manifest).unwrap();
+        for version in manifest["spec"]["versions"].as_array().into_iter().flatten() {
+            references(&version["schema"]["openAPIV3Schema"]["properties"]["spec"], "spec", &mut fields);
+        }
+    }
+    assert_eq!(configured, fields);
 }
