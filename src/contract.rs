@@ -119,6 +119,7 @@ pub mod testing {
         egress::{Egress, Policy, Trust},
         event::Encoding,
         oauth::{AuthMethod, Credentials, TokenCache, TokenKey, TokenRequest},
+        webhook::TokenDoubt,
     };
 
     use super::*;
@@ -158,7 +159,16 @@ pub mod testing {
         let headers = http::HeaderMap::new();
         let encoding = Encoding::Binary;
         Arc::new(Route {
-            target: Target { url, encoding, headers, timeout, http, tokens, origin },
+            target: Target {
+                url,
+                encoding,
+                headers,
+                timeout,
+                http,
+                tokens,
+                token_doubt: TokenDoubt::default(),
+                origin,
+            },
             version,
             limits: Limits { max_in_flight: 1, rate_per_minute: None },
             backoff: Backoff { initial: timeout, max: timeout },

@@ -164,19 +164,14 @@ impl Post {
         self.answered.is_some_and(|status| (200..300).contains(&status))
     }
 
-    /// Whether the answer redirects.
-    pub(crate) fn is_redirected(&self) -> bool {
-        self.answered.is_some_and(|status| (300..400).contains(&status))
-    }
-
     /// Whether the answer says that the event itself is not wanted.
     pub(crate) fn is_rejected(&self) -> bool {
-        matches!(self.answered, Some(400 | 405 | 413 | 414 | 415 | 422 | 431))
+        matches!(self.answered, Some(400 | 413 | 414 | 415 | 422 | 431))
     }
 
     /// Whether nothing is to be sent after such an answer.
     pub(crate) fn is_final(&self) -> bool {
-        self.is_acknowledged() || self.is_redirected() || self.is_rejected()
+        self.is_acknowledged() || self.is_rejected()
     }
 }
 

@@ -163,6 +163,7 @@ fn pausing(random: &mut Random) -> Behaviour {
         0..90 => Behaviour::status(204).after(random.time(1..100)),
         90..94 => Behaviour::reply(Reply::status(429).header("retry-after", &seconds)),
         94..98 => Behaviour::reply(Reply::status(503).header("retry-after", &seconds)),
+        98 => Behaviour::reply(Reply::status(500).header("retry-after", &seconds)),
         _ => Behaviour::status(429),
     }
 }

@@ -84,6 +84,10 @@ async fn send<I: Payload>(
 pub(super) fn signal(outcome: &Outcome, backoff: Duration) -> Option<Signal> {
     match outcome.verdict {
         Verdict::Pause(requested) => Some(Signal::Pause(requested.unwrap_or(backoff))),
+        Verdict::RetryAfter(wait) => Some(match health(outcome.reason) {
+            Some(health) => Signal::HealthAndPause(health, wait),
+            None => Signal::Pause(wait),
+        }),
         Verdict::Gone => Some(Signal::Gone),
         _ => health(outcome.reason).map(Signal::Health),
     }
@@ -98,11 +102,11 @@ fn health(reason: Reason) -> Option<Health> {
         | Reason::TLSFailed
         | Reason::Timeout
         | Reason::ServerError
+        | Reason::RedirectRefused
+        | Reason::MethodNotAllowed
         | Reason::Unauthorized => Some(Health::Failure),
         Reason::Throttled | Reason::InvalidEvent | Reason::EgressDenied | Reason::InternalError => None,
-        Reason::Rejected | Reason::RedirectRefused | Reason::Forbidden | Reason::Gone | Reason::UnexpectedStatus => {
-            Some(Health::Answered)
-        }
+        Reason::Rejected | Reason::Forbidden | Reason::Gone | Reason::UnexpectedStatus => Some(Health::Answered),
     }
 }
 

@@ -196,9 +196,12 @@ impl<S: Source> Engine<S> {
                     self.publish(Report::Attempted { of: of.clone(), version: version.clone(), failure });
                 }
                 let mut signal = signal(outcome, answer.next_wait);
-                let again = matches!(outcome.verdict, Verdict::Retry | Verdict::Pause(_) | Verdict::Gone);
-                if let Some(Signal::Pause(requested)) = &mut signal {
+                let again = !matches!(outcome.verdict, Verdict::Delivered | Verdict::Failed);
+                let backoff =
+                    if matches!(outcome.verdict, Verdict::RetryAfter(_)) { answer.next_wait } else { Duration::ZERO };
+                if let Some(Signal::Pause(requested) | Signal::HealthAndPause(_, requested)) = &mut signal {
                     *requested = self.paused(of, version, (*requested).min(route.expire_after), &mut answer);
+                    answer.next_wait = answer.next_wait.max(backoff);
                 } else if signal == Some(Signal::Gone) {
                     let (stored, is_stored) = oneshot::channel();
                     answer.stored = Some(is_stored);

@@ -47,8 +47,8 @@ pub fn after(read: &Unfinished, attempt: &Attempt<'_>, now: Timestamp) -> Notifi
         }
         Verdict::Delivered => (Phase::Delivered, NotificationReason::Acknowledged),
         Verdict::Failed => (Phase::Failed, failed(outcome.reason)),
-        Verdict::Retry if is_last => (Phase::Failed, NotificationReason::Exhausted),
-        Verdict::Retry => (Phase::Pending, NotificationReason::Retrying),
+        Verdict::Retry | Verdict::RetryAfter(_) if is_last => (Phase::Failed, NotificationReason::Exhausted),
+        Verdict::Retry | Verdict::RetryAfter(_) => (Phase::Pending, NotificationReason::Retrying),
         Verdict::Pause(_) => (Phase::Pending, NotificationReason::Paused),
         Verdict::Gone => (Phase::Pending, NotificationReason::EndpointGone),
     };
@@ -162,7 +162,6 @@ fn conditions(
 
 fn failed(reason: AttemptReason) -> NotificationReason {
     match reason {
-        AttemptReason::RedirectRefused => NotificationReason::RedirectRefused,
         AttemptReason::InvalidEvent => NotificationReason::InvalidEvent,
         _ => NotificationReason::Rejected,
     }

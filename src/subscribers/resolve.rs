@@ -12,7 +12,7 @@ use tidings_delivery::{
     egress::{self, Egress, Fingerprint, SendError, Trust, TrustError},
     event::Encoding,
     oauth::{self, Credentials, TokenCache, TokenKey, TokenRequest},
-    webhook::{MAX_HEADERS, Target, extra_header},
+    webhook::{MAX_HEADERS, Target, TokenDoubt, extra_header},
 };
 use tidings_queue::{Backoff, Limits, SpecVersion};
 use url::Url;
@@ -116,6 +116,7 @@ impl TargetResolver {
             timeout: seconds(spec.webhook.timeout_seconds),
             http,
             tokens,
+            token_doubt: TokenDoubt::default(),
             origin: self.origin.clone(),
             url,
         })

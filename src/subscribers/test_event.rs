@@ -43,6 +43,7 @@ pub(super) async fn test(
             return Some(Finding::yes(Reason::TestPassed, message));
         }
         Verdict::Pause(requested) => pass.pause(requested.unwrap_or(route.backoff.initial)),
+        Verdict::RetryAfter(wait) => pass.pause(wait),
         Verdict::Gone => pass.note_gone(),
         Verdict::Failed | Verdict::Retry => {}
     }

@@ -10,7 +10,7 @@ use tidings_delivery::{
     egress::{self, Egress, Policy, Response, SendError, Trust},
     event::{CheckedEvent, Defaults, Encoding},
     oauth::{AuthMethod, TokenError, TokenSource},
-    webhook::{Clearance, Delivery, NoValidationResponse, Outcome, Target, request_validation},
+    webhook::{Clearance, Delivery, NoValidationResponse, Outcome, Target, TokenDoubt, request_validation},
 };
 
 use crate::token_sources::{source_at, source_of, trusting};
@@ -92,6 +92,7 @@ impl Sender {
             timeout,
             http: self.http.clone(),
             tokens: self.tokens.clone(),
+            token_doubt: TokenDoubt::default(),
             origin: HeaderValue::from_static("events.example.com"),
         }
     }

@@ -72,7 +72,6 @@ impl Story<'_> {
         let one_never_arrived = || state.attempts > self.posts.len() as u64;
         match state.reason.as_str() {
             "Rejected" => self.posts.iter().any(|post| post.is_rejected()),
-            "RedirectRefused" => self.posts.iter().any(|post| post.is_redirected()),
             "Exhausted" => one_never_arrived() || self.posts.iter().any(|post| !post.is_acknowledged()),
             // Whether its time had come, its versions show.
             reason => reason == "Expired" && self.ends(state).is_some_and(|ends| ends <= self.record.ended),
@@ -173,7 +172,7 @@ mod tests {
             of(State { reason: reason.into(), attempts, ..state("Failed") }, answered)
         };
         let failed_at_once = |reason, answered| failed(reason, answered, 1);
-        for (reason, answered) in [("Rejected", 422), ("RedirectRefused", 302), ("Exhausted", 404)] {
+        for (reason, answered) in [("Rejected", 422), ("Exhausted", 302), ("Exhausted", 404)] {
             assert_eq!(failed_at_once(reason, answered), [], "{reason}");
         }
         let own_life = State { reason: "Expired".into(), began: Some(at(0.0)), own_life: Some(5), ..state("Failed") };

@@ -160,10 +160,8 @@ catalogue! {
         Acknowledged: "Nothing.",
         /// Delivered: the webhook answered 202; it has the event and may still be processing it.
         Accepted: "Nothing.",
-        /// Failed: the webhook rejects this event (400, 405, 413, 414, 415, 422 or 431).
+        /// Failed: the webhook rejects this event (400, 413, 414, 415, 422 or 431).
         Rejected: "Create a new Notification with a corrected event, or correct the Subscriber's content mode and replay this Notification.",
-        /// Failed: the webhook answered with a redirect; redirects are never followed.
-        RedirectRefused: "Set `webhook.url` to the target of the redirect, then replay.",
         /// Failed: the event breaks a CloudEvents rule that the API server cannot check; no request was sent.
         InvalidEvent: "Create a corrected Notification; the message names the attribute.",
         /// Failed: all attempts that the Subscriber's `delivery.maxAttempts` allows were used.
@@ -178,10 +176,12 @@ catalogue! {
         Acknowledged: "Nothing.",
         /// 202.
         Accepted: "Nothing.",
-        /// 400, 405, 413, 414, 415, 422 or 431: the webhook rejects this event.
+        /// 400, 413, 414, 415, 422 or 431: the webhook rejects this event.
         Rejected: "Correct the event or the content mode.",
         /// 3xx: redirects are never followed.
-        RedirectRefused: "Correct `webhook.url`.",
+        RedirectRefused: "Set `webhook.url` to the target of the redirect, or check whether the webhook redirects to a login or maintenance page.",
+        /// 405: the webhook accepts no POST at this URL.
+        MethodNotAllowed: "Correct the path in `webhook.url`.",
         /// The event cannot be encoded; no request was sent.
         InvalidEvent: "Correct the attribute that the message names.",
         /// 401, also with a renewed token.
@@ -190,7 +190,7 @@ catalogue! {
         Forbidden: "Check the permissions of the client at the webhook.",
         /// 410.
         Gone: "Correct `webhook.url`.",
-        /// 429, or 503 with Retry-After: the whole Subscriber pauses.
+        /// 429, or 503 with Retry-After: the whole Subscriber pauses. The attempt does not count toward `maxAttempts`.
         Throttled: "Wait, or set `delivery.rateLimitPerMinute`.",
         /// 5xx.
         ServerError: "Fix the webhook.",

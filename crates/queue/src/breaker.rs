@@ -6,12 +6,13 @@ const FAILURES_TO_OPEN: u32 = 5;
 const FIRST_PROBE: Duration = Duration::from_secs(30);
 const LONGEST_WAIT: Duration = Duration::from_secs(15 * 60);
 
-/// What an attempt says about its webhook. An attempt that ends with a pause is not reported.
+/// What an attempt says about its webhook. An attempt that does not count because the webhook requested a pause is not
+/// reported.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Health {
     /// The webhook accepted the event.
     Success,
-    /// Network, TLS, timeout, 408, 5xx, or repeated 401: five consecutive failures open the circuit.
+    /// Network, TLS, timeout, a redirect, 405, 408, 5xx, or repeated 401: five consecutive failures open the circuit.
     Failure,
     /// Any other response: the webhook is available; resets the count and closes the circuit.
     Answered,

@@ -731,12 +731,16 @@ impl<W: Work> Queue<W> {
         let Some(lane) = lane else { return };
         match signal {
             // The Subscriber was deleted, and perhaps created again, meanwhile.
-            Signal::Pause(_) | Signal::Gone if lane.version.is_none() => {}
+            Signal::Pause(_) | Signal::HealthAndPause(..) | Signal::Gone if lane.version.is_none() => {}
             Signal::Health(health) => {
                 lane.breaker.report(health, cycle, now);
                 self.schedule.refresh(no);
             }
             Signal::Pause(wait) => self.pause(no, now + wait),
+            Signal::HealthAndPause(health, wait) => {
+                lane.breaker.report(health, cycle, now);
+                self.pause(no, now + wait);
+            }
             Signal::Gone => {
                 lane.gone = Some(spec);
                 self.close(no, Gate::EndpointGone);

@@ -310,6 +310,8 @@ pub enum Signal {
     Health(Health),
     /// The webhook requested a pause of this length.
     Pause(Duration),
+    /// The health of the webhook, which also requested a pause of this length.
+    HealthAndPause(Health, Duration),
     /// The webhook answered 410.
     Gone,
 }

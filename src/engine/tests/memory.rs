@@ -463,10 +463,14 @@ impl Stored {
             self.failures += u32::from(!matches!(answer.outcome.verdict, Verdict::Pause(_)));
             match answer.outcome.verdict {
                 Verdict::Delivered | Verdict::Failed => drop(self.finished.insert(*number)),
-                Verdict::Retry if answer.max_attempts.is_some_and(|most| self.failures >= most) => {
+                Verdict::Retry | Verdict::RetryAfter(_)
+                    if answer.max_attempts.is_some_and(|most| self.failures >= most) =>
+                {
                     self.finished.insert(*number);
                 }
-                Verdict::Retry | Verdict::Pause(_) | Verdict::Gone => wait = Some(answer.next_wait),
+                Verdict::Retry | Verdict::RetryAfter(_) | Verdict::Pause(_) | Verdict::Gone => {
+                    wait = Some(answer.next_wait)
+                }
             }
         }
         self.next = wait.filter(|_| self.events.len() == 1).map(|wait| SystemTime::now() + wait);

@@ -8,7 +8,7 @@ use tidings_delivery::{
     egress::{self, Egress, Policy, Trust},
     event::Encoding,
     oauth::{AuthMethod, Credentials, TokenCache, TokenKey, TokenRequest, TokenSource},
-    webhook::Target,
+    webhook::{Target, TokenDoubt},
 };
 use tidings_queue::{Backoff, Bounds, Gate, LaneSnapshot, Limits, SpecVersion, SubscriberKey};
 use tokio::{
@@ -201,6 +201,7 @@ impl Webhook {
                 timeout: PATIENCE,
                 http: self.http.clone(),
                 tokens: self.tokens.clone(),
+                token_doubt: TokenDoubt::default(),
                 origin: HeaderValue::from_static("events.example.com"),
             },
             version: SpecVersion::new(name, 1),

@@ -14,7 +14,7 @@ use tidings_delivery::{
     egress::{Egress, Policy, Trust},
     event::{CheckedEvent, Defaults, Encoding},
     oauth::AuthMethod,
-    webhook::{Delivery, Outcome, Target, Verdict},
+    webhook::{Delivery, Outcome, Target, TokenDoubt, Verdict},
 };
 
 use crate::sending::Cleared;
@@ -46,6 +46,7 @@ impl Exchange {
             timeout: Duration::from_secs(5),
             http,
             tokens: source,
+            token_doubt: TokenDoubt::default(),
             origin: HeaderValue::from_static("events.example.com"),
         };
         Self { receiver, tokens, target }
@@ -140,7 +141,7 @@ async fn webhook_06_a_redirect_is_never_followed() {
         let exchange = Exchange::new(STRUCTURED).await;
         exchange.receiver.answer_always(PATH, Behaviour::reply(reply));
         let outcome = exchange.deliver(&event(json!({}))).await;
-        assert_eq!((outcome.verdict, outcome.reason), (Verdict::Failed, AttemptReason::RedirectRefused));
+        assert_eq!((outcome.verdict, outcome.reason), (Verdict::Retry, AttemptReason::RedirectRefused));
         assert_eq!(exchange.receiver.requests().len(), 1);
     }
 }

@@ -1,14 +1,17 @@
 //! The behaviour of real endpoints, from public reports. `docs/field.md` lists each behaviour with its test.
 
 use serde_json::json;
-use testkit::{Authority, RawServer, endpoints::read_request};
+use testkit::{
+    Authority, Behaviour, RawServer,
+    endpoints::{Reply, read_request},
+};
 use tidings_api::AttemptReason;
 use tokio::{io::AsyncWriteExt, sync::mpsc};
 
 use crate::{
     sending::{PATIENCE, Sender, WAYS, Way, allowing},
     token_sources::trusting,
-    world::{CLIENT, World, path},
+    world::{CLIENT, World, condition, path},
 };
 
 #[tokio::test]
@@ -31,6 +34,78 @@ async fn field_03_folded_header_lines_and_a_space_before_the_colon_are_read() {
         }
         assert_eq!(sender.post(&server.url("/events"), PATIENCE).await.reason, AttemptReason::Accepted, "{header:?}");
     }
+}
+
+#[tokio::test]
+async fn field_02_a_redirect_renews_the_token_once_and_ends_no_event() {
+    let world = World::new("redirect").await;
+    world.secret(CLIENT.1).await;
+    let quick = |spec: &mut serde_json::Value| spec["delivery"] = json!({"backoff": {"initialSeconds": 1}});
+    world.subscriber("shop", quick).await;
+    world.subscriber("moved", quick).await;
+    let _operator = world.operator().await;
+    for name in ["shop", "moved"] {
+        world.until_reason(name, "Operational").await;
+    }
+    // An auth proxy sends a token that it does not know to its login page.
+    let login = Behaviour::reply(Reply::status(302).header("location", &world.receiver.url("/login")));
+    world.receiver.answer_next(&path("shop"), 1, &login);
+    world.notification("n", "shop", json!({"source": "/s", "type": "t"})).await;
+    assert_eq!(world.until_phase("n", "Delivered").await["status"]["attempts"], 2);
+    let posts = world.posts(&path("shop"));
+    assert!(posts.len() == 2 && posts[0].token().unwrap() != posts[1].token().unwrap(), "the token was not renewed");
+    assert!(world.posts("/login").is_empty(), "the redirect was followed");
+
+    // A webhook that has moved, or whose path is wrong: the events wait, and the circuit opens.
+    for status in [308, 405] {
+        let moved = Behaviour::reply(Reply::status(status).header("location", &world.receiver.url("/new")));
+        world.receiver.answer_always(&path("moved"), moved);
+        let names: Vec<_> = (0..6).map(|n| format!("moved-{status}-{n}")).collect();
+        for name in &names {
+            world.notification(name, "moved", json!({"source": "/s", "type": "t"})).await;
+        }
+        world.until("subscriber", "moved", |s| condition(s, "Healthy")["reason"] == "CircuitOpen").await;
+        for name in &names {
+            assert_eq!(world.get("notification", name).await["status"]["phase"], "Pending", "{name}");
+        }
+        world.receiver.answer_always(&path("moved"), Behaviour::status(204));
+        world.kubectl(&["annotate", "subr", "moved", &format!("tidings.dev/reconcile-requested-at={status}")]).await;
+        for name in &names {
+            world.until_phase(name, "Delivered").await;
+        }
+    }
+    assert!(world.tokens.requests().len() <= 4, "two at the start, and one after each first refusal");
+}
+
+#[tokio::test]
+async fn field_04_a_401_or_403_with_retry_after_pauses_and_spends_neither_an_attempt_nor_a_token() {
+    let world = World::new("quota").await;
+    world.secret(CLIENT.1).await;
+    world.subscriber("shop", |spec| spec["delivery"] = json!({"maxAttempts": 1})).await;
+    let _operator = world.operator().await;
+    world.until_reason("shop", "Operational").await;
+    // Azure API Management's quota, and a gateway that refuses the renewed token too.
+    for (status, requests) in [(403, 1), (401, 2)] {
+        let (name, tokens) = (format!("n-{status}"), world.tokens.requests().len());
+        let refusal = Behaviour::reply(Reply::status(status).header("retry-after", "4"));
+        world.receiver.answer_next(&path("shop"), requests, &refusal);
+        world.notification(&name, "shop", json!({"id": name, "source": "/s", "type": "t"})).await;
+        let paused = world.until("notification", &name, |n| n["status"]["reason"] == "Paused").await;
+        assert_eq!((&paused["status"]["attempts"], &paused["status"]["deferredAttempts"]), (&json!(1), &json!(1)));
+        world.until_phase(&name, "Delivered").await;
+        let posts: Vec<_> =
+            world.posts(&path("shop")).into_iter().filter(|post| post.event_id() == Some(name.clone())).collect();
+        assert_eq!(posts.len(), requests + 1);
+        let wait = posts[requests].arrived.duration_since(posts[requests - 1].arrived);
+        assert!(wait.as_secs_f64() > 2.5, "{status}: sent again after {wait:?}");
+        assert_eq!(world.tokens.requests().len(), tokens + requests - 1, "{status}");
+    }
+
+    // Any other failure with Retry-After pauses too, and counts: one event that breaks the webhook ends.
+    world.receiver.answer_next(&path("shop"), 1, &Behaviour::reply(Reply::status(500).header("retry-after", "3600")));
+    world.notification("poison", "shop", json!({"source": "/s", "type": "t"})).await;
+    assert_eq!(world.until_phase("poison", "Failed").await["status"]["reason"], "Exhausted");
+    world.until("subscriber", "shop", |s| s["status"]["pausedUntilTime"].is_string()).await;
 }
 
 #[tokio::test]

@@ -12,7 +12,8 @@ async fn each_answer_leads_to_its_phase_reason_and_message() {
     let cases = [
         ("accepted", 202, "Delivered", "Accepted", "accepted"),
         ("created", 201, "Delivered", "Acknowledged", "acknowledged"),
-        ("moved", 308, "Failed", "RedirectRefused", "set webhook.url"),
+        ("moved", 308, "Pending", "Retrying", "set webhook.url"),
+        ("elsewhere", 405, "Pending", "Retrying", "check the path in webhook.url"),
         ("malformed", 400, "Failed", "Rejected", "rejects this event"),
         ("foreign", 415, "Failed", "Rejected", "application/cloudevents+json"),
         ("broken", 500, "Pending", "Retrying", "answered 500"),

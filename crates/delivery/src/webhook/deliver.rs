@@ -83,11 +83,12 @@ impl Authorized<'_> {
             }
         }
         Ok(match answer {
-            Ok((StatusCode::FORBIDDEN, _)) => {
-                target.tokens.renew_next(&token).await;
-                Outcome::of_answer(StatusCode::FORBIDDEN, None, &delivery.describe())
+            Ok((status, retry_after)) => {
+                if target.token_doubt.is_raised_by(status, retry_after) {
+                    target.tokens.renew_next(&token).await;
+                }
+                Outcome::of_answer(status, retry_after, &delivery.describe())
             }
-            Ok((status, retry_after)) => Outcome::of_answer(status, retry_after, &delivery.describe()),
             Err(error) => Outcome::of_error(error),
         })
     }

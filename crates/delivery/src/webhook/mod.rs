@@ -9,6 +9,6 @@ mod verdict;
 
 pub use deliver::{Clearance, Delivery, NotCleared, Unauthorized};
 pub use header::{InvalidHeader, MAX_HEADER_VALUE, MAX_HEADERS, extra_header};
-pub use target::Target;
+pub use target::{Target, TokenDoubt};
 pub use validation::{NoValidationResponse, ValidationResponse, request_validation};
 pub use verdict::{Outcome, Verdict};

@@ -1,9 +1,15 @@
 //! The target of one Subscriber's events.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Method, Request};
+use http::{HeaderMap, HeaderValue, Method, Request, StatusCode};
 use url::Url;
 
 use crate::{
@@ -29,8 +35,34 @@ pub struct Target {
     pub http: Arc<Client>,
     /// The source of the bearer token.
     pub tokens: Arc<TokenSource>,
+    /// Whether the webhook may redirect because of the token.
+    pub token_doubt: TokenDoubt,
     /// The value of `WebHook-Request-Origin` (CloudEvents web hooks, section 4.1.1).
     pub origin: HeaderValue,
+}
+
+/// Remembers that the token was renewed because of a response that may speak of the token.
+///
+/// A proxy answers a token that it does not accept with a redirect to a login page, or with 405 from that page. So does a
+/// webhook that has moved: without a success in between, the token is renewed only once.
+#[derive(Debug, Default)]
+pub struct TokenDoubt(AtomicBool);
+
+impl TokenDoubt {
+    /// Whether the next attempt needs a new token after a response with this status and Retry-After.
+    pub(super) fn is_raised_by(&self, status: StatusCode, retry_after: Option<Duration>) -> bool {
+        match status {
+            StatusCode::FORBIDDEN => retry_after.is_none(),
+            StatusCode::METHOD_NOT_ALLOWED => !self.0.swap(true, Ordering::Relaxed),
+            _ if status.is_redirection() => !self.0.swap(true, Ordering::Relaxed),
+            _ => {
+                if status.is_success() {
+                    self.0.store(false, Ordering::Relaxed);
+                }
+                false
+            }
+        }
+    }
 }
 
 impl Target {
@@ -50,5 +82,21 @@ impl Target {
         request.headers_mut().extend(headers);
         request.headers_mut().insert("webhook-request-origin", self.origin.clone());
         self.http.send(request, ANSWER_LIMIT, timeout, may_repeat).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_redirect_or_a_405_raises_the_doubt_once_until_a_success_and_a_403_always_without_retry_after() {
+        let doubt = TokenDoubt::default();
+        let raised = |status: u16| doubt.is_raised_by(StatusCode::from_u16(status).unwrap(), None);
+        assert!(raised(302) && !raised(302) && !raised(405) && !raised(307));
+        assert!(!raised(500) && !raised(404) && !raised(302), "no success");
+        assert!(!raised(204) && raised(405) && !raised(302));
+        assert!(raised(403) && raised(403));
+        assert!(!doubt.is_raised_by(StatusCode::FORBIDDEN, Some(Duration::from_secs(120))), "a quota, not the token");
     }
 }

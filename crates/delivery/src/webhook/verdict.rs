@@ -16,8 +16,12 @@ pub enum Verdict {
     Failed,
     /// Retry later.
     Retry,
-    /// The webhook requests a pause of this length (None: not specified); then retry.
+    /// The webhook requests a pause of this length (None: not specified); then retry. The attempt does not count toward
+    /// the maximum.
     Pause(Option<Duration>),
+    /// The webhook failed and requests a pause of this length; then retry. The attempt counts, so that an event which the
+    /// webhook cannot process does not pause all others forever.
+    RetryAfter(Duration),
     /// The webhook answered 410: no more events are sent until a user acts.
     Gone,
 }
@@ -39,17 +43,25 @@ impl Outcome {
     /// Judges a response by its status code and Retry-After. `sent` describes the request, for the message of a 415.
     pub fn of_answer(status: StatusCode, retry_after: Option<Duration>, sent: &str) -> Self {
         use AttemptReason as Reason;
-        use Verdict::{Delivered, Failed, Gone, Pause, Retry};
+        use Verdict::{Delivered, Failed, Gone, Pause, RetryAfter};
         let code = status.as_u16();
+        let retry = retry_after.map_or(Verdict::Retry, RetryAfter);
+        // The webhook does not accept the sender now: that says nothing about the event.
+        let later = retry_after.map_or(Verdict::Retry, |wait| Pause(Some(wait)));
         let (verdict, reason, message) = match code {
             202 => (Delivered, Reason::Accepted, "the webhook accepted the event".into()),
             200..=299 => (Delivered, Reason::Acknowledged, "the webhook acknowledged the event".into()),
             300..=399 => (
-                Failed,
+                retry,
                 Reason::RedirectRefused,
                 format!(
-                    "the webhook answered {code}, a redirect; the operator follows no redirects: set webhook.url to the target of the redirect, then replay the Notification"
+                    "the webhook answered {code}, a redirect; the operator follows no redirects: set webhook.url to the target, or check whether the webhook redirects to a login or maintenance page"
                 ),
+            ),
+            405 => (
+                retry,
+                Reason::MethodNotAllowed,
+                "the webhook answered 405: it accepts no POST at this URL; check the path in webhook.url".into(),
             ),
             415 => (
                 Failed,
@@ -58,11 +70,11 @@ impl Outcome {
                     "the webhook answered 415: it does not accept {sent}; set webhook.contentMode or webhook.contentType"
                 ),
             ),
-            400 | 405 | 413 | 414 | 422 | 431 => {
+            400 | 413 | 414 | 422 | 431 => {
                 (Failed, Reason::Rejected, format!("the webhook answered {code}: it rejects this event; create a Notification with an event that the webhook accepts"))
             }
-            401 => (Retry, Reason::Unauthorized, "the webhook answered 401: it does not accept the token; check tokenService.audience and tokenService.scopes".into()),
-            403 => (Retry, Reason::Forbidden, "the webhook answered 403: the client of the token lacks permission; check the client's permissions at the webhook".into()),
+            401 => (later, Reason::Unauthorized, "the webhook answered 401: it does not accept the token; check tokenService.audience and tokenService.scopes".into()),
+            403 => (later, Reason::Forbidden, "the webhook answered 403: the client of the token lacks permission; check the client's permissions at the webhook".into()),
             410 => (
                 Gone,
                 Reason::Gone,
@@ -73,14 +85,14 @@ impl Outcome {
             503 if retry_after.is_some() => {
                 (Pause(retry_after), Reason::Throttled, "the webhook answered 503 and requested a pause (Retry-After)".into())
             }
-            408 => (Retry, Reason::Timeout, "the webhook answered 408: it timed out while it waited for the request".into()),
+            408 => (retry, Reason::Timeout, "the webhook answered 408: it timed out while it waited for the request".into()),
             404 => (
-                Retry,
+                retry,
                 Reason::UnexpectedStatus,
                 "the webhook answered 404: check the path in webhook.url".into(),
             ),
-            500..=599 => (Retry, Reason::ServerError, format!("the webhook answered {code}")),
-            _ => (Retry, Reason::UnexpectedStatus, format!("the webhook answered {code}")),
+            500..=599 => (retry, Reason::ServerError, format!("the webhook answered {code}")),
+            _ => (retry, Reason::UnexpectedStatus, format!("the webhook answered {code}")),
         };
         Self { verdict, reason, status: Some(status), message }
     }
@@ -110,7 +122,7 @@ mod tests {
 
     #[test]
     fn every_status_with_every_form_of_retry_after_has_its_verdict() {
-        use Verdict::{Delivered, Failed, Gone, Pause, Retry};
+        use Verdict::{Delivered, Failed, Gone, Pause, Retry, RetryAfter};
         let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000_000);
         let seconds = |seconds| Some(Duration::from_secs(seconds));
         let forms = [
@@ -130,11 +142,11 @@ mod tests {
                 }
                 let expected = match code {
                     200..=299 => Delivered,
-                    300..=399 | 400 | 405 | 413 | 414 | 415 | 422 | 431 => Failed,
+                    400 | 413 | 414 | 415 | 422 | 431 => Failed,
                     410 => Gone,
                     429 => Pause(asked),
-                    503 if asked.is_some() => Pause(asked),
-                    _ => Retry,
+                    401 | 403 | 503 if asked.is_some() => Pause(asked),
+                    _ => asked.map_or(Retry, RetryAfter),
                 };
                 let status = StatusCode::from_u16(code).unwrap();
                 let outcome = Outcome::of_answer(status, retry_after(&headers, now), "a test");

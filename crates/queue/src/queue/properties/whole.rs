@@ -35,6 +35,7 @@ enum Outcome {
     Fault,
     Gone,
     Pause(u64),
+    FaultAndPause(u64),
     NoToken,
     Denied,
 }
@@ -93,7 +94,7 @@ fn step() -> impl Strategy<Value = Step> {
     let gates = select(vec![Gate::SubscriberNotFound, Gate::SubscriberNotReady, Gate::Suspended, Gate::EndpointGone]);
     let outcome = || {
         use Outcome::*;
-        select(vec![Ok, Ok, Ok, Ok, Fails, Fails, Fault, Fault, Gone, Pause(5), NoToken, Denied])
+        select(vec![Ok, Ok, Ok, Ok, Fails, Fails, Fault, Fault, Gone, Pause(5), FaultAndPause(7), NoToken, Denied])
     };
     let millis = || select(vec![0_u64, 1, 700, 1000, 5000, 7000, 60_000, 3_600_000]);
     let lifetimes = select(vec![10, HOUR, DAY]);
@@ -543,6 +544,10 @@ impl World {
             Outcome::Fault => ("fault", Some(3), Some(Signal::Health(Health::Failure))),
             Outcome::Gone => ("fault", Some(3), Some(Signal::Gone)),
             Outcome::Pause(seconds) => ("fault", Some(seconds), Some(Signal::Pause(Duration::from_secs(seconds)))),
+            Outcome::FaultAndPause(seconds) => {
+                let signal = Signal::HealthAndPause(Health::Failure, Duration::from_secs(seconds));
+                ("fault", Some(seconds), Some(signal))
+            }
             _ => ("fault", Some(3), None),
         };
         Answered::Sent { item, answer, again: again.map(Duration::from_secs), signal }
@@ -597,7 +602,7 @@ impl World {
                         let subscriber = &mut self.subscribers[lane];
                         (subscriber.gone, subscriber.gate) = (version.cloned(), Some(Gate::EndpointGone));
                     }
-                    Some(Signal::Pause(wait)) => self.pause(lane, self.now + *wait),
+                    Some(Signal::Pause(wait) | Signal::HealthAndPause(_, wait)) => self.pause(lane, self.now + *wait),
                     _ => {}
                 }
             }
