@@ -21,7 +21,7 @@ fn read(status: StatusCode, retry_after: &HeaderValue, body: &[u8], complete: bo
     let result = Token::read(answer, SystemTime::UNIX_EPOCH);
     match &result {
         Ok(token) => check_token(token),
-        Err(error) => check_error(*error, status),
+        Err(error) => check_error(error, status),
     }
     result
 }
@@ -33,12 +33,12 @@ fn check_token(token: &Token) {
     assert!((Duration::from_secs(1)..=DAY).contains(&token.lifetime), "{:?}", token.lifetime);
 }
 
-fn check_error(error: TokenError, answered: StatusCode) {
+fn check_error(error: &TokenError, answered: StatusCode) {
     let shown = format!("{error} {error:?}");
     assert!(!shown.contains(CANARY) && shown.len() < 400, "{shown}");
     match error {
         TokenError::Unavailable { status, retry_after, .. } => {
-            assert_eq!(status, answered);
+            assert_eq!(*status, answered);
             assert!(retry_after.is_none_or(|wait| !wait.is_zero() && wait <= DAY));
         }
         TokenError::Rejected(_) => assert!(!answered.is_server_error() && !answered.is_redirection()),

@@ -94,7 +94,10 @@ impl Checker {
                         Validation::answer(response, policy, origin, full_seconds(Timestamp::now()))
                     }
                     (Err(error), Some(known)) => Validation::kept(known, pass.note_no_answer(error)),
-                    (Err(error), None) => Validation::pending(error, policy, pass.note_no_answer(error)),
+                    (Err(error), None) => {
+                        let wait = pass.note_no_answer(error.clone());
+                        Validation::pending(error, policy, wait)
+                    }
                 },
             },
         )

@@ -256,7 +256,7 @@ impl Member {
     }
 
     pub(super) fn failed_validation(&self) -> Option<FailedValidation> {
-        self.failed_validation
+        self.failed_validation.clone()
     }
 
     /// Records a failed validation request, or (None) that one succeeded.

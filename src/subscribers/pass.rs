@@ -129,12 +129,14 @@ impl<'a> Pass<'a> {
     /// Records that a validation request failed. Returns the time until the next request.
     pub(super) fn note_no_answer(&self, error: NoValidationResponse) -> Duration {
         let now = Instant::now();
+        let requested = error.retry_after();
         let failed_validation = FailedValidation::after(self.failed_validation(), error, now, rand::random());
+        let wait = failed_validation.ask_again.saturating_duration_since(now);
         self.roster.set_failed_validation(&self.key, &self.version.uid, Some(failed_validation));
-        if let Some(wait) = error.retry_after() {
-            self.pause(wait);
+        if let Some(requested) = requested {
+            self.pause(requested);
         }
-        failed_validation.ask_again.saturating_duration_since(now)
+        wait
     }
 
     /// How much longer the pause that the webhook requested lasts.

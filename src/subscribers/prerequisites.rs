@@ -116,7 +116,7 @@ mod tests {
             Prerequisites::without_token(&status, Some(1), no_token, is_encoded).token.unwrap().message
         };
         for refusal in [TokenError::Rejected("invalid_client"), TokenError::Unauthorized] {
-            assert!(message(refusal, true).contains("BasicUnencoded"));
+            assert!(message(refusal.clone(), true).contains("BasicUnencoded"));
             assert!(!message(refusal, false).contains("BasicUnencoded"));
         }
         assert!(message(TokenError::Unauthorized, false).contains("tokenService.url"));

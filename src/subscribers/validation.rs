@@ -22,7 +22,7 @@ const REFUSAL_GOOD_FOR: Duration = Duration::from_secs(3600);
 const BACKOFF: Backoff = Backoff { initial: Duration::from_secs(5), max: Duration::from_secs(300) };
 
 /// A failed validation request, and when the next one is due.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct FailedValidation {
     /// Why the request failed.
     pub error: NoValidationResponse,
@@ -37,7 +37,8 @@ impl FailedValidation {
     pub fn after(before: Option<Self>, error: NoValidationResponse, now: Instant, chance: f64) -> Self {
         let failures = before.map_or(0, |before| before.failures).saturating_add(1);
         let wait = BACKOFF.wait(failures, chance);
-        Self { error, failures, ask_again: now + wait.max(error.retry_after().unwrap_or_default()).min(GOOD_FOR) }
+        let wait = wait.max(error.retry_after().unwrap_or_default()).min(GOOD_FOR);
+        Self { error, failures, ask_again: now + wait }
     }
 }
 
@@ -104,7 +105,10 @@ impl ValidationDecision {
         (now, clock): (Instant, Timestamp),
     ) -> Self {
         let good_for = known.as_ref().map(|known| known.good_for(clock)).unwrap_or_default();
-        let left = failed_validation.map(|failed| failed.ask_again.saturating_duration_since(now)).unwrap_or_default();
+        let left = failed_validation
+            .as_ref()
+            .map(|failed| failed.ask_again.saturating_duration_since(now))
+            .unwrap_or_default();
         let wait = silence.max(if forced { Duration::ZERO } else { left });
         match (known, failed_validation) {
             _ if policy == Policy::Disabled => Self::NotRequired,
@@ -286,14 +290,14 @@ mod tests {
         let (now, mut failed_validation) = (Instant::now(), None);
         let waits: Vec<_> = (0..8)
             .map(|_| {
-                let next = FailedValidation::after(failed_validation, error, now, 0.5);
-                failed_validation = Some(next);
+                let next = FailedValidation::after(failed_validation.take(), error.clone(), now, 0.5);
+                failed_validation = Some(next.clone());
                 (next.ask_again - now).as_secs()
             })
             .collect();
         assert_eq!(waits, [5, 10, 20, 40, 80, 160, 300, 300]);
-        assert!(matches!(decision(None, failed_validation, false, 0), ValidationDecision::Wait(..)));
-        assert!(matches!(decision(None, failed_validation, true, 0), ValidationDecision::Ask(_)));
+        assert!(matches!(decision(None, failed_validation.clone(), false, 0), ValidationDecision::Wait(..)));
+        assert!(matches!(decision(None, failed_validation.clone(), true, 0), ValidationDecision::Ask(_)));
         let granted = RecordedValidation::read(&answered(ValidationResponse::Granted(None)), Some(1), ORIGIN);
         assert!(matches!(decision(granted, failed_validation, false, 25 * HOUR), ValidationDecision::Keep(..)));
         let trouble = NoValidationResponse::Trouble {

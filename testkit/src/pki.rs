@@ -106,8 +106,15 @@ impl Identity {
     /// A server certificate for `127.0.0.1` and `localhost` that is signed by its own key.
     #[must_use]
     pub fn self_signed() -> Self {
-        let key = new_key();
-        let certificate = server_params(&[]).self_signed(&key).unwrap();
+        Self::self_signed_with(|_| ())
+    }
+
+    /// The same with what `change` modifies.
+    #[must_use]
+    pub fn self_signed_with(change: impl FnOnce(&mut CertificateParams)) -> Self {
+        let (key, mut params) = (new_key(), server_params(&[]));
+        change(&mut params);
+        let certificate = params.self_signed(&key).unwrap();
         Self { certificate_pem: certificate.pem(), key_pem: key.serialize_pem() }
     }
 

@@ -65,13 +65,26 @@ impl Sender {
                 Outcome { .. } => Ok(()),
             },
             Way::Options => match request_validation(&self.target(url, PATIENCE), None).await {
-                Err(NoValidationResponse::Failed(error)) => Err(reason(error)),
+                Err(NoValidationResponse::Failed(error)) => Err(reason(&error)),
                 _ => Ok(()),
             },
             Way::Token => match self.token(url, PATIENCE).await {
-                Some(TokenError::Unreachable(error)) => Err(reason(error)),
+                Some(TokenError::Unreachable(error)) => Err(reason(&error)),
                 _ => Ok(()),
             },
+        }
+    }
+
+    /// Sends a request of this kind to `url`. Returns the message for people about the missing response; empty if there is
+    /// one.
+    pub async fn message(&self, way: Way, url: &str) -> String {
+        match way {
+            Way::Post => self.post(url, PATIENCE).await.message,
+            Way::Options => match request_validation(&self.target(url, PATIENCE), None).await {
+                Err(error) => error.to_string(),
+                Ok(_) => String::new(),
+            },
+            Way::Token => self.token(url, PATIENCE).await.map(|error| error.to_string()).unwrap_or_default(),
         }
     }
 
@@ -118,7 +131,7 @@ pub fn allowing(range: &str) -> Policy {
     Policy::allowing(vec![range.parse().unwrap()])
 }
 
-fn reason(error: SendError) -> AttemptReason {
+fn reason(error: &SendError) -> AttemptReason {
     Outcome::of_error(error).reason
 }
 

@@ -85,6 +85,113 @@ async fn s15_each_bad_certificate_ends_the_exchange_before_anything_is_sent() {
     }
 }
 
+#[tokio::test]
+async fn field_08_the_message_names_the_cause_of_a_failed_handshake() {
+    let authority = Authority::new();
+    let changed = |change: fn(&mut CertificateParams)| authority.server_identity_with(change).server_config();
+    let own = |change: fn(&mut CertificateParams)| Identity::self_signed_with(change).server_config();
+    let many = |params: &mut CertificateParams| {
+        params.subject_alt_names = (0..7).map(|n| name(&format!("n{n}.example"))).collect();
+    };
+    let (plain, demanding) = (authority.server_identity(&[]), authority.server_identity(&[]));
+    let demanding = |version| demanding.server_config_with(Some(&authority), &[version]);
+    let strange = showing(&Authority::new().client_identity("acme"), &authority);
+    let trust = || trusting(&authority);
+    let client = "tls.clientCertificateSecretRef";
+    let cases = [
+        (changed(|params| params.not_after = date_time_ymd(2020, 1, 1)), trust(), "has expired: renew"),
+        (changed(|params| params.not_before = date_time_ymd(4000, 1, 1)), trust(), "not valid yet"),
+        (
+            changed(|params| params.subject_alt_names = vec![name("*.other.example"), address("10.0.0.1")]),
+            trust(),
+            "is not valid for the host in the URL, only for *.other.example, 10.0.0.1",
+        ),
+        (changed(many), trust(), "only for n0.example, n1.example, n2.example, n3.example, n4.example and more"),
+        (changed(|params| params.subject_alt_names.clear()), trust(), "has no names for servers"),
+        (
+            changed(|params| params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth]),
+            trust(),
+            "must include serverAuth",
+        ),
+        (
+            Authority::new().server_config(&[]),
+            trust(),
+            "an unknown authority issued the server's certificate: set tls.caRef",
+        ),
+        (own(|_| ()), trust(), "an unknown authority issued the server's certificate: set tls.caRef"),
+        (demanding(&rustls::version::TLS13), trust(), "requires a client certificate: set tls.client"),
+        (demanding(&rustls::version::TLS12), trust(), client),
+        (demanding(&rustls::version::TLS13), strange.clone(), "rejects the client certificate"),
+        (plain.server_config(), Trust::default(), "set tls.caRef"),
+    ];
+    for (tls, trust, expected) in cases {
+        let servers = Servers::start(tls).await;
+        let sender = Sender::new(allowing("127.0.0.1"), &trust).await;
+        for way in WAYS {
+            let message = sender.message(way, &servers.url(way)).await;
+            assert!(
+                message.contains("the TLS handshake failed: ") && message.contains(expected),
+                "{expected}: {message}"
+            );
+            assert!(message.len() <= 256 && !message.contains("127.0.0.1"), "{message}");
+        }
+    }
+    // What answers is not TLS, knows no such host, or has no common version.
+    for (answer, expected) in [
+        (b"HTTP/1.1 400 Bad Request\r\n\r\n".to_vec(), "not TLS: check the port"),
+        (b"SSH-2.0-OpenSSH_9.6\r\n".to_vec(), "not TLS: check the port"),
+        (vec![21, 3, 3, 0, 2, 2, 112], "does not know the host name"),
+        (vec![21, 3, 3, 0, 2, 2, 70], "no common TLS version or cipher"),
+        (vec![21, 3, 3, 0, 2, 2, 40], "refused the handshake"),
+    ] {
+        let server = RawServer::tcp(move |mut stream: TcpStream| {
+            let answer = answer.clone();
+            async move {
+                let _ = stream.read(&mut [0; 16 * 1024]).await;
+                let _ = stream.write_all(&answer).await;
+                let _ = stream.read_to_end(&mut Vec::new()).await;
+            }
+        });
+        let server = server.await.unwrap();
+        let sender = Sender::new(allowing("127.0.0.1"), &trust()).await;
+        for way in WAYS {
+            let message = sender.message(way, &server.url("/")).await;
+            assert!(message.contains(expected), "{expected}: {message}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn field_07_a_self_signed_certificate_in_the_bundle_is_trusted_or_the_message_says_what_to_change() {
+    // `openssl req -x509` makes a certificate with CA:TRUE. Without it, the certificate may stand in the bundle itself.
+    let with_ca = |params: &mut CertificateParams| params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    for (identity, expected) in [
+        (Identity::self_signed(), None),
+        (Identity::self_signed_with(with_ca), Some("basicConstraints=critical,CA:FALSE")),
+    ] {
+        let servers = Servers::start(identity.server_config()).await;
+        let trust = Trust { roots_pem: Some(identity.certificate_pem.clone().into()), identity: None };
+        let result = expected.map_or(Ok(()), |_| Err(TLSFailed));
+        servers.give("self-signed, and in the bundle", &trust, result).await;
+        let sender = Sender::new(allowing("127.0.0.1"), &trust).await;
+        for way in WAYS {
+            let message = sender.message(way, &servers.url(way)).await;
+            assert!(expected.is_none_or(|expected| message.contains(expected)) && message.len() <= 256, "{message}");
+        }
+    }
+    // Name and validity still count.
+    let changes: [fn(&mut CertificateParams); 2] = [
+        |params| params.subject_alt_names = vec![name("other.example")],
+        |params| params.not_after = date_time_ymd(2020, 1, 1),
+    ];
+    for change in changes {
+        let identity = Identity::self_signed_with(change);
+        let servers = Servers::start(identity.server_config()).await;
+        let trust = Trust { roots_pem: Some(identity.certificate_pem.clone().into()), identity: None };
+        servers.give("self-signed, in the bundle, and bad", &trust, Err(TLSFailed)).await;
+    }
+}
+
 fn name(name: &str) -> SanType {
     SanType::DnsName(name.try_into().unwrap())
 }

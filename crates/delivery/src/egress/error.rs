@@ -2,8 +2,11 @@
 
 use std::{error::Error as StdError, io};
 
-/// Why there is no response. The errors contain no address and nothing that the other side sent.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+use super::TlsFault;
+
+/// Why there is no response. The errors contain no address, and nothing that the other side sent except the names in its
+/// certificate.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SendError {
     /// The egress policy denies the port or every address of the host, or the host is a name inside the cluster that
     /// does not exist; no connection was opened.
@@ -19,11 +22,9 @@ pub enum SendError {
     /// No connection: refused, reset or unreachable.
     #[error("cannot connect: check the URL, the network, and that the server is running")]
     Connection,
-    /// The TLS handshake failed, usually because a certificate is not trusted.
-    #[error(
-        "the TLS handshake failed: check the server's certificate; set tls.caRef for a private certificate authority, and tls.clientCertificateSecretRef if the server requires a client certificate"
-    )]
-    Tls,
+    /// The TLS handshake failed.
+    #[error("the TLS handshake failed: {0}")]
+    Tls(TlsFault),
     /// The exchange timed out.
     #[error("no complete response in time")]
     Timeout,
@@ -53,8 +54,8 @@ pub(super) fn sort(error: &reqwest::Error) -> SendError {
         SendError::Dns
     } else if error.is_timeout() {
         SendError::Timeout
-    } else if has_cause::<rustls::Error>(error) {
-        SendError::Tls
+    } else if let Some(error) = cause::<rustls::Error>(error) {
+        SendError::Tls(TlsFault::of(error))
     } else if error.is_connect() {
         SendError::Connection
     } else {
@@ -64,7 +65,12 @@ pub(super) fn sort(error: &reqwest::Error) -> SendError {
 
 /// Whether an error of type `T` is in the chain.
 pub(super) fn has_cause<T: StdError + 'static>(error: &(dyn StdError + 'static)) -> bool {
-    has(error, &|error| error.is::<T>())
+    cause::<T>(error).is_some()
+}
+
+/// Returns the first error of type `T` in the chain.
+fn cause<'e, T: StdError + 'static>(error: &'e (dyn StdError + 'static)) -> Option<&'e T> {
+    find(error, &|error| error.downcast_ref())
 }
 
 /// Whether the connection broke, as opposed to an invalid response.
@@ -73,26 +79,30 @@ pub(super) fn broke_off(error: &reqwest::Error) -> bool {
     let broke =
         |error: &io::Error| matches!(error.kind(), BrokenPipe | ConnectionAborted | ConnectionReset | UnexpectedEof);
     sort(error) == SendError::Broken
-        && has(error, &|error| {
-            error.downcast_ref::<hyper::Error>().is_some_and(hyper::Error::is_incomplete_message)
-                || error.downcast_ref::<io::Error>().is_some_and(broke)
+        && find(error, &|error| {
+            let is_it = error.downcast_ref::<hyper::Error>().is_some_and(hyper::Error::is_incomplete_message)
+                || error.downcast_ref::<io::Error>().is_some_and(broke);
+            is_it.then_some(())
         })
+        .is_some()
 }
 
-/// Whether an error in the chain satisfies `is_it`.
-fn has(error: &(dyn StdError + 'static), is_it: &dyn Fn(&(dyn StdError + 'static)) -> bool) -> bool {
+/// Returns what `pick` takes of the first error in the chain from which it takes something.
+fn find<'e, T>(
+    error: &'e (dyn StdError + 'static),
+    pick: &dyn Fn(&'e (dyn StdError + 'static)) -> Option<T>,
+) -> Option<T> {
     let mut next = Some(error);
     while let Some(error) = next {
-        if is_it(error) {
-            return true;
+        if let Some(picked) = pick(error) {
+            return Some(picked);
         }
         // An io::Error's source() is the source of what it wraps: check the wrapped error itself first.
-        if let Some(inner) = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref)
-            && has(inner, is_it)
-        {
-            return true;
+        let inner = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
+        if let Some(picked) = inner.and_then(|inner| find(inner, pick)) {
+            return Some(picked);
         }
         next = error.source();
     }
-    false
+    None
 }

@@ -4,7 +4,7 @@
 //! allowed by name and names below the [`cluster_domain`]. [`dns`] looks up names, and [`resolver`] applies the policy
 //! to the addresses that are connected to. [`trust`], [`roots`] and [`stores`] hold certificate authorities and client
 //! certificates. [`client`] sends requests and limits what is read of a response. [`reuse`] records which connections
-//! were reused. [`error`] classifies failures.
+//! were reused. [`error`] classifies failures, [`tls_fault`] those of TLS handshakes.
 
 mod client;
 mod cluster_domain;
@@ -18,6 +18,7 @@ mod retry_after;
 mod reuse;
 mod roots;
 mod stores;
+mod tls_fault;
 mod trust;
 mod weak_map;
 
@@ -31,5 +32,6 @@ pub use policy::{Cidr, CidrError, Nat64Prefix, Nat64PrefixError, Policy};
 pub use resolver::Lookup;
 pub use retry_after::retry_after;
 pub use roots::{NoRoots, load_public_roots};
+pub use tls_fault::{CertificateNames, TlsFault};
 pub use trust::{ClientIdentity, Fingerprint, IdentityFault, RootsFault, Trust, TrustError};
 pub(crate) use weak_map::WeakMap;

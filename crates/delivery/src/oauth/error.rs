@@ -9,7 +9,7 @@ use crate::egress::SendError;
 
 /// Why a token request returned no token. The errors contain nothing that the token service sent except the status and
 /// a standard error code.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TokenError {
     /// The service rejects this client; the same request will fail again (RFC 6749, section 5.2).
     #[error("the token service rejected the client: {0}")]
@@ -39,7 +39,7 @@ pub enum TokenError {
 }
 
 /// Why there is no token, and when the next request follows.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{error}")]
 pub struct NoToken {
     /// The error.

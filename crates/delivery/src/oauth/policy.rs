@@ -53,7 +53,6 @@ struct HeldToken {
     doubted: bool,
 }
 
-#[derive(Clone, Copy)]
 struct Failure {
     error: TokenError,
     at: Instant,
@@ -66,7 +65,7 @@ impl TokenState {
     /// Decides what to do at `now`. No request follows a failure before its wait ends; a valid token stays in use
     /// meanwhile.
     pub(super) fn decide(&self, now: Instant) -> TokenDecision {
-        let waiting = self.failure.filter(|failure| now < failure.ask_again);
+        let waiting = self.failure.as_ref().filter(|failure| now < failure.ask_again);
         match (self.token.as_ref().filter(|token| now < token.ends_at), waiting) {
             (Some(token), Some(_)) => TokenDecision::Serve(token.authorization.clone()),
             (Some(token), None) if token.doubted => TokenDecision::Ask,
@@ -93,17 +92,18 @@ impl TokenState {
 
     /// Records that the service issued no token. A valid token stays in use. `chance` is a random number in 0..1.
     pub(super) fn failed(&mut self, now: Instant, error: TokenError, chance: f64) -> Result<HeaderValue, NoToken> {
-        let of_its_kind = self.failure.filter(|last| is_rejected(last.error) == is_rejected(error));
+        let of_its_kind = self.failure.as_ref().filter(|last| is_rejected(&last.error) == is_rejected(&error));
         let before = of_its_kind.map_or(0, |last| last.count);
-        let ask_again = now + ask_again_after(error, before, chance);
+        let ask_again = now + ask_again_after(&error, before, chance);
         let failure = Failure { error, at: now, ask_again, count: before.saturating_add(1) };
+        let no_token = failure.no_token();
         self.failure = Some(failure);
         match self.token.as_mut().filter(|token| now < token.ends_at) {
             Some(token) => {
                 token.doubted = false;
                 Ok(token.authorization.clone())
             }
-            None => Err(failure.no_token()),
+            None => Err(no_token),
         }
     }
 
@@ -149,7 +149,7 @@ impl TokenState {
     /// Returns until when this state must be kept without use. Otherwise a user could bypass the limit on token
     /// requests by dropping and recreating the key.
     pub(super) fn remember_until(&self, now: Instant) -> Instant {
-        let failure = self.failure.map_or(now, |failure| failure.ask_again);
+        let failure = self.failure.as_ref().map_or(now, |failure| failure.ask_again);
         failure.clamp(now + FORCED_RENEWAL, now + LONGEST_MEMORY)
     }
 
@@ -160,16 +160,16 @@ impl TokenState {
 
 impl Failure {
     fn no_token(&self) -> NoToken {
-        NoToken { error: self.error, ask_again: self.ask_again }
+        NoToken { error: self.error.clone(), ask_again: self.ask_again }
     }
 }
 
-fn is_rejected(error: TokenError) -> bool {
+fn is_rejected(error: &TokenError) -> bool {
     matches!(error, TokenError::Rejected(_) | TokenError::Unauthorized)
 }
 
 /// Returns the wait after a failure with `before` preceding failures of the same kind.
-fn ask_again_after(error: TokenError, before: u32, chance: f64) -> Duration {
+fn ask_again_after(error: &TokenError, before: u32, chance: f64) -> Duration {
     let doubled = |first: Duration, longest: Duration| first.saturating_mul(1 << before.min(16)).min(longest);
     if is_rejected(error) {
         return doubled(REJECTED_FIRST, REJECTED_LONGEST).mul_f64(1.0 + 0.2 * chance);
@@ -230,7 +230,7 @@ mod tests {
         while now - start < seconds(span) {
             assert!(matches!(token_state.decide(now), TokenDecision::Ask));
             requests.push((now - start).as_secs_f64());
-            let no_token = token_state.failed(now, error, chance()).unwrap_err();
+            let no_token = token_state.failed(now, error.clone(), chance()).unwrap_err();
             let before = no_token.ask_again - Duration::from_millis(1);
             assert!(matches!(token_state.decide(before), TokenDecision::Refuse(refused) if refused == no_token));
             now = no_token.ask_again;
@@ -354,7 +354,7 @@ mod tests {
     fn a_user_request_is_immediate_but_cannot_flood_the_service() {
         for error in [REJECTED, told_to_wait(3600.0)] {
             let (now, mut token_state) = (Instant::now(), TokenState::default());
-            let _ = token_state.failed(now, error, 0.5);
+            let _ = token_state.failed(now, error.clone(), 0.5);
             for _ in 0..3 {
                 token_state.forget_failure();
                 assert_eq!(decision(&token_state, now + seconds(4.9)), format!("refuse: {error}"));

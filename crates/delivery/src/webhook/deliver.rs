@@ -39,7 +39,7 @@ pub struct Authorized<'a> {
 }
 
 /// Why a delivery has no token.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Unauthorized {
     /// The token service issued none.
     #[error(transparent)]
@@ -89,7 +89,7 @@ impl Authorized<'_> {
                 }
                 Outcome::of_answer(status, retry_after, &delivery.describe())
             }
-            Err(error) => Outcome::of_error(error),
+            Err(error) => Outcome::of_error(&error),
         })
     }
 }

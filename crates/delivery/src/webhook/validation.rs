@@ -38,7 +38,7 @@ impl ValidationResponse {
 }
 
 /// The webhook did not respond to the validation request, but may do so later.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NoValidationResponse {
     /// The exchange failed.
     #[error("{0}")]

@@ -35,7 +35,8 @@ pub struct Outcome {
     pub reason: AttemptReason,
     /// The status code of the webhook, if it responded.
     pub status: Option<StatusCode>,
-    /// The message for people. Never contains anything that the other side sent.
+    /// The message for people. Contains nothing that the other side sent, except the names in its
+    /// certificate.
     pub message: String,
 }
 
@@ -98,13 +99,13 @@ impl Outcome {
     }
 
     /// Judges an exchange without a response.
-    pub fn of_error(error: SendError) -> Self {
+    pub fn of_error(error: &SendError) -> Self {
         let reason = match error {
             // No attempt counts: the operator holds the event and reconciles the Subscriber, see `engine/attempt.rs`.
             SendError::Denied => AttemptReason::EgressDenied,
             SendError::Dns => AttemptReason::NameNotResolved,
             SendError::Connection | SendError::Broken => AttemptReason::ConnectionFailed,
-            SendError::Tls => AttemptReason::TLSFailed,
+            SendError::Tls(_) => AttemptReason::TLSFailed,
             SendError::Timeout => AttemptReason::Timeout,
         };
         Self { verdict: Verdict::Retry, reason, status: None, message: format!("webhook: {error}") }
