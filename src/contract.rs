@@ -119,7 +119,7 @@ pub mod testing {
         egress::{Egress, Policy, Trust},
         event::Encoding,
         oauth::{AuthMethod, Credentials, TokenCache, TokenKey, TokenRequest},
-        webhook::TokenDoubt,
+        webhook::{ResponseRules, TokenDoubt},
     };
 
     use super::*;
@@ -166,6 +166,7 @@ pub mod testing {
                 timeout,
                 http,
                 tokens,
+                rules: ResponseRules::default(),
                 token_doubt: TokenDoubt::default(),
                 origin,
             },

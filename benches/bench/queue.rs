@@ -55,6 +55,7 @@ fn fill(attempts: u32, next: Option<Duration>) -> Queue<Alike> {
             lifetime: None,
             next: next.map(|next| now.wall + next),
             bytes: 1024,
+            kind: 0,
             explained: None,
             cancelled: false,
             pulled: false,

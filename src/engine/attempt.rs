@@ -89,6 +89,7 @@ pub(super) fn signal(outcome: &Outcome, backoff: Duration) -> Option<Signal> {
             None => Signal::Pause(wait),
         }),
         Verdict::Gone => Some(Signal::Gone),
+        Verdict::Rejected | Verdict::Hold => Some(Signal::Health(Health::Rejected)),
         _ => health(outcome.reason).map(Signal::Health),
     }
 }

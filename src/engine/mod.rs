@@ -185,6 +185,9 @@ impl<S: Source> Engine<S> {
                 Answered::NotSent { item, why }
             }
             Attempted::Sent(item, mut answer) => {
+                if answer.outcome.verdict == Verdict::Rejected && !self.queue.is_final_rejection(ticket) {
+                    answer.outcome.hold();
+                }
                 let outcome = &answer.outcome;
                 self.with.metrics.attempt(outcome.reason.as_str(), answer.duration);
                 if outcome.reason == AttemptReason::InternalError {
@@ -196,7 +199,7 @@ impl<S: Source> Engine<S> {
                     self.publish(Report::Attempted { of: of.clone(), version: version.clone(), failure });
                 }
                 let mut signal = signal(outcome, answer.next_wait);
-                let again = !matches!(outcome.verdict, Verdict::Delivered | Verdict::Failed);
+                let again = !matches!(outcome.verdict, Verdict::Delivered | Verdict::Failed | Verdict::Rejected);
                 let backoff =
                     if matches!(outcome.verdict, Verdict::RetryAfter(_)) { answer.next_wait } else { Duration::ZERO };
                 if let Some(Signal::Pause(requested) | Signal::HealthAndPause(_, requested)) = &mut signal {

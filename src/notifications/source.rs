@@ -1,10 +1,16 @@
 //! Notifications as a source of the engine: watches, loads and writes them.
 
-use std::{sync::Arc, time::SystemTime};
+use std::{
+    borrow::Cow,
+    hash::{DefaultHasher, Hash, Hasher},
+    sync::Arc,
+    time::SystemTime,
+};
 
 use futures::{Stream, StreamExt, stream};
 use k8s_openapi::jiff::Timestamp;
 use kube::{Client, runtime::watcher::Event as Watched};
+use serde::Deserialize;
 use serde_json::value::RawValue;
 use tidings_api::AttemptReason;
 use tidings_delivery::{
@@ -283,11 +289,25 @@ fn entry(object: &Unfinished) -> Option<Entry<Notifications>> {
         lifetime: object.spec.expire_after_seconds.map(|seconds| std::time::Duration::from_secs(seconds.into())),
         next: object.status.next_attempt_time.as_ref().map(|time| calendar(time.0)),
         bytes: object.spec.event.get().len(),
+        kind: kind(object.spec.event.get()),
         explained: gate_of(&object.status.reason),
         cancelled: object.is_being_deleted(),
         pulled: false,
         item: None,
     })
+}
+
+/// Returns a number for the type of an event. Events of different types rarely have the same number.
+fn kind(event: &str) -> u16 {
+    #[derive(Deserialize)]
+    struct Typed<'a> {
+        #[serde(borrow, rename = "type")]
+        type_: Cow<'a, str>,
+    }
+    let mut hash = DefaultHasher::new();
+    serde_json::from_str(event).map_or("".into(), |Typed { type_ }| type_).hash(&mut hash);
+    // The low bits.
+    hash.finish() as u16
 }
 
 fn superseded(object: &Unfinished) -> Option<Current<Notifications>> {

@@ -38,7 +38,7 @@ pub fn after(read: &Unfinished, attempt: &Attempt<'_>, now: Timestamp) -> Notifi
     // An event that could not be encoded was not attempted.
     let tried = u32::from(outcome.reason != AttemptReason::InvalidEvent);
     let attempts = read.status.attempts.saturating_add(tried).min(MOST);
-    let is_deferred = matches!(outcome.verdict, Verdict::Pause(_));
+    let is_deferred = matches!(outcome.verdict, Verdict::Pause(_) | Verdict::Hold);
     let deferred = read.status.deferred_attempts.saturating_add(u32::from(is_deferred)).min(MOST);
     let is_last = attempt.max_attempts.is_some_and(|max| attempts.saturating_sub(deferred) >= max);
     let (phase, reason) = match outcome.verdict {
@@ -46,7 +46,8 @@ pub fn after(read: &Unfinished, attempt: &Attempt<'_>, now: Timestamp) -> Notifi
             (Phase::Delivered, NotificationReason::Accepted)
         }
         Verdict::Delivered => (Phase::Delivered, NotificationReason::Acknowledged),
-        Verdict::Failed => (Phase::Failed, failed(outcome.reason)),
+        Verdict::Failed | Verdict::Rejected => (Phase::Failed, failed(outcome.reason)),
+        Verdict::Hold => (Phase::Pending, NotificationReason::RejectsAll),
         Verdict::Retry | Verdict::RetryAfter(_) if is_last => (Phase::Failed, NotificationReason::Exhausted),
         Verdict::Retry | Verdict::RetryAfter(_) => (Phase::Pending, NotificationReason::Retrying),
         Verdict::Pause(_) => (Phase::Pending, NotificationReason::Paused),
@@ -90,6 +91,7 @@ pub fn reason_of(gate: Gate) -> Option<NotificationReason> {
         Gate::EndpointGone => Some(NotificationReason::EndpointGone),
         Gate::Paused => Some(NotificationReason::Paused),
         Gate::CircuitOpen => Some(NotificationReason::CircuitOpen),
+        Gate::RejectsAll => Some(NotificationReason::RejectsAll),
         // The process that acts for the Subscriber writes the status.
         Gate::NotOwned => None,
     }
@@ -102,9 +104,13 @@ pub fn gate_of(reason: &str) -> Option<Gate> {
 
 /// Returns the status of a Notification that expired.
 pub fn expired(read: &Unfinished, now: Timestamp) -> NotificationStatus {
+    let last = read.status.last_attempt.as_ref().map_or_else(String::new, |last| {
+        let code = last.status_code.map_or_else(String::new, |code| format!(", status code {code}"));
+        format!(" ({}{code})", last.reason)
+    });
     let tried = match read.status.attempts {
         0 => "no attempt was made".to_owned(),
-        n => format!("the last of {n} attempts failed"),
+        n => format!("the last of {n} attempts failed{last}"),
     };
     let message =
         format!("expired before it was delivered: {tried}; set the label tidings.dev/replay to send it again");
@@ -174,12 +180,13 @@ mod tests {
 
     use super::*;
     use tidings_api::{ConditionStatus, REPLAY_LABEL};
+    use tidings_delivery::webhook::ResponseRules;
 
     #[test]
     fn counts_stay_within_what_the_schema_allows() {
         let mut read = unfinished(MOST);
         read.status.deferred_attempts = MOST;
-        let outcome = Outcome::of_answer(StatusCode::TOO_MANY_REQUESTS, None, "a test");
+        let outcome = Outcome::of_answer(StatusCode::TOO_MANY_REQUESTS, None, "a test", &ResponseRules::default());
         let status = after(&read, &attempt(&outcome), Timestamp::UNIX_EPOCH);
         assert_eq!((status.attempts, status.deferred_attempts), (MOST, MOST));
     }
@@ -209,7 +216,8 @@ mod tests {
     }
 
     fn status_of(code: u16, retry_after: Option<Duration>, max_attempts: Option<u32>) -> NotificationStatus {
-        let outcome = Outcome::of_answer(StatusCode::from_u16(code).unwrap(), retry_after, "a test");
+        let outcome =
+            Outcome::of_answer(StatusCode::from_u16(code).unwrap(), retry_after, "a test", &ResponseRules::default());
         let attempt = Attempt { max_attempts, ..attempt(&outcome) };
         after(&unfinished(2), &attempt, Timestamp::UNIX_EPOCH)
     }
@@ -258,7 +266,7 @@ mod tests {
 
     #[test]
     fn a_first_attempt_handles_the_label_that_it_saw_and_a_later_one_leaves_it_to_replay() {
-        let outcome = Outcome::of_answer(StatusCode::OK, None, "a test");
+        let outcome = Outcome::of_answer(StatusCode::OK, None, "a test", &ResponseRules::default());
         let labelled = |attempts, label: Option<&str>| {
             let mut read = unfinished(attempts);
             read.metadata.labels = label.map(|value| [(REPLAY_LABEL.to_owned(), value.to_owned())].into());

@@ -8,7 +8,8 @@ use std::{
 
 use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Time, jiff::Timestamp};
 use tidings_api::{
-    ConditionStatus, ConditionType, Conditions, LastFailure, SubscriberReason as Reason, SubscriberStatus,
+    AttemptReason, ConditionStatus, ConditionType, Conditions, LastFailure, SubscriberReason as Reason,
+    SubscriberStatus,
 };
 use tidings_queue::{LaneSnapshot, LaneState, SubscriberKey};
 
@@ -285,6 +286,15 @@ impl SubscriberHealth {
                     false,
                     Reason::CircuitOpen,
                     format!("circuit open after five consecutive failures{last}; probing with one Notification at a time: fix the webhook, or annotate the Subscriber with tidings.dev/reconcile-requested-at to retry now"),
+                )
+            }
+            LaneState::RejectsAll => {
+                let last = status.last_failure.as_ref().filter(|failure| failure.reason == AttemptReason::Rejected.as_str());
+                let code = last.and_then(|failure| failure.status_code).map_or_else(String::new, |code| format!(" (last: {code})"));
+                (
+                    false,
+                    Reason::RejectsAll,
+                    format!("the webhook has rejected five events in a row{code}; the operator holds all events and probes with one at a time: check the client certificate (webhook.tls), the gateway in front of the webhook, webhook.contentMode, webhook.contentType and the path in webhook.url; delivery resumes after the first accepted event; if the events are the cause, set delivery.onRejection to Fail"),
                 )
             }
             LaneState::EndpointGone => {

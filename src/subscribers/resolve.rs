@@ -5,14 +5,14 @@ use std::{collections::HashSet, sync::Arc};
 use http::{HeaderMap, HeaderValue};
 use kube::Client;
 use tidings_api::{
-    ClientAuthentication, ContentMode, ContentType, CredentialsSecretRef, Header, HttpsUrl, SecretKeyRef,
-    SubscriberReason, SubscriberSpec, Tls, TokenService, token_parameter_fault,
+    ClientAuthentication, ContentMode, ContentType, CredentialsSecretRef, Header, HttpsUrl, OnRejection,
+    ResponseAction, SecretKeyRef, SubscriberReason, SubscriberSpec, Tls, TokenService, token_parameter_fault,
 };
 use tidings_delivery::{
     egress::{self, Egress, Fingerprint, SendError, Trust, TrustError},
     event::Encoding,
     oauth::{self, Credentials, TokenCache, TokenKey, TokenRequest},
-    webhook::{MAX_HEADERS, Target, TokenDoubt, extra_header},
+    webhook::{Consequence, MAX_HEADERS, ResponseRules, Target, TokenDoubt, extra_header},
 };
 use tidings_queue::{Backoff, Limits, SpecVersion};
 use url::Url;
@@ -116,6 +116,7 @@ impl TargetResolver {
             timeout: seconds(spec.webhook.timeout_seconds),
             http,
             tokens,
+            rules: rules(spec),
             token_doubt: TokenDoubt::default(),
             origin: self.origin.clone(),
             url,
@@ -275,6 +276,17 @@ fn check_parameters<'a>(mut names: impl Iterator<Item = &'a String>) -> Result<(
     fault.map_or(Ok(()), |fault| {
         Err(Unresolved::permanent(SubscriberReason::InvalidSpec, format!("tokenService.parameters: {fault}")))
     })
+}
+
+fn rules(spec: &SubscriberSpec) -> ResponseRules {
+    let action = |action| match action {
+        ResponseAction::Deliver => Consequence::Deliver,
+        ResponseAction::Retry => Consequence::Retry,
+        ResponseAction::Fail => Consequence::Fail,
+        ResponseAction::RenewToken => Consequence::RenewToken,
+    };
+    let rules = spec.webhook.responses.iter().map(|rule| (rule.code, action(rule.action)));
+    ResponseRules::new(rules, spec.delivery.on_rejection == OnRejection::Fail)
 }
 
 fn encoding(spec: &SubscriberSpec) -> Encoding {

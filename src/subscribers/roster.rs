@@ -83,7 +83,11 @@ impl Roster {
             known.forget(&key);
             self.send(LaneUpdate::Reset { of: key.clone() });
             self.send(closed(&key, None, Gate::SubscriberNotReady, lifetime));
-            known.subscribers.insert(key, Member::new(observed));
+            let member = Member::new(observed);
+            if member.cell().rejects_all() {
+                self.send(LaneUpdate::RejectsAll { of: key.clone(), is_rejecting: true });
+            }
+            known.subscribers.insert(key, member);
             return;
         };
         if member.renew(observed.spec.generation, observed.expire_after) {
@@ -96,9 +100,15 @@ impl Roster {
     /// Records the status that the API server stores for a known Subscriber.
     pub(super) fn merge_stored(&self, key: &SubscriberKey, uid: &str, status: SubscriberStatus, version: u64) {
         let merged = self.with(key, uid, |member| {
+            let was_rejecting = member.cell().rejects_all();
             let has_pause = member.cell_mut().observe(status, version);
             if let Some(until) = member.pause_end(Instant::now(), Timestamp::now()).filter(|_| has_pause) {
                 self.send(LaneUpdate::Paused { of: key.clone(), until });
+            }
+            // As the leader wrote it, for a process that does not lead yet.
+            let is_rejecting = member.cell().rejects_all();
+            if is_rejecting != was_rejecting {
+                self.send(LaneUpdate::RejectsAll { of: key.clone(), is_rejecting });
             }
             (has_pause, member.cell().is_behind())
         });
@@ -449,6 +459,7 @@ mod tests {
             LaneUpdate::Paused { .. } => "paused".to_owned(),
             LaneUpdate::Reset { .. } => "reset".to_owned(),
             LaneUpdate::Listed(_) => "listed".to_owned(),
+            LaneUpdate::RejectsAll { is_rejecting, .. } => format!("rejects all: {is_rejecting}"),
             LaneUpdate::Owned(_) => "owned".to_owned(),
         };
         std::iter::from_fn(|| updates.try_recv().ok()).map(name).collect()

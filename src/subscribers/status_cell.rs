@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Time, jiff::Timestamp};
-use tidings_api::SubscriberStatus;
+use tidings_api::{ConditionType, SubscriberReason, SubscriberStatus};
 use tokio::sync::Mutex as AsyncMutex;
 
 /// The desired and the stored status of one Subscriber. Several parts of the operator change it: each changes the
@@ -37,6 +37,12 @@ impl StatusCell {
     /// The status as the API server stores it.
     pub fn stored(&self) -> &SubscriberStatus {
         &self.stored
+    }
+
+    /// Whether the stored status says that the webhook rejects all events.
+    pub fn rejects_all(&self) -> bool {
+        let healthy = self.stored.condition(ConditionType::Healthy);
+        healthy.is_some_and(|condition| condition.reason == SubscriberReason::RejectsAll.as_str())
     }
 
     /// Changes the desired status.

@@ -10,7 +10,9 @@ use tidings_delivery::{
     egress::{self, Egress, Policy, Response, SendError, Trust},
     event::{CheckedEvent, Defaults, Encoding},
     oauth::{AuthMethod, TokenError, TokenSource},
-    webhook::{Clearance, Delivery, NoValidationResponse, Outcome, Target, TokenDoubt, request_validation},
+    webhook::{
+        Clearance, Delivery, NoValidationResponse, Outcome, ResponseRules, Target, TokenDoubt, request_validation,
+    },
 };
 
 use crate::token_sources::{source_at, source_of, trusting};
@@ -105,6 +107,7 @@ impl Sender {
             timeout,
             http: self.http.clone(),
             tokens: self.tokens.clone(),
+            rules: ResponseRules::default(),
             token_doubt: TokenDoubt::default(),
             origin: HeaderValue::from_static("events.example.com"),
         }

@@ -119,6 +119,9 @@ catalogue! {
         /// Healthy is False: the circuit is open after five consecutive failures; the operator probes the webhook at
         /// growing intervals.
         CircuitOpen: "Fix the webhook; delivery resumes after the first successful probe. To retry now, set the annotation `tidings.dev/reconcile-requested-at` to a new value.",
+        /// Healthy is False: the webhook has rejected five events in a row (400, 413, 414, 415, 422 or 431), which
+        /// suggests that the cause is not the events; the operator holds all events and probes with one at a time.
+        RejectsAll: "Check what the webhook answers: the client certificate (`webhook.tls`), the gateway in front of the webhook, `webhook.contentMode`, `webhook.contentType` and the path in `webhook.url`. Delivery resumes after the first accepted event. If the events are the cause, set `delivery.onRejection` to Fail, or list the status code in `webhook.responses`.",
         /// Healthy is False: the webhook requested a pause (Retry-After) until `pausedUntilTime`.
         Paused: "Wait. To end the pause now, set the annotation `tidings.dev/reconcile-requested-at` to a new value.",
         /// Healthy is False: Notifications wait for the rate limit.
@@ -154,13 +157,17 @@ catalogue! {
         /// Pending: the circuit is open after five consecutive failures; the operator probes the webhook at growing
         /// intervals.
         CircuitOpen: "Fix the webhook; delivery resumes after the first successful probe. To retry now, set the Subscriber's annotation `tidings.dev/reconcile-requested-at` to a new value.",
+        /// Pending: the webhook has rejected five events in a row; the operator holds all events and probes with one at
+        /// a time.
+        RejectsAll: "Check the Subscriber's condition Healthy. Delivery resumes after the first accepted event. If the events are the cause, set the Subscriber's `delivery.onRejection` to Fail.",
         /// Pending: the webhook answered 410 (Gone).
         EndpointGone: "Change the Subscriber's `webhook.url`. To retry the same URL, set the Subscriber's annotation `tidings.dev/reconcile-requested-at` to a new value. Otherwise the Notification expires.",
-        /// Delivered: the webhook answered 2xx.
+        /// Delivered: the webhook answered 2xx, or a status code that `webhook.responses` maps to Deliver.
         Acknowledged: "Nothing.",
         /// Delivered: the webhook answered 202; it has the event and may still be processing it.
         Accepted: "Nothing.",
-        /// Failed: the webhook rejects this event (400, 413, 414, 415, 422 or 431).
+        /// Failed: the webhook rejects this event (400, 413, 414, 415, 422 or 431, or a status code that
+        /// `webhook.responses` maps to Fail).
         Rejected: "Create a new Notification with a corrected event, or correct the Subscriber's content mode and replay this Notification.",
         /// Failed: the event breaks a CloudEvents rule that the API server cannot check; no request was sent.
         InvalidEvent: "Create a corrected Notification; the message names the attribute.",
@@ -172,11 +179,12 @@ catalogue! {
 
     /// Results of an attempt (`lastAttempt.reason`).
     AttemptReason {
-        /// 2xx.
+        /// 2xx, or a status code that `webhook.responses` maps to Deliver.
         Acknowledged: "Nothing.",
         /// 202.
         Accepted: "Nothing.",
-        /// 400, 413, 414, 415, 422 or 431: the webhook rejects this event.
+        /// 400, 413, 414, 415, 422 or 431, or a status code that `webhook.responses` maps to Fail: the webhook rejects
+        /// this event.
         Rejected: "Correct the event or the content mode.",
         /// 3xx: redirects are never followed.
         RedirectRefused: "Set `webhook.url` to the target of the redirect, or check whether the webhook redirects to a login or maintenance page.",
@@ -184,7 +192,7 @@ catalogue! {
         MethodNotAllowed: "Correct the path in `webhook.url`.",
         /// The event cannot be encoded; no request was sent.
         InvalidEvent: "Correct the attribute that the message names.",
-        /// 401, also with a renewed token.
+        /// 401, or a status code that `webhook.responses` maps to RenewToken, also with a renewed token.
         Unauthorized: "Check audience and scopes, and what the webhook expects of a token.",
         /// 403.
         Forbidden: "Check the permissions of the client at the webhook.",

@@ -1,6 +1,6 @@
 //! The unfinished entries in compact form: there may be a million of them.
 
-use std::hash::{BuildHasher, RandomState};
+use std::hash::{BuildHasher, Hash, RandomState};
 
 use hashbrown::HashTable;
 
@@ -42,6 +42,7 @@ pub(crate) struct Record<W: Work> {
     pub(crate) listing: u32,
     /// The number of the event within its entry.
     pub(crate) event: u16,
+    pub(crate) kind: u16,
     pub(crate) place: EventPlace,
     pub(crate) explained: Explained,
     /// Whether it is in the indexes by expiry.
@@ -81,6 +82,11 @@ impl<W: Work> Entries<W> {
     /// Returns the number of entries.
     pub(crate) fn len(&self) -> usize {
         self.by_id.len()
+    }
+
+    /// Returns a hash that is the same for equal values.
+    pub(crate) fn hash(&self, of: &impl Hash) -> u64 {
+        self.hasher.hash_one(of)
     }
 
     pub(crate) fn find(&self, id: &W::Id) -> Option<RecordNumber> {
@@ -172,6 +178,7 @@ mod tests {
             next: 0,
             attempts: 0,
             bytes: 0,
+            kind: 0,
             listing: 0,
             event,
             place: EventPlace::Aside,

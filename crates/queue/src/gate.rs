@@ -15,6 +15,8 @@ pub enum Gate {
     Paused,
     /// The circuit is open after consecutive failures; only probes start.
     CircuitOpen,
+    /// The webhook rejects all events; only probes start.
+    RejectsAll,
     /// Another process acts for the Subscriber. No Notification names this gate, because the other process writes their
     /// statuses.
     NotOwned,
@@ -22,7 +24,7 @@ pub enum Gate {
 
 impl Gate {
     /// All gates, in the order of their numbers.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::SubscriberNotFound,
         Self::SubscriberNotReady,
         Self::Suspended,
@@ -30,6 +32,7 @@ impl Gate {
         Self::Paused,
         Self::CircuitOpen,
         Self::NotOwned,
+        Self::RejectsAll,
     ];
 
     /// The number of gates.
@@ -45,6 +48,7 @@ impl Gate {
             Self::Paused => 4,
             Self::CircuitOpen => 5,
             Self::NotOwned => 6,
+            Self::RejectsAll => 7,
         }
     }
 }

@@ -7,7 +7,7 @@ use std::{
 
 use crate::{
     LaneSnapshot, LaneState, Limits, SourceId, SpecVersion, SubscriberKey,
-    breaker::{Allowance, Breaker, Cycle},
+    breaker::{Allowance, Breaker, Cycle, OpenCause},
     clock::{NEVER, Seconds, Tick},
     expiry::{Ages, Lifetime},
     gate::Gate,
@@ -165,14 +165,17 @@ impl<R> Lane<R> {
         }
     }
 
-    pub(crate) fn reset(&mut self) {
+    pub(crate) fn reset(&mut self, now: Instant) {
         (self.paused_until, self.gone) = (None, None);
-        self.breaker.reset();
+        self.breaker.reset(now);
     }
 
     pub(crate) fn gate(&self, now: Instant) -> Option<Gate> {
         let paused = self.pause_end(now).map(|_| Gate::Paused);
-        let circuit = self.breaker.is_open().then_some(Gate::CircuitOpen);
+        let circuit = self.breaker.open_cause().map(|cause| match cause {
+            OpenCause::Failures => Gate::CircuitOpen,
+            OpenCause::Rejections => Gate::RejectsAll,
+        });
         self.closed().or(paused).or(circuit)
     }
 
@@ -218,7 +221,7 @@ impl<R> Lane<R> {
         self.in_flight += 1;
         self.bytes += bytes;
         self.rate.start(now);
-        (self.breaker.start(), self.breaker.cycle())
+        (self.breaker.start(now), self.breaker.cycle())
     }
 
     /// Records that an event of `bytes` is no longer in flight. `probe` is the cycle in which it was a probe. The event
@@ -241,7 +244,7 @@ impl<R> Lane<R> {
         let held = self.pending() + pulling;
         match self.gate(now) {
             None => self.max_in_flight.saturating_sub(held),
-            Some(Gate::CircuitOpen) if held == 0 => 1,
+            Some(Gate::CircuitOpen | Gate::RejectsAll) if held == 0 => 1,
             Some(_) => 0,
         }
     }
@@ -253,8 +256,11 @@ impl<R> Lane<R> {
             LaneState::EndpointGone
         } else if self.pause_end(now).is_some() {
             LaneState::Paused
-        } else if self.breaker.is_open() {
-            LaneState::CircuitOpen
+        } else if let Some(cause) = self.breaker.open_cause() {
+            match cause {
+                OpenCause::Failures => LaneState::CircuitOpen,
+                OpenCause::Rejections => LaneState::RejectsAll,
+            }
         } else if gate.is_some() || self.pending() == 0 {
             LaneState::Idle
         } else if self.is_rate_limited(now) {
@@ -271,9 +277,18 @@ impl<R> Lane<R> {
         self.gate(now).is_none() && matches!(self.readiness(now), LaneReadiness::At(at) if waits(at))
     }
 
-    /// Returns the event to start next: the first one, or the probe of an open circuit.
-    pub(crate) fn candidate(&self) -> Option<RecordNumber> {
-        if self.breaker.is_open() { self.ready_queue.longest_untried() } else { self.ready_queue.first() }
+    /// Returns the event to start next: the first one, or the probe of an open circuit. `kind` returns the kind of an
+    /// event.
+    pub(crate) fn candidate(&self, kind: impl Fn(RecordNumber) -> u16) -> Option<RecordNumber> {
+        match self.breaker.open_cause() {
+            None => self.ready_queue.first(),
+            Some(OpenCause::Failures) => self.ready_queue.longest_untried(),
+            // One producer's events must not hold up the others' forever: the webhook may accept another kind.
+            Some(OpenCause::Rejections) => {
+                let is_new = |no: &RecordNumber| !self.breaker.has_rejected(kind(*no));
+                self.ready_queue.probe(self.breaker.is_newest_next(), is_new)
+            }
+        }
     }
 
     /// Returns the number of events: waiting, due and in flight.

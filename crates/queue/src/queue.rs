@@ -7,8 +7,9 @@ use std::{
 };
 
 use crate::{
-    Gate, LaneSnapshot, Limits, SourceId, SpecVersion, SubscriberKey, Term, Update,
+    Gate, Health, LaneSnapshot, Limits, SourceId, SpecVersion, SubscriberKey, Term, Update,
     batch::Batch,
+    breaker::RejectedEvent,
     clock::{NEVER, Now, seconds, span},
     entries::{EventPlace, Record},
     expiry::{Lifetime, MissingSubscribers},
@@ -167,9 +168,17 @@ impl<W: Work> Queue<W> {
             }
             Update::Reset { of } => {
                 if let Some(no) = self.schedule.lanes.find(&of) {
-                    self.schedule.lanes.get_mut(no).into_iter().for_each(|lane| lane.reset());
+                    let now = self.schedule.now();
+                    self.schedule.lanes.get_mut(no).into_iter().for_each(|lane| lane.reset(now));
                     self.schedule.lanes.touch(no);
                 }
+            }
+            Update::RejectsAll { of, is_rejecting } => {
+                let (no, now) = (self.lane_number(&of), self.schedule.now());
+                if let Some(lane) = self.schedule.lanes.get_mut(no) {
+                    lane.breaker.restore_rejecting(is_rejecting, now);
+                }
+                self.schedule.lanes.touch(no);
             }
             Update::Listed(namespace) => self.subscribers_are_known(namespace.as_deref()),
             Update::Owned(term) => {
@@ -252,6 +261,18 @@ impl<W: Work> Queue<W> {
         let is_known = |key: &SubscriberKey| scopes.of(&key.namespace).is_some_and(|scope| scope.synced);
         let snapshot = |key: &SubscriberKey| schedule.lanes.by_key(key).and_then(|lane| lane.snapshot(schedule.now()));
         self.snapshots.news(changed, is_known, snapshot)
+    }
+
+    /// Whether a rejection ends the event in flight that a ticket names. It does not while the webhook rejects all
+    /// events, or if the event was sent by another version of the Subscriber's spec than the present one: a changed
+    /// Subscriber may send an event that the webhook accepts.
+    pub fn is_final_rejection(&self, ticket: &Ticket<W>) -> bool {
+        let flight = self.schedule.flying(ticket).and_then(|event| self.schedule.flights.get(event));
+        let lane = |no| self.schedule.lanes.get(no);
+        flight.is_some_and(|flight| {
+            lane(flight.lane)
+                .is_some_and(|lane| lane.version.as_ref() == Some(&flight.spec) && !lane.breaker.is_rejecting())
+        })
     }
 
     /// How many entries are unfinished.
@@ -372,6 +393,7 @@ impl<W: Work> Queue<W> {
             bytes: u32::try_from(seen.bytes).unwrap_or(u32::MAX),
             listing: self.listing,
             event,
+            kind: seen.kind,
             place: if is_finished(&event) { EventPlace::Finished } else { EventPlace::Aside },
             explained: Explained::none_of(event),
             filed: false,
@@ -492,17 +514,22 @@ impl<W: Work> Queue<W> {
         let Some(lane) = self.schedule.lanes.get_mut(no) else { return };
         lane.gone.take_if(|gone| version.as_ref() != Some(gone));
         self.schedule.flights.revoke_lane(no, version.as_ref());
+        if lane.version.is_some() && version.is_none() {
+            lane.breaker.forget_rejections();
+        }
         (lane.version, lane.lifetime) = (version, lifetime);
         self.schedule.lanes.touch(no);
     }
 
     /// The lane opens, unless its webhook answered 410 to this version.
     fn open(&mut self, no: LaneNumber, route: W::Route, limits: Limits, longest_wait: Duration) {
+        let now = self.schedule.now();
         let Some(lane) = self.schedule.lanes.get_mut(no) else { return };
         if lane.gone.is_some() {
             return self.close(no, Gate::EndpointGone);
         }
         lane.open(route, limits);
+        lane.breaker.reconciled(now);
         let before = lane.longest_wait.replace(longest_wait);
         if before.is_none_or(|before| longest_wait < before) {
             self.schedule.shorten_waits(no, longest_wait);
@@ -726,19 +753,20 @@ impl<W: Work> Queue<W> {
     fn signal(&mut self, event: RecordNumber, signal: Signal) {
         let Some(flight) = self.schedule.flights.get(event) else { return };
         let (no, spec, now) = (flight.lane, flight.spec.clone(), self.schedule.now());
-        let cycle = flight.cycle;
+        let (cycle, rejected) = (flight.cycle, self.rejected(event));
         let lane = self.schedule.lanes.get_mut(no).filter(|lane| spec.concerns(lane.version.as_ref()));
         let Some(lane) = lane else { return };
         match signal {
             // The Subscriber was deleted, and perhaps created again, meanwhile.
-            Signal::Pause(_) | Signal::HealthAndPause(..) | Signal::Gone if lane.version.is_none() => {}
+            Signal::Pause(_) | Signal::HealthAndPause(..) | Signal::Gone | Signal::Health(Health::Rejected)
+                if lane.version.is_none() => {}
             Signal::Health(health) => {
-                lane.breaker.report(health, cycle, now);
+                lane.breaker.report(health, rejected, cycle, now);
                 self.schedule.refresh(no);
             }
             Signal::Pause(wait) => self.pause(no, now + wait),
             Signal::HealthAndPause(health, wait) => {
-                lane.breaker.report(health, cycle, now);
+                lane.breaker.report(health, rejected, cycle, now);
                 self.pause(no, now + wait);
             }
             Signal::Gone => {
@@ -746,6 +774,15 @@ impl<W: Work> Queue<W> {
                 self.close(no, Gate::EndpointGone);
             }
         }
+    }
+
+    /// How the circuit knows an event.
+    fn rejected(&self, event: RecordNumber) -> RejectedEvent {
+        let record = self.schedule.entries.get(event);
+        record.map_or(RejectedEvent { event: 0, kind: 0 }, |record| RejectedEvent {
+            event: self.schedule.entries.hash(&(record.id, record.event)),
+            kind: record.kind,
+        })
     }
 
     /// Nothing was sent. Where that is the Subscriber's trouble, its lane closes until it was reconciled.

@@ -7,6 +7,9 @@ use crate::{
     numbers::{FIRST, RecordNumber, Turn},
 };
 
+/// The maximum number of events that are considered for a probe of a webhook that rejects all events.
+const PROBED: usize = 1024;
+
 /// First in, first out and, for a probe, the event with the oldest attempt. All operations take logarithmic time.
 #[derive(Debug)]
 pub(crate) struct ReadyQueue {
@@ -59,7 +62,7 @@ impl Fifo {
         self.iter_from(turn).next()
     }
 
-    fn iter_from(&self, turn: Turn) -> impl Iterator<Item = (Turn, RecordNumber)> {
+    fn iter_from(&self, turn: Turn) -> impl DoubleEndedIterator<Item = (Turn, RecordNumber)> {
         let at = self.places.partition_point(|(of, _)| *of < turn);
         self.places.range(at..).filter_map(|(turn, place)| Some((*turn, (*place)?.get() - 1)))
     }
@@ -115,6 +118,20 @@ impl ReadyQueue {
     pub(crate) fn longest_untried(&self) -> Option<RecordNumber> {
         let tried = || self.tried.get(&self.by_last_try.first()?.1).copied();
         self.fresh.from(0).map(|(_, no)| no).or_else(tried)
+    }
+
+    /// Returns an event to probe with: among the events without an attempt the first one, or the last one if
+    /// `is_newest`; then the events with the oldest attempts. An event that `is_preferred` comes before all others.
+    /// Considers at most [`PROBED`] events with and without an attempt each.
+    pub(crate) fn probe(&self, is_newest: bool, is_preferred: impl Fn(&RecordNumber) -> bool) -> Option<RecordNumber> {
+        let fresh = || {
+            let all = || self.fresh.iter_from(0).map(|(_, no)| no);
+            let (first, last) = ((!is_newest).then(all), is_newest.then(|| all().rev()));
+            first.into_iter().flatten().chain(last.into_iter().flatten())
+        };
+        let tried = || self.by_last_try.iter().filter_map(|(_, turn)| self.tried.get(turn).copied());
+        let preferred = fresh().take(PROBED).chain(tried().take(PROBED)).find(is_preferred);
+        preferred.or_else(|| fresh().next()).or_else(|| tried().next())
     }
 
     /// Returns the events that were put back, in order: never more than were in flight at a time.
@@ -194,6 +211,27 @@ mod tests {
             probes.push(name);
         }
         assert_eq!(probes, ['d', 'e', 'b', 'c', 'a']);
+    }
+
+    #[test]
+    fn a_probe_of_a_rejecting_webhook_takes_the_oldest_or_the_newest_and_prefers_what_it_is_asked_to() {
+        let mut ready_queue = ReadyQueue::default();
+        for no in 0..3000 {
+            ready_queue.push_back(no, 0);
+        }
+        ready_queue.push_back(3000, 7);
+        ready_queue.push_back(3001, 5);
+        assert_eq!(ready_queue.probe(false, |_| true), Some(0));
+        assert_eq!(ready_queue.probe(true, |_| true), Some(2999));
+        assert_eq!(ready_queue.probe(false, |no| *no >= 1000), Some(1000));
+        assert_eq!(ready_queue.probe(true, |no| *no < 2500), Some(2499));
+        assert_eq!(ready_queue.probe(false, |no| *no == 1500), Some(0), "too far to look for");
+        assert_eq!(ready_queue.probe(true, |no| *no >= 3000), Some(3001), "the oldest attempt first");
+        let mut tried = ReadyQueue::default();
+        tried.push_back(1, 7);
+        tried.push_back(2, 5);
+        assert_eq!(tried.probe(true, |_| false), Some(2));
+        assert_eq!(ReadyQueue::default().probe(false, |_| true), None);
     }
 
     #[test]

@@ -448,7 +448,7 @@ impl<W: Work> Schedule<W> {
     /// Returns the lane's next event and its bytes, if the lane can start it.
     fn could_start(&self, no: LaneNumber) -> Option<(RecordNumber, usize)> {
         let lane = self.lanes.get(no).filter(|lane| lane.readiness(self.clock.now()) == LaneReadiness::Ready)?;
-        let event = lane.candidate()?;
+        let event = lane.candidate(|no| self.entries.get(no).map_or(0, |record| record.kind))?;
         let bytes = self.charge(self.entries.get(event)?);
         (lane.bytes + bytes <= self.turns.bytes_of_lane()).then_some((event, bytes))
     }

@@ -44,10 +44,19 @@ pub enum Update<R> {
         /// When the pause ends.
         until: Instant,
     },
-    /// Ends the Subscriber's pause, open circuit and 410: its spec changed, or a user requested this.
+    /// Ends the Subscriber's pause, open circuit and 410: its spec changed, or a user requested this. A webhook that
+    /// rejects all events is probed immediately, and only a success ends that state.
     Reset {
         /// The Subscriber.
         of: SubscriberKey,
+    },
+    /// What the status of the Subscriber says: whether its webhook rejects all events. Ignored if this process has
+    /// received a response from the webhook.
+    RejectsAll {
+        /// The Subscriber.
+        of: SubscriberKey,
+        /// Whether the webhook rejects all events.
+        is_rejecting: bool,
     },
     /// All Subscribers of a namespace (None: of all namespaces) are known: a Subscriber that is not known does not
     /// exist.
@@ -98,6 +107,8 @@ pub enum LaneState {
     Paused,
     /// Events wait for a successful probe.
     CircuitOpen,
+    /// The webhook rejects all events; they wait for a successful probe.
+    RejectsAll,
     /// The webhook answered 410.
     EndpointGone,
 }

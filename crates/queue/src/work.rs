@@ -54,6 +54,9 @@ pub struct Entry<W: Work> {
     pub next: Option<SystemTime>,
     /// The size of its largest event.
     pub bytes: usize,
+    /// The kind of its events, such as a hash of the event type: a webhook that rejects events of one kind may accept
+    /// events of another kind.
+    pub kind: u16,
     /// The gate that its status names.
     pub explained: Option<Gate>,
     /// Whether it is being deleted; no event of it is sent then.

@@ -437,6 +437,7 @@ impl Stored {
             lifetime: self.lifetime,
             next: self.next,
             bytes: self.events.iter().map(|id| json(id).len()).max().unwrap_or_default(),
+            kind: 0,
             explained: self.explained,
             cancelled: false,
             pulled: self.is_pulled,
@@ -460,15 +461,15 @@ impl Stored {
         let mut wait = None;
         for (number, answer) in answers {
             self.attempts += 1;
-            self.failures += u32::from(!matches!(answer.outcome.verdict, Verdict::Pause(_)));
+            self.failures += u32::from(!matches!(answer.outcome.verdict, Verdict::Pause(_) | Verdict::Hold));
             match answer.outcome.verdict {
-                Verdict::Delivered | Verdict::Failed => drop(self.finished.insert(*number)),
+                Verdict::Delivered | Verdict::Failed | Verdict::Rejected => drop(self.finished.insert(*number)),
                 Verdict::Retry | Verdict::RetryAfter(_)
                     if answer.max_attempts.is_some_and(|most| self.failures >= most) =>
                 {
                     self.finished.insert(*number);
                 }
-                Verdict::Retry | Verdict::RetryAfter(_) | Verdict::Pause(_) | Verdict::Gone => {
+                Verdict::Retry | Verdict::RetryAfter(_) | Verdict::Pause(_) | Verdict::Hold | Verdict::Gone => {
                     wait = Some(answer.next_wait)
                 }
             }

@@ -201,6 +201,7 @@ impl Webhook {
                 timeout: PATIENCE,
                 http: self.http.clone(),
                 tokens: self.tokens.clone(),
+                rules: Default::default(),
                 token_doubt: TokenDoubt::default(),
                 origin: HeaderValue::from_static("events.example.com"),
             },

@@ -5,6 +5,7 @@ use std::time::{Instant, SystemTime};
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
+use tokio_rustls::rustls::pki_types::CertificateDer;
 
 /// One complete request.
 #[derive(Clone, Debug)]
@@ -15,6 +16,8 @@ pub struct Request {
     pub arrived_at: SystemTime,
     /// The client's end of the connection: equal for two requests over the same connection.
     pub peer: SocketAddr,
+    /// The client certificate of the connection, if the TLS configuration demands one.
+    pub certificate: Option<CertificateDer<'static>>,
     /// GET, POST, OPTIONS…
     pub method: Method,
     /// The path without its query.

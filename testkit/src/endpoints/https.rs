@@ -15,6 +15,7 @@ use tokio::net::TcpStream;
 use tokio::sync::Notify;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::ServerConfig;
+use tokio_rustls::rustls::pki_types::CertificateDer;
 
 use crate::background::Background;
 use crate::endpoints::exchange::{Answer, Reply, Request};
@@ -84,11 +85,12 @@ async fn serve<E: Endpoint>(stream: TcpStream, peer: SocketAddr, endpoint: Arc<E
     let _ = stream.set_nodelay(true);
     // The client reports a handshake that fails.
     let Ok(stream) = tls.accept(stream).await else { return };
+    let certificate = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first().cloned());
     let reset = Notify::new();
     let service = service_fn(|request: http::Request<Incoming>| {
-        let (endpoint, reset) = (Arc::clone(&endpoint), &reset);
+        let (endpoint, reset, certificate) = (Arc::clone(&endpoint), &reset, certificate.clone());
         async move {
-            let answer = match receive(request, peer).await {
+            let answer = match receive(request, peer, certificate).await {
                 Some(request) => endpoint.answer(request).await,
                 None => Answer::Reset,
             };
@@ -113,12 +115,17 @@ async fn serve<E: Endpoint>(stream: TcpStream, peer: SocketAddr, endpoint: Arc<E
 }
 
 /// Reads the whole request. Returns None if the client disconnects before the end.
-async fn receive(request: http::Request<Incoming>, peer: SocketAddr) -> Option<Request> {
+async fn receive(
+    request: http::Request<Incoming>,
+    peer: SocketAddr,
+    certificate: Option<CertificateDer<'static>>,
+) -> Option<Request> {
     let (arrived, arrived_at) = (Instant::now(), SystemTime::now());
     let (head, body) = request.into_parts();
     let body = body.collect().await.ok()?.to_bytes();
     let (path, query) = (head.uri.path().to_owned(), head.uri.query().map(str::to_owned));
-    Some(Request { arrived, arrived_at, peer, method: head.method, path, query, headers: head.headers, body })
+    let (method, headers) = (head.method, head.headers);
+    Some(Request { arrived, arrived_at, peer, certificate, method, path, query, headers, body })
 }
 
 fn response(reply: Reply) -> http::Response<Full<Bytes>> {

@@ -299,7 +299,7 @@ impl Webhook {
     }
 
     fn record(&self, request: Request, answered: Option<u16>) -> usize {
-        let Request { arrived, arrived_at, peer, method, path, query, headers, body } = request;
+        let Request { arrived, arrived_at, peer, method, path, query, headers, body, .. } = request;
         let mut log = self.log.lock().unwrap();
         *log.counts.entry((method.clone(), path.clone())).or_default() += 1;
         log.requests.push(Received { arrived, arrived_at, peer, method, path, query, headers, body, answered });

@@ -115,6 +115,34 @@ async fn a_bad_subscriber_is_refused_with_the_fields_name_and_what_to_write() {
             "spec.webhook.headers",
             "names and values together exceed 32 KiB",
         ),
+        (
+            subscriber(|spec| spec["webhook"]["responses"] = json!([{"code": 204, "action": "Fail"}])),
+            "spec.webhook.responses[0].code",
+            "greater than or equal to 300",
+        ),
+        (
+            subscriber(|spec| spec["webhook"]["responses"] = json!([{"code": 410, "action": "Retry"}])),
+            "spec.webhook.responses[0]",
+            "code must not be 410 or 429: their meaning is fixed",
+        ),
+        (
+            subscriber(|spec| {
+                spec["webhook"]["responses"] =
+                    json!([{"code": 409, "action": "Deliver"}, {"code": 409, "action": "Fail"}]);
+            }),
+            "spec.webhook.responses[1]",
+            "Duplicate value",
+        ),
+        (
+            subscriber(|spec| spec["webhook"]["responses"] = json!([{"code": 409, "action": "Ignore"}])),
+            "spec.webhook.responses[0].action",
+            "supported values",
+        ),
+        (
+            subscriber(|spec| spec["delivery"] = json!({"onRejection": "Drop"})),
+            "spec.delivery.onRejection",
+            "supported values",
+        ),
         (subscriber(|spec| spec["webhok"] = json!({})), "spec.webhok", "unknown field"),
     ];
     for (manifest, field, message) in cases {

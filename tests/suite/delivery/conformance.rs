@@ -14,7 +14,7 @@ use tidings_delivery::{
     egress::{Egress, Policy, Trust},
     event::{CheckedEvent, Defaults, Encoding},
     oauth::AuthMethod,
-    webhook::{Delivery, Outcome, Target, TokenDoubt, Verdict},
+    webhook::{Delivery, Outcome, ResponseRules, Target, TokenDoubt, Verdict},
 };
 
 use crate::sending::Cleared;
@@ -46,6 +46,7 @@ impl Exchange {
             timeout: Duration::from_secs(5),
             http,
             tokens: source,
+            rules: ResponseRules::default(),
             token_doubt: TokenDoubt::default(),
             origin: HeaderValue::from_static("events.example.com"),
         };
@@ -180,7 +181,7 @@ async fn webhook_11_429_is_over_the_rate() {
 #[tokio::test]
 async fn webhook_13_415_fails_and_says_what_was_sent() {
     let (outcome, _) = answered(Behaviour::status(415)).await;
-    assert_eq!((outcome.verdict, outcome.reason), (Verdict::Failed, AttemptReason::Rejected));
+    assert_eq!((outcome.verdict, outcome.reason), (Verdict::Rejected, AttemptReason::Rejected));
     assert!(outcome.message.contains("content mode Structured with Content-Type application/cloudevents+json"));
 }
 

@@ -9,6 +9,7 @@ pub mod gates;
 mod headers;
 mod lifecycle;
 mod outcomes;
+mod rejections;
 mod replay;
 mod retention;
 mod token_budgets;

@@ -99,6 +99,7 @@ fn cases() -> Vec<Case> {
         case(Reason::RateLimited, |spec| spec["delivery"] = json!({"rateLimitPerMinute": 1})).notified(3),
         case(Reason::Paused, nothing).notified(1),
         case(Reason::CircuitOpen, |spec| spec["delivery"] = json!({"backoff": {"initialSeconds": 1}})).notified(5),
+        case(Reason::RejectsAll, nothing).notified(5),
         case(Reason::EndpointGone, nothing).notified(1),
         case(Reason::TestPassed, nothing).tested(),
         case(Reason::SecretTestFailed, |spec| {
@@ -124,6 +125,7 @@ fn script(world: &World) {
     let paused = Reply::status(429).header("retry-after", "900");
     world.receiver.answer_always(&at(Reason::Paused), Behaviour::reply(paused));
     world.receiver.answer_always(&at(Reason::CircuitOpen), Behaviour::status(502));
+    world.receiver.answer_always(&at(Reason::RejectsAll), Behaviour::status(400));
     world.receiver.answer_always(&at(Reason::EndpointGone), Behaviour::status(410));
     world.receiver.answer_always(&at(Reason::DeliveryTestFailed), Behaviour::status(401));
 }

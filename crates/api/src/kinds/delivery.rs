@@ -8,8 +8,9 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct DeliveryPolicy {
-    /// Number of attempts after which a Notification fails (Exhausted). Attempts that the webhook answers with 429, or
-    /// with 503 and Retry-After, do not count. Omitted: attempts continue until the Notification expires.
+    /// Number of attempts after which a Notification fails (Exhausted). Attempts that the webhook answers with 429,
+    /// attempts that it answers with 401, 403 or 503 and Retry-After, and rejections while it rejects all events do not
+    /// count. Omitted: attempts continue until the Notification expires.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 1000))]
     pub max_attempts: Option<u32>,
@@ -28,6 +29,21 @@ pub struct DeliveryPolicy {
     /// Maximum number of concurrent deliveries. Default: 16.
     #[schemars(range(min = 1, max = 128))]
     pub max_in_flight: u32,
+    /// What a rejection (400, 413, 414, 415, 422 or 431) means. Hold (default): it ends the event; but after rejections
+    /// of five events in a row the operator holds all events, because the cause may be the webhook, the certificate or
+    /// a gateway, and probes with one event at a time until the webhook accepts one (RejectsAll). Fail: it always ends
+    /// the event.
+    pub on_rejection: OnRejection,
+}
+
+/// What a rejection means.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+pub enum OnRejection {
+    /// It ends the event, unless the webhook rejects all events.
+    #[default]
+    Hold,
+    /// It always ends the event.
+    Fail,
 }
 
 /// Waits between attempts: `initialSeconds`, doubled after each failure up to `maxSeconds`; each wait varies randomly
@@ -55,6 +71,7 @@ impl Default for DeliveryPolicy {
             backoff: BackoffPolicy::default(),
             rate_limit_per_minute: None,
             max_in_flight: 16,
+            on_rejection: OnRejection::default(),
         }
     }
 }

@@ -40,10 +40,44 @@ pub struct Webhook {
             .message("names and values together exceed 32 KiB: shorten or remove some headers")
     )]
     pub headers: Vec<Header>,
+    /// What status codes of the webhook mean, if they differ from the default. For example, a webhook that recognizes
+    /// repeated events by their id and answers 409: code 409, action Deliver. Status codes 2xx, 410 and 429 always have
+    /// their default meaning. Default: see docs/delivery.md.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 32))]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["code".into()]))]
+    pub responses: Vec<ResponseRule>,
     /// TLS settings: a private certificate authority and a client certificate. Omitted: only public certificate
     /// authorities are trusted, and no client certificate is sent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tls: Option<Tls>,
+}
+
+/// What one status code of the webhook means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, KubeSchema)]
+#[x_kube(validation = Rule::new("self.code != 410 && self.code != 429")
+    .message("code must not be 410 or 429: their meaning is fixed (CloudEvents web hooks, section 2.2); remove the entry"))]
+pub struct ResponseRule {
+    /// Status code of the response, 300 to 599, except 410 and 429.
+    #[schemars(range(min = 300, max = 599))]
+    pub code: u16,
+    /// Consequence of the status code. Deliver: the event is Delivered. Retry: the attempt failed, and the event is
+    /// retried. Fail: the event is Failed, whatever the webhook answers to other events. RenewToken: like 401, the
+    /// operator renews the token and sends the event once more; then it is retried.
+    pub action: ResponseAction,
+}
+
+/// Consequence of a status code.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+pub enum ResponseAction {
+    /// The event is Delivered.
+    Deliver,
+    /// The attempt failed, and the event is retried.
+    Retry,
+    /// The event is Failed.
+    Fail,
+    /// The operator renews the token and sends the event once more.
+    RenewToken,
 }
 
 /// How an event is encoded in an HTTP request (CloudEvents HTTP protocol binding, section 3).

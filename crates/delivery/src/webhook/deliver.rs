@@ -69,14 +69,14 @@ impl<'a> Delivery<'a> {
 }
 
 impl Authorized<'_> {
-    /// POSTs the event. A 401 renews the token and sends once more (no challenge scheme is followed).
+    /// POSTs the event. A 401, or another status by the rules, renews the token and sends once more (no challenge scheme is followed).
     pub async fn send(self, clearance: &impl Clearance) -> Result<Outcome, NotCleared> {
         let Self { delivery, token } = self;
         let target = delivery.target;
         // One deadline for both requests.
         let deadline = Instant::now() + target.timeout;
         let mut answer = delivery.post(&token, deadline, clearance).await?;
-        if matches!(answer, Ok((StatusCode::UNAUTHORIZED, _))) {
+        if answer.as_ref().is_ok_and(|(status, _)| target.rules.renews_token(*status)) {
             let renewed = timeout_at(deadline, target.tokens.token_other_than(&token));
             if let Some(Ok(Some(Ok(token)))) = unless_stopping(clearance, renewed).await {
                 answer = delivery.post(&token, deadline, clearance).await?;
@@ -84,10 +84,11 @@ impl Authorized<'_> {
         }
         Ok(match answer {
             Ok((status, retry_after)) => {
-                if target.token_doubt.is_raised_by(status, retry_after) {
+                let is_default = target.rules.action(status).is_none();
+                if is_default && target.token_doubt.is_raised_by(status, retry_after) {
                     target.tokens.renew_next(&token).await;
                 }
-                Outcome::of_answer(status, retry_after, &delivery.describe())
+                Outcome::of_answer(status, retry_after, &delivery.describe(), &target.rules)
             }
             Err(error) => Outcome::of_error(&error),
         })

@@ -3,12 +3,14 @@
 
 mod deliver;
 mod header;
+mod rules;
 mod target;
 mod validation;
 mod verdict;
 
 pub use deliver::{Clearance, Delivery, NotCleared, Unauthorized};
 pub use header::{InvalidHeader, MAX_HEADER_VALUE, MAX_HEADERS, extra_header};
+pub use rules::{Consequence, ResponseRules};
 pub use target::{Target, TokenDoubt};
 pub use validation::{NoValidationResponse, ValidationResponse, request_validation};
 pub use verdict::{Outcome, Verdict};

@@ -12,6 +12,7 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, Request, StatusCode};
 use url::Url;
 
+use super::ResponseRules;
 use crate::{
     egress::{Client, Response, SendError},
     event::Encoding,
@@ -35,6 +36,8 @@ pub struct Target {
     pub http: Arc<Client>,
     /// The source of the bearer token.
     pub tokens: Arc<TokenSource>,
+    /// What the webhook's status codes mean.
+    pub rules: ResponseRules,
     /// Whether the webhook may redirect because of the token.
     pub token_doubt: TokenDoubt,
     /// The value of `WebHook-Request-Origin` (CloudEvents web hooks, section 4.1.1).

@@ -5,6 +5,7 @@ use std::time::Duration;
 use http::StatusCode;
 use tidings_api::AttemptReason;
 
+use super::{Consequence, ResponseRules};
 use crate::egress::SendError;
 
 /// The consequence of one attempt.
@@ -14,6 +15,11 @@ pub enum Verdict {
     Delivered,
     /// The webhook will never accept the event.
     Failed,
+    /// The webhook rejects the event. That ends the event, unless the webhook rejects all events: see [`Outcome::hold`].
+    Rejected,
+    /// The webhook rejects the event, as it rejects all events: retry later. The attempt does not count toward the
+    /// maximum.
+    Hold,
     /// Retry later.
     Retry,
     /// The webhook requests a pause of this length (None: not specified); then retry. The attempt does not count toward
@@ -41,61 +47,39 @@ pub struct Outcome {
 }
 
 impl Outcome {
-    /// Judges a response by its status code and Retry-After. `sent` describes the request, for the message of a 415.
-    pub fn of_answer(status: StatusCode, retry_after: Option<Duration>, sent: &str) -> Self {
-        use AttemptReason as Reason;
-        use Verdict::{Delivered, Failed, Gone, Pause, RetryAfter};
+    /// Judges a response by its status code, Retry-After and the user's rules. `sent` describes the request, for the
+    /// message of a 415.
+    pub fn of_answer(status: StatusCode, retry_after: Option<Duration>, sent: &str, rules: &ResponseRules) -> Self {
         let code = status.as_u16();
-        let retry = retry_after.map_or(Verdict::Retry, RetryAfter);
-        // The webhook does not accept the sender now: that says nothing about the event.
-        let later = retry_after.map_or(Verdict::Retry, |wait| Pause(Some(wait)));
-        let (verdict, reason, message) = match code {
-            202 => (Delivered, Reason::Accepted, "the webhook accepted the event".into()),
-            200..=299 => (Delivered, Reason::Acknowledged, "the webhook acknowledged the event".into()),
-            300..=399 => (
-                retry,
-                Reason::RedirectRefused,
-                format!(
-                    "the webhook answered {code}, a redirect; the operator follows no redirects: set webhook.url to the target, or check whether the webhook redirects to a login or maintenance page"
-                ),
-            ),
-            405 => (
-                retry,
-                Reason::MethodNotAllowed,
-                "the webhook answered 405: it accepts no POST at this URL; check the path in webhook.url".into(),
-            ),
-            415 => (
-                Failed,
-                Reason::Rejected,
-                format!(
-                    "the webhook answered 415: it does not accept {sent}; set webhook.contentMode or webhook.contentType"
-                ),
-            ),
-            400 | 413 | 414 | 422 | 431 => {
-                (Failed, Reason::Rejected, format!("the webhook answered {code}: it rejects this event; create a Notification with an event that the webhook accepts"))
+        let (verdict, reason, message) = by_default(code, retry_after, sent);
+        let verdict = if verdict == Verdict::Rejected && rules.fails_rejected() { Verdict::Failed } else { verdict };
+        let rule = |meaning: &str| format!("the webhook answered {code}, which {meaning} (webhook.responses)");
+        let (verdict, reason, message) = match rules.action(status) {
+            None => (verdict, reason, message),
+            Some(Consequence::Deliver) => {
+                (Verdict::Delivered, AttemptReason::Acknowledged, rule("counts as delivered"))
             }
-            401 => (later, Reason::Unauthorized, "the webhook answered 401: it does not accept the token; check tokenService.audience and tokenService.scopes".into()),
-            403 => (later, Reason::Forbidden, "the webhook answered 403: the client of the token lacks permission; check the client's permissions at the webhook".into()),
-            410 => (
-                Gone,
-                Reason::Gone,
-                "the webhook answered 410 (Gone): change webhook.url, or annotate the Subscriber with tidings.dev/reconcile-requested-at to retry"
-                    .into(),
-            ),
-            429 => (Pause(retry_after), Reason::Throttled, "the webhook answered 429: too many requests".into()),
-            503 if retry_after.is_some() => {
-                (Pause(retry_after), Reason::Throttled, "the webhook answered 503 and requested a pause (Retry-After)".into())
+            Some(Consequence::Fail) => (Verdict::Failed, AttemptReason::Rejected, rule("ends the event")),
+            Some(Consequence::Retry) if verdict == Verdict::Failed || verdict == Verdict::Rejected => {
+                let verdict = retry_after.map_or(Verdict::Retry, Verdict::RetryAfter);
+                (verdict, AttemptReason::UnexpectedStatus, rule("is retried"))
             }
-            408 => (retry, Reason::Timeout, "the webhook answered 408: it timed out while it waited for the request".into()),
-            404 => (
-                retry,
-                Reason::UnexpectedStatus,
-                "the webhook answered 404: check the path in webhook.url".into(),
-            ),
-            500..=599 => (retry, Reason::ServerError, format!("the webhook answered {code}")),
-            _ => (retry, Reason::UnexpectedStatus, format!("the webhook answered {code}")),
+            Some(Consequence::Retry) => (verdict, reason, message),
+            Some(Consequence::RenewToken) => {
+                let verdict = retry_after.map_or(Verdict::Retry, |wait| Verdict::Pause(Some(wait)));
+                (verdict, AttemptReason::Unauthorized, rule("requires another token, also with a renewed token"))
+            }
         };
         Self { verdict, reason, status: Some(status), message }
+    }
+
+    /// Turns a rejection into a retry, because the webhook rejects all events.
+    pub fn hold(&mut self) {
+        let code = self.status.map_or_else(String::new, |status| format!(" {}", status.as_u16()));
+        self.verdict = Verdict::Hold;
+        self.message = format!(
+            "the webhook answered{code}; the operator holds this event, because the webhook rejects all events: check the Subscriber's condition Healthy"
+        );
     }
 
     /// Judges an exchange without a response.
@@ -112,6 +96,71 @@ impl Outcome {
     }
 }
 
+/// The meaning of a status code without rules of the user.
+fn by_default(code: u16, retry_after: Option<Duration>, sent: &str) -> (Verdict, AttemptReason, String) {
+    use AttemptReason as Reason;
+    use Verdict::{Delivered, Gone, Pause, Rejected, RetryAfter};
+    let retry = retry_after.map_or(Verdict::Retry, RetryAfter);
+    // The webhook does not accept the sender now: that says nothing about the event.
+    let later = retry_after.map_or(Verdict::Retry, |wait| Pause(Some(wait)));
+    match code {
+        202 => (Delivered, Reason::Accepted, "the webhook accepted the event".into()),
+        200..=299 => (Delivered, Reason::Acknowledged, "the webhook acknowledged the event".into()),
+        300..=399 => (
+            retry,
+            Reason::RedirectRefused,
+            format!(
+                "the webhook answered {code}, a redirect; the operator follows no redirects: set webhook.url to the target, or check whether the webhook redirects to a login or maintenance page"
+            ),
+        ),
+        405 => (
+            retry,
+            Reason::MethodNotAllowed,
+            "the webhook answered 405: it accepts no POST at this URL; check the path in webhook.url".into(),
+        ),
+        415 => (
+            Rejected,
+            Reason::Rejected,
+            format!(
+                "the webhook answered 415: it does not accept {sent}; set webhook.contentMode or webhook.contentType"
+            ),
+        ),
+        400 | 413 | 414 | 422 | 431 => (
+            Rejected,
+            Reason::Rejected,
+            format!(
+                "the webhook answered {code}: it rejects this event; create a Notification with an event that the webhook accepts"
+            ),
+        ),
+        401 => (
+            later,
+            Reason::Unauthorized,
+            "the webhook answered 401: it does not accept the token; check tokenService.audience and tokenService.scopes".into(),
+        ),
+        403 => (
+            later,
+            Reason::Forbidden,
+            "the webhook answered 403: the client of the token lacks permission; check the client's permissions at the webhook".into(),
+        ),
+        410 => (
+            Gone,
+            Reason::Gone,
+            "the webhook answered 410 (Gone): change webhook.url, or annotate the Subscriber with tidings.dev/reconcile-requested-at to retry"
+                .into(),
+        ),
+        429 => (Pause(retry_after), Reason::Throttled, "the webhook answered 429: too many requests".into()),
+        503 if retry_after.is_some() => (
+            Pause(retry_after),
+            Reason::Throttled,
+            "the webhook answered 503 and requested a pause (Retry-After)".into(),
+        ),
+        408 => (retry, Reason::Timeout, "the webhook answered 408: it timed out while it waited for the request".into()),
+        404 => (retry, Reason::UnexpectedStatus, "the webhook answered 404: check the path in webhook.url".into()),
+        500..=599 => (retry, Reason::ServerError, format!("the webhook answered {code}")),
+        _ => (retry, Reason::UnexpectedStatus, format!("the webhook answered {code}")),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::time::SystemTime;
@@ -123,7 +172,7 @@ mod tests {
 
     #[test]
     fn every_status_with_every_form_of_retry_after_has_its_verdict() {
-        use Verdict::{Delivered, Failed, Gone, Pause, Retry, RetryAfter};
+        use Verdict::{Delivered, Gone, Pause, Rejected, Retry, RetryAfter};
         let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000_000);
         let seconds = |seconds| Some(Duration::from_secs(seconds));
         let forms = [
@@ -143,14 +192,15 @@ mod tests {
                 }
                 let expected = match code {
                     200..=299 => Delivered,
-                    400 | 413 | 414 | 415 | 422 | 431 => Failed,
+                    400 | 413 | 414 | 415 | 422 | 431 => Rejected,
                     410 => Gone,
                     429 => Pause(asked),
                     401 | 403 | 503 if asked.is_some() => Pause(asked),
                     _ => asked.map_or(Retry, RetryAfter),
                 };
                 let status = StatusCode::from_u16(code).unwrap();
-                let outcome = Outcome::of_answer(status, retry_after(&headers, now), "a test");
+                let outcome =
+                    Outcome::of_answer(status, retry_after(&headers, now), "a test", &ResponseRules::default());
                 assert_eq!(outcome.verdict, expected, "{code} {header:?}");
                 assert_eq!(outcome.status, Some(status));
                 assert!(outcome.message.contains(&code.to_string()) || code < 300, "{}", outcome.message);
@@ -160,9 +210,62 @@ mod tests {
 
     #[test]
     fn accepted_differs_from_acknowledged_and_415_names_what_was_sent() {
-        let outcome = |code| Outcome::of_answer(StatusCode::from_u16(code).unwrap(), None, "Binary text/plain");
+        let outcome = |code| {
+            Outcome::of_answer(
+                StatusCode::from_u16(code).unwrap(),
+                None,
+                "Binary text/plain",
+                &ResponseRules::default(),
+            )
+        };
         assert_eq!(outcome(202).reason, AttemptReason::Accepted);
         assert_eq!(outcome(204).reason, AttemptReason::Acknowledged);
         assert!(outcome(415).message.contains("Binary text/plain"));
+    }
+
+    #[test]
+    fn rules_change_the_meaning_of_a_code_except_of_2xx_410_and_429() {
+        use Consequence::{Deliver, Fail, RenewToken, Retry};
+        let codes = || 200..=599_u16;
+        for (action, expected) in [
+            (Deliver, (Verdict::Delivered, AttemptReason::Acknowledged)),
+            (Fail, (Verdict::Failed, AttemptReason::Rejected)),
+            (RenewToken, (Verdict::Retry, AttemptReason::Unauthorized)),
+        ] {
+            let rules = ResponseRules::new(codes().map(|code| (code, action)), false);
+            for code in codes() {
+                let judged = |rules: &ResponseRules| {
+                    let outcome = Outcome::of_answer(StatusCode::from_u16(code).unwrap(), None, "a test", rules);
+                    (outcome.verdict, outcome.reason)
+                };
+                let is_fixed = code < 300 || code == 410 || code == 429;
+                let expected = if is_fixed { judged(&ResponseRules::default()) } else { expected };
+                assert_eq!(judged(&rules), expected, "{code} {action:?}");
+            }
+        }
+        let rules = ResponseRules::new(codes().map(|code| (code, Retry)), false);
+        for code in codes().filter(|code| *code >= 300 && *code != 410 && *code != 429) {
+            let wait = Some(Duration::from_secs(7));
+            let outcome = Outcome::of_answer(StatusCode::from_u16(code).unwrap(), wait, "a test", &rules);
+            let is_pause = matches!(code, 401 | 403 | 503);
+            let expected = if is_pause { Verdict::Pause(wait) } else { Verdict::RetryAfter(Duration::from_secs(7)) };
+            assert_eq!(outcome.verdict, expected, "{code}");
+            assert_ne!(outcome.reason, AttemptReason::Rejected, "{code}");
+        }
+    }
+
+    #[test]
+    fn a_rejection_always_ends_its_event_if_the_user_says_so_and_is_a_retry_while_it_is_held() {
+        for code in [400, 413, 414, 415, 422, 431] {
+            let outcome = |fails| {
+                let rules = ResponseRules::new([], fails);
+                Outcome::of_answer(StatusCode::from_u16(code).unwrap(), None, "a test", &rules)
+            };
+            assert_eq!((outcome(false).verdict, outcome(true).verdict), (Verdict::Rejected, Verdict::Failed));
+            let mut held = outcome(false);
+            held.hold();
+            assert_eq!((held.verdict, held.reason), (Verdict::Hold, AttemptReason::Rejected));
+            assert!(held.message.contains(&code.to_string()) && held.message.contains("Healthy"), "{}", held.message);
+        }
     }
 }

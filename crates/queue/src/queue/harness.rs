@@ -48,6 +48,7 @@ pub fn entry(id: u32, of: &SubscriberKey, version: u64) -> Entry<Toy> {
         lifetime: None,
         next: None,
         bytes: 0,
+        kind: 0,
         explained: None,
         cancelled: false,
         pulled: false,
@@ -370,6 +371,11 @@ impl Harness {
         let (now, ticket) = (self.latest(), self.tickets[&(id, event)].clone());
         let answered = Answered::Sent { item: Box::new(0), answer, again, signal };
         self.queue.finish(Done::Answered { ticket, answered }, now);
+    }
+
+    /// Whether a rejection ends the event in flight.
+    pub fn is_final_rejection(&self, id: u32) -> bool {
+        self.queue.is_final_rejection(&self.tickets[&(id, 0)])
     }
 
     /// An event was not sent.

@@ -36,6 +36,7 @@ enum Outcome {
     Gone,
     Pause(u64),
     FaultAndPause(u64),
+    Rejects,
     NoToken,
     Denied,
 }
@@ -94,7 +95,23 @@ fn step() -> impl Strategy<Value = Step> {
     let gates = select(vec![Gate::SubscriberNotFound, Gate::SubscriberNotReady, Gate::Suspended, Gate::EndpointGone]);
     let outcome = || {
         use Outcome::*;
-        select(vec![Ok, Ok, Ok, Ok, Fails, Fails, Fault, Fault, Gone, Pause(5), FaultAndPause(7), NoToken, Denied])
+        select(vec![
+            Ok,
+            Ok,
+            Ok,
+            Ok,
+            Fails,
+            Fails,
+            Fault,
+            Fault,
+            Gone,
+            Pause(5),
+            FaultAndPause(7),
+            Rejects,
+            Rejects,
+            NoToken,
+            Denied,
+        ])
     };
     let millis = || select(vec![0_u64, 1, 700, 1000, 5000, 7000, 60_000, 3_600_000]);
     let lifetimes = select(vec![10, HOUR, DAY]);
@@ -141,6 +158,8 @@ struct Subscriber {
     paused_until: Option<Instant>,
     lifetime: Lifetime,
     limit: usize,
+    /// The events that rejections ended since the last success.
+    rejected: BTreeSet<(u32, u16)>,
 }
 
 /// What the owner of the queue is doing.
@@ -207,6 +226,7 @@ impl World {
             paused_until: None,
             lifetime: Lifetime::Unknown,
             limit: 0,
+            rejected: BTreeSet::new(),
         };
         Self {
             harness: Harness::unlisted(namespaces, now),
@@ -457,6 +477,9 @@ impl World {
         subscriber.lifetime = lifetime.map_or(Lifetime::Missing(today), Lifetime::Known);
         subscriber.gone.take_if(|gone| Some(&*gone) != version.as_ref());
         subscriber.version = version.clone();
+        if version.is_none() {
+            subscriber.rejected.clear();
+        }
         let lifetime = lifetime.map(Duration::from_secs);
         self.apply(Update::Closed { of: key(lane), version, gate, lifetime });
     }
@@ -548,12 +571,14 @@ impl World {
                 let signal = Signal::HealthAndPause(Health::Failure, Duration::from_secs(seconds));
                 ("fault", Some(seconds), Some(signal))
             }
+            Outcome::Rejects => ("rejected", None, Some(Signal::Health(Health::Rejected))),
             _ => ("fault", Some(3), None),
         };
         Answered::Sent { item, answer, again: again.map(Duration::from_secs), signal }
     }
 
-    fn report(&mut self, done: Done<Toy>, version: Option<SpecVersion>) {
+    fn report(&mut self, mut done: Done<Toy>, version: Option<SpecVersion>) {
+        self.judge_rejection(&mut done, version.as_ref());
         match &done {
             Done::Loaded { ticket, loaded } => {
                 if !matches!(loaded, crate::Loaded::Item(_)) || self.is_draining {
@@ -577,6 +602,27 @@ impl World {
         if let Some(lane) = held.filter(|lane| self.subscribers[*lane].gate.is_none()) {
             self.subscribers[lane].gate =
                 self.harness.gate(&key(lane), self.now).filter(|g| *g == Gate::SubscriberNotReady);
+        }
+    }
+
+    /// A rejection ends its event only if the queue agrees, as the engine asks it: five at most between two successes.
+    fn judge_rejection(&mut self, done: &mut Done<Toy>, version: Option<&SpecVersion>) {
+        let Done::Answered { ticket, answered: Answered::Sent { answer, again, signal, .. } } = done else { return };
+        let is_known = self.harness.is_flying(ticket);
+        let subscriber = &mut self.subscribers[lane_of(ticket)];
+        let is_of_version = subscriber.version.as_ref() == version;
+        if *signal == Some(Signal::Health(Health::Success)) && is_known && is_of_version {
+            subscriber.rejected.clear();
+        }
+        if *answer == "rejected" {
+            if self.harness.queue.is_final_rejection(ticket) {
+                assert!(is_known && is_of_version, "{} is rejected by another version", ticket.id);
+                *answer = "ok";
+                subscriber.rejected.insert((ticket.id, ticket.event));
+                assert!(subscriber.rejected.len() <= 5, "rejections ended {:?}", subscriber.rejected);
+            } else {
+                (*answer, *again) = ("fault", Some(Duration::from_secs(3)));
+            }
         }
     }
 

@@ -78,6 +78,7 @@ impl Stored {
             lifetime: self.lifetime,
             next: self.next,
             bytes: self.bytes,
+            kind: self.bytes as u16,
             explained: self.explained,
             cancelled: self.is_cancelled,
             pulled: self.is_pulled,
