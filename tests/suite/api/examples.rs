@@ -1,6 +1,9 @@
 //! The API server accepts every example unchanged.
 
-use std::{collections::BTreeSet, fs};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+};
 
 use serde::Deserialize;
 use serde_json::Value;
@@ -16,6 +19,72 @@ async fn every_example_is_accepted_by_the_api_server() {
         let applied = applied.unwrap_or_else(|error| panic!("examples/{name}: {error}"));
         assert!(applied.contains("notification.tidings.dev/"), "examples/{name} shows no Notification: {applied}");
     }
+}
+
+/// The pages that show manifests, each with its path and text.
+fn pages() -> Vec<(String, String)> {
+    let of_folder = |folder: &str| {
+        let entries = fs::read_dir(root().join(folder)).unwrap();
+        let pages =
+            entries.map(|entry| entry.unwrap().path()).filter(|path| path.extension().is_some_and(|e| e == "md"));
+        pages.collect::<Vec<_>>()
+    };
+    let pages = ["", "docs", "charts/tidings"].into_iter().flat_map(of_folder);
+    pages
+        .map(|page| {
+            let name = page.strip_prefix(root()).unwrap().to_str().unwrap().to_owned();
+            (name, fs::read_to_string(&page).unwrap())
+        })
+        .collect()
+}
+
+/// The YAML blocks of a page, also those inside lists.
+fn yaml_blocks(page: &str) -> Vec<String> {
+    let mut blocks = Vec::new();
+    let mut block: Option<String> = None;
+    for line in page.lines() {
+        match (&mut block, line.trim()) {
+            (None, "```yaml") => block = Some(String::new()),
+            (Some(_), "```") => blocks.extend(block.take()),
+            (Some(block), _) => {
+                block.push_str(line);
+                block.push('\n');
+            }
+            (None, _) => {}
+        }
+    }
+    blocks
+}
+
+#[test]
+fn yaml_blocks_are_the_lines_between_their_fences() {
+    let page =
+        "a\n```yaml\nkind: A\n---\nkind: B\n```\n```sh\nkind: C\n```\n- b\n  ```yaml\n  kind: D\n  ```\nkind: E\n";
+    assert_eq!(yaml_blocks(page), ["kind: A\n---\nkind: B\n", "  kind: D\n"]);
+}
+
+#[tokio::test]
+async fn every_subscriber_on_the_pages_is_accepted_by_the_api_server() {
+    let plane = cluster().await;
+    let namespace = namespace(plane, "pages").await;
+    let args = ["-n", &namespace, "--validate=strict", "--dry-run=server"];
+    let mut accepted = BTreeMap::new();
+    for (name, page) in pages() {
+        for block in yaml_blocks(&page).iter().filter(|block| block.contains("kind: Subscriber")) {
+            let applied = plane.admin().apply(block, &args).await;
+            applied.unwrap_or_else(|error| panic!("{name}: {error}\n{block}"));
+            *accepted.entry(name.clone()).or_insert(0) += 1;
+        }
+    }
+    assert!(accepted.contains_key("README.md"), "{accepted:?}");
+
+    // One for each token service in the table, and a misspelled field is refused.
+    let (_, page) = pages().into_iter().find(|(name, _)| name == "docs/token-services.md").unwrap();
+    let services = page.lines().filter(|line| line.starts_with("| [")).count();
+    assert!(services > 7 && accepted["docs/token-services.md"] == services, "{services} services, {accepted:?}");
+    let block = yaml_blocks(&page).into_iter().find(|block| block.contains("scopes:")).unwrap();
+    let refused = plane.admin().apply(&block.replace("scopes:", "scope:"), &args).await.unwrap_err().to_string();
+    assert!(refused.contains("spec.tokenService.scope"), "{refused}");
 }
 
 /// The paths of all fields below `schema` that name another object.
