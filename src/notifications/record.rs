@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use serde::Deserialize;
 use serde_json::json;
-use tidings_api::{NotificationReason, NotificationStatus, Phase};
+use tidings_api::{NotificationReason, NotificationStatus, Phase, was_handled};
 use tidings_queue::Backoff;
 use tracing::warn;
 
@@ -221,8 +221,9 @@ fn over(
 
 /// Returns the result of an accepted write: `status` replaced the expected status in the object with this metadata.
 fn recorded(metadata: &ObjectMeta, status: &NotificationStatus, expected: &Expected) -> Patched {
-    let replay_requested =
-        replay_label(metadata).is_some_and(|label| status.last_handled_replay.as_deref() != Some(label));
+    let is_handled =
+        |label| was_handled(label, status.last_handled_replay.as_deref(), &status.handled_replays);
+    let replay_requested = replay_label(metadata).is_some_and(|label| !is_handled(label));
     Patched::Recorded { version: version(metadata), over_final: expected.is_final(), replay_requested }
 }
 

@@ -1,6 +1,7 @@
 //! Replay: sets a Notification with a new value of the label `tidings.dev/replay` back to Pending, with one write.
 //!
-//! The label stays. The status keeps the value that was handled, so a label that is kept in Git sends nothing twice.
+//! The label stays. The status keeps the last ten values that were handled, so a label that is kept in Git sends nothing
+//! twice, not even if Git restores it over a newer value.
 //! The queue then sees the Notification again through its own watch and sends the event with the same event id.
 //!
 //! An attempt that is in flight when a replay is requested writes its outcome only until the replay is written: the
@@ -233,6 +234,7 @@ fn replayed(read: &StoredNotification, now: Timestamp) -> Option<NotificationSta
         last_attempt: None,
         replay_time: Some(Time(now)),
         last_handled_replay: Some(asked.to_owned()),
+        handled_replays: read.status.and_handled(asked),
         ..in_phase(&read.metadata, &read.status, Phase::Pending, NotificationReason::Queued, &message, now)
     })
 }
@@ -299,6 +301,7 @@ mod tests {
             "attempts",
             "conditions",
             "eventID",
+            "handledReplays",
             "lastHandledReplay",
             "message",
             "observedGeneration",
@@ -309,7 +312,7 @@ mod tests {
         assert_eq!(fields, expected);
         assert_eq!((&written["phase"], &written["reason"]), (&json!("Pending"), &json!("Queued")));
         assert_eq!((&written["attempts"], &written["eventID"]), (&json!(0), &json!("e")));
-        assert_eq!(written["lastHandledReplay"], "1");
+        assert_eq!((&written["lastHandledReplay"], &written["handledReplays"]), (&json!("1"), &json!(["1"])));
         assert_eq!(written["replayTime"], "2026-02-01T00:00:00Z");
         let conditions: Vec<_> = status
             .conditions
@@ -340,6 +343,20 @@ mod tests {
             assert_eq!(replayed(&object, now()), None, "{what}");
         }
         assert!(replayed(&stored(|n| n["status"]["lastHandledReplay"] = json!("0")), now()).is_some());
+    }
+
+    #[test]
+    fn a_value_that_was_handled_before_another_value_is_not_new() {
+        let handled = |values: Value| {
+            stored(|n| (n["status"]["lastHandledReplay"], n["status"]["handledReplays"]) = (json!("2"), values))
+        };
+        assert_eq!(replayed(&handled(json!(["1", "2"])), now()), None);
+        let status = replayed(&handled(json!(["0", "2"])), now()).unwrap();
+        assert_eq!(status.handled_replays, ["0", "2", "1"]);
+        // Of an earlier version, or not readable.
+        for values in [Value::Null, json!("1")] {
+            assert_eq!(replayed(&handled(values), now()).unwrap().handled_replays, ["2", "1"]);
+        }
     }
 
     #[test]

@@ -63,23 +63,29 @@ pub fn after(read: &Unfinished, attempt: &Attempt<'_>, now: Timestamp) -> Notifi
         reason: outcome.reason,
         duration_milliseconds: u64::try_from(attempt.duration.as_millis()).unwrap_or(u64::MAX),
     };
+    let status = in_phase(&read.metadata, &read.status, phase, reason, &message, now);
+    let (last_handled_replay, handled_replays) = match handled_replay(read, attempt.began_before_label) {
+        Some(label) => (Some(label.to_owned()), read.status.and_handled(label)),
+        None => (status.last_handled_replay, status.handled_replays),
+    };
     NotificationStatus {
         event_id: Some(attempt.event_id.to_owned()),
         attempts,
         deferred_attempts: deferred,
         last_attempt: if tried == 0 { read.status.last_attempt.clone() } else { Some(last_attempt) },
         next_attempt_time: (phase == Phase::Pending).then(|| Time(now + attempt.next_wait)),
-        last_handled_replay: handled_replay(read, attempt.began_before_label),
-        ..in_phase(&read.metadata, &read.status, phase, reason, &message, now)
+        last_handled_replay,
+        handled_replays,
+        ..status
     }
 }
 
-/// A first attempt that saw the label is the attempt that the label requests: a Notification that Git or a template
+/// Returns the value of the label that this attempt handles, if there is one. A first attempt that saw the label is the attempt that the label requests: a Notification that Git or a template
 /// created with the label is sent once, not twice. If there were attempts before, replay handles the label, and resets
 /// attempts and expiry.
-fn handled_replay(read: &Unfinished, began_before_label: bool) -> Option<String> {
-    let in_sight = read.replay_label().filter(|_| read.status.attempts == 0 && !began_before_label);
-    in_sight.map(str::to_owned).or_else(|| read.status.last_handled_replay.clone())
+fn handled_replay(read: &Unfinished, began_before_label: bool) -> Option<&str> {
+    let is_first = read.status.attempts == 0 && !began_before_label;
+    read.replay_label().filter(|label| is_first && !read.status.has_handled(label))
 }
 
 /// Returns the reason that names a gate, if there is one.
@@ -142,6 +148,7 @@ pub(super) fn in_phase(
         completion_time: (phase != Phase::Pending).then_some(Time(now)),
         replay_time: read.replay_time.clone(),
         last_handled_replay: read.last_handled_replay.clone(),
+        handled_replays: read.handled_replays.clone(),
     }
 }
 
@@ -281,6 +288,20 @@ mod tests {
         assert_eq!(handled(labelled(0, None), false), "old");
         assert_eq!(handled(labelled(2, Some("new")), false), "old");
         assert_eq!(handled(labelled(0, Some("new")), true), "old");
+    }
+
+    #[test]
+    fn a_first_attempt_keeps_the_handled_values_and_ignores_a_label_that_was_handled_before() {
+        let outcome = Outcome::of_answer(StatusCode::OK, None, "a test");
+        let written = |label: &str| {
+            let mut read = unfinished(0);
+            read.metadata.labels = Some([(REPLAY_LABEL.to_owned(), label.to_owned())].into());
+            (read.status.last_handled_replay, read.status.handled_replays) = (Some("2".into()), vec!["1".into()]);
+            let status = after(&read, &attempt(&outcome), Timestamp::UNIX_EPOCH);
+            (status.last_handled_replay.unwrap(), status.handled_replays)
+        };
+        assert_eq!(written("3"), ("3".into(), vec!["1".into(), "2".into(), "3".into()]));
+        assert_eq!(written("1"), ("2".into(), vec!["1".into()]));
     }
 
     #[test]

@@ -34,7 +34,7 @@ impl StoredNotification {
 
     /// Returns the value of the replay label, unless it was handled already.
     pub fn requested_replay(&self) -> Option<&str> {
-        self.replay_label().filter(|asked| self.status.last_handled_replay.as_deref() != Some(asked))
+        self.replay_label().filter(|asked| !self.status.has_handled(asked))
     }
 
     /// Returns the name, which is never empty in what the API server sends.

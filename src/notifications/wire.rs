@@ -6,7 +6,7 @@ use k8s_openapi::{
 };
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
-use tidings_api::{Condition, LastAttempt, Phase, REPLAY_LABEL, SubscriberRef, if_readable};
+use tidings_api::{Condition, LastAttempt, Phase, REPLAY_LABEL, SubscriberRef, if_readable, was_handled, with_handled};
 
 use crate::cluster::call::version;
 
@@ -69,6 +69,9 @@ pub struct Status {
     pub replay_time: Option<Time>,
     /// The value of the replay label that was handled last.
     pub last_handled_replay: Option<String>,
+    /// The values of the replay label that were handled recently.
+    #[serde(deserialize_with = "if_readable")]
+    pub handled_replays: Vec<String>,
     /// When the Notification became Delivered or Failed.
     #[serde(deserialize_with = "if_readable")]
     pub completion_time: Option<Time>,
@@ -78,6 +81,16 @@ impl Status {
     /// Whether the phase is final.
     pub fn is_finished(&self) -> bool {
         [Phase::Delivered, Phase::Failed].iter().any(|phase| self.phase == phase.as_str())
+    }
+
+    /// Whether this value of the replay label was handled already.
+    pub fn has_handled(&self, value: &str) -> bool {
+        was_handled(value, self.last_handled_replay.as_deref(), &self.handled_replays)
+    }
+
+    /// Returns the values of the replay label to remember once this value is handled.
+    pub fn and_handled(&self, value: &str) -> Vec<String> {
+        with_handled(value, self.last_handled_replay.as_deref(), &self.handled_replays)
     }
 }
 

@@ -8,7 +8,10 @@ use std::{
 
 use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt;
-use tidings_api::{ConditionType, REQUEST_ANNOTATION, SubscriberReason as Reason, SubscriberStatus, TEST_ANNOTATION};
+use tidings_api::{
+    ConditionType, REQUEST_ANNOTATION, SubscriberReason as Reason, SubscriberStatus, TEST_ANNOTATION, was_handled,
+    with_handled,
+};
 use tidings_delivery::{oauth::TokenSource, webhook::NoValidationResponse};
 use tidings_queue::{Gate, SpecVersion, SubscriberKey};
 
@@ -40,8 +43,8 @@ impl<'a> Pass<'a> {
     pub(super) fn begin(subscriber: &'a StoredSubscriber, roster: &'a Roster) -> Option<Self> {
         let (key, version) = (subscriber.key(), subscriber.id());
         let begun = roster.begin(&key, &version, annotation(subscriber, REQUEST_ANNOTATION))?;
-        let handled = begun.status.last_handled_test.as_ref();
-        let test = annotation(subscriber, TEST_ANNOTATION).filter(|value| handled != Some(value));
+        let (last, handled) = (begun.status.last_handled_test.as_deref(), &begun.status.handled_tests);
+        let test = annotation(subscriber, TEST_ANNOTATION).filter(|value| !was_handled(value, last, handled));
         Some(Self { subscriber, roster, key, version, begun, test })
     }
 
@@ -174,8 +177,10 @@ impl<'a> Pass<'a> {
                 if self.begun.requested {
                     status.last_handled_request = annotation(self.subscriber, REQUEST_ANNOTATION);
                 }
-                if self.test.is_some() {
-                    status.last_handled_test.clone_from(&self.test);
+                if let Some(test) = &self.test {
+                    status.handled_tests =
+                        with_handled(test, status.last_handled_test.as_deref(), &status.handled_tests);
+                    status.last_handled_test = Some(test.clone());
                 }
             });
         });

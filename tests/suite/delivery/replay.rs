@@ -298,3 +298,64 @@ async fn a_replay_that_must_wait_names_its_gate_again() {
     world.until("ntf", "n", |n| n["status"]["lastHandledReplay"] == "1").await;
     world.until("ntf", "n", |n| n["status"]["reason"] == "SubscriberNotFound").await;
 }
+
+#[tokio::test]
+async fn field_23_a_replay_label_that_git_puts_back_sends_nothing() {
+    let world = shop("replay-git").await;
+    let mut operator = world.operator().await;
+    world.notification("n", "shop", event("n")).await;
+    world.until_phase("n", "Delivered").await;
+    world.apply(&labelled("n", "1")).await;
+    until_replayed(&world, "n", "1").await;
+    label(&world, "n", "2").await;
+    let replayed = until_replayed(&world, "n", "2").await;
+    assert_eq!(replayed["status"]["handledReplays"], json!(["1", "2"]));
+
+    // Git restores its label, a user removes the label, and Git sets it again.
+    world.apply(&labelled("n", "1")).await;
+    send_marker(&world, "marker-1").await;
+    world.kubectl(&["label", "ntf", "n", "tidings.dev/replay-"]).await.ok().unwrap();
+    world.apply(&labelled("n", "1")).await;
+    send_marker(&world, "marker-2").await;
+    operator.restart().await.unwrap();
+    operator.ready(PATIENCE).await.unwrap();
+    send_marker(&world, "marker-3").await;
+    assert_eq!(world.get("notification", "n").await["status"], replayed["status"]);
+    assert_eq!(arrived(&world), ["n", "n", "n", "marker-1", "marker-2", "marker-3"]);
+
+    // While another replay waits, a handled value changes nothing either.
+    world.subscriber("shop", |spec| spec["suspend"] = true.into()).await;
+    world.until_reason("shop", "Suspended").await;
+    label(&world, "n", "3").await;
+    world.until("notification", "n", |n| n["status"]["lastHandledReplay"] == "3").await;
+    world.apply(&labelled("n", "1")).await;
+    world.subscriber("shop", |_| ()).await;
+    until_replayed(&world, "n", "3").await;
+    send_marker(&world, "marker-4").await;
+    assert_eq!(arrived(&world)[6..], ["n", "marker-4"]);
+}
+
+#[tokio::test]
+async fn field_23_ten_handled_values_are_remembered_and_those_of_an_earlier_version_count() {
+    let world = shop("replay-ten").await;
+    world.notification("n", "shop", event("n")).await;
+    // As an earlier version of the operator left it.
+    let status =
+        json!({"status": {"phase": "Delivered", "reason": "Acknowledged", "attempts": 1, "lastHandledReplay": "0"}});
+    let patch = ["patch", "ntf", "n", "--subresource=status", "--type=merge", "-p", &status.to_string()];
+    world.kubectl(&patch).await.ok().unwrap();
+    let _operator = world.operator().await;
+    for value in 1..=10 {
+        label(&world, "n", &value.to_string()).await;
+        until_replayed(&world, "n", &value.to_string()).await;
+    }
+    let expected: Vec<_> = (1..=10).map(|value: u32| value.to_string()).collect();
+    assert_eq!(world.get("notification", "n").await["status"]["handledReplays"], json!(expected));
+    label(&world, "n", "1").await;
+    send_marker(&world, "marker").await;
+    assert_eq!(arrived(&world).iter().filter(|id| *id == "n").count(), 10);
+    // The eleventh value from the end is forgotten: it is new.
+    label(&world, "n", "0").await;
+    until_replayed(&world, "n", "0").await;
+    assert_eq!(arrived(&world).iter().filter(|id| *id == "n").count(), 11);
+}

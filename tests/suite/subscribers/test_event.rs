@@ -180,3 +180,28 @@ async fn no_test_is_sent_during_a_pause_that_its_own_validation_request_caused()
     assert!(world.posts(&path("shop")).is_empty());
     world.until("subscriber", "shop", |s| s["status"]["pausedUntilTime"].is_string()).await;
 }
+
+#[tokio::test]
+async fn field_23_a_test_value_that_git_puts_back_sends_no_test_event_and_a_request_only_reconciles() {
+    let world = World::new("self-test-git").await;
+    world.secret(CLIENT.1).await;
+    world.subscriber("shop", |_| ()).await;
+    let _operator = world.operator().await;
+    test(&world, "1").await;
+    test(&world, "2").await;
+    let annotate = async |annotation: &str| {
+        world.kubectl(&["annotate", "subr", "shop", annotation, "--overwrite"]).await.ok().unwrap();
+    };
+    annotate("tidings.dev/test-requested-at=1").await;
+    for value in ["1", "2", "1"] {
+        annotate(&format!("tidings.dev/reconcile-requested-at={value}")).await;
+        world.until("subscriber", "shop", |s| s["status"]["lastHandledRequest"] == value).await;
+    }
+    world.until_reason("shop", "Operational").await;
+    let subscriber = world.get("subscriber", "shop").await;
+    assert_eq!(
+        (&subscriber["status"]["lastHandledTest"], &subscriber["status"]["handledTests"]),
+        (&json!("2"), &json!(["1", "2"]))
+    );
+    assert_eq!(world.posts(&path("shop")).len(), 2);
+}

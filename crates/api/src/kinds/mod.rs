@@ -6,6 +6,7 @@ mod condition;
 mod crds;
 mod delivery;
 mod event;
+mod handled;
 mod header;
 #[allow(clippy::duplicated_attributes, reason = "each printcolumn has its own type_")]
 mod notification;
@@ -24,6 +25,7 @@ pub use condition::{Condition, ConditionStatus, Conditions, if_readable};
 pub use crds::{manifests, notification_crd, subscriber_crd};
 pub use delivery::{BackoffPolicy, DeliveryPolicy, OnRejection};
 pub use event::Event;
+pub use handled::{was_handled, with_handled};
 pub use header::{Header, HeaderValueFrom, SecretKeyRef};
 pub use notification::{LastAttempt, Notification, NotificationSpec, NotificationStatus, Phase, SubscriberRef};
 pub use parameters::{RESERVED_TOKEN_PARAMETERS, Reserved, token_parameter_fault};

@@ -177,6 +177,12 @@ pub struct NotificationStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 63))]
     pub last_handled_replay: Option<String>,
+    /// The last ten values of the label tidings.dev/replay that the operator handled, the newest last. Setting one of
+    /// these values again does nothing, so a GitOps tool that restores an earlier label sends nothing.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 10), inner(length(max = 63)))]
+    #[x_kube(merge_strategy = ListMerge::Atomic)]
+    pub handled_replays: Vec<String>,
 }
 
 /// One delivery attempt.

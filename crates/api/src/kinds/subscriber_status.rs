@@ -46,6 +46,12 @@ pub struct SubscriberStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 256))]
     pub last_handled_test: Option<String>,
+    /// The last ten values of the annotation tidings.dev/test-requested-at that the operator handled, the newest last.
+    /// Setting one of these values again sends no test event.
+    #[serde(default, deserialize_with = "if_readable", skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 10), inner(length(max = 256)))]
+    #[x_kube(merge_strategy = ListMerge::Atomic)]
+    pub handled_tests: Vec<String>,
 }
 
 impl SubscriberStatus {
