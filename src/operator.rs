@@ -28,6 +28,7 @@ use crate::{
     metrics::Metrics,
     notifications::{
         record::StatusWriter, replay::Replays, replayed::HandledReplays, retention::Retention, source::Notifications,
+        unrecorded::Unrecorded,
     },
     ownership::Mandate,
     subscribers::{Subscribers, TargetResolver},
@@ -170,7 +171,8 @@ impl Parts {
     async fn run(&mut self, channels: Channels, signals: &mut Signals) -> Result<(), Error> {
         self.shared.metrics.leads();
         self.shared.tasks.spawn(self.subscribers.receive(channels.reports));
-        let engine = self.start_notifications();
+        let unrecorded = Arc::new(Unrecorded::new(self.shared.writer.clone().into()));
+        let engine = self.start_notifications(&unrecorded);
         let (reader, namespaces) = (self.shared.reader.clone(), self.shared.namespaces.clone());
         let (of_engine, of_passes) = (self.shared.readiness.clone(), self.shared.readiness.clone());
         let mut passes = JoinSet::new();
@@ -181,19 +183,20 @@ impl Parts {
             mandate.leadership().all_are_listed();
             of_engine.part_is_ready();
         };
-        let engine = engine.run(Notifications::watch(&reader, &namespaces), channels.updates, listed);
+        let seen = Notifications::watch(&reader, &namespaces, &unrecorded);
+        let engine = engine.run(seen, channels.updates, listed);
         // Not in a separate task: see `in_workers`.
         let ((), result) = tokio::join!(engine, self.until_end(passes, signals));
         result
     }
 
     /// Starts the tasks that replay and delete Notifications, and makes the engine that sends them.
-    fn start_notifications(&mut self) -> Engine<Notifications> {
+    fn start_notifications(&mut self, unrecorded: &Arc<Unrecorded>) -> Engine<Notifications> {
         let Shared { namespaces, reader, writer, metrics, .. } = &self.shared;
         let retention = Retention::new(writer.clone(), metrics.clone(), self.settings.generated_ttl);
         let (finished_count, handled) = (retention.finished_count(), Arc::new(HandledReplays::default()));
         let outcomes = StatusWriter::new(writer.clone(), metrics.clone());
-        let source = Notifications::new(outcomes, retention.handle(), handled.clone());
+        let source = Notifications::new(outcomes, retention.handle(), handled.clone(), unrecorded.clone());
         let surroundings = Surroundings::new(self.mandate.clone(), self.reports.clone(), metrics.clone());
         let engine = Engine::new(source, &self.settings.bounds(), namespaces, surroundings);
         let replays =

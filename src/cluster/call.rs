@@ -84,6 +84,22 @@ pub fn is_not_found(status: &Status) -> bool {
     status.code == 404 && status.reason == "NotFound"
 }
 
+/// Whether the API server says that an object would be too large for its storage, so that it refuses every retry too.
+///
+/// The API server passes on the error of etcd, or of its etcd client, with status 500; only the text names the cause.
+pub fn is_too_large(error: &kube::Error) -> bool {
+    const CAUSES: [&str; 3] = [
+        "etcdserver: request is too large",
+        "trying to send message larger than max",
+        "received message larger than max",
+    ];
+    match error {
+        kube::Error::Api(status) if status.code == 500 => CAUSES.iter().any(|cause| status.message.contains(cause)),
+        kube::Error::Api(status) => status.code == 413,
+        _ => false,
+    }
+}
+
 /// Joins the texts of `error` and its causes, from the outermost to the innermost. Most errors repeat the text of their
 /// cause at the end; these are left out.
 fn chain(error: &(dyn Error + 'static)) -> String {
@@ -132,6 +148,20 @@ mod tests {
         }
         let closed = kube::Error::Service(io::Error::other("connection closed").into());
         assert_eq!(plain(&closed), "connection closed");
+    }
+
+    #[test]
+    fn an_object_that_is_too_large_for_the_storage_is_distinguished_from_other_failures() {
+        let failed = |message: &str, code| kube::Error::Api(Status::failure(message, "").with_code(code).boxed());
+        let of_grpc =
+            "rpc error: code = ResourceExhausted desc = trying to send message larger than max (2097200 vs. 2097152)";
+        for message in ["etcdserver: request is too large", of_grpc] {
+            assert!(is_too_large(&failed(message, 500)), "{message}");
+            assert!(!is_too_large(&failed(message, 422)), "{message}");
+        }
+        assert!(is_too_large(&failed("Request entity too large: limit is 3145728", 413)));
+        assert!(!is_too_large(&failed("etcdserver: request timed out", 500)));
+        assert!(!is_too_large(&kube::Error::Service(io::Error::other("request is too large").into())));
     }
 
     #[test]

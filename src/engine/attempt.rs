@@ -8,13 +8,10 @@ use std::{
 
 use futures::FutureExt;
 use tidings_api::AttemptReason as Reason;
-use tidings_delivery::{
-    event::InvalidEvent,
-    webhook::{Clearance, Delivery, NotCleared, Outcome, Unauthorized, Verdict},
-};
+use tidings_delivery::webhook::{Clearance, Delivery, NotCleared, Outcome, Unauthorized, Verdict};
 use tidings_queue::{Health, NotSent, Signal};
 
-use super::source::{Answer, Payload};
+use super::source::{Answer, Payload, Unsendable};
 use crate::contract::Route;
 
 /// An event with more bytes than this is not held twice while its attempt waits for a token.
@@ -63,9 +60,9 @@ async fn send<I: Payload>(
     sent_as: &mut Option<String>,
 ) -> Result<Outcome, NotSent> {
     let checked = item.event(event).inspect(|event| *sent_as = Some(event.id().to_owned()));
-    let delivery = match checked.and_then(|event| Delivery::prepare(&route.target, &event)) {
+    let delivery = match checked.and_then(|event| Ok(Delivery::prepare(&route.target, &event)?)) {
         Ok(delivery) => delivery,
-        Err(fault) => return Ok(invalid(&fault)),
+        Err(fault) => return Ok(unsendable(&fault)),
     };
     if item.size() > LARGE {
         item.drop_events();
@@ -106,18 +103,19 @@ fn health(reason: Reason) -> Option<Health> {
         | Reason::RedirectRefused
         | Reason::MethodNotAllowed
         | Reason::Unauthorized => Some(Health::Failure),
-        Reason::Throttled | Reason::InvalidEvent | Reason::EgressDenied | Reason::InternalError => None,
+        Reason::Throttled | Reason::InvalidEvent | Reason::TooLarge | Reason::EgressDenied | Reason::InternalError => {
+            None
+        }
         Reason::Rejected | Reason::Forbidden | Reason::Gone | Reason::UnexpectedStatus => Some(Health::Answered),
     }
 }
 
-fn invalid(fault: &InvalidEvent) -> Outcome {
-    Outcome {
-        verdict: Verdict::Failed,
-        reason: Reason::InvalidEvent,
-        status: None,
-        message: format!("{fault}; the event was not sent: create a corrected Notification"),
-    }
+fn unsendable(fault: &Unsendable) -> Outcome {
+    let reason = match fault {
+        Unsendable::Invalid(_) => Reason::InvalidEvent,
+        Unsendable::TooLarge(_) => Reason::TooLarge,
+    };
+    Outcome { verdict: Verdict::Failed, reason, status: None, message: fault.to_string() }
 }
 
 fn panicked() -> Outcome {

@@ -193,7 +193,7 @@ impl<S: Source> Engine<S> {
                 if outcome.reason == AttemptReason::InternalError {
                     error!(notification = %format_args!("{}/{}", of.namespace, ticket.name), "the delivery panicked");
                 }
-                if outcome.reason != AttemptReason::InvalidEvent {
+                if outcome.reason.is_attempt() {
                     let failed = outcome.verdict != Verdict::Delivered;
                     let failure = failed.then(|| (outcome.reason, outcome.status.map(|status| status.as_u16())));
                     self.publish(Report::Attempted { of: of.clone(), version: version.clone(), failure });

@@ -54,7 +54,7 @@ pub trait Source:
 /// The part of an entry in memory that an attempt needs.
 pub trait Payload: Send + 'static {
     /// Checks one event of the entry.
-    fn event(&self, number: u16) -> Result<CheckedEvent, InvalidEvent>;
+    fn event(&self, number: u16) -> Result<CheckedEvent, Unsendable>;
 
     /// Returns the id that the event is sent with, even if the event cannot be sent.
     fn event_id(&self, number: u16) -> String;
@@ -67,6 +67,17 @@ pub trait Payload: Send + 'static {
 
     /// Returns how many attempts failed, without attempts that a pause deferred.
     fn failures(&self) -> u32;
+}
+
+/// Why an event cannot be sent, however often it is tried.
+#[derive(Debug, thiserror::Error)]
+pub enum Unsendable {
+    /// The event breaks a rule of CloudEvents.
+    #[error("{0}; the event was not sent: create a corrected Notification")]
+    Invalid(#[from] InvalidEvent),
+    /// The source could not record the outcome: the text says why.
+    #[error("{0}")]
+    TooLarge(String),
 }
 
 /// The result of one attempt to deliver one event.

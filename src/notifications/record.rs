@@ -2,18 +2,24 @@
 
 use std::{sync::Arc, time::Duration};
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
+use k8s_openapi::{
+    apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time},
+    jiff::Timestamp,
+};
 use serde::Deserialize;
 use serde_json::json;
 use tidings_api::{NotificationReason, NotificationStatus, Phase, was_handled};
 use tidings_queue::Backoff;
 use tracing::warn;
 
-use super::wire::{Status, Unfinished, replay_label, slim};
+use super::{
+    size::{Extent, shortened},
+    wire::{Status, Unfinished, replay_label, slim},
+};
 use crate::{
     cluster::{
         SingleTry,
-        call::{found, in_time, is_not_found, plain, version},
+        call::{found, in_time, is_not_found, is_too_large, plain, version},
         patch::{self, add, test},
     },
     metrics::Metrics,
@@ -58,6 +64,8 @@ pub enum Patched {
     Gone,
     /// Another writer changed the status and this outcome gives way. Continue from the status of the other writer.
     Superseded(Box<Unfinished>),
+    /// The API server does not store the status, because the Notification would be too large.
+    TooLarge,
 }
 
 /// The status that a write replaces.
@@ -101,10 +109,23 @@ impl StatusWriter {
     /// last handled replay. A write that reaches the API server late, from this process or a former leader, therefore
     /// changes nothing: attempts only grow, and a replay starts a new life.
     ///
-    /// Returns when the API server has accepted or refused the write, however long that takes. Until then the outcome
-    /// is in memory, and the event is not sent again. A 2xx outcome replaces Pending and Failed; no outcome replaces
-    /// Delivered.
-    pub async fn record(&self, read: &Unfinished, status: &NotificationStatus) -> Patched {
+    /// Returns when the API server has accepted or refused the write, however long that takes, and with it the status
+    /// that was written: if the API server refuses the status because of its size, a shorter status is written. Until
+    /// then the outcome is in memory, and the event is not sent again. A 2xx outcome replaces Pending and Failed; no
+    /// outcome replaces Delivered.
+    pub async fn record(&self, read: &Unfinished, mut status: NotificationStatus) -> (NotificationStatus, Patched) {
+        let mut extent = Extent::Whole;
+        loop {
+            let patched = self.write(read, &status).await;
+            match (&patched, extent.shorter()) {
+                (Patched::TooLarge, Some(shorter)) => extent = shorter,
+                _ => return (status, patched),
+            }
+            status = shortened(&status, extent, Timestamp::now());
+        }
+    }
+
+    async fn write(&self, read: &Unfinished, status: &NotificationStatus) -> Patched {
         let mut expected = Expected::of(read);
         let mut failures = 0;
         loop {
@@ -144,6 +165,10 @@ impl StatusWriter {
                         }
                         Err(error) => self.failed(read, &error),
                     }
+                }
+                Err(error) if is_too_large(&error) => {
+                    self.metrics.status_write("too_large");
+                    return Patched::TooLarge;
                 }
                 Err(error) => self.failed(read, &error),
             }
@@ -221,8 +246,7 @@ fn over(
 
 /// Returns the result of an accepted write: `status` replaced the expected status in the object with this metadata.
 fn recorded(metadata: &ObjectMeta, status: &NotificationStatus, expected: &Expected) -> Patched {
-    let is_handled =
-        |label| was_handled(label, status.last_handled_replay.as_deref(), &status.handled_replays);
+    let is_handled = |label| was_handled(label, status.last_handled_replay.as_deref(), &status.handled_replays);
     let replay_requested = replay_label(metadata).is_some_and(|label| !is_handled(label));
     Patched::Recorded { version: version(metadata), over_final: expected.is_final(), replay_requested }
 }
@@ -315,14 +339,14 @@ mod tests {
         };
         let read = api.get("n").await.unwrap();
         let outcome = json!({"phase": "Delivered", "reason": "Acknowledged", "attempts": 1});
-        let outcome = serde_json::from_value(outcome).unwrap();
+        let outcome: NotificationStatus = serde_json::from_value(outcome).unwrap();
         let replayed = json!({"status": {"phase": "Pending", "attempts": 0, "lastHandledReplay": "1"}}).to_string();
         let patch = ["-n", namespace, "patch", "ntf", "n", "--subresource=status", "--type=merge", "-p", &replayed];
         plane.kubectl(&patch).await.unwrap().ok().unwrap();
         let before = stored().await;
-        writer.record(&read, &outcome).await;
+        writer.record(&read, outcome.clone()).await;
         assert_eq!(stored().await, before);
-        writer.record(&api.get("n").await.unwrap(), &outcome).await;
+        writer.record(&api.get("n").await.unwrap(), outcome).await;
         assert_eq!(stored().await["status"]["phase"], "Delivered", "the outcome of this life is written");
     }
 }

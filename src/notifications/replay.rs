@@ -31,7 +31,7 @@ use super::{replayed::HandledReplays, retention::FinishedCount, status::in_phase
 use crate::{
     cluster::{
         SingleTry,
-        call::{WATCH_SECONDS, found, in_namespace, in_time, plain, plain_watch},
+        call::{WATCH_SECONDS, found, in_namespace, in_time, is_too_large, plain, plain_watch},
         patch::{self, add, test},
     },
     metrics::Metrics,
@@ -170,6 +170,12 @@ impl Replays {
             let error = match self.write(&read, &status).await {
                 Ok(()) => {
                     self.succeeded(&read);
+                    return true;
+                }
+                // It is checked again when it changes, or after a restart.
+                Err(error) if is_too_large(&error) => {
+                    self.metrics.status_write("too_large");
+                    warn!(notification = %format_args!("{}/{}", read.namespace(), read.name()), "cannot replay the Notification: the object is too large for its status; create a Notification with less data");
                     return true;
                 }
                 Err(error) => error,

@@ -12,9 +12,9 @@ use k8s_openapi::jiff::Timestamp;
 use kube::{Client, runtime::watcher::Event as Watched};
 use serde::Deserialize;
 use serde_json::value::RawValue;
-use tidings_api::AttemptReason;
+use tidings_api::{AttemptReason, Phase};
 use tidings_delivery::{
-    event::{CheckedEvent, Defaults, InvalidEvent},
+    event::{CheckedEvent, Defaults},
     webhook::Verdict,
 };
 use tidings_queue::{
@@ -27,13 +27,15 @@ use super::{
     record::{self, Patched, StatusWriter},
     replayed::HandledReplays,
     retention::RetentionHandle,
+    size,
     status::{Attempt, after, expired, gate_of, reason_of},
+    unrecorded::Unrecorded,
     watch,
     wire::Unfinished,
 };
 use crate::{
     cluster::call::plain,
-    engine::source::{Answer, Payload, SharedRoute, Source},
+    engine::source::{Answer, Payload, SharedRoute, Source, Unsendable},
 };
 
 /// The Notifications of the API server.
@@ -41,21 +43,35 @@ pub struct Notifications {
     writer: StatusWriter,
     retention: RetentionHandle,
     replays: Arc<HandledReplays>,
+    unrecorded: Arc<Unrecorded>,
 }
 
 impl Notifications {
-    /// Reads and writes with `writer`, passes finished Notifications to `retention`, and queries `replays` for recent
-    /// replays.
-    pub fn new(writer: StatusWriter, retention: RetentionHandle, replays: Arc<HandledReplays>) -> Self {
-        Self { writer, retention, replays }
+    /// Reads and writes with `writer`, passes finished Notifications to `retention`, queries `replays` for recent
+    /// replays, and adds to `unrecorded` what cannot be written.
+    pub fn new(
+        writer: StatusWriter,
+        retention: RetentionHandle,
+        replays: Arc<HandledReplays>,
+        unrecorded: Arc<Unrecorded>,
+    ) -> Self {
+        Self { writer, retention, replays, unrecorded }
     }
 
-    /// Returns what the watches of these namespaces (None: of all) show.
-    pub fn watch(client: &Client, namespaces: &[Option<String>]) -> impl Stream<Item = Seen<Self>> + use<> {
+    /// Returns what the watches of these namespaces (None: of all) show, without what `unrecorded` contains.
+    pub fn watch(
+        client: &Client,
+        namespaces: &[Option<String>],
+        unrecorded: &Arc<Unrecorded>,
+    ) -> impl Stream<Item = Seen<Self>> + use<> {
         let pages = watch::pages();
         let watches = namespaces.iter().cloned().enumerate().map(|(number, namespace)| {
+            let unrecorded = unrecorded.clone();
             let events = watch::watch(client, namespace.as_deref(), pages.clone());
-            let shown = move |event| seen(ScopeId(number), namespace.as_deref().unwrap_or("(all)"), event);
+            let shown = move |event| match event {
+                Ok(Watched::InitApply(object) | Watched::Apply(object)) if unrecorded.contains(&object) => None,
+                event => seen(ScopeId(number), namespace.as_deref().unwrap_or("(all)"), event),
+            };
             events.filter_map(move |event| std::future::ready(shown(event))).boxed()
         });
         stream::select_all(watches)
@@ -78,15 +94,15 @@ impl Notifications {
         };
         let (status, written) = loop {
             let status = after(&object, &attempt, Timestamp::now());
-            match self.writer.record(&object, &status).await {
+            match self.writer.record(&object, status).await {
                 // The attempt began after a replay that its object did not show, so it is the attempt that the replay
                 // requested. A label that shows only now requests another replay.
-                Patched::Superseded(current)
+                (_, Patched::Superseded(current))
                     if !current.is_finished() && self.replays.came_before(answer.began, &object, &current) =>
                 {
                     (object, attempt.began_before_label) = (current, true);
                 }
-                written => break (status, written),
+                written => break written,
             }
         };
         if outcome.verdict == Verdict::Delivered {
@@ -96,14 +112,14 @@ impl Notifications {
             info!(notification = %shown(of), subscriber = %of.of.name, %reason, status_code, attempts = status.attempts, why = outcome.message, "the attempt failed");
         }
         match written {
-            Patched::Recorded { version, .. } if status.completion_time.is_none() => Written::Retry {
+            Patched::Recorded { version, .. } if status.phase == Phase::Pending => Written::Retry {
                 version,
                 attempts: status.attempts,
                 began: calendar(object.began()),
                 next: status.next_attempt_time.as_ref().map(|time| calendar(time.0)),
                 wait: answer.next_wait,
             },
-            written => self.finished(&object, &status, written),
+            written => self.finished(&object, &status, written).await,
         }
     }
 
@@ -124,15 +140,14 @@ impl Notifications {
         if object.is_finished() || object.began().as_second() != seconds(of.began) {
             return superseded(&object).map_or(Written::Gone, Written::Superseded);
         }
-        let status = expired(&object, Timestamp::now());
-        let written = self.writer.record(&object, &status).await;
+        let (status, written) = self.writer.record(&object, expired(&object, Timestamp::now())).await;
         if matches!(written, Patched::Recorded { .. }) {
             info!(notification = %shown(of), attempts = status.attempts, "expired");
         }
-        self.finished(&object, &status, written)
+        self.finished(&object, &status, written).await
     }
 
-    fn finished(
+    async fn finished(
         &self,
         object: &Unfinished,
         status: &tidings_api::NotificationStatus,
@@ -146,6 +161,11 @@ impl Notifications {
             }
             Patched::Gone => Written::Gone,
             Patched::Superseded(current) => superseded(&current).map_or(Written::Gone, Written::Superseded),
+            // Its slot is free again, and its event is not sent again.
+            Patched::TooLarge => {
+                self.unrecorded.add(object, status).await;
+                Written::Gone
+            }
         }
     }
 
@@ -181,6 +201,7 @@ impl Source for Notifications {
             {
                 superseded(&object).map_or(Loaded::Gone, Loaded::Superseded)
             }
+            Ok(Some(object)) if self.unrecorded.contains(&object) => Loaded::Gone,
             Ok(Some(object)) => Loaded::Item(object),
             Ok(None) => Loaded::Gone,
             Err(error) => {
@@ -213,13 +234,14 @@ impl Source for Notifications {
 }
 
 impl Payload for Unfinished {
-    fn event(&self, _: u16) -> Result<CheckedEvent, InvalidEvent> {
+    fn event(&self, _: u16) -> Result<CheckedEvent, Unsendable> {
+        size::check(self.bytes).map_err(Unsendable::TooLarge)?;
         let created = self.metadata.creation_timestamp.as_ref().map(|time| time.0.to_string());
         let defaults = Defaults {
             id: self.metadata.uid.as_deref().unwrap_or_default(),
             time: created.as_deref().unwrap_or_default(),
         };
-        CheckedEvent::parse(self.spec.event.get(), defaults)
+        Ok(CheckedEvent::parse(self.spec.event.get(), defaults)?)
     }
 
     fn event_id(&self, _: u16) -> String {

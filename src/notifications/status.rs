@@ -35,8 +35,7 @@ pub struct Attempt<'a> {
 /// Returns the status to write after an attempt: the status that was read, with the attempt added.
 pub fn after(read: &Unfinished, attempt: &Attempt<'_>, now: Timestamp) -> NotificationStatus {
     let outcome = attempt.outcome;
-    // An event that could not be encoded was not attempted.
-    let tried = u32::from(outcome.reason != AttemptReason::InvalidEvent);
+    let tried = u32::from(outcome.reason.is_attempt());
     let attempts = read.status.attempts.saturating_add(tried).min(MOST);
     let is_deferred = matches!(outcome.verdict, Verdict::Pause(_) | Verdict::Hold);
     let deferred = read.status.deferred_attempts.saturating_add(u32::from(is_deferred)).min(MOST);
@@ -176,6 +175,7 @@ fn conditions(
 fn failed(reason: AttemptReason) -> NotificationReason {
     match reason {
         AttemptReason::InvalidEvent => NotificationReason::InvalidEvent,
+        AttemptReason::TooLarge => NotificationReason::TooLarge,
         _ => NotificationReason::Rejected,
     }
 }

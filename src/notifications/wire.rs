@@ -4,7 +4,7 @@ use k8s_openapi::{
     apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time},
     jiff::Timestamp,
 };
-use serde::{Deserialize, Deserializer};
+use serde::{Deserialize, Deserializer, de::Error};
 use serde_json::value::RawValue;
 use tidings_api::{Condition, LastAttempt, Phase, REPLAY_LABEL, SubscriberRef, if_readable, was_handled, with_handled};
 
@@ -14,15 +14,48 @@ use crate::cluster::call::version;
 pub const SELECTOR: &str = "status.phase!=Delivered,status.phase!=Failed";
 
 #[derive(Clone, Debug, Deserialize)]
+#[serde(from = "Read")]
 pub struct Unfinished {
     /// Name, generateName, namespace, uid, resourceVersion, generation, the two timestamps and the replay label;
     /// nothing else is kept.
-    #[serde(deserialize_with = "slim")]
     pub metadata: ObjectMeta,
     /// The event and the Subscriber.
     pub spec: Spec,
-    #[serde(default)]
     pub status: Status,
+    /// The size of metadata and event as stored, in bytes, without `managedFields`: the API server drops these when
+    /// they take the room of the rest.
+    pub bytes: usize,
+}
+
+/// A Notification as it is read, with the size of its metadata.
+#[derive(Deserialize)]
+struct Read {
+    #[serde(deserialize_with = "measured")]
+    metadata: (ObjectMeta, usize),
+    spec: Spec,
+    #[serde(default)]
+    status: Status,
+}
+
+impl From<Read> for Unfinished {
+    fn from(Read { metadata: (metadata, size), spec, status }: Read) -> Self {
+        let bytes = size + spec.event.get().len();
+        Self { metadata, spec, status, bytes }
+    }
+}
+
+/// Reads what [`slim`] reads, and the size of all but `managedFields`.
+fn measured<'de, D: Deserializer<'de>>(deserializer: D) -> Result<(ObjectMeta, usize), D::Error> {
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct ManagedFields<'a> {
+        #[serde(borrow)]
+        managed_fields: Option<&'a RawValue>,
+    }
+    let text = Box::<RawValue>::deserialize(deserializer)?;
+    let ManagedFields { managed_fields } = serde_json::from_str(text.get()).map_err(D::Error::custom)?;
+    let metadata = slim(&mut serde_json::Deserializer::from_str(text.get())).map_err(D::Error::custom)?;
+    Ok((metadata, text.get().len() - managed_fields.map_or(0, |fields| fields.get().len())))
 }
 
 /// The part of the spec that is read.
@@ -198,3 +231,25 @@ macro_rules! reads_notifications {
 pub(super) use reads_notifications;
 
 reads_notifications!(Unfinished);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_size_counts_metadata_and_event_as_they_are_stored_and_no_managed_fields() {
+        let metadata = r#"{"annotations":{"a":"<\u003c>"},"name":"n","uid":"u"}"#;
+        let event = r#"{"data":"x","id":"e"}"#;
+        let read = |metadata: &str| {
+            let object = format!(
+                r#"{{"kind":"Notification","metadata":{metadata},"spec":{{"event":{event},"subscriberRef":{{"name":"s"}}}},"status":{{"phase":"Pending"}}}}"#
+            );
+            serde_json::from_str::<Unfinished>(&object).unwrap()
+        };
+        assert_eq!(read(metadata).bytes, metadata.len() + event.len());
+        let managed = metadata.replace(r#""name""#, r#""managedFields":[{"manager":"kubectl"}],"name""#);
+        let read = read(&managed);
+        assert_eq!(read.bytes, metadata.len() + event.len() + r#""managedFields":,"#.len());
+        assert_eq!((read.metadata.name.as_deref(), read.metadata.managed_fields), (Some("n"), None));
+    }
+}

@@ -171,6 +171,9 @@ catalogue! {
         Rejected: "Create a new Notification with a corrected event, or correct the Subscriber's content mode and replay this Notification.",
         /// Failed: the event breaks a CloudEvents rule that the API server cannot check; no request was sent.
         InvalidEvent: "Create a corrected Notification; the message names the attribute.",
+        /// Failed: the Notification is so large that the API server cannot store its status beside the event. No
+        /// request was sent, unless `attempts` says otherwise.
+        TooLarge: "Create a Notification with less `data`, for example with a URL of the content.",
         /// Failed: all attempts that the Subscriber's `delivery.maxAttempts` allows were used.
         Exhausted: "Fix the webhook, then replay.",
         /// Failed: the event was not delivered within `expireAfterSeconds`.
@@ -192,6 +195,8 @@ catalogue! {
         MethodNotAllowed: "Correct the path in `webhook.url`.",
         /// The event cannot be encoded; no request was sent.
         InvalidEvent: "Correct the attribute that the message names.",
+        /// The Notification leaves no room for its status; no request was sent.
+        TooLarge: "Send less `data`, for example a URL of the content.",
         /// 401, or a status code that `webhook.responses` maps to RenewToken, also with a renewed token.
         Unauthorized: "Check audience and scopes, and what the webhook expects of a token.",
         /// 403.
@@ -223,6 +228,14 @@ catalogue! {
 impl Default for NotificationReason {
     fn default() -> Self {
         Self::Queued
+    }
+}
+
+impl AttemptReason {
+    /// Whether an attempt was made. Otherwise the event itself forbids it: no attempt is counted, and nothing is known
+    /// of the webhook.
+    pub const fn is_attempt(self) -> bool {
+        !matches!(self, Self::InvalidEvent | Self::TooLarge)
     }
 }
 

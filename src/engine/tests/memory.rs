@@ -9,7 +9,7 @@ use std::{
 use futures::{Stream, StreamExt, stream};
 use tidings_api::AttemptReason;
 use tidings_delivery::{
-    event::{CheckedEvent, Defaults, InvalidEvent},
+    event::{CheckedEvent, Defaults},
     webhook::Verdict,
 };
 use tidings_queue::{
@@ -21,7 +21,7 @@ use tokio::{
 };
 
 use super::world::PATIENCE;
-use crate::engine::source::{Answer, Payload, SharedRoute, Source};
+use crate::engine::source::{Answer, Payload, SharedRoute, Source, Unsendable};
 
 /// The source; clones share the store.
 #[derive(Clone, Default)]
@@ -525,9 +525,9 @@ impl Source for Memory {
 }
 
 impl Payload for Item {
-    fn event(&self, number: u16) -> Result<CheckedEvent, InvalidEvent> {
+    fn event(&self, number: u16) -> Result<CheckedEvent, Unsendable> {
         let defaults = Defaults { id: "", time: "2026-10-01T10:02:00Z" };
-        CheckedEvent::parse(&json(&self.event_id(number)), defaults)
+        Ok(CheckedEvent::parse(&json(&self.event_id(number)), defaults)?)
     }
 
     fn event_id(&self, number: u16) -> String {

@@ -12,5 +12,6 @@ mod outcomes;
 mod rejections;
 mod replay;
 mod retention;
+mod size;
 mod token_budgets;
 mod tokens;
