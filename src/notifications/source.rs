@@ -237,10 +237,7 @@ impl Payload for Unfinished {
     fn event(&self, _: u16) -> Result<CheckedEvent, Unsendable> {
         size::check(self.bytes).map_err(Unsendable::TooLarge)?;
         let created = self.metadata.creation_timestamp.as_ref().map(|time| time.0.to_string());
-        let defaults = Defaults {
-            id: self.metadata.uid.as_deref().unwrap_or_default(),
-            time: created.as_deref().unwrap_or_default(),
-        };
+        let defaults = Defaults { id: self.default_id(), time: created.as_deref().unwrap_or_default() };
         Ok(CheckedEvent::parse(self.spec.event.get(), defaults)?)
     }
 
@@ -250,7 +247,7 @@ impl Payload for Unfinished {
             id: Option<String>,
         }
         let given = serde_json::from_str::<Id>(self.spec.event.get()).ok().and_then(|event| event.id);
-        given.or_else(|| self.metadata.uid.clone()).unwrap_or_default()
+        given.unwrap_or_else(|| self.default_id().to_owned())
     }
 
     fn size(&self) -> usize {

@@ -144,6 +144,13 @@ impl Unfinished {
         replay_label(&self.metadata)
     }
 
+    /// Returns the id for an event that has none: the id that it was sent with before, also if a restore gave the
+    /// Notification another uid, or the uid.
+    pub fn default_id(&self) -> &str {
+        let sent_with = self.status.event_id.as_deref().filter(|id| !id.is_empty());
+        sent_with.or(self.metadata.uid.as_deref()).unwrap_or_default()
+    }
+
     /// Whether the phase is final.
     pub fn is_finished(&self) -> bool {
         self.status.is_finished()
@@ -235,6 +242,19 @@ reads_notifications!(Unfinished);
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_event_without_an_id_keeps_the_id_that_it_was_sent_with() {
+        let id = |status: &str| {
+            let object = format!(
+                r#"{{"metadata":{{"name":"n","uid":"new"}},"spec":{{"event":{{}},"subscriberRef":{{"name":"s"}}}},"status":{status}}}"#
+            );
+            serde_json::from_str::<Unfinished>(&object).unwrap().default_id().to_owned()
+        };
+        assert_eq!(id(r#"{"phase":"Pending"}"#), "new");
+        assert_eq!(id(r#"{"phase":"Pending","eventID":""}"#), "new");
+        assert_eq!(id(r#"{"phase":"Pending","eventID":"old"}"#), "old");
+    }
 
     #[test]
     fn the_size_counts_metadata_and_event_as_they_are_stored_and_no_managed_fields() {

@@ -6,6 +6,7 @@ mod edges;
 mod field;
 mod foreign_token_server;
 pub mod gates;
+mod gitops;
 mod headers;
 mod lifecycle;
 mod outcomes;

@@ -20,8 +20,9 @@ pub struct Event {
     #[serde(default = "default_specversion")]
     #[schemars(extend("enum" = ["1.0"]))]
     pub specversion: String,
-    /// Identifies the event; receivers drop repeats of the same source and id. Omitted: metadata.uid. Set id on objects
-    /// that are kept in Git or restored from a backup, so that a recreated object keeps the event's id.
+    /// Identifies the event; receivers drop repeats of the same source and id. Omitted: metadata.uid, or the id in
+    /// status.eventID. Set id on objects that are kept in Git or restored from a backup, so that a recreated object
+    /// keeps the event's id.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 1024))]
     pub id: Option<String>,
