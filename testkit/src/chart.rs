@@ -84,7 +84,11 @@ pub fn notes(namespace: &str, args: &[&str]) -> Result<String> {
     Ok(printed.split_once("\nNOTES:\n").map(|(_, notes)| notes.to_owned()).unwrap_or_default())
 }
 
-fn helm(command: &[&str], args: &[&str]) -> Result<String> {
+/// Runs Helm with these arguments. Returns what it prints.
+///
+/// # Errors
+/// When Helm is missing (the error says how to install it) or fails.
+pub fn helm(command: &[&str], args: &[&str]) -> Result<String> {
     let mut helm = Command::new(binaries::tool("helm", "TIDINGS_HELM")?);
     let output = helm.args(command).args(args).output()?;
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();

@@ -1,9 +1,15 @@
 //! Tools that create, restore and delete Notifications: what `docs/gitops.md` says, followed step by step.
 
-use serde_json::{Value, json};
-use testkit::Behaviour;
+use std::{fs, path::Path};
 
-use crate::world::{CLIENT, PATIENCE, World, path};
+use mlua::{Lua, LuaSerdeExt};
+use serde_json::{Value, json};
+use testkit::{Behaviour, chart};
+
+use crate::{
+    cluster::root,
+    world::{CLIENT, PATIENCE, World, path},
+};
 
 fn event(id: &str) -> Value {
     json!({"id": id, "source": "/shop", "type": "order.paid"})
@@ -123,4 +129,111 @@ async fn field_21_a_restore_without_statuses_sends_everything_again_under_the_id
     first.sort();
     again.sort();
     assert_eq!(again, first, "a receiver can drop the repeats by their ids");
+}
+
+/// Runs a health check of `examples/argocd/argocd-cm.yaml` on an object, as Argo CD does.
+fn health(object: &Value) -> (String, String) {
+    let config = fs::read_to_string(root().join("examples/argocd/argocd-cm.yaml")).unwrap();
+    let config: Value = serde_yaml::from_str(&config).unwrap();
+    let key = format!("resource.customizations.health.tidings.dev_{}", object["kind"].as_str().unwrap());
+    let script = config["data"][&key].as_str().unwrap_or_else(|| panic!("{key} is missing"));
+    let lua = Lua::new();
+    lua.globals().set("obj", lua.to_value(object).unwrap()).unwrap();
+    let health: mlua::Table = lua.load(script).eval().unwrap();
+    (health.get("status").unwrap(), health.get("message").unwrap())
+}
+
+#[tokio::test]
+async fn field_22_the_health_checks_for_argo_cd_hold_for_objects_in_every_state() {
+    let world = World::new("argo").await;
+    let of = async |kind: &str, name: &str| health(&world.get(kind, name).await);
+    // No operator has seen these yet.
+    world.subscriber("shop", |_| ()).await;
+    world.notification("n", "shop", event("n")).await;
+    assert_eq!(of("subr", "shop").await.0, "Progressing");
+    assert_eq!(of("ntf", "n").await.0, "Progressing");
+    let mut bare = world.get("ntf", "n").await;
+    bare.as_object_mut().unwrap().remove("status");
+    assert_eq!(health(&bare).0, "Progressing");
+
+    let operator = world.operator().await;
+    world.until_reason("shop", "SecretNotFound").await;
+    let (status, message) = of("subr", "shop").await;
+    assert_eq!(status, "Progressing");
+    assert!(message.contains("SecretNotFound") && message.contains("acme-oauth"), "{message}");
+    world.secret("wrong").await;
+    world.until_reason("shop", "TokenRejected").await;
+    assert_eq!(of("subr", "shop").await.0, "Degraded");
+    suspend(&world, true).await;
+    world.secret(CLIENT.1).await;
+    world.until("ntf", "n", |n| n["status"]["reason"] == "Suspended").await;
+    assert_eq!(of("ntf", "n").await.0, "Suspended");
+    assert_eq!(of("subr", "shop").await.0, "Suspended");
+
+    world.receiver.answer_next(&path("shop"), 1, &Behaviour::status(422));
+    suspend(&world, false).await;
+    assert_eq!(of("subr", "shop").await.0, "Healthy");
+    world.until_phase("n", "Failed").await;
+    let (status, message) = of("ntf", "n").await;
+    assert_eq!(status, "Degraded");
+    assert!(message.contains("422"), "{message}");
+    world.receiver.answer_next(&path("shop"), 1, &Behaviour::status(503));
+    world.kubectl(&["label", "ntf", "n", "tidings.dev/replay=1"]).await.ok().unwrap();
+    world.until("ntf", "n", |n| n["status"]["reason"] == "Retrying").await;
+    assert_eq!(of("ntf", "n").await.0, "Progressing");
+    world.until_phase("n", "Delivered").await;
+    assert_eq!(of("ntf", "n").await.0, "Healthy");
+    world.kubectl(&["label", "ntf", "n", "tidings.dev/replay=2", "--overwrite"]).await.ok().unwrap();
+    world.until("ntf", "n", |n| n["status"]["lastHandledReplay"] == "2" && n["status"]["phase"] == "Delivered").await;
+
+    operator.terminate().await.unwrap();
+    // A handled value is no request; a new value, and a new spec, wait for the operator.
+    for (value, expected) in [("1", "Healthy"), ("3", "Progressing")] {
+        let label = format!("tidings.dev/replay={value}");
+        world.kubectl(&["label", "ntf", "n", &label, "--overwrite"]).await.ok().unwrap();
+        assert_eq!(of("ntf", "n").await.0, expected, "{value}");
+    }
+    world.subscriber("shop", |spec| spec["suspend"] = true.into()).await;
+    assert_eq!(of("subr", "shop").await.0, "Progressing");
+}
+
+/// The chart of the example in `docs/gitops.md`, with these further annotations of the hook.
+fn release(folder: &Path, annotations: &str) {
+    fs::create_dir_all(folder.join("templates")).unwrap();
+    fs::write(folder.join("Chart.yaml"), "apiVersion: v2\nname: deployed\nversion: 1.0.0\n").unwrap();
+    let page = fs::read_to_string(root().join("docs/gitops.md")).unwrap();
+    let mut examples = page.split("```yaml\n").skip(1).map(|rest| rest.split("```").next().unwrap());
+    let hook = examples.find(|example| example.contains("helm.sh/hook")).unwrap();
+    let hook = hook.replace("name: acme", "name: shop");
+    let hook = hook.replace("    helm.sh/hook:", &format!("{annotations}    helm.sh/hook:"));
+    fs::write(folder.join("templates/notification.yaml"), hook).unwrap();
+}
+
+#[tokio::test]
+async fn field_22_a_helm_hook_is_delivered_unless_its_policy_deletes_it_at_once() {
+    let world = World::new("helm").await;
+    world.secret(CLIENT.1).await;
+    let _operator = world.operator().await;
+    suspend(&world, false).await;
+    let folder = world.plane.folder().join(&world.namespace);
+    let kubeconfig = world.plane.admin_kubeconfig().to_str().unwrap();
+    let install = |name: &str, annotations: &str| {
+        let chart = folder.join(name);
+        release(&chart, annotations);
+        chart::helm(
+            &["install", name, chart.to_str().unwrap(), "-n", &world.namespace, "--kubeconfig", kubeconfig],
+            &[],
+        )
+    };
+    install("kept", "").unwrap();
+    let delivered = world.until_phase("kept-1", "Delivered").await;
+    assert_eq!(delivered["status"]["eventID"], json!(format!("{}-kept-1", world.namespace)));
+    assert_eq!(delivered["spec"]["ttlSecondsAfterFinished"], 3600);
+    world.subscriber("shop", |spec| spec["suspend"] = true.into()).await;
+    world.until_reason("shop", "Suspended").await;
+    install("deleted", "    helm.sh/hook-delete-policy: hook-succeeded\n").unwrap();
+    assert!(
+        !world.kubectl(&["get", "ntf", "deleted-1"]).await.success,
+        "Helm waits for such a hook now: update the page"
+    );
 }
