@@ -5,11 +5,10 @@ use std::{collections::HashSet, sync::Arc};
 use http::{HeaderMap, HeaderValue};
 use kube::Client;
 use tidings_api::{
-    ClientAuthentication, ContentMode, ContentType, CredentialsSecretRef, Header, HttpsUrl, OnRejection,
-    ResponseAction, SecretKeyRef, SubscriberReason, SubscriberSpec, Tls, TokenService, token_parameter_fault,
+    ClientAuthentication, ContentMode, ContentType, CredentialsSecretRef, Header, HttpsUrl, OnRejection, PublicRoots, ResponseAction, SecretKeyRef, SubscriberReason, SubscriberSpec, Tls, TokenService, token_parameter_fault,
 };
 use tidings_delivery::{
-    egress::{self, Egress, Fingerprint, SendError, Trust, TrustError},
+    egress::{self, Authorities, Egress, Fingerprint, SendError, Trust, TrustError},
     event::Encoding,
     oauth::{self, Credentials, TokenCache, TokenKey, TokenRequest},
     webhook::{Consequence, MAX_HEADERS, ResponseRules, Target, TokenDoubt, extra_header},
@@ -176,8 +175,13 @@ impl TargetResolver {
     ) -> Result<(Arc<egress::Client>, Fingerprint), Unresolved> {
         let mut trust = Trust::default();
         let (mut roots, mut identity) = (String::new(), String::new());
+        check_roots(tls, field)?;
         if let Some(reference) = tls.and_then(|tls| tls.ca_ref.as_ref()) {
-            trust.roots_pem = Some(reader.ca_bundle(reference).await?.into_owned());
+            let bundle = reader.ca_bundle(reference).await?.into_owned();
+            trust.authorities = match tls.map(|tls| tls.public_roots) {
+                Some(PublicRoots::Exclude) => Authorities::Only(bundle),
+                _ => Authorities::PublicAnd(bundle),
+            };
             roots = format!("{} {}, key {}, for {field}.tls.caRef", reference.kind, reference.name, reference.key);
         }
         if let Some(reference) = tls.and_then(|tls| tls.client_certificate_secret_ref.as_ref()) {
@@ -192,6 +196,18 @@ impl TargetResolver {
             Unresolved::permanent(reason, format!("{of}: {error}"))
         })?;
         Ok((client, trust.fingerprint()))
+    }
+}
+
+/// Checks again what the API server has validated: without the public certificate authorities, there are others to
+/// trust.
+fn check_roots(tls: Option<&Tls>, field: &str) -> Result<(), Unresolved> {
+    match tls {
+        Some(Tls { public_roots: PublicRoots::Exclude, ca_ref: None, .. }) => {
+            let fault = "publicRoots Exclude requires caRef: set caRef or set publicRoots to Include";
+            Err(Unresolved::permanent(SubscriberReason::InvalidSpec, format!("{field}.tls: {fault}")))
+        }
+        _ => Ok(()),
     }
 }
 
@@ -299,7 +315,30 @@ fn encoding(spec: &SubscriberSpec) -> Encoding {
 
 #[cfg(test)]
 mod tests {
+    use tidings_api::{CaKind, CaRef};
+
     use super::*;
+
+    #[test]
+    fn no_authority_to_trust_is_an_invalid_spec_even_if_the_api_server_did_not_refuse_it() {
+        let bundle = CaRef { kind: CaKind::ConfigMap, name: "corp-ca".into(), key: "ca.crt".into() };
+        let tls = |public_roots, ca_ref| Tls { ca_ref, public_roots, client_certificate_secret_ref: None };
+        for sound in [
+            None,
+            Some(tls(PublicRoots::Include, None)),
+            Some(tls(PublicRoots::Include, Some(bundle.clone()))),
+            Some(tls(PublicRoots::Exclude, Some(bundle))),
+        ] {
+            assert!(check_roots(sound.as_ref(), "webhook").is_ok());
+        }
+        let Err(Unresolved::Subscriber { reason, message, .. }) =
+            check_roots(Some(&tls(PublicRoots::Exclude, None)), "tokenService")
+        else {
+            panic!("a Subscriber that trusts no authority was accepted");
+        };
+        assert_eq!(reason, SubscriberReason::InvalidSpec);
+        assert!(message.starts_with("tokenService.tls: publicRoots Exclude requires caRef"), "{message}");
+    }
 
     #[test]
     fn a_reserved_parameter_that_the_api_server_did_not_refuse_is_an_invalid_spec() {

@@ -4,13 +4,18 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use testkit::{Authority, TokenService};
 use tidings_delivery::{
-    egress::Trust,
+    egress::{Authorities, Trust},
     oauth::{AuthMethod, Credentials, TokenCache, TokenKey, TokenRequest, TokenSource},
 };
 
 /// Trust in an authority's certificates.
 pub fn trusting(authority: &Authority) -> Trust {
-    Trust { roots_pem: Some(authority.ca_pem().into()), identity: None }
+    trusting_pem(authority.ca_pem())
+}
+
+/// Trust in the authorities of a bundle.
+pub fn trusting_pem(bundle: &str) -> Trust {
+    Trust { authorities: Authorities::PublicAnd(bundle.into()), identity: None }
 }
 
 /// A source of the service's tokens for the client `id` with the secret `secret`.

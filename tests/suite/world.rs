@@ -95,7 +95,8 @@ impl World {
         self.launch().args(flags).start().await.unwrap()
     }
 
-    fn launch(&self) -> Launch {
+    /// The configuration of an operator for the namespace.
+    pub fn launch(&self) -> Launch {
         self.stage.operator(binary())
     }
 

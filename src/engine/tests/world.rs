@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use http::{HeaderMap, HeaderValue};
 use testkit::{Authority, Client, Receiver, TokenService};
 use tidings_delivery::{
-    egress::{self, Egress, Policy, Trust},
+    egress::{self, Authorities, Egress, Policy, Trust},
     event::Encoding,
     oauth::{AuthMethod, Credentials, TokenCache, TokenKey, TokenRequest, TokenSource},
     webhook::{Target, TokenDoubt},
@@ -175,7 +175,7 @@ impl Webhook {
             async move { held.wait_for(|held| !held).await.is_ok() && is_valid }
         };
         let receiver = Receiver::start_with_check(&authority, check).await.unwrap();
-        let trust = Trust { roots_pem: Some(authority.ca_pem().into()), identity: None };
+        let trust = Trust { authorities: Authorities::PublicAnd(authority.ca_pem().into()), identity: None };
         let http = Egress::new(Policy::allowing(vec!["127.0.0.1".parse().unwrap()])).client("test", &trust).unwrap();
         let tokens = tokens(&service, &http, &trust);
         Self { receiver, http, tokens, held, asked, _service: service }

@@ -107,6 +107,24 @@ async fn a_bad_subscriber_is_refused_with_the_fields_name_and_what_to_write() {
             "must be a valid object name",
         ),
         (
+            subscriber(|spec| spec["webhook"]["tls"] = json!({"publicRoots": "Exclude"})),
+            "spec.webhook.tls",
+            "publicRoots Exclude requires caRef",
+        ),
+        (
+            subscriber(|spec| {
+                spec["tokenService"]["tls"] =
+                    json!({"publicRoots": "Exclude", "clientCertificateSecretRef": {"name": "mtls"}});
+            }),
+            "spec.tokenService.tls",
+            "publicRoots Exclude requires caRef",
+        ),
+        (
+            subscriber(|spec| spec["webhook"]["tls"] = json!({"publicRoots": "None"})),
+            "spec.webhook.tls.publicRoots",
+            "supported values: \"Include\", \"Exclude\"",
+        ),
+        (
             subscriber(|spec| {
                 let value = "v".repeat(4096);
                 spec["webhook"]["headers"] =

@@ -3,12 +3,14 @@
 use std::sync::Arc;
 
 use AttemptReason::TLSFailed;
+use serde_json::json;
 use testkit::{
     Authority, Client, Identity, RawServer, Receiver, TokenService,
+    folder::Folder,
     pki::rcgen::{BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, SanType, date_time_ymd},
 };
 use tidings_api::AttemptReason;
-use tidings_delivery::egress::{ClientIdentity, Egress, Trust};
+use tidings_delivery::egress::{Authorities, ClientIdentity, Egress, Trust};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
@@ -17,7 +19,8 @@ use tokio::{
 
 use crate::{
     sending::{Sender, WAYS, Way, allowing},
-    token_sources::trusting,
+    token_sources::{trusting, trusting_pem},
+    world::{CLIENT, PATIENCE, World, condition},
 };
 
 /// A webhook and a token service with one TLS side.
@@ -170,7 +173,7 @@ async fn field_07_a_self_signed_certificate_in_the_bundle_is_trusted_or_the_mess
         (Identity::self_signed_with(with_ca), Some("basicConstraints=critical,CA:FALSE")),
     ] {
         let servers = Servers::start(identity.server_config()).await;
-        let trust = Trust { roots_pem: Some(identity.certificate_pem.clone().into()), identity: None };
+        let trust = trusting_pem(&identity.certificate_pem);
         let result = expected.map_or(Ok(()), |_| Err(TLSFailed));
         servers.give("self-signed, and in the bundle", &trust, result).await;
         let sender = Sender::new(allowing("127.0.0.1"), &trust).await;
@@ -187,7 +190,7 @@ async fn field_07_a_self_signed_certificate_in_the_bundle_is_trusted_or_the_mess
     for change in changes {
         let identity = Identity::self_signed_with(change);
         let servers = Servers::start(identity.server_config()).await;
-        let trust = Trust { roots_pem: Some(identity.certificate_pem.clone().into()), identity: None };
+        let trust = trusting_pem(&identity.certificate_pem);
         servers.give("self-signed, in the bundle, and bad", &trust, Err(TLSFailed)).await;
     }
 }
@@ -206,7 +209,7 @@ async fn s15_a_private_authority_is_trusted_only_by_subscribers_that_name_it() {
     let servers = Servers::start(authority.server_config(&[])).await;
     servers.give("named", &trusting(&authority), Ok(())).await;
     let both = [other.ca_pem(), authority.ca_pem()].concat();
-    servers.give("named with another", &Trust { roots_pem: Some(both.into()), identity: None }, Ok(())).await;
+    servers.give("named with another", &trusting_pem(&both), Ok(())).await;
     servers.give("another named", &trusting(&other), Err(TLSFailed)).await;
     servers.give("none named", &Trust::default(), Err(TLSFailed)).await;
     // One egress for all of them: what one believes is not what another one does.
@@ -215,6 +218,58 @@ async fn s15_a_private_authority_is_trusted_only_by_subscribers_that_name_it() {
         let sender = Sender::over(egress.client("test", &trust).unwrap()).await;
         assert_eq!(sender.answer(Way::Options, &servers.url(Way::Options)).await, expected);
     }
+}
+
+#[tokio::test]
+async fn s15_a_private_authority_can_be_the_only_one_that_is_trusted() {
+    let (authority, other) = (Authority::new(), Authority::new());
+    let servers = Servers::start(authority.server_config(&[])).await;
+    let only =
+        |authority: &Authority| Trust { authorities: Authorities::Only(authority.ca_pem().into()), identity: None };
+    servers.give("the only one", &only(&authority), Ok(())).await;
+    servers.give("another is the only one", &only(&other), Err(TLSFailed)).await;
+}
+
+#[tokio::test]
+async fn s15_a_subscriber_that_excludes_the_public_authorities_trusts_its_own_bundle_alone() {
+    let world = World::new("public-roots").await;
+    // SSL_CERT_FILE makes the authority of the endpoints a public one.
+    let folder = Folder::new("public-roots").unwrap();
+    let public = folder.write("public.pem", world.authority.ca_pem()).unwrap();
+    let launch = world.launch().to_loopback().env("SSL_CERT_FILE", public.to_str().unwrap());
+    let _operator = launch.ready(PATIENCE).await.unwrap();
+    world.secret(CLIENT.1).await;
+    let bundle = |pem: &str| json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "own"}, "data": {"ca.crt": pem}});
+    world.apply(&bundle(Authority::new().ca_pem())).await;
+    let subscriber = async |name: &str, public_roots: Option<&str>| {
+        let tls = json!({"caRef": {"kind": "ConfigMap", "name": "own"}, "publicRoots": public_roots});
+        world.subscriber(name, |spec| spec["webhook"]["tls"] = tls).await;
+        world.notification(name, name, json!({"source": "/s", "type": "t"})).await;
+    };
+    subscriber("default", None).await;
+    world.until_phase("default", "Delivered").await;
+    subscriber("include", Some("Include")).await;
+    world.until_phase("include", "Delivered").await;
+    subscriber("exclude", Some("Exclude")).await;
+    let failed = world.until("notification", "exclude", |n| n["status"]["attempts"] == 1).await;
+    assert_eq!(failed["status"]["lastAttempt"]["reason"], "TLSFailed");
+    assert!(world.posts("/exclude").is_empty());
+    // The private authority delivers, and it may change without a restart.
+    world.apply(&bundle(world.authority.ca_pem())).await;
+    world.until_phase("exclude", "Delivered").await;
+    // The token service has settings of its own.
+    world
+        .subscriber("tokens", |spec| {
+            spec["tokenService"]["tls"] =
+                json!({"caRef": {"kind": "ConfigMap", "name": "own"}, "publicRoots": "Exclude"});
+        })
+        .await;
+    world.until_reason("tokens", "Operational").await;
+    world.apply(&bundle(Authority::new().ca_pem())).await;
+    let stopped = |s: &serde_json::Value| condition(s, "TokenAvailable")["reason"] == "TokenUnavailable";
+    let stopped = world.until("subscriber", "tokens", stopped).await;
+    let message = condition(&stopped, "TokenAvailable")["message"].as_str().unwrap().to_owned();
+    assert!(message.contains("an unknown authority issued the server's certificate"), "{message}");
 }
 
 #[tokio::test]

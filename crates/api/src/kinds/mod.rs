@@ -33,5 +33,5 @@ pub use schema::HttpsUrl;
 pub use secret_access::{SECRET_ACCESS_POLICY, secret_access_policy};
 pub use subscriber::{ClientAuthentication, CredentialsSecretRef, Subscriber, SubscriberSpec, TokenService};
 pub use subscriber_status::{LastFailure, SubscriberStatus, WebhookStatus};
-pub use tls::{CaKind, CaRef, ClientCertificateSecretRef, Tls};
+pub use tls::{CaKind, CaRef, ClientCertificateSecretRef, PublicRoots, Tls};
 pub use webhook::{ContentMode, ContentType, ResponseAction, ResponseRule, Webhook};

@@ -11,14 +11,30 @@ use super::schema::{data_key, object_name};
 /// TLS settings of one endpoint.
 #[derive(Clone, Debug, Deserialize, Serialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("self.publicRoots == 'Include' || has(self.caRef)")
+    .message("publicRoots Exclude requires caRef, or no certificate could be trusted: set caRef or set publicRoots to Include"))]
 pub struct Tls {
     /// PEM certificates to trust in addition to the public certificate authorities: the bundle of a private certificate
     /// authority. Omitted: only public certificate authorities are trusted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ca_ref: Option<CaRef>,
+    /// Whether the public certificate authorities are trusted. Include (default): they are trusted, in addition to
+    /// those of caRef. Exclude: only the certificate authorities of caRef are trusted; requires caRef.
+    #[serde(default)]
+    pub public_roots: PublicRoots,
     /// Client certificate for endpoints that require one (mutual TLS). Omitted: no client certificate is sent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub client_certificate_secret_ref: Option<ClientCertificateSecretRef>,
+}
+
+/// Whether the public certificate authorities are trusted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+pub enum PublicRoots {
+    /// They are trusted.
+    #[default]
+    Include,
+    /// Only the certificate authorities of `caRef` are trusted.
+    Exclude,
 }
 
 /// Names a Secret of type kubernetes.io/tls, in the Subscriber's namespace.

@@ -133,7 +133,7 @@ impl Egress {
         if let Some(config) = trusts.get(&key) {
             return Ok(config);
         }
-        let config = Arc::new(trust.config(self.stores.with(trust.roots_pem.as_deref())?)?);
+        let config = Arc::new(trust.config(self.stores.with(&trust.authorities)?)?);
         trusts.insert(key, &config);
         Ok(config)
     }
@@ -341,9 +341,10 @@ mod tests {
     use tokio::{sync::Barrier, time::sleep};
 
     use super::*;
+    use crate::egress::Authorities;
 
     fn trusting(authority: &Authority) -> Trust {
-        Trust { roots_pem: Some(authority.ca_pem().into()), identity: None }
+        Trust { authorities: Authorities::PublicAnd(authority.ca_pem().into()), identity: None }
     }
 
     #[test]

@@ -14,10 +14,37 @@ use sha2::{Digest, Sha256};
 /// The TLS settings that distinguish clients. The default trusts the public authorities and has no client certificate.
 #[derive(Clone, Default)]
 pub struct Trust {
-    /// Certificate authorities to trust in addition to the public ones, as PEM.
-    pub roots_pem: Option<Vec<u8>>,
+    /// The trusted certificate authorities.
+    pub authorities: Authorities,
     /// The client certificate for servers that require one (mTLS).
     pub identity: Option<ClientIdentity>,
+}
+
+/// The certificate authorities that a client trusts.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Authorities {
+    /// The public authorities.
+    #[default]
+    Public,
+    /// The public authorities and those of a bundle (PEM).
+    PublicAnd(Vec<u8>),
+    /// Only those of a bundle (PEM).
+    Only(Vec<u8>),
+}
+
+impl Authorities {
+    /// Whether the public authorities are trusted.
+    pub(super) fn include_public(&self) -> bool {
+        !matches!(self, Self::Only(_))
+    }
+
+    /// The bundle, if there is one.
+    pub(super) fn bundle(&self) -> Option<&[u8]> {
+        match self {
+            Self::Public => None,
+            Self::PublicAnd(bundle) | Self::Only(bundle) => Some(bundle),
+        }
+    }
 }
 
 /// A client certificate with its key.
@@ -89,11 +116,12 @@ impl Trust {
     pub fn fingerprint(&self) -> Fingerprint {
         let identity = self.identity.as_ref();
         let parts = [
-            self.roots_pem.as_deref(),
+            self.authorities.bundle(),
             identity.map(|identity| identity.certificate_pem.as_slice()),
             identity.map(|identity| identity.key_pem.expose_secret()),
         ];
         let mut hash = Sha256::new();
+        hash.update([u8::from(self.authorities.include_public())]);
         for part in parts {
             // Each part is hashed with its presence and length, so that no two trusts produce the same text.
             hash.update([u8::from(part.is_some())]);
@@ -105,7 +133,7 @@ impl Trust {
     }
 
     /// Makes the TLS configuration of a client: TLS 1.2 and 1.3, with certificates verified by WebPKI rules against
-    /// `roots`, which contain the public authorities and those of [`Trust::roots_pem`].
+    /// `roots`, which contain [`Trust::authorities`].
     pub(super) fn config(&self, roots: Arc<RootCertStore>) -> Result<ClientConfig, TrustError> {
         let config = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
             .with_protocol_versions(&[&TLS13, &TLS12])
@@ -223,12 +251,12 @@ mod tests {
     }
 
     fn roots(pem: &str) -> Trust {
-        Trust { roots_pem: Some(pem.into()), identity: None }
+        Trust { authorities: Authorities::PublicAnd(pem.into()), identity: None }
     }
 
     fn config(trust: &Trust) -> Result<ClientConfig, TrustError> {
         let mut roots = RootCertStore::empty();
-        if let Some(pem) = &trust.roots_pem {
+        if let Some(pem) = trust.authorities.bundle() {
             add(&mut roots, pem)?;
         }
         trust.config(roots.into())
@@ -240,7 +268,11 @@ mod tests {
 
     #[test]
     fn equal_trust_has_one_fingerprint_and_any_difference_another() {
-        let all = |roots_pem: Option<&str>, identity| Trust { roots_pem: roots_pem.map(Into::into), identity };
+        let all = |bundle: Option<&str>, identity| Trust {
+            authorities: bundle.map_or(Authorities::Public, |bundle| Authorities::PublicAnd(bundle.into())),
+            identity,
+        };
+        let only = |bundle: &str, identity| Trust { authorities: Authorities::Only(bundle.into()), identity };
         let different = [
             all(None, None),
             all(Some(""), None),
@@ -251,6 +283,9 @@ mod tests {
             all(Some("a"), identity("b", "")),
             all(Some(""), identity("", "")),
             all(None, identity("", "")),
+            only("", None),
+            only("ab", None),
+            only("a", identity("b", "")),
         ];
         let fingerprints: HashSet<_> = different.iter().map(Trust::fingerprint).collect();
         assert_eq!(fingerprints.len(), different.len());
@@ -312,7 +347,7 @@ mod tests {
         let authority = Authority::new();
         let own = authority.client_identity("tidings");
         let chain = format!("{}{}", own.certificate_pem.trim_end(), authority.ca_pem());
-        assert!(config(&Trust { roots_pem: None, identity: identity(&chain, &own.key_pem) }).is_ok());
+        assert!(config(&Trust { identity: identity(&chain, &own.key_pem), ..Trust::default() }).is_ok());
         assert_eq!(identity(&chain, &own.key_pem).unwrap().parse().unwrap().0.len(), 2);
     }
 
@@ -324,7 +359,7 @@ mod tests {
             "-----BEGIN RSA PRIVATE KEY-----\nProc-Type: 4,ENCRYPTED\nDEK-Info: AES-256-CBC,00\n\nMIIF\n-----END RSA PRIVATE KEY-----\n",
             "-----BEGIN EC PRIVATE KEY-----\nProc-Type: 4,ENCRYPTED\n\nMHcC\n-----END EC PRIVATE KEY-----\n",
         ] {
-            let trust = Trust { roots_pem: None, identity: identity(&own.certificate_pem, key) };
+            let trust = Trust { identity: identity(&own.certificate_pem, key), ..Trust::default() };
             assert_eq!(fault(&trust), TrustError::Identity(IdentityFault::EncryptedKey), "{key}");
             assert!(fault(&trust).to_string().contains("without a passphrase"));
         }
@@ -349,10 +384,10 @@ mod tests {
             (identity(certificate, &other.key_pem), IdentityFault::KeyMismatch),
         ];
         for (identity, expected) in cases {
-            assert_eq!(fault(&Trust { roots_pem: None, identity }), TrustError::Identity(expected));
+            assert_eq!(fault(&Trust { identity, ..Trust::default() }), TrustError::Identity(expected));
         }
         let chain = format!("{certificate}{}", authority.ca_pem());
-        let trust = Trust { roots_pem: None, identity: identity(&chain, key) };
+        let trust = Trust { identity: identity(&chain, key), ..Trust::default() };
         assert!(config(&trust).is_ok());
     }
 }
