@@ -1,8 +1,12 @@
 //! Fuzzes the responses of a token service.
 #![no_main]
 
-use std::time::{Duration, SystemTime};
+use std::{
+    io::Write,
+    time::{Duration, SystemTime},
+};
 
+use flate2::{Compression, write::GzEncoder};
 use http::{HeaderMap, HeaderValue, StatusCode, header::RETRY_AFTER};
 use libfuzzer_sys::{Corpus, fuzz_target};
 use serde_json::{Value, json, value::RawValue};
@@ -14,6 +18,10 @@ use tidings_delivery::{
 /// A secret that no error may contain.
 const CANARY: &str = "canary-7f3a";
 const DAY: Duration = Duration::from_secs(24 * 3600);
+/// The first bytes of what gzip has packed.
+const GZIP: &[u8] = &[0x1f, 0x8b];
+/// The limit of a token response, in bytes.
+const LIMIT: usize = 64 * 1024;
 
 fn read(status: StatusCode, retry_after: &HeaderValue, body: &[u8], complete: bool) -> Result<Token, TokenError> {
     let headers = HeaderMap::from_iter([(RETRY_AFTER, retry_after.clone())]);
@@ -24,6 +32,12 @@ fn read(status: StatusCode, retry_after: &HeaderValue, body: &[u8], complete: bo
         Err(error) => check_error(error, status),
     }
     result
+}
+
+fn gzip(body: &[u8]) -> Vec<u8> {
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
+    encoder.write_all(body).unwrap();
+    encoder.finish().unwrap()
 }
 
 fn check_token(token: &Token) {
@@ -44,7 +58,8 @@ fn check_error(error: &TokenError, answered: StatusCode) {
         TokenError::Rejected(_) => assert!(!answered.is_server_error() && !answered.is_redirection()),
         TokenError::Unauthorized => assert_eq!(answered, StatusCode::UNAUTHORIZED),
         TokenError::Malformed(_) => assert!(answered.is_success()),
-        TokenError::Unreachable(_) | TokenError::Internal => panic!("{shown}"),
+        // No response here has the header.
+        TokenError::Encoded(_) | TokenError::Unreachable(_) | TokenError::Internal => panic!("{shown}"),
     }
 }
 
@@ -59,7 +74,19 @@ fuzz_target!(|input: &[u8]| -> Corpus {
     let (Ok(status), Ok(retry_after)) = (StatusCode::from_bytes(status), HeaderValue::from_bytes(retry_after)) else {
         return Corpus::Reject;
     };
-    if let Ok(token) = read(status, &retry_after, body, complete) {
+    let result = read(status, &retry_after, body, complete);
+    if body.len() <= LIMIT && !body.starts_with(GZIP) {
+        // A packed response has the same meaning.
+        let packed = read(status, &retry_after, &gzip(body), complete);
+        let meaning = |result: &Result<Token, TokenError>| match result {
+            Ok(token) => Ok(token.authorization.clone()),
+            Err(error) => Err(error.clone()),
+        };
+        assert_eq!(meaning(&packed), meaning(&result));
+    }
+    if !body.starts_with(GZIP)
+        && let Ok(token) = result
+    {
         assert!(status.is_success());
         // The token is the access_token of the body, and no other field contradicts it.
         let text = body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body);

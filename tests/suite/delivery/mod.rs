@@ -15,4 +15,5 @@ mod replay;
 mod retention;
 mod size;
 mod token_budgets;
+mod token_encodings;
 mod tokens;

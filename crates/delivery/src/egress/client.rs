@@ -7,7 +7,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderMap, Request, StatusCode};
+use http::{HeaderMap, HeaderValue, Request, StatusCode, header::ACCEPT_ENCODING};
 use rustls::{ClientConfig, client::Resumption};
 use secrecy::zeroize::Zeroizing;
 use tokio::{
@@ -61,7 +61,8 @@ enum NameResolution {
     Given(Arc<dyn Lookup>),
 }
 
-/// An HTTP client that connects only to allowed addresses, follows no redirects, uses no proxy and does not decompress.
+/// An HTTP client that connects only to allowed addresses, follows no redirects, uses no proxy and does not decompress. It
+/// requests responses without a content encoding.
 #[derive(Debug)]
 pub struct Client {
     resolver: AddressResolver,
@@ -270,6 +271,8 @@ impl Client {
 
 /// Makes the HTTP client, which keeps `idle` connections for each host.
 fn make(resolver: &AddressResolver, trust: &ClientConfig, idle: usize) -> Result<reqwest::Client, reqwest::Error> {
+    // Without the header, a server may choose any content encoding (RFC 9110, section 12.5.3).
+    let headers = HeaderMap::from_iter([(ACCEPT_ENCODING, HeaderValue::from_static("identity"))]);
     let mut tls = trust.clone();
     tls.resumption = Resumption::in_memory_sessions(SESSIONS);
     reqwest::Client::builder()
@@ -283,6 +286,7 @@ fn make(resolver: &AddressResolver, trust: &ClientConfig, idle: usize) -> Result
         .tcp_nodelay(true)
         .pool_max_idle_per_host(idle)
         .pool_idle_timeout(IDLE_FOR)
+        .default_headers(headers)
         .user_agent(concat!("tidings/", env!("CARGO_PKG_VERSION")))
         .dns_resolver(Arc::new(resolver.clone()))
         .connector_layer(Connections)

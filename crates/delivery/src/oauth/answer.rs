@@ -7,7 +7,11 @@ use secrecy::zeroize::Zeroizing;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::{TokenError, secret_header::secret_header};
+use super::{
+    TokenError,
+    encoding::{UnpackedBody, unreadable},
+    secret_header::secret_header,
+};
 use crate::egress::{Response, retry_after};
 
 /// The lifetime of a token without `expires_in` (RFC 6749, section 5.1 leaves it open).
@@ -63,19 +67,20 @@ struct Fields<'a> {
 impl Token {
     /// Parses a response.
     ///
-    /// The body counts, not its Content-Type, which real services often get wrong. Success need not be 200, and a
-    /// failure may be any status. A status that means a temporary failure takes precedence over the body. A 401 is a
+    /// The body counts, not its Content-Type or Content-Encoding, which real services often get wrong. A body that is
+    /// packed with gzip is unpacked. Success need not be 200, and a failure may be any status. A status that means a temporary failure takes precedence over the body. A 401 is a
     /// refusal of the client whatever the body says. A body that is a complete JSON object is complete, even if the
     /// connection ended without saying so.
     pub fn read(answer: Response, now: SystemTime) -> Result<Self, TokenError> {
         let Response { status, headers, body, complete } = answer;
-        let unavailable = |code| {
+        let unavailable = |code, encoding| {
             let retry_after = retry_after(&headers, now).map(|wait| wait.min(LONGEST));
-            TokenError::Unavailable { status, code, retry_after }
+            TokenError::Unavailable { status, code, encoding, retry_after }
         };
         if status == StatusCode::TOO_MANY_REQUESTS || status.is_server_error() || status.is_redirection() {
-            return Err(unavailable(None));
+            return Err(unavailable(None, None));
         }
+        let UnpackedBody { body, fault } = UnpackedBody::unpack(body, complete);
         let fields = fields(&body);
         let code = fields.as_ref().and_then(|fields| fields.error).map(|error| text(error).unwrap_or_default());
         if let Some(code) = &code {
@@ -86,13 +91,16 @@ impl Token {
             if status != StatusCode::UNAUTHORIZED
                 && let Some(code) = of(TROUBLES)
             {
-                return Err(unavailable(Some(code)));
+                return Err(unavailable(Some(code), None));
             }
         }
+        // A body that can be read is not encoded, whatever the header says.
+        let encoding = if fields.is_none() { unreadable(&headers) } else { None };
         match fields {
             _ if status == StatusCode::UNAUTHORIZED => Err(TokenError::Unauthorized),
-            _ if !status.is_success() => Err(unavailable(None)),
-            None if !complete => Err(TokenError::Malformed("the body is too long or incomplete")),
+            _ if !status.is_success() => Err(unavailable(None, encoding)),
+            None if let Some(encoding) = encoding => Err(TokenError::Encoded(encoding)),
+            None if let Some(fault) = fault => Err(TokenError::Malformed(fault)),
             None => Err(TokenError::Malformed("the body is not a JSON object, or has a duplicate field")),
             Some(_) if code.is_some_and(|code| !code.is_empty()) => {
                 Err(TokenError::Malformed("the body has a non-standard OAuth 2.0 error code"))
@@ -181,7 +189,8 @@ mod tests {
     }
 
     fn unavailable(status: u16, code: Option<&'static str>) -> TokenError {
-        TokenError::Unavailable { status: StatusCode::from_u16(status).unwrap(), code, retry_after: None }
+        let status = StatusCode::from_u16(status).unwrap();
+        TokenError::Unavailable { status, code, encoding: None, retry_after: None }
     }
 
     #[test]

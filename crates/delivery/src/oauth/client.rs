@@ -2,11 +2,8 @@
 
 use std::time::SystemTime;
 
-use super::{TokenError, TokenRequest, answer::Token, form};
+use super::{TokenError, TokenRequest, answer::Token, encoding::ANSWER_LIMIT, form};
 use crate::egress::SendError;
-
-/// The maximum length of a token response. Of a longer response, this much is read.
-const ANSWER_LIMIT: usize = 64 * 1024;
 
 /// Sends `request` once, even if a reused connection fails: another module limits the number of token requests.
 pub(super) async fn send(request: &TokenRequest) -> Result<Token, TokenError> {

@@ -18,12 +18,14 @@ pub enum TokenError {
     #[error("the token service answered 401 Unauthorized")]
     Unauthorized,
     /// The service responded with a temporary failure.
-    #[error("the token service answered {status}{}{}", in_brackets(*code), advice(*status))]
+    #[error("the token service answered {status}{}{}{}", in_brackets(*code), encoded(*encoding), advice(*status))]
     Unavailable {
         /// The status code.
         status: StatusCode,
         /// The error code, if it is a standard code.
         code: Option<&'static str>,
+        /// The content encoding of the body, if the operator cannot read it.
+        encoding: Option<&'static str>,
         /// The requested pause (Retry-After).
         retry_after: Option<Duration>,
     },
@@ -33,6 +35,11 @@ pub enum TokenError {
     /// The response is not a token response (RFC 6749, section 5.1).
     #[error("the response of the token service is not an OAuth 2.0 token response: {0}")]
     Malformed(&'static str),
+    /// The response has a content encoding that the operator cannot read (RFC 9110, section 8.4).
+    #[error(
+        "the response of the token service has {0}, which the operator cannot read: have the token service, or the gateway in front of it, obey the request header Accept-Encoding: identity"
+    )]
+    Encoded(&'static str),
     /// The operator itself failed.
     #[error("internal error during a token request; see the operator's log")]
     Internal,
@@ -51,6 +58,10 @@ pub struct NoToken {
 
 fn in_brackets(code: Option<&str>) -> String {
     code.map_or_else(String::new, |code| format!(" ({code})"))
+}
+
+fn encoded(encoding: Option<&str>) -> String {
+    encoding.map_or_else(String::new, |encoding| format!(", with {encoding}, which the operator cannot read"))
 }
 
 /// Returns advice about a status that rarely resolves by itself.

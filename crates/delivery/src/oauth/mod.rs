@@ -1,12 +1,13 @@
 //! Access tokens with the OAuth 2.0 client credentials grant (RFC 6749, section 4.4).
 //!
 //! [`client`] sends one token [`request`]: [`form`] encodes the request, and [`answer`] parses the response (both
-//! pure). [`policy`] decides when to request a token, when to use the stored one and when to fail (pure). [`source`]
+//! pure; [`encoding`] unpacks its body). [`policy`] decides when to request a token, when to use the stored one and when to fail (pure). [`source`]
 //! does this for one key, with at most one request in flight. [`cache`] keeps one source for each key.
 
 mod answer;
 mod cache;
 mod client;
+mod encoding;
 mod error;
 mod form;
 mod policy;

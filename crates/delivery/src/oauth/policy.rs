@@ -203,7 +203,7 @@ mod tests {
 
     fn told_to_wait(wait: f64) -> TokenError {
         let retry_after = Some(seconds(wait));
-        TokenError::Unavailable { status: StatusCode::SERVICE_UNAVAILABLE, code: None, retry_after }
+        TokenError::Unavailable { status: StatusCode::SERVICE_UNAVAILABLE, code: None, encoding: None, retry_after }
     }
 
     /// Makes a state with a token `t` that was issued at `now` and lives for `life` seconds.
