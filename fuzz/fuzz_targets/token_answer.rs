@@ -58,8 +58,10 @@ fn check_error(error: &TokenError, answered: StatusCode) {
         TokenError::Rejected(_) => assert!(!answered.is_server_error() && !answered.is_redirection()),
         TokenError::Unauthorized => assert_eq!(answered, StatusCode::UNAUTHORIZED),
         TokenError::Malformed(_) => assert!(answered.is_success()),
-        // No response here has the header.
-        TokenError::Encoded(_) | TokenError::Unreachable(_) | TokenError::Internal => panic!("{shown}"),
+        // No response here has the header, and no credentials are known here.
+        TokenError::Encoded(_) | TokenError::NotAcceptedYet(_) | TokenError::Unreachable(_) | TokenError::Internal => {
+            panic!("{shown}")
+        }
     }
 }
 

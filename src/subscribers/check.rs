@@ -21,6 +21,9 @@ use crate::{contract::Route, ownership::Mandate};
 /// How long until the next check of what no watch reports, such as a DNS change that satisfies the egress policy.
 const CHECK_AGAIN: Duration = Duration::from_secs(300);
 
+/// How long a pass that has a token waits for the response to new credentials.
+const ACCEPTANCE_WAIT: Duration = Duration::from_secs(2);
+
 /// Checks the prerequisites of Subscribers.
 pub(super) struct Checker {
     resolver: TargetResolver,
@@ -53,7 +56,8 @@ impl Checker {
         };
         // Step 2: a token, from the token service.
         let tokens = &route.target.tokens;
-        pass.keep(tokens.clone());
+        let previous = pass.keep(tokens.clone());
+        tokens.follow(previous.as_deref(), pass.had_token()).await;
         if pass.is_forced() {
             tokens.forget_failure().await;
         }
@@ -66,9 +70,13 @@ impl Checker {
             }
             None => return Ok(None),
         }
+        let Some(acceptance) = self.mandate.unless_stopping(tokens.acceptance(ACCEPTANCE_WAIT)).await else {
+            return Ok(None);
+        };
+        let is_encoded = tokens.changes_credentials();
         // Step 3: the webhook's validation response.
         let validation = self.validate(pass, &spec.abuse_protection, &route).await;
-        Ok(validation.map(|validation| Prerequisites::of_validation(route, validation)))
+        Ok(validation.map(|validation| Prerequisites::with_token(route, validation, acceptance, is_encoded)))
     }
 
     /// Sends the webhook a validation request if one is due. Returns None if the operator may no longer send requests.

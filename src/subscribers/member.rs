@@ -251,8 +251,9 @@ impl Member {
         std::mem::replace(&mut self.references, references)
     }
 
-    pub(super) fn set_tokens(&mut self, tokens: Arc<TokenSource>) {
-        self.tokens = Some(tokens);
+    /// Replaces the token source and returns the previous one.
+    pub(super) fn set_tokens(&mut self, tokens: Arc<TokenSource>) -> Option<Arc<TokenSource>> {
+        self.tokens.replace(tokens)
     }
 
     pub(super) fn failed_validation(&self) -> Option<FailedValidation> {

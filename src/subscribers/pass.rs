@@ -114,9 +114,20 @@ impl<'a> Pass<'a> {
         self.roster.set_step(&self.key, &self.version.uid, Some(step));
     }
 
-    /// Keeps the Subscriber's token source in the roster.
-    pub(super) fn keep(&self, tokens: Arc<TokenSource>) {
-        self.roster.set_tokens(&self.key, &self.version.uid, tokens);
+    /// Keeps the Subscriber's token source in the roster. Returns the previous one.
+    pub(super) fn keep(&self, tokens: Arc<TokenSource>) -> Option<Arc<TokenSource>> {
+        self.roster.set_tokens(&self.key, &self.version.uid, tokens)
+    }
+
+    /// Whether the status says of exactly this spec that the token service accepted the client, so far.
+    pub(super) fn had_token(&self) -> bool {
+        let status = &self.begun.status;
+        let reason = |type_| status.condition(type_).map(|condition| condition.reason.as_str());
+        let token = reason(ConditionType::TokenAvailable);
+        status.observed_generation == self.generation()
+            && token != Some(Reason::TokenRejected.as_str())
+            && (token == Some(Reason::TokenIssued.as_str())
+                || reason(ConditionType::Ready) == Some(Reason::Operational.as_str()))
     }
 
     /// The last validation request, if it failed.

@@ -4,7 +4,7 @@
 use std::{sync::Arc, time::Duration};
 
 use tidings_api::{ConditionType, SubscriberReason as Reason, SubscriberStatus};
-use tidings_delivery::oauth::{NoToken, TokenError};
+use tidings_delivery::oauth::{Acceptance, NoToken, TokenError};
 use tokio::time::Instant;
 
 use super::{status::Finding, step::Step, validation::Validation};
@@ -38,14 +38,30 @@ impl Prerequisites {
         Self { token: None, validation: None, route_or_gate, again: None }
     }
 
-    /// There is a token, and this is known of the webhook's validation.
-    pub(super) fn of_validation(route: Route, validation: Validation) -> Self {
-        let token = Finding::yes(Reason::TokenIssued, "the token service issued a token");
+    /// There is a token, and this is known of the client credentials and of the webhook's validation.
+    ///
+    /// A token that was issued before stays in use while the token service does not accept the credentials:
+    /// TokenAvailable is False, and Ready does not depend on it. `is_encoded`: see [`Self::without_token`].
+    pub(super) fn with_token(route: Route, validation: Validation, acceptance: Acceptance, is_encoded: bool) -> Self {
+        let mut token = Finding::yes(Reason::TokenIssued, "the token service issued a token");
+        let mut again = validation.again;
+        match acceptance {
+            Acceptance::Accepted => {}
+            Acceptance::Pending(wait) => again = earlier(again, wait),
+            Acceptance::Failed(NoToken { error, ask_again }) => {
+                let (reason, hint) = hint(&error, is_encoded);
+                token = Finding::no(
+                    reason,
+                    format!("{error}{hint}; until the previous token expires, events are sent with it"),
+                );
+                again = earlier(again, until(ask_again));
+            }
+        }
         let route_or_gate = match &validation.blocked {
             Some(why) => Err(Blocked { step: Step::Handshake, ready: why.clone(), why: why.clone() }),
             None => Ok(Arc::new(route.bounded_by(validation.rate))),
         };
-        Self { token: Some(token), again: validation.again, validation: Some(validation), route_or_gate }
+        Self { token: Some(token), again, validation: Some(validation), route_or_gate }
     }
 
     /// There is no token. Until the first success, the Subscriber is not ready. After that, only TokenAvailable is
@@ -66,7 +82,7 @@ impl Prerequisites {
         } else {
             why.clone()
         };
-        let again = ask_again.saturating_duration_since(Instant::now()).max(Duration::from_secs(1));
+        let again = until(ask_again);
         let token = Some(why.clone());
         Self {
             token,
@@ -75,6 +91,15 @@ impl Prerequisites {
             again: Some(again),
         }
     }
+}
+
+fn earlier(again: Option<Duration>, wait: Duration) -> Option<Duration> {
+    Some(again.map_or(wait, |again| again.min(wait)))
+}
+
+/// How long until the next token request.
+fn until(ask_again: Instant) -> Duration {
+    ask_again.saturating_duration_since(Instant::now()).max(Duration::from_secs(1))
 }
 
 /// The reason, and what to do, as the end of the message.
@@ -100,6 +125,10 @@ fn hint(error: &TokenError, is_encoded: bool) -> (Reason, &'static str) {
         TokenError::Rejected(_) => {
             (Reason::TokenRejected, ": check tokenService and the client's registration at the token service")
         }
+        TokenError::NotAcceptedYet(_) => (
+            Reason::TokenUnavailable,
+            "; the operator tries again: some token services need minutes until they accept a new client secret",
+        ),
         _ => (Reason::TokenUnavailable, "; the operator tries again"),
     }
 }

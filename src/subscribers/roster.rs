@@ -205,8 +205,14 @@ impl Roster {
         });
     }
 
-    pub(super) fn set_tokens(&self, key: &SubscriberKey, uid: &str, tokens: Arc<TokenSource>) {
-        self.with(key, uid, |member| member.set_tokens(tokens));
+    /// Replaces the Subscriber's token source and returns the previous one.
+    pub(super) fn set_tokens(
+        &self,
+        key: &SubscriberKey,
+        uid: &str,
+        tokens: Arc<TokenSource>,
+    ) -> Option<Arc<TokenSource>> {
+        self.with(key, uid, |member| member.set_tokens(tokens)).flatten()
     }
 
     /// The last validation request, if it failed.

@@ -33,6 +33,10 @@ pub(super) async fn test(
         Err(Blocked { step, why, .. }) => return Some(failed(*step, format!("{}: {}", why.reason, why.message))),
         Ok(route) => route,
     };
+    // An earlier token may serve, but the test is about the credentials of now.
+    if let Some(why) = prerequisites.token.as_ref().filter(|token| !token.holds) {
+        return Some(failed(Step::Token, format!("{}: {}", why.reason, why.message)));
+    }
     let outcome = match post(mandate, pass, route, value).await? {
         Ok(outcome) => outcome,
         Err(why) => return Some(failed(Step::Delivery, why)),

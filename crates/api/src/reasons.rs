@@ -94,11 +94,11 @@ catalogue! {
         EgressDenied: "Use a public address, or have an administrator allow the address with `--egress-allow-cidr` or `--egress-allow-host`.",
         /// TokenAvailable: the token service issued a token.
         TokenIssued: "Nothing.",
-        /// TokenAvailable is False: the token service is unreachable or returns no token; the request is retried. Also
-        /// not Ready if the Subscriber was not Operational before.
+        /// TokenAvailable is False: the token service is unreachable, returns no token, or does not accept new client
+        /// credentials yet; the request is retried. Also not Ready if the Subscriber was not Operational before.
         TokenUnavailable: "Wait, or fix the token service; no attempts are spent.",
-        /// TokenAvailable is False, and not Ready: the token service rejects the client: wrong ID, secret, scope or
-        /// grant.
+        /// TokenAvailable is False: the token service rejects the client: wrong ID, secret, scope or grant. Also not
+        /// Ready, unless an earlier token is still valid.
         TokenRejected: "Correct what the message names in the Secret or in `tokenService`: the next request follows immediately. After a correction at the token service, set the annotation `tidings.dev/reconcile-requested-at`.",
         /// Validated: the webhook allows the operator's origin.
         OriginAllowed: "Nothing.",

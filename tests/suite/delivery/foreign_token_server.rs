@@ -102,12 +102,17 @@ async fn a_refusal_of_a_foreign_server_is_reported_and_heals_without_a_restart()
         assert_eq!(condition(&subscriber, "Ready")["reason"], "TokenRejected", "{error}");
         assert_eq!(condition(&subscriber, "Stalled")["status"], "True", "{error}");
     };
+    // New credentials may be accepted later: the token of the former credentials serves on.
     foreign.secret("shop", "shop", "wrong").await;
-    rejected("invalid_client").await;
+    let is_refused = |s: &Value| condition(s, "TokenAvailable")["reason"] == "TokenUnavailable";
+    let refused = foreign.world.until("subscriber", "shop", is_refused).await;
+    assert!(condition(&refused, "TokenAvailable")["message"].as_str().unwrap().contains("invalid_client"));
+    assert_eq!(condition(&refused, "Ready")["reason"], "Operational");
     foreign.notification("n", "shop").await;
-    foreign.secret("shop", "shop", SECRET).await;
     foreign.world.until_phase("n", "Delivered").await;
     assert_eq!(foreign.token_of("shop").await["client_id"], "shop");
+    foreign.secret("shop", "shop", SECRET).await;
+    foreign.world.until("subscriber", "shop", |s| condition(s, "TokenAvailable")["reason"] == "TokenIssued").await;
 
     foreign.apply("shop", |service| service["clientAuthentication"] = "Post".into()).await;
     rejected("invalid_client").await;

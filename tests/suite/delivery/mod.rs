@@ -14,6 +14,7 @@ mod rejections;
 mod replay;
 mod retention;
 mod size;
+mod rotations;
 mod token_budgets;
 mod token_encodings;
 mod tokens;

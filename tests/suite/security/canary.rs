@@ -139,7 +139,8 @@ async fn exchange_tokens(world: &World) {
         (answer(302).body(MALFORMED), "answered 302"),
         (answer(503).body(MALFORMED), "answered 503"),
         (json(400, refusal(MALFORMED)), "answered 400"),
-        (json(401, refusal("invalid_client")), "rejected the client: invalid_client"),
+        (json(401, refusal("invalid_client")), "does not accept the new client credentials yet: invalid_client"),
+        (json(400, refusal("invalid_scope")), "rejected the client: invalid_scope"),
     ];
     for (number, (answer, message)) in hostile.into_iter().enumerate() {
         world.tokens.answer_always(Behaviour::reply(answer));
@@ -150,9 +151,9 @@ async fn exchange_tokens(world: &World) {
     }
     world.tokens.behave();
     register(world, ROTATED);
-    for (client_secret, reason) in [(ROTATED, "Operational"), (WRONG, "TokenRejected"), (ROTATED, "Operational")] {
+    for (client_secret, reason) in [(ROTATED, "TokenIssued"), (WRONG, "TokenUnavailable"), (ROTATED, "TokenIssued")] {
         apply_credentials(world, client_secret).await;
-        world.until_reason("shop", reason).await;
+        world.until("subscriber", "shop", |s| condition(s, "TokenAvailable")["reason"] == reason).await;
     }
     assert_eq!(send(world, "n-rotated").await, "Acknowledged");
     world.apply(&secret("hook", &json!({"api-key": format!("{BROKEN_HEADER}\r\nx: y")}))).await;

@@ -70,7 +70,7 @@ async fn a_test_that_was_handled_is_not_run_again_not_even_after_a_restart() {
     operator.ready(PATIENCE).await.unwrap();
     // A reconcile because of a restart, a Secret or another annotation does not repeat a handled test.
     world.secret("other").await;
-    world.until_reason("shop", "TokenRejected").await;
+    world.until("subscriber", "shop", |s| condition(s, "TokenAvailable")["status"] == "False").await;
     world.secret(CLIENT.1).await;
     world.kubectl(&["annotate", "subr", "shop", "tidings.dev/reconcile-requested-at=9"]).await.ok().unwrap();
     world.until("subscriber", "shop", |s| s["status"]["lastHandledRequest"] == "9").await;

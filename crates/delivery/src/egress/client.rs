@@ -61,8 +61,8 @@ enum NameResolution {
     Given(Arc<dyn Lookup>),
 }
 
-/// An HTTP client that connects only to allowed addresses, follows no redirects, uses no proxy and does not decompress. It
-/// requests responses without a content encoding.
+/// An HTTP client that connects only to allowed addresses, follows no redirects, uses no proxy and does not decompress.
+/// It requests responses without a content encoding.
 #[derive(Debug)]
 pub struct Client {
     resolver: AddressResolver,

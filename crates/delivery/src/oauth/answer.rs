@@ -68,9 +68,9 @@ impl Token {
     /// Parses a response.
     ///
     /// The body counts, not its Content-Type or Content-Encoding, which real services often get wrong. A body that is
-    /// packed with gzip is unpacked. Success need not be 200, and a failure may be any status. A status that means a temporary failure takes precedence over the body. A 401 is a
-    /// refusal of the client whatever the body says. A body that is a complete JSON object is complete, even if the
-    /// connection ended without saying so.
+    /// packed with gzip is unpacked. Success need not be 200, and a failure may be any status. A status that means a
+    /// temporary failure takes precedence over the body. A 401 is a refusal of the client whatever the body says. A
+    /// body that is a complete JSON object is complete, even if the connection ended without saying so.
     pub fn read(answer: Response, now: SystemTime) -> Result<Self, TokenError> {
         let Response { status, headers, body, complete } = answer;
         let unavailable = |code, encoding| {

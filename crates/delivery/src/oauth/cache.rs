@@ -10,14 +10,15 @@ use std::{
 use sha2::{Digest, Sha256};
 use tokio::sync::Semaphore;
 
-use super::{AuthMethod, CredentialsFingerprint, TokenRequest, TokenSource};
+use super::{AuthMethod, CredentialsFingerprint, TokenRequest, TokenSource, lineage::Lineage};
 use crate::egress::{Fingerprint, WeakMap};
 
 /// The bytes of one namespace's sources that are kept after their last use, for an hour at most: several hundred
 /// ordinary sources, and the largest that a Subscriber can request.
 const SHARE: usize = 256 * 1024;
 
-/// Everything that determines a token: tenants never share a token, and a changed Secret never meets an old one.
+/// Everything that determines a token: tenants never share a token. A changed Secret has a key of its own; the token of
+/// the former content serves on only as [`TokenSource::follow`] permits.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct TokenKey {
     /// The namespace that owns the credentials.
@@ -68,8 +69,8 @@ impl TokenCache {
         if let Some(source) = sources.by_key.get(&hash) {
             return source;
         }
-        let memory = sources.memory(key.namespace);
-        let source = Arc::new(TokenSource::new(request(), memory));
+        let (lineage, memory) = (key.lineage(), sources.memory(key.namespace));
+        let source = Arc::new(TokenSource::new(request(), lineage, memory));
         sources.by_key.insert(hash, &source);
         source
     }
@@ -87,22 +88,48 @@ impl Sources {
 }
 
 impl TokenKey {
-    fn hashed(&self) -> KeyHash {
-        struct Hashing(Sha256);
-        impl Hasher for Hashing {
-            fn write(&mut self, bytes: &[u8]) {
-                self.0.update(bytes);
-            }
-
-            fn finish(&self) -> u64 {
-                0 // it is not used
-            }
-        }
-        let mut hashing = Hashing(Sha256::new());
-        // Each part goes in behind its length or with its end, so no two keys run together into one text.
-        self.hash(&mut hashing);
-        hashing.0.finalize().into()
+    /// The uid of the Secret is a part: whoever may use a token could read the credentials in that very Secret.
+    fn lineage(&self) -> Lineage {
+        let Self {
+            namespace,
+            secret_uid,
+            credentials,
+            // Neither changes what a token permits, nor whom the service accepts.
+            secret_keys: _,
+            timeout: _,
+            authentication,
+            url,
+            client_id,
+            scopes,
+            audience,
+            parameters,
+            trust,
+        } = self;
+        let tokens =
+            hash(&(namespace, secret_uid, url, client_id, authentication, scopes, audience, parameters, trust));
+        Lineage { tokens, credentials: *credentials }
     }
+
+    fn hashed(&self) -> KeyHash {
+        hash(self)
+    }
+}
+
+/// Hashes a key. Each part goes in behind its length or with its end, so no two keys run together into one text.
+fn hash(key: &impl Hash) -> KeyHash {
+    struct Hashing(Sha256);
+    impl Hasher for Hashing {
+        fn write(&mut self, bytes: &[u8]) {
+            self.0.update(bytes);
+        }
+
+        fn finish(&self) -> u64 {
+            0 // it is not used
+        }
+    }
+    let mut hashing = Hashing(Sha256::new());
+    key.hash(&mut hashing);
+    hashing.0.finalize().into()
 }
 
 #[cfg(test)]

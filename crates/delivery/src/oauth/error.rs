@@ -17,6 +17,10 @@ pub enum TokenError {
     /// The service answered 401 without the code of a refusal. The same request will fail again.
     #[error("the token service answered 401 Unauthorized")]
     Unauthorized,
+    /// The service rejects credentials that replaced accepted credentials a short time ago. Some services need time
+    /// until they accept new credentials. Holds the error code, if there is one.
+    #[error("the token service does not accept the new client credentials yet: {}", .0.unwrap_or("401 Unauthorized"))]
+    NotAcceptedYet(Option<&'static str>),
     /// The service responded with a temporary failure.
     #[error("the token service answered {status}{}{}{}", in_brackets(*code), encoded(*encoding), advice(*status))]
     Unavailable {

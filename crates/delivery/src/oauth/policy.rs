@@ -18,6 +18,8 @@ const LONGEST_RETRY: Duration = Duration::from_secs(5 * 60);
 /// The waits after the service rejected the client: doubling from the first to the longest, each up to a fifth longer.
 const REJECTED_FIRST: Duration = Duration::from_secs(15 * 60);
 const REJECTED_LONGEST: Duration = Duration::from_secs(50 * 60);
+/// Credentials that replace accepted ones are new for this long: a rejection of them may be temporary.
+const NEW_FOR: Duration = Duration::from_secs(5 * 60);
 /// A webhook that rejects tokens causes at most one new token in this time.
 const FORCED_RENEWAL: Duration = Duration::from_secs(60);
 /// The state of an unused key is dropped after this time.
@@ -43,8 +45,28 @@ pub(super) struct TokenState {
     token: Option<HeldToken>,
     failure: Option<Failure>,
     forced: Option<Instant>,
+    credentials: CredentialsState,
 }
 
+/// What is known of the credentials of a key.
+#[derive(Clone, Copy, Default)]
+enum CredentialsState {
+    /// The service has issued no token for them.
+    #[default]
+    Unknown,
+    /// They replaced accepted credentials, and are new until this instant.
+    New(Instant),
+    /// The service has issued a token for them.
+    Accepted,
+}
+
+/// What the source of a key hands over to the source of the key that replaces it.
+pub(super) struct Inheritance {
+    token: Option<HeldToken>,
+    credentials: CredentialsState,
+}
+
+#[derive(Clone)]
 struct HeldToken {
     authorization: HeaderValue,
     renew_at: Instant,
@@ -86,15 +108,20 @@ impl TokenState {
             ends_at: asked + lifetime,
             doubted: false,
         };
-        (self.token, self.failure) = (Some(held), None);
+        (self.token, self.failure, self.credentials) = (Some(held), None, CredentialsState::Accepted);
         authorization
     }
 
     /// Records that the service issued no token. A valid token stays in use. `chance` is a random number in 0..1.
     pub(super) fn failed(&mut self, now: Instant, error: TokenError, chance: f64) -> Result<HeaderValue, NoToken> {
+        let error = self.softened(error, now);
         let of_its_kind = self.failure.as_ref().filter(|last| is_rejected(&last.error) == is_rejected(&error));
         let before = of_its_kind.map_or(0, |last| last.count);
-        let ask_again = now + ask_again_after(&error, before, chance);
+        let mut ask_again = now + ask_again_after(&error, before, chance);
+        if let (TokenError::NotAcceptedYet(_), CredentialsState::New(until)) = (&error, self.credentials) {
+            // Once more at the end, and then what the service says is final.
+            ask_again = ask_again.min(until.max(now + FIRST_RETRY));
+        }
         let failure = Failure { error, at: now, ask_again, count: before.saturating_add(1) };
         let no_token = failure.no_token();
         self.failure = Some(failure);
@@ -104,6 +131,67 @@ impl TokenState {
                 Ok(token.authorization.clone())
             }
             None => Err(no_token),
+        }
+    }
+
+    /// Returns what the state of the key that replaces this one takes over at `now`.
+    pub(super) fn inheritance(&self, now: Instant) -> Inheritance {
+        let token = self.token.clone().filter(|token| now < token.ends_at);
+        Inheritance { token, credentials: self.credentials }
+    }
+
+    /// Takes the token of the key that this one replaces. It stays in use until it expires, and the next token is due
+    /// immediately. Does nothing if this key has sent a request.
+    pub(super) fn take_token(&mut self, previous: &Inheritance, now: Instant) {
+        let is_untouched = self.token.is_none() && self.failure.is_none() && self.forced.is_none();
+        if is_untouched && !self.are_accepted() {
+            let token = previous.token.as_ref();
+            self.token = token.map(|token| HeldToken { renew_at: now, doubted: false, ..token.clone() });
+        }
+    }
+
+    /// Records at `now` that the credentials replace credentials that the service accepted, or that were new. Does
+    /// nothing if the service has accepted these, or if this is recorded already.
+    pub(super) fn mark_new(&mut self, now: Instant) {
+        if matches!(self.credentials, CredentialsState::Unknown) {
+            self.set_new(now + NEW_FOR);
+        }
+    }
+
+    /// Takes over what is known of the same credentials.
+    pub(super) fn take_credentials(&mut self, previous: &Inheritance) {
+        if let (CredentialsState::Unknown, CredentialsState::New(until)) = (self.credentials, previous.credentials) {
+            self.set_new(until);
+        }
+    }
+
+    fn set_new(&mut self, until: Instant) {
+        self.credentials = CredentialsState::New(until);
+        // Another Subscriber with the same key may have asked before.
+        if let Some(failure) = self.failure.take_if(|failure| is_rejected(&failure.error)) {
+            let _ = self.failed(failure.at, failure.error, 0.5);
+        }
+    }
+
+    /// Whether the service has issued a token for the credentials.
+    pub(super) fn are_accepted(&self) -> bool {
+        matches!(self.credentials, CredentialsState::Accepted)
+    }
+
+    /// Returns the last failure if the service has not accepted the credentials, or accepts them no longer.
+    pub(super) fn refusal(&self) -> Option<NoToken> {
+        let failure = self.failure.as_ref().filter(|failure| !self.are_accepted() || is_rejected(&failure.error));
+        failure.map(Failure::no_token)
+    }
+
+    /// Returns the error as one of new credentials, if they are new and the service rejects them.
+    fn softened(&self, error: TokenError, now: Instant) -> TokenError {
+        match (&error, self.credentials) {
+            (TokenError::Rejected(code @ "invalid_client"), CredentialsState::New(until)) if now < until => {
+                TokenError::NotAcceptedYet(Some(code))
+            }
+            (TokenError::Unauthorized, CredentialsState::New(until)) if now < until => TokenError::NotAcceptedYet(None),
+            _ => error,
         }
     }
 
@@ -155,6 +243,13 @@ impl TokenState {
 
     fn may_force(&self, now: Instant) -> bool {
         self.forced.is_none_or(|last| now >= last + FORCED_RENEWAL)
+    }
+}
+
+impl Inheritance {
+    /// Whether credentials that replace these are new: the service accepted these, or they were new.
+    pub(super) fn makes_new(&self) -> bool {
+        !matches!(self.credentials, CredentialsState::Unknown)
     }
 }
 
@@ -379,7 +474,135 @@ mod tests {
         assert_eq!(memory(&token_state), LONGEST_MEMORY);
     }
 
+    /// A state whose credentials replace accepted ones at `now`, with a token `t` that lives for `life` seconds.
+    fn rotated(now: Instant, life: f64) -> TokenState {
+        let mut token_state = TokenState::default();
+        let previous = holding(now, life).inheritance(now);
+        assert!(previous.makes_new());
+        token_state.take_token(&previous, now);
+        token_state.mark_new(now);
+        token_state
+    }
+
+    #[test]
+    fn the_living_token_serves_on_while_the_service_does_not_accept_the_new_credentials() {
+        let now = Instant::now();
+        let mut token_state = rotated(now, 100.0);
+        let mut asked = Vec::new();
+        for tenth in 0..1000 {
+            let at = seconds(f64::from(tenth) / 10.0);
+            match token_state.decide(now + at) {
+                TokenDecision::Serve(token) => assert_eq!(token, "t"),
+                TokenDecision::Renew(token) => {
+                    assert_eq!(token, "t");
+                    asked.push(at.as_secs_f64().round());
+                    assert_eq!(token_state.failed(now + at, REJECTED, 0.5).unwrap(), "t");
+                }
+                other => panic!("{other:?} after {at:?}"),
+            }
+        }
+        assert_eq!(asked, [0.0, 5.0, 15.0, 35.0, 75.0]);
+        let refused = TokenError::NotAcceptedYet(Some("invalid_client"));
+        assert_eq!(decision(&token_state, now + seconds(100.0)), format!("refuse: {refused}"), "the token has expired");
+        token_state.issued(now + seconds(150.0), token("u", 600.0), 0.0);
+        assert_eq!(decision(&token_state, now + seconds(150.0)), "serve u");
+        assert!(token_state.failed(now + seconds(160.0), REJECTED, 0.0).is_ok());
+        assert_eq!(token_state.refusal().unwrap().error, REJECTED, "accepted credentials are not new again");
+    }
+
+    #[test]
+    fn new_credentials_are_asked_for_again_for_five_minutes_and_then_the_rejection_is_final() {
+        for (error, softened) in [
+            (REJECTED, TokenError::NotAcceptedYet(Some("invalid_client"))),
+            (TokenError::Unauthorized, TokenError::NotAcceptedYet(None)),
+        ] {
+            let start = Instant::now();
+            let (mut token_state, mut now, mut asked) = (TokenState::default(), start, Vec::new());
+            token_state.mark_new(start);
+            let last = loop {
+                assert!(matches!(token_state.decide(now), TokenDecision::Ask));
+                asked.push((now - start).as_secs());
+                let no_token = token_state.failed(now, error.clone(), 0.5).unwrap_err();
+                if no_token.error != softened {
+                    break no_token;
+                }
+                now = no_token.ask_again;
+            };
+            assert_eq!(asked, [0, 5, 15, 35, 75, 155, 300]);
+            assert_eq!(last.error, error);
+            assert!(last.ask_again - now >= REJECTED_FIRST);
+            token_state.mark_new(now);
+            assert_eq!(decision(&token_state, now), format!("refuse: {error}"), "they are not new a second time");
+        }
+        let mut token_state = TokenState::default();
+        token_state.mark_new(Instant::now());
+        let invalid_scope = TokenError::Rejected("invalid_scope");
+        let no_token = token_state.failed(Instant::now(), invalid_scope.clone(), 0.5).unwrap_err();
+        assert_eq!(no_token.error, invalid_scope, "only a rejection of the credentials may be temporary");
+    }
+
+    #[test]
+    fn credentials_that_replace_none_that_were_accepted_are_not_new() {
+        let now = Instant::now();
+        let mut first = TokenState::default();
+        assert_eq!(first.failed(now, REJECTED, 0.5).unwrap_err().error, REJECTED);
+        assert!(!first.inheritance(now).makes_new());
+        // Credentials that replace new ones are new, and the same credentials under another key keep their time.
+        let mut new = rotated(now, 60.0);
+        assert!(new.failed(now, REJECTED, 0.5).is_ok());
+        assert!(new.inheritance(now).makes_new());
+        let mut same = TokenState::default();
+        same.take_credentials(&new.inheritance(now));
+        assert_eq!(same.failed(now + NEW_FOR, REJECTED, 0.5).unwrap_err().error, REJECTED);
+        // A rejection that came before it was known that they are new is not final.
+        let mut marked_late = first;
+        marked_late.mark_new(now);
+        assert_eq!(
+            decision(&marked_late, now + seconds(4.9)),
+            "refuse: the token service does not accept the new client credentials yet: invalid_client"
+        );
+        assert_eq!(decision(&marked_late, now + seconds(5.1)), "ask");
+    }
+
+    #[test]
+    fn a_token_is_taken_over_only_while_it_lives_and_only_by_a_key_without_requests() {
+        let now = Instant::now();
+        let previous = holding(now, 60.0);
+        let mut late = TokenState::default();
+        late.take_token(&previous.inheritance(now + seconds(60.0)), now + seconds(60.0));
+        assert_eq!(decision(&late, now + seconds(60.0)), "ask");
+        // The webhook refuses the token: it does not come back.
+        let mut refused = rotated(now, 60.0);
+        assert!(refused.failed(now, REJECTED, 0.5).is_ok());
+        assert!(refused.drop_token(now));
+        refused.take_token(&previous.inheritance(now), now);
+        assert!(decision(&refused, now).starts_with("refuse: "), "it waits for the new credentials");
+        let mut dropped = rotated(now, 60.0);
+        assert!(dropped.drop_token(now));
+        dropped.take_token(&previous.inheritance(now), now);
+        assert_eq!(decision(&dropped, now), "ask");
+    }
+
     proptest! {
+        /// New credentials cost no more than an outage, whatever chance has it.
+        #[test]
+        fn new_credentials_cause_at_most_six_requests_in_the_first_minute(
+            chances in proptest::collection::vec(0.0..1.0, 16),
+            life in 0.0..120.0f64,
+        ) {
+            let start = Instant::now();
+            let mut token_state = rotated(start, life);
+            let mut asked = 0;
+            for tenth in 0..600 {
+                let now = start + seconds(f64::from(tenth) / 10.0);
+                if matches!(token_state.decide(now), TokenDecision::Ask | TokenDecision::Renew(_)) {
+                    let _ = token_state.failed(now, REJECTED, chances[asked % chances.len()]);
+                    asked += 1;
+                }
+            }
+            prop_assert!((2..=6).contains(&asked), "{} requests", asked);
+        }
+
         /// The budget of the first minute, whatever chance has it: six for trouble, one for a refusal.
         #[test]
         fn the_first_minute_sees_two_to_six_requests_in_trouble_and_one_that_is_refused(
@@ -405,7 +628,7 @@ mod tests {
         /// Whatever the service responds, the webhook rejects, and users request.
         #[test]
         fn requests_are_bounded_over_any_course_of_events(
-            steps in proptest::collection::vec((0u64..20_000, 0u8..6, 0.0..1.0f64, 1.0..100_000.0f64), 1..200),
+            steps in proptest::collection::vec((0u64..20_000, 0u8..7, 0.0..1.0f64, 1.0..100_000.0f64), 1..200),
         ) {
             let (mut token_state, mut now) = (TokenState::default(), Instant::now());
             let (mut forced, mut failed): (Option<Instant>, Option<(Instant, Duration)>) = (None, None);
@@ -425,6 +648,14 @@ mod tests {
                         token_state.forget_failure();
                         failed = failed.map(|(at, least)| (at, least.min(FIRST_RETRY.mul_f64(0.8))));
                     }
+                    6 => {
+                        let was_unknown = matches!(token_state.credentials, CredentialsState::Unknown);
+                        token_state.mark_new(now);
+                        // At most once for a key: a rejection becomes one of new credentials.
+                        if was_unknown {
+                            failed = failed.map(|(at, least)| (at, least.min(FIRST_RETRY.mul_f64(0.8))));
+                        }
+                    }
                     _ if asks => {
                         let early = failed.filter(|(at, least)| now - *at < *least);
                         prop_assert!(early.is_none(), "asked {:?} after a failure", early.map(|(at, _)| now - at));
@@ -435,9 +666,10 @@ mod tests {
                             }
                             _ => {
                                 let trouble = (UNREACHABLE, FIRST_RETRY.mul_f64(0.8));
-                                let (error, least) = if step == 4 { (REJECTED, REJECTED_FIRST) } else { trouble };
+                                let (error, least) = if step == 4 { (REJECTED, REJECTED_FIRST) } else { trouble.clone() };
+                                let is_final = token_state.softened(error.clone(), now) == error;
                                 let _ = token_state.failed(now, error, chance);
-                                Some((now, least))
+                                Some((now, if is_final { least } else { trouble.1 }))
                             }
                         };
                     }

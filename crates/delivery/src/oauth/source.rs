@@ -1,6 +1,6 @@
 //! The token source of one key, with at most one request in flight.
 
-use std::{panic::AssertUnwindSafe, sync::Arc};
+use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
 use futures::{
     FutureExt,
@@ -9,17 +9,19 @@ use futures::{
 use http::HeaderValue;
 use tokio::{
     sync::{Mutex, MutexGuard, OwnedSemaphorePermit, Semaphore},
-    time::Instant,
+    time::{Instant, timeout},
 };
 
 use super::{
     NoToken, TokenError, TokenRequest, client,
+    lineage::Lineage,
     policy::{TokenDecision, TokenState},
 };
 
 /// Returns the token of one key, and requests a new one when it is due.
 pub struct TokenSource {
     request: TokenRequest,
+    lineage: Lineage,
     state: Mutex<SourceState>,
     /// The bytes of its namespace's sources that may be kept after their last use.
     memory: Arc<Semaphore>,
@@ -34,12 +36,70 @@ struct SourceState {
     kept_until: Option<Instant>,
 }
 
+/// Whether a token service accepts the credentials of a source.
+#[derive(Debug)]
+pub enum Acceptance {
+    /// As far as known, the service accepts them.
+    Accepted,
+    /// The service has not responded. It has responded, or the request has timed out, after this time.
+    Pending(Duration),
+    /// The last request with them failed, and none has succeeded; or the service rejects them after it accepted them.
+    Failed(NoToken),
+}
+
 /// A request in flight. It runs in its own task, so that it completes even if no caller waits any longer.
 type PendingRequest = Shared<BoxFuture<'static, Result<HeaderValue, NoToken>>>;
 
 impl TokenSource {
-    pub(super) fn new(request: TokenRequest, memory: Arc<Semaphore>) -> Self {
-        Self { request, state: Mutex::default(), memory }
+    pub(super) fn new(request: TokenRequest, lineage: Lineage, memory: Arc<Semaphore>) -> Self {
+        Self { request, lineage, state: Mutex::default(), memory }
+    }
+
+    /// Makes this source the successor of `previous`, the source that a Subscriber used before its Secret or its spec
+    /// changed. Call it before the first use. `had_token`: the Subscriber had a token before this process started.
+    ///
+    /// The token of `previous` stays in use until it expires if both have the same Secret object, token endpoint,
+    /// client id, client authentication, scopes, audience, parameters and trust, and this source has not sent a
+    /// request. Credentials that replace accepted ones are new: for five minutes, a rejection of them counts as
+    /// temporary.
+    pub async fn follow(&self, previous: Option<&Self>, had_token: bool) {
+        let now = Instant::now();
+        // One lock at a time.
+        let inheritance = match previous {
+            Some(previous) if std::ptr::eq(previous, self) => return,
+            Some(previous) => Some(previous.state.lock().await.token_state.inheritance(now)),
+            None => None,
+        };
+        let mut state = self.state.lock().await;
+        match previous.zip(inheritance) {
+            Some((previous, inheritance)) => {
+                if previous.lineage.tokens == self.lineage.tokens && state.flight.is_none() {
+                    state.token_state.take_token(&inheritance, now);
+                }
+                if previous.lineage.credentials == self.lineage.credentials {
+                    state.token_state.take_credentials(&inheritance);
+                } else if inheritance.makes_new() {
+                    state.token_state.mark_new(now);
+                }
+            }
+            None if had_token => state.token_state.mark_new(now),
+            None => {}
+        }
+    }
+
+    /// Returns whether the service accepts the credentials, for a caller that has a token. Waits up to `patience` for
+    /// the first response to credentials that it has not accepted yet.
+    pub async fn acceptance(&self, patience: Duration) -> Acceptance {
+        let state = self.state.lock().await;
+        let flight = state.flight.clone().filter(|_| !state.token_state.are_accepted());
+        drop(state);
+        if let Some(flight) = flight
+            && timeout(patience, flight).await.is_err()
+        {
+            return Acceptance::Pending(self.request.timeout);
+        }
+        let refusal = self.state.lock().await.token_state.refusal();
+        refusal.map_or(Acceptance::Accepted, Acceptance::Failed)
     }
 
     /// Whether the token requests have another client id or secret than the Secret, because form-encoding changes them.
