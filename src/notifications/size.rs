@@ -128,7 +128,12 @@ mod tests {
             },
         }))
         .unwrap();
-        let outcome = Outcome::of_answer(http::StatusCode::INTERNAL_SERVER_ERROR, None, "a test");
+        let outcome = Outcome::of_answer(
+            http::StatusCode::INTERNAL_SERVER_ERROR,
+            None,
+            "a test",
+            &tidings_delivery::webhook::ResponseRules::default(),
+        );
         let outcome = Outcome { verdict, message: "\u{1}".repeat(256), ..outcome };
         let attempt = Attempt {
             outcome: &outcome,

@@ -292,7 +292,7 @@ mod tests {
 
     #[test]
     fn a_first_attempt_keeps_the_handled_values_and_ignores_a_label_that_was_handled_before() {
-        let outcome = Outcome::of_answer(StatusCode::OK, None, "a test");
+        let outcome = Outcome::of_answer(StatusCode::OK, None, "a test", &ResponseRules::default());
         let written = |label: &str| {
             let mut read = unfinished(0);
             read.metadata.labels = Some([(REPLAY_LABEL.to_owned(), label.to_owned())].into());
