@@ -329,6 +329,30 @@ async fn a_notification_from_before_a_rule_can_be_labelled_and_lose_its_finalize
 }
 
 #[tokio::test]
+async fn a_status_keeps_at_most_ten_handled_values_of_the_length_of_a_label_or_annotation() {
+    let plane = cluster().await;
+    let namespace = namespace(plane, "handled").await;
+    let bare = notification(json!({"source": "/s", "type": "t"}));
+    for manifest in [bare, subscriber(|_| ())] {
+        plane.admin().apply(&manifest.to_string(), &["-n", &namespace]).await.unwrap();
+    }
+    for (object, field, longest) in [("ntf/n", "handledReplays", 63), ("subr/s", "handledTests", 256)] {
+        let set = async |values: Vec<String>| {
+            let patch = json!({"status": {(field): values}}).to_string();
+            let args = ["patch", object, "-n", &namespace, "--subresource=status", "--type=merge", "-p", &patch];
+            plane.kubectl(&args).await.unwrap()
+        };
+        let values = |count: usize, length: usize| vec!["x".repeat(length); count];
+        set(values(10, longest)).await.ok().unwrap();
+        for (refused, why) in [(values(11, 1), "must have at most 10 items"), (values(1, longest + 1), "Too long")] {
+            let output = set(refused).await;
+            assert!(!output.success && output.stderr.contains(&format!("status.{field}")), "{}", output.stderr);
+            assert!(output.stderr.contains(why), "{}", output.stderr);
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_new_object_is_pending_from_the_start_and_can_be_selected() {
     let plane = cluster().await;
     let namespace = namespace(plane, "defaults").await;
