@@ -65,18 +65,18 @@ impl Checker {
         match self.mandate.unless_stopping(tokens.token()).await {
             Some(Ok(_)) => {}
             Some(Err(no_token)) => {
-                let is_encoded = tokens.changes_credentials();
-                return Ok(Some(Prerequisites::without_token(pass.status(), pass.generation(), no_token, is_encoded)));
+                let sent = tokens.outline();
+                return Ok(Some(Prerequisites::without_token(pass.status(), pass.generation(), no_token, sent)));
             }
             None => return Ok(None),
         }
         let Some(acceptance) = self.mandate.unless_stopping(tokens.acceptance(ACCEPTANCE_WAIT)).await else {
             return Ok(None);
         };
-        let is_encoded = tokens.changes_credentials();
+        let sent = tokens.outline();
         // Step 3: the webhook's validation response.
         let validation = self.validate(pass, &spec.abuse_protection, &route).await;
-        Ok(validation.map(|validation| Prerequisites::with_token(route, validation, acceptance, is_encoded)))
+        Ok(validation.map(|validation| Prerequisites::with_token(route, validation, acceptance, sent)))
     }
 
     /// Sends the webhook a validation request if one is due. Returns None if the operator may no longer send requests.

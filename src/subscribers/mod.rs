@@ -38,6 +38,7 @@ mod step;
 mod stored_subscriber;
 mod test_event;
 mod times;
+mod token_hint;
 mod unresolved;
 mod validation;
 mod watch_config;

@@ -4,10 +4,10 @@
 use std::{sync::Arc, time::Duration};
 
 use tidings_api::{ConditionType, SubscriberReason as Reason, SubscriberStatus};
-use tidings_delivery::oauth::{Acceptance, NoToken, TokenError};
+use tidings_delivery::oauth::{Acceptance, NoToken, RequestOutline};
 use tokio::time::Instant;
 
-use super::{status::Finding, step::Step, validation::Validation};
+use super::{status::Finding, step::Step, token_hint::hint, validation::Validation};
 use crate::contract::Route;
 
 /// The failed step that blocks deliveries.
@@ -41,15 +41,20 @@ impl Prerequisites {
     /// There is a token, and this is known of the client credentials and of the webhook's validation.
     ///
     /// A token that was issued before stays in use while the token service does not accept the credentials:
-    /// TokenAvailable is False, and Ready does not depend on it. `is_encoded`: see [`Self::without_token`].
-    pub(super) fn with_token(route: Route, validation: Validation, acceptance: Acceptance, is_encoded: bool) -> Self {
+    /// TokenAvailable is False, and Ready does not depend on it. `sent`: what the token request had.
+    pub(super) fn with_token(
+        route: Route,
+        validation: Validation,
+        acceptance: Acceptance,
+        sent: RequestOutline,
+    ) -> Self {
         let mut token = Finding::yes(Reason::TokenIssued, "the token service issued a token");
         let mut again = validation.again;
         match acceptance {
             Acceptance::Accepted => {}
             Acceptance::Pending(wait) => again = earlier(again, wait),
             Acceptance::Failed(NoToken { error, ask_again }) => {
-                let (reason, hint) = hint(&error, is_encoded);
+                let (reason, hint) = hint(&error, sent);
                 token = Finding::no(
                     reason,
                     format!("{error}{hint}; until the previous token expires, events are sent with it"),
@@ -65,15 +70,15 @@ impl Prerequisites {
     }
 
     /// There is no token. Until the first success, the Subscriber is not ready. After that, only TokenAvailable is
-    /// False, unless a user must act. `is_encoded`: form-encoding changes the client ID or the client secret.
+    /// False, unless a user must act. `sent`: what the token request had.
     pub(super) fn without_token(
         status: &SubscriberStatus,
         generation: Option<i64>,
         no_token: NoToken,
-        is_encoded: bool,
+        sent: RequestOutline,
     ) -> Self {
         let NoToken { error, ask_again } = no_token;
-        let (reason, hint) = hint(&error, is_encoded);
+        let (reason, hint) = hint(&error, sent);
         let why = Finding::no(reason, format!("{error}{hint}"));
         let had_token = status.observed_generation == generation
             && status.condition(ConditionType::Ready).is_some_and(|c| c.reason == Reason::Operational.as_str());
@@ -102,53 +107,47 @@ fn until(ask_again: Instant) -> Duration {
     ask_again.saturating_duration_since(Instant::now()).max(Duration::from_secs(1))
 }
 
-/// The reason, and what to do, as the end of the message.
-fn hint(error: &TokenError, is_encoded: bool) -> (Reason, &'static str) {
-    match error {
-        TokenError::Unauthorized if is_encoded => (
-            Reason::TokenRejected,
-            ": check tokenService.url and the client ID and client secret in the Secret that tokenService.credentialsSecretRef names; they have characters that clientAuthentication Basic encodes (RFC 6749, section 2.3.1): if the token service does not decode them, set tokenService.clientAuthentication to BasicUnencoded",
-        ),
-        TokenError::Unauthorized => (
-            Reason::TokenRejected,
-            ": check tokenService.url, the client ID and client secret in the Secret that tokenService.credentialsSecretRef names, and tokenService.clientAuthentication",
-        ),
-        TokenError::Rejected("invalid_client") if is_encoded => (
-            Reason::TokenRejected,
-            ": check the client ID and client secret in the Secret that tokenService.credentialsSecretRef names; they have characters that clientAuthentication Basic encodes (RFC 6749, section 2.3.1): if the token service does not decode them, set tokenService.clientAuthentication to BasicUnencoded",
-        ),
-        TokenError::Rejected("invalid_client") => (
-            Reason::TokenRejected,
-            ": check the client ID and client secret in the Secret that tokenService.credentialsSecretRef names, and tokenService.clientAuthentication",
-        ),
-        TokenError::Rejected("invalid_scope") => (Reason::TokenRejected, ": check tokenService.scopes"),
-        TokenError::Rejected(_) => {
-            (Reason::TokenRejected, ": check tokenService and the client's registration at the token service")
-        }
-        TokenError::NotAcceptedYet(_) => (
-            Reason::TokenUnavailable,
-            "; the operator tries again: some token services need minutes until they accept a new client secret",
-        ),
-        _ => (Reason::TokenUnavailable, "; the operator tries again"),
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use tidings_delivery::oauth::{AuthMethod, TokenError};
+    use tidings_queue::SpecVersion;
+
     use super::*;
+    use crate::contract::testing::route;
+
+    const SENT: RequestOutline = RequestOutline {
+        authentication: AuthMethod::Basic,
+        changes_credentials: false,
+        has_scopes: true,
+        has_audience: false,
+    };
+
+    fn with_token(acceptance: Acceptance) -> Prerequisites {
+        let route = Arc::into_inner(route(SpecVersion::new("uid", 1))).unwrap();
+        Prerequisites::with_token(route, Validation::not_required(), acceptance, SENT)
+    }
 
     #[test]
-    fn field_13_a_refusal_names_basic_unencoded_only_if_encoding_changes_the_credentials() {
-        let message = |error, is_encoded| {
-            let no_token = NoToken { error, ask_again: Instant::now() };
-            let status = SubscriberStatus::default();
-            Prerequisites::without_token(&status, Some(1), no_token, is_encoded).token.unwrap().message
-        };
-        for refusal in [TokenError::Rejected("invalid_client"), TokenError::Unauthorized] {
-            assert!(message(refusal.clone(), true).contains("BasicUnencoded"));
-            assert!(!message(refusal, false).contains("BasicUnencoded"));
+    fn while_an_earlier_token_serves_only_token_available_is_false() {
+        for (error, reason) in [
+            (TokenError::NotAcceptedYet(Some("invalid_client")), Reason::TokenUnavailable),
+            (TokenError::Rejected("invalid_client"), Reason::TokenRejected),
+        ] {
+            let ask_again = Instant::now() + Duration::from_secs(7);
+            let found = with_token(Acceptance::Failed(NoToken { error, ask_again }));
+            let token = found.token.unwrap();
+            assert_eq!((token.holds, token.reason), (false, reason));
+            assert!(token.message.contains("invalid_client") && token.message.ends_with("events are sent with it"));
+            assert!(found.route_or_gate.is_ok());
+            assert!(found.again.unwrap() <= Duration::from_secs(7), "the next pass asks again");
         }
-        assert!(message(TokenError::Unauthorized, false).contains("tokenService.url"));
-        assert!(!message(TokenError::Rejected("invalid_scope"), true).contains("BasicUnencoded"));
+    }
+
+    #[test]
+    fn a_pass_follows_the_response_to_new_credentials_that_has_not_arrived() {
+        let wait = Duration::from_secs(5);
+        let pending = with_token(Acceptance::Pending(wait));
+        assert_eq!((pending.token.unwrap().reason, pending.again), (Reason::TokenIssued, Some(wait)));
+        assert_eq!(with_token(Acceptance::Accepted).again, None);
     }
 }

@@ -96,9 +96,11 @@ async fn a_refusal_of_a_foreign_server_is_reported_and_heals_without_a_restart()
     let _operator = foreign.world.operator().await;
     foreign.subscriber("shop", "shop", AuthMethod::Basic).await;
     foreign.world.until_reason("shop", "Operational").await;
-    let rejected = async |error: &'static str| {
+    let rejected = async |error: &'static str, hint: &'static str| {
         let says = |s: &Value| condition(s, "Ready")["message"].as_str().is_some_and(|m| m.contains(error));
         let subscriber = foreign.world.until("subscriber", "shop", says).await;
+        let message = condition(&subscriber, "Ready")["message"].as_str().unwrap().to_owned();
+        assert!(message.contains(hint), "{message}");
         assert_eq!(condition(&subscriber, "Ready")["reason"], "TokenRejected", "{error}");
         assert_eq!(condition(&subscriber, "Stalled")["status"], "True", "{error}");
     };
@@ -115,11 +117,11 @@ async fn a_refusal_of_a_foreign_server_is_reported_and_heals_without_a_restart()
     foreign.world.until("subscriber", "shop", |s| condition(s, "TokenAvailable")["reason"] == "TokenIssued").await;
 
     foreign.apply("shop", |service| service["clientAuthentication"] = "Post".into()).await;
-    rejected("invalid_client").await;
+    rejected("invalid_client", "if they are correct, set tokenService.clientAuthentication to Basic").await;
     foreign.apply("shop", |service| service["scopes"] = json!(["admin"])).await;
-    rejected("invalid_scope").await;
+    rejected("invalid_scope", "check tokenService.scopes").await;
     foreign.apply("shop", |service| service["audience"] = "https://elsewhere.example.com/".into()).await;
-    rejected("invalid_request").await;
+    rejected("invalid_request", "check tokenService.scopes, tokenService.audience").await;
     foreign.apply("shop", |_| ()).await;
     foreign.world.until_reason("shop", "Operational").await;
 }

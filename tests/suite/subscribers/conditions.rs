@@ -22,7 +22,8 @@ async fn a_wrong_client_secret_is_rejected_and_the_notification_waits_untouched(
     assert_eq!(condition(&rejected, "TokenAvailable")["reason"], "TokenRejected");
     let message = condition(&rejected, "Ready")["message"].as_str().unwrap().to_owned();
     assert!(
-        message.contains("invalid_client") && message.contains("check the client ID and client secret"),
+        message.contains("invalid_client: check the client ID and client secret")
+            && message.contains("set tokenService.clientAuthentication to Post"),
         "{message}"
     );
     for notification in world.list("notifications").await {

@@ -189,6 +189,19 @@ mod tests {
         assert_eq!(encode(&request).unwrap().body(), b"grant_type=client_credentials".as_slice());
     }
 
+    #[test]
+    fn the_outline_says_what_a_request_has_and_no_value() {
+        let mut request = request(AuthMethod::Post, "id", "s &");
+        let outline = request.outline();
+        assert_eq!((outline.authentication, outline.changes_credentials), (AuthMethod::Post, false));
+        assert!(outline.has_scopes && outline.has_audience);
+        request.audience = None;
+        assert!(request.outline().has_audience, "the parameter resource");
+        request.parameters.clear();
+        request.scopes.clear();
+        assert!(!request.outline().has_audience && !request.outline().has_scopes);
+    }
+
     proptest! {
         /// Appendix A.1 and A.2 of RFC 6749: an id and a secret are printable ASCII.
         #[test]

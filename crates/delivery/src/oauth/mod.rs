@@ -20,5 +20,5 @@ mod source;
 pub use answer::Token;
 pub use cache::{TokenCache, TokenKey};
 pub use error::{NoToken, TokenError};
-pub use request::{AuthMethod, Credentials, CredentialsFingerprint, TokenRequest};
+pub use request::{AuthMethod, Credentials, CredentialsFingerprint, RequestOutline, TokenRequest};
 pub use source::{Acceptance, TokenSource};

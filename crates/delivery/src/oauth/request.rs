@@ -76,6 +76,19 @@ pub struct TokenRequest {
     pub http: Arc<Client>,
 }
 
+/// What a token request has, for advice after a rejection. No value of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RequestOutline {
+    /// How the credentials are sent.
+    pub authentication: AuthMethod,
+    /// Whether form-encoding changes the client id or the client secret.
+    pub changes_credentials: bool,
+    /// Whether the request has scopes.
+    pub has_scopes: bool,
+    /// Whether the request names a target: by an audience, or by a resource (RFC 8707).
+    pub has_audience: bool,
+}
+
 /// The memory that a source takes in addition to the texts of its request.
 const OVERHEAD: usize = 1024;
 
@@ -86,6 +99,16 @@ impl TokenRequest {
         let encoded = |text: &str| Zeroizing::new(byte_serialize(text.as_bytes()).collect::<String>());
         let is_changed = |text: &str| *encoded(text) != text;
         self.authentication == AuthMethod::Basic && (is_changed(client_id) || is_changed(client_secret.expose_secret()))
+    }
+
+    /// Returns what this request has.
+    pub(super) fn outline(&self) -> RequestOutline {
+        RequestOutline {
+            authentication: self.authentication,
+            changes_credentials: self.changes_credentials(),
+            has_scopes: !self.scopes.is_empty(),
+            has_audience: self.audience.is_some() || self.parameters.contains_key("resource"),
+        }
     }
 
     /// Returns the approximate memory that it takes.

@@ -13,7 +13,7 @@ use tokio::{
 };
 
 use super::{
-    NoToken, TokenError, TokenRequest, client,
+    NoToken, RequestOutline, TokenError, TokenRequest, client,
     lineage::Lineage,
     policy::{TokenDecision, TokenState},
 };
@@ -102,9 +102,9 @@ impl TokenSource {
         refusal.map_or(Acceptance::Accepted, Acceptance::Failed)
     }
 
-    /// Whether the token requests have another client id or secret than the Secret, because form-encoding changes them.
-    pub fn changes_credentials(&self) -> bool {
-        self.request.changes_credentials()
+    /// Returns what the token requests of this source have.
+    pub fn outline(&self) -> RequestOutline {
+        self.request.outline()
     }
 
     /// Returns the token for an Authorization header, and requests one if there is no valid token.

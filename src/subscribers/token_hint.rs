@@ -1,0 +1,183 @@
+//! Advice about a token request that failed: what to try next, from the error and from what was sent. Pure.
+//!
+//! Every text is one of this file: nothing that a token service sends is repeated.
+
+use std::borrow::Cow;
+
+use tidings_api::SubscriberReason as Reason;
+use tidings_delivery::oauth::{AuthMethod, RequestOutline, TokenError};
+
+const SECRET: &str = "the client ID and client secret in the Secret that tokenService.credentialsSecretRef names";
+
+/// Returns the reason of the condition TokenAvailable, and the end of its message.
+pub(super) fn hint(error: &TokenError, sent: RequestOutline) -> (Reason, String) {
+    let advice: Cow<'_, str> = match error {
+        TokenError::Unauthorized => format!("check tokenService.url and {SECRET}{}", other_methods(sent)).into(),
+        TokenError::Rejected(code) => match *code {
+            "invalid_client" => format!("check {SECRET}{}", other_methods(sent)).into(),
+            "unauthorized_client" => {
+                "enable the client credentials grant for this client at the token service".into()
+            }
+            "unsupported_grant_type" => {
+                "check that tokenService.url is the token endpoint, and that the token service supports the client credentials grant".into()
+            }
+            "invalid_grant" => {
+                "check that tokenService.url is the endpoint for the client credentials grant, and that the client is enabled at the token service".into()
+            }
+            "invalid_scope" if sent.has_scopes => {
+                "check tokenService.scopes: the client may not use one of these scopes, or the token service expects another form".into()
+            }
+            "invalid_scope" => "set tokenService.scopes: the token service requires a scope".into(),
+            "invalid_request" => format!("{}{}", missing_fields(sent), other_places(sent)).into(),
+            "invalid_target" if sent.has_audience => {
+                "check tokenService.audience and the parameter resource in tokenService.parameters".into()
+            }
+            "invalid_target" => {
+                "set tokenService.audience or the parameter resource in tokenService.parameters: the token service requires a target".into()
+            }
+            "access_denied" if sent.has_audience => {
+                "check at the token service that this client may use tokenService.audience and tokenService.scopes".into()
+            }
+            "access_denied" => {
+                "check the permissions of this client at the token service; if it issues tokens for one API at a time, set tokenService.audience".into()
+            }
+            "invalid_authorization_details" => {
+                "check the parameter authorization_details in tokenService.parameters".into()
+            }
+            "invalid_dpop_proof" | "use_dpop_nonce" => {
+                "the token service requires proofs of possession (DPoP), which the operator does not support: turn DPoP off for this client at the token service".into()
+            }
+            _ => "check tokenService and the client's registration at the token service".into(),
+        },
+        TokenError::NotAcceptedYet(_) => {
+            return (
+                Reason::TokenUnavailable,
+                "; the operator tries again: some token services need minutes until they accept a new client secret".into(),
+            );
+        }
+        _ => return (Reason::TokenUnavailable, "; the operator tries again".into()),
+    };
+    (Reason::TokenRejected, format!(": {advice}"))
+}
+
+/// The client authentications to try, if the credentials are correct.
+fn other_methods(sent: RequestOutline) -> &'static str {
+    match sent.authentication {
+        AuthMethod::Basic if sent.changes_credentials => {
+            "; they have characters that clientAuthentication Basic encodes (RFC 6749, section 2.3.1): if the token service does not decode them, set tokenService.clientAuthentication to BasicUnencoded, or to Post if it reads them from the form"
+        }
+        AuthMethod::Basic => "; if they are correct, set tokenService.clientAuthentication to Post",
+        AuthMethod::BasicUnencoded => "; if they are correct, set tokenService.clientAuthentication to Basic or Post",
+        AuthMethod::Post => "; if they are correct, set tokenService.clientAuthentication to Basic",
+    }
+}
+
+/// The fields that the token service may miss in the request.
+fn missing_fields(sent: RequestOutline) -> &'static str {
+    match (sent.has_scopes, sent.has_audience) {
+        (true, true) => "check tokenService.scopes, tokenService.audience and tokenService.parameters",
+        (true, false) => {
+            "check tokenService.scopes; if the token service requires a target, set tokenService.audience or the parameter resource in tokenService.parameters"
+        }
+        (false, true) => {
+            "check tokenService.audience and tokenService.parameters; if the token service requires a scope, set tokenService.scopes"
+        }
+        (false, false) => {
+            "set what the token service requires: tokenService.scopes, tokenService.audience, or the parameter resource in tokenService.parameters"
+        }
+    }
+}
+
+/// The other place for the credentials: some token services answer `invalid_request` if they miss them.
+fn other_places(sent: RequestOutline) -> &'static str {
+    match sent.authentication {
+        AuthMethod::Basic | AuthMethod::BasicUnencoded => {
+            "; if it reads the credentials from the form, set tokenService.clientAuthentication to Post"
+        }
+        AuthMethod::Post => {
+            "; if it reads the credentials from the Authorization header, set tokenService.clientAuthentication to Basic"
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOTHING: RequestOutline = RequestOutline {
+        authentication: AuthMethod::Basic,
+        changes_credentials: false,
+        has_scopes: false,
+        has_audience: false,
+    };
+
+    fn rejected(code: &'static str, sent: RequestOutline) -> String {
+        let (reason, hint) = hint(&TokenError::Rejected(code), sent);
+        assert_eq!(reason, Reason::TokenRejected);
+        hint
+    }
+
+    #[test]
+    fn field_13_a_refusal_names_basic_unencoded_only_if_encoding_changes_the_credentials() {
+        let encoded = RequestOutline { changes_credentials: true, ..NOTHING };
+        for refusal in [TokenError::Rejected("invalid_client"), TokenError::Unauthorized] {
+            assert!(hint(&refusal, encoded).1.contains("BasicUnencoded"));
+            assert!(!hint(&refusal, NOTHING).1.contains("BasicUnencoded"));
+        }
+        assert!(!rejected("invalid_scope", encoded).contains("BasicUnencoded"));
+    }
+
+    #[test]
+    fn a_rejection_of_the_client_names_the_other_client_authentications() {
+        for (authentication, named, not_named) in [
+            (AuthMethod::Basic, &["to Post"][..], &["Basic"][..]),
+            (AuthMethod::BasicUnencoded, &["to Basic or Post"], &["BasicUnencoded"]),
+            (AuthMethod::Post, &["to Basic"], &["Post"]),
+        ] {
+            let sent = RequestOutline { authentication, ..NOTHING };
+            for refusal in [TokenError::Rejected("invalid_client"), TokenError::Unauthorized] {
+                let hint = hint(&refusal, sent).1;
+                assert!(hint.contains("check ") && hint.contains("tokenService.credentialsSecretRef"), "{hint}");
+                assert!(named.iter().all(|word| hint.contains(word)), "{authentication:?}: {hint}");
+                assert!(!not_named.iter().any(|word| hint.contains(word)), "{authentication:?}: {hint}");
+                assert_eq!(hint.contains("tokenService.url"), refusal == TokenError::Unauthorized);
+            }
+        }
+    }
+
+    #[test]
+    fn each_error_code_names_the_field_to_change_by_what_was_sent() {
+        let scoped = RequestOutline { has_scopes: true, ..NOTHING };
+        let targeted = RequestOutline { has_audience: true, ..NOTHING };
+        for (code, sent, named) in [
+            ("invalid_scope", scoped, ": check tokenService.scopes"),
+            ("invalid_scope", NOTHING, ": set tokenService.scopes"),
+            ("invalid_request", NOTHING, "tokenService.audience, or the parameter resource"),
+            ("invalid_request", NOTHING, "clientAuthentication to Post"),
+            ("invalid_request", scoped, "if the token service requires a target, set tokenService.audience"),
+            ("invalid_request", targeted, "if the token service requires a scope, set tokenService.scopes"),
+            ("invalid_target", targeted, ": check tokenService.audience"),
+            ("invalid_target", NOTHING, ": set tokenService.audience"),
+            ("access_denied", NOTHING, "set tokenService.audience"),
+            ("access_denied", targeted, "may use tokenService.audience"),
+            ("unauthorized_client", NOTHING, "enable the client credentials grant"),
+            ("unsupported_grant_type", NOTHING, "check that tokenService.url is the token endpoint"),
+            ("invalid_grant", NOTHING, "tokenService.url"),
+            ("invalid_authorization_details", NOTHING, "authorization_details"),
+            ("use_dpop_nonce", NOTHING, "DPoP"),
+            ("another", NOTHING, "registration"),
+        ] {
+            let hint = rejected(code, sent);
+            assert!(hint.contains(named), "{code}: {hint}");
+        }
+    }
+
+    #[test]
+    fn a_temporary_failure_says_that_the_operator_tries_again() {
+        for error in [TokenError::Internal, TokenError::Malformed("x"), TokenError::NotAcceptedYet(None)] {
+            let (reason, hint) = hint(&error, NOTHING);
+            assert_eq!(reason, Reason::TokenUnavailable);
+            assert!(hint.starts_with("; the operator tries again"), "{hint}");
+        }
+    }
+}
