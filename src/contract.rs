@@ -168,6 +168,7 @@ pub mod testing {
                 tokens,
                 rules: ResponseRules::default(),
                 token_doubt: TokenDoubt::default(),
+                signer: None,
                 origin,
             },
             version,

@@ -18,19 +18,29 @@ pub enum Purpose {
     Webhook,
     /// The token service: it receives the client credentials and its client certificate.
     TokenService,
+    /// The webhook: it receives what the operator signs with the value, and never the value.
+    Signature,
 }
 
 impl Purpose {
     /// The field of the spec that holds the endpoint's URL.
     pub const fn field(self) -> &'static str {
         match self {
-            Self::Webhook => "webhook.url",
+            Self::Webhook | Self::Signature => "webhook.url",
             Self::TokenService => "tokenService.url",
+        }
+    }
+
+    /// What a Secret that does not allow the endpoint may not do.
+    pub const fn use_(self) -> &'static str {
+        match self {
+            Self::Webhook | Self::TokenService => "be sent",
+            Self::Signature => "sign what is sent",
         }
     }
 }
 
-/// Checks that a Secret with these annotations allows its values to be sent to `url` for this purpose. The error is the
+/// Checks that a Secret with these annotations allows its values to be used for `url` for this purpose. The error is the
 /// name of the annotation that needs an entry for `url`.
 ///
 /// `allowed-hosts` lists webhooks and token services. If `allowed-token-hosts` is present, even empty, only that
@@ -114,6 +124,8 @@ mod tests {
 
     fn permits(list: &str, target: &str) -> bool {
         let by_hosts = allows(&annotations(Some(list), None), Purpose::Webhook, &url(target));
+        // A key that signs for a webhook needs the same consent as a value that is sent to it.
+        assert_eq!(by_hosts, allows(&annotations(Some(list), Some("")), Purpose::Signature, &url(target)), "{list}");
         // Both annotations have the same syntax.
         assert_eq!(by_hosts, allows(&annotations(None, Some(list)), Purpose::TokenService, &url(target)), "{list}");
         by_hosts

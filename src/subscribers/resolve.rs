@@ -5,14 +5,13 @@ use std::{collections::HashSet, sync::Arc};
 use http::{HeaderMap, HeaderValue};
 use kube::Client;
 use tidings_api::{
-    ClientAuthentication, ContentMode, ContentType, CredentialsSecretRef, Header, HttpsUrl, OnRejection, PublicRoots,
-    ResponseAction, SecretKeyRef, SubscriberReason, SubscriberSpec, Tls, TokenService, token_parameter_fault,
+    ClientAuthentication, ContentMode, ContentType, CredentialsSecretRef, Header, HttpsUrl, OnRejection, PublicRoots, ResponseAction, SecretKeyRef, Signature, SubscriberReason, SubscriberSpec, Tls, TokenService, token_parameter_fault,
 };
 use tidings_delivery::{
     egress::{self, Authorities, Egress, Fingerprint, SendError, Trust, TrustError},
     event::Encoding,
     oauth::{self, Credentials, TokenCache, TokenKey, TokenRequest},
-    webhook::{Consequence, MAX_HEADERS, ResponseRules, Target, TokenDoubt, extra_header},
+    webhook::{Consequence, MAX_HEADERS, ResponseRules, Signer, Target, TokenDoubt, extra_header},
 };
 use tidings_queue::{Backoff, Limits, SpecVersion};
 use url::Url;
@@ -58,6 +57,11 @@ fn wanted(spec: &SubscriberSpec) -> Wanted {
     }
     for from in spec.webhook.headers.iter().filter_map(|header| header.value_from.as_ref()) {
         want(&mut wanted, Reference::Secret(from.secret_key_ref.name.clone()), &[&from.secret_key_ref.key]);
+    }
+    if let Some(Signature { secret_ref, previous_secret_ref }) = &spec.webhook.signature {
+        for SecretKeyRef { name, key } in [Some(secret_ref), previous_secret_ref.as_ref()].into_iter().flatten() {
+            want(&mut wanted, Reference::Secret(name.clone()), &[key]);
+        }
     }
     wanted
 }
@@ -108,6 +112,10 @@ impl TargetResolver {
             .endpoint_client(&mut reader, namespace, spec.webhook.tls.as_ref(), "webhook", Purpose::Webhook)
             .await?;
         let headers = headers(&mut reader, &spec.webhook.headers).await?;
+        let signer = match &spec.webhook.signature {
+            Some(signature) => Some(signer(&mut reader, signature).await?),
+            None => None,
+        };
         let tokens = self.tokens(&mut reader, namespace, spec, &token_url).await?;
         check(&http, &url, "webhook.url").await?;
         Ok(Target {
@@ -118,6 +126,7 @@ impl TargetResolver {
             tokens,
             rules: rules(spec),
             token_doubt: TokenDoubt::default(),
+            signer,
             origin: self.origin.clone(),
             url,
         })
@@ -267,6 +276,21 @@ async fn headers(reader: &mut ObjectReader<'_>, headers: &[Header]) -> Result<He
         map.insert(name, value);
     }
     Ok(map)
+}
+
+/// The signer with the keys that the spec names.
+async fn signer(reader: &mut ObjectReader<'_>, signature: &Signature) -> Result<Signer, Unresolved> {
+    let Signature { secret_ref, previous_secret_ref } = signature;
+    let current = reader.signing_key(secret_ref, "webhook.signature.secretRef").await?;
+    let previous = match previous_secret_ref {
+        Some(previous) if previous == secret_ref => {
+            let message = "webhook.signature.previousSecretRef: names the same key as secretRef: name the key that is being replaced, or remove previousSecretRef";
+            return Err(Unresolved::permanent(SubscriberReason::InvalidSpec, message));
+        }
+        Some(previous) => Some(reader.signing_key(previous, "webhook.signature.previousSecretRef").await?),
+        None => None,
+    };
+    Ok(Signer::new(current, previous))
 }
 
 /// Checks an endpoint against the egress policy. A name that does not resolve now is accepted: it may resolve when it

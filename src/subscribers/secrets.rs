@@ -1,4 +1,4 @@
-//! Reads Secrets and ConfigMaps, and makes credentials, trust and header values of them. The callers keep what they
+//! Reads Secrets and ConfigMaps, and makes credentials, trust, header values and signing keys of them. The callers keep what they
 //! need.
 
 use std::{
@@ -12,7 +12,7 @@ use tidings_api::{
     CaKind, CaRef, ClientCertificateSecretRef, CredentialsSecretRef, DENIED_SECRET_TYPES, SecretKeyRef,
     SubscriberReason as Reason,
 };
-use tidings_delivery::{egress::ClientIdentity, oauth::Credentials};
+use tidings_delivery::{egress::ClientIdentity, oauth::Credentials, webhook::SigningKey};
 use tokio::sync::Semaphore;
 use url::Url;
 
@@ -80,7 +80,7 @@ pub struct Endpoints<'a> {
 impl<'a> Endpoints<'a> {
     fn of(self, purpose: Purpose) -> &'a Url {
         match purpose {
-            Purpose::Webhook => self.webhook,
+            Purpose::Webhook | Purpose::Signature => self.webhook,
             Purpose::TokenService => self.token_service,
         }
     }
@@ -142,6 +142,16 @@ impl<'a> ObjectReader<'a> {
         value(secret, name, key, "add the key, or name another key in secretKeyRef")
     }
 
+    /// Reads a key that signs the requests to the webhook. `field` is the field that names it.
+    pub async fn signing_key(&mut self, reference: &SecretKeyRef, field: &str) -> Result<SigningKey, Unresolved> {
+        let SecretKeyRef { name, key } = reference;
+        let secret = self.secret_for(name, Purpose::Signature).await?;
+        let text = value(secret, name, key, &format!("add the key, or name another key in {field}"))?;
+        SigningKey::parse(text).map_err(|fault| {
+            Unresolved::permanent(Reason::InvalidSecret, format!("Secret {name}, key {key}, for {field}: {fault}"))
+        })
+    }
+
     /// Reads a client certificate and its key. The PEM texts are not validated yet.
     pub async fn client_identity(
         &mut self,
@@ -191,11 +201,11 @@ impl<'a> ObjectReader<'a> {
         let secret = self.object(Reference::Secret(name.into())).await?;
         let refused = secret.refused.iter().find(|(refused, _)| require_consent && *refused == purpose);
         if let Some((_, annotation)) = refused {
-            let (entry, field) = (consent::entry(endpoint), purpose.field());
+            let (entry, field, use_) = (consent::entry(endpoint), purpose.field(), purpose.use_());
             return Err(Unresolved::permanent(
                 Reason::SecretNotPermitted,
                 format!(
-                    "Secret {name} may not be sent to {entry} ({field}): the owner of the Secret must add {entry} to its annotation {annotation} (comma-separated)"
+                    "Secret {name} may not {use_} to {entry} ({field}): the owner of the Secret must add {entry} to its annotation {annotation} (comma-separated)"
                 ),
             ));
         }
@@ -235,7 +245,7 @@ impl<'a> ObjectReader<'a> {
     fn kept(&self, secret: Secret, keys: &HashSet<String>) -> FetchedObject {
         let ObjectMeta { annotations, uid, .. } = secret.metadata;
         let annotations: BTreeMap<_, _> = annotations.unwrap_or_default();
-        let refused = [Purpose::Webhook, Purpose::TokenService].into_iter().filter_map(|purpose| {
+        let refused = [Purpose::Webhook, Purpose::TokenService, Purpose::Signature].into_iter().filter_map(|purpose| {
             let refused = consent::check(&annotations, purpose, self.endpoints.of(purpose)).err();
             refused.map(|annotation| (purpose, annotation))
         });

@@ -109,6 +109,7 @@ impl Sender {
             tokens: self.tokens.clone(),
             rules: ResponseRules::default(),
             token_doubt: TokenDoubt::default(),
+            signer: None,
             origin: HeaderValue::from_static("events.example.com"),
         }
     }

@@ -203,6 +203,7 @@ impl Webhook {
                 tokens: self.tokens.clone(),
                 rules: Default::default(),
                 token_doubt: TokenDoubt::default(),
+                signer: None,
                 origin: HeaderValue::from_static("events.example.com"),
             },
             version: SpecVersion::new(name, 1),

@@ -161,6 +161,29 @@ async fn a_bad_subscriber_is_refused_with_the_fields_name_and_what_to_write() {
             "spec.delivery.onRejection",
             "supported values",
         ),
+        (
+            subscriber(|spec| spec["webhook"]["signature"] = json!({})),
+            "spec.webhook.signature.secretRef",
+            "Required value",
+        ),
+        (
+            subscriber(|spec| spec["webhook"]["signature"] = json!({"secretRef": {"name": "signing"}})),
+            "spec.webhook.signature.secretRef.key",
+            "Required value",
+        ),
+        (
+            subscriber(|spec| spec["webhook"]["signature"] = json!({"secretRef": {"name": "a/b", "key": "k"}})),
+            "spec.webhook.signature.secretRef.name",
+            "must be a valid object name",
+        ),
+        (
+            subscriber(|spec| {
+                let key = json!({"name": "signing", "key": "k"});
+                spec["webhook"]["signature"] = json!({"secretRef": key, "previousSecretRef": key});
+            }),
+            "spec.webhook.signature",
+            "previousSecretRef names the same key as secretRef",
+        ),
         (subscriber(|spec| spec["webhok"] = json!({})), "spec.webhok", "unknown field"),
     ];
     for (manifest, field, message) in cases {

@@ -48,24 +48,25 @@ impl Exchange {
             tokens: source,
             rules: ResponseRules::default(),
             token_doubt: TokenDoubt::default(),
+            signer: None,
             origin: HeaderValue::from_static("events.example.com"),
         };
         Self { receiver, tokens, target }
     }
 
-    async fn deliver(&self, event: &Value) -> Outcome {
+    pub async fn deliver(&self, event: &Value) -> Outcome {
         let defaults = Defaults { id: "uid-1", time: "2026-10-01T10:02:00Z" };
         let event = CheckedEvent::parse(&event.to_string(), defaults).unwrap();
         let authorized = Delivery::prepare(&self.target, &event).unwrap().authorize(&Cleared).await.unwrap();
         authorized.send(&Cleared).await.unwrap()
     }
 
-    fn received(&self) -> Vec<Received> {
+    pub fn received(&self) -> Vec<Received> {
         self.receiver.requests_for(PATH)
     }
 }
 
-fn event(more: Value) -> Value {
+pub fn event(more: Value) -> Value {
     let mut event = json!({"id": "1", "source": "/s", "type": "t"});
     event.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
     event

@@ -15,6 +15,7 @@ mod replay;
 mod retention;
 mod rotations;
 mod size;
+mod signatures;
 mod token_budgets;
 mod token_encodings;
 mod tokens;

@@ -20,6 +20,9 @@ const WRONG: &str = "canary-wrong-secret";
 const HEADER: &str = "canary-header-value";
 const PLAIN_HEADER: &str = "canary-plain-header";
 const BROKEN_HEADER: &str = "canary-broken-header";
+/// Two signing keys; the second one has a valid form and no valid length.
+const SIGNING_KEY: &str = "whsec_Y2FuYXJ5LXNpZ25pbmcta2V5LWZvci10aGUtdGVzdA==";
+const BROKEN_SIGNING_KEY: &str = "whsec_Y2FuYXJ5LWJyb2tlbi1rZXk=";
 const BODY: &str = "canary-response-body";
 const ANSWER_HEADER: &str = "canary-answer-header";
 const ORIGIN: &str = "canary-origin.example.com";
@@ -70,6 +73,7 @@ async fn world() -> (World, [String; 2]) {
     let annotated = world.get("secret", "acme-oauth").await["metadata"]["annotations"].to_string();
     assert!(annotated.contains(SECRET));
     world.apply(&secret("hook", &json!({"api-key": HEADER}))).await;
+    world.apply(&secret("signing", &json!({"key": SIGNING_KEY}))).await;
     let identities = authorities.map(|authority| authority.client_identity("tidings"));
     for (name, identity) in ["hook-mtls", "token-mtls"].iter().zip(&identities) {
         world.apply(&tls_secret(name, identity)).await;
@@ -85,6 +89,7 @@ async fn world() -> (World, [String; 2]) {
                 {"name": "X-Plain", "value": PLAIN_HEADER},
                 {"name": "X-Api-Key", "valueFrom": {"secretKeyRef": {"name": "hook", "key": "api-key"}}},
             ]);
+            spec["webhook"]["signature"] = json!({"secretRef": {"name": "signing", "key": "key"}});
             spec["delivery"] = json!({"backoff": {"initialSeconds": 3600}});
         })
         .await;
@@ -156,6 +161,10 @@ async fn exchange_tokens(world: &World) {
         world.until("subscriber", "shop", |s| condition(s, "TokenAvailable")["reason"] == reason).await;
     }
     assert_eq!(send(world, "n-rotated").await, "Acknowledged");
+    for (key, reason) in [(BROKEN_SIGNING_KEY, "InvalidSecret"), (SIGNING_KEY, "Operational")] {
+        world.apply(&secret("signing", &json!({"key": key}))).await;
+        world.until_reason("shop", reason).await;
+    }
     world.apply(&secret("hook", &json!({"api-key": format!("{BROKEN_HEADER}\r\nx: y")}))).await;
     world.until_reason("shop", "InvalidSecret").await;
 }
@@ -172,6 +181,10 @@ async fn run(format: &str) -> Run {
     let shown = everything_shown(&world, &operator).await;
     let secrets = [SECRET, ROTATED, WRONG, HEADER, PLAIN_HEADER, BROKEN_HEADER, DESCRIPTION, MALFORMED];
     let addresses = [world.receiver.url(""), world.tokens.url_of("")].map(|url| url.replace("https://", ""));
+    // A key may be shown as it is stored or as it is used.
+    let signing_keys = [SIGNING_KEY, BROKEN_SIGNING_KEY].map(|key| key["whsec_".len()..].to_owned());
+    let decoded = signing_keys.each_ref().map(|key| String::from_utf8(STANDARD.decode(key).unwrap()).unwrap());
+    let keys = keys.into_iter().chain(signing_keys).chain(decoded);
     let secrets = secrets.map(str::to_owned).into_iter().chain(keys).chain(world.tokens.tokens().all());
     let answers = [BODY, ANSWER_HEADER, ORIGIN].map(str::to_owned).into_iter().chain(addresses);
     Run { shown, secrets: secrets.collect(), answers: answers.collect() }
@@ -208,6 +221,9 @@ fn assert_everything_was_in_play(world: &World) {
     for (name, value) in [("x-api-key", HEADER), ("x-plain", PLAIN_HEADER)] {
         assert!(requests.iter().all(|request| request.header(name) == Some(value)), "{name} was not sent");
     }
+    let webhook = standardwebhooks::Webhook::new(SIGNING_KEY).unwrap();
+    let mut posts = requests.iter().filter(|request| request.method == Method::POST);
+    assert!(posts.all(|post| webhook.verify(&post.body, &post.headers).is_ok()), "{SIGNING_KEY} did not sign");
     let answered: BTreeSet<_> = requests.iter().map(|r| (r.method == Method::POST, r.answered)).collect();
     for status in STATUSES.iter().chain(&[429]) {
         assert!(answered.contains(&(true, Some(*status))), "{status} is not in {answered:?}");

@@ -169,8 +169,11 @@ async fn s20_who_may_not_get_a_secret_may_not_have_it_sent_and_the_refusal_says_
     refused(dora.create("own", subscriber(|_| ())).await, "oauth");
 
     let admin = User { tenants: &tenants, kubectl: tenants.plane.admin().clone(), impersonated: None };
-    let shop =
-        subscriber(|spec| spec["webhook"]["headers"] = json!([header("hook"), {"name": "X-Tenant", "value": "a"}]));
+    let signing = |secret: &str| json!({"name": secret, "key": "k"});
+    let shop = subscriber(|spec| {
+        spec["webhook"]["headers"] = json!([header("hook"), {"name": "X-Tenant", "value": "a"}]);
+        spec["webhook"]["signature"] = json!({"secretRef": signing("hook")});
+    });
     admin.create("shop", shop).await.ok().unwrap();
     let tls = |endpoint: &str| json!({"spec": {endpoint: {"tls": {"clientCertificateSecretRef": {"name": "hook"}}}}});
     let credentials = |change: Value| json!({"spec": {"tokenService": {"credentialsSecretRef": change}}});
@@ -181,6 +184,8 @@ async fn s20_who_may_not_get_a_secret_may_not_have_it_sent_and_the_refusal_says_
         (credentials(json!({"clientSecretKey": "other"})), "oauth"),
         (tls("webhook"), "oauth"),
         (tls("tokenService"), "oauth"),
+        (json!({"spec": {"webhook": {"signature": {"secretRef": {"name": "hook", "key": "other"}}}}}), "oauth"),
+        (json!({"spec": {"webhook": {"signature": {"previousSecretRef": signing("db")}}}}), "oauth"),
         // The client secret would go to the webhook.
         (json!({"spec": {"webhook": {"headers": [header("hook"), header("oauth")]}}}), "oauth"),
         (json!({"spec": {"suspend": true, "webhook": {"headers": [header("hook"), header("db")]}}}), "oauth"),
@@ -199,14 +204,17 @@ async fn s20_what_changes_no_secret_and_no_url_stays_free_for_those_on_call() {
         subscriber(|spec| spec["webhook"]["headers"] = json!([header("hook"), {"name": "X-Tenant", "value": "a"}]));
     shop["metadata"]["finalizers"] = json!(["example.com/held"]);
     shop["spec"]["webhook"]["tls"] = json!({"clientCertificateSecretRef": {"name": "mtls"}});
+    let keys = ["new", "old"].map(|key| json!({"name": "signing", "key": key}));
+    shop["spec"]["webhook"]["signature"] = json!({"secretRef": keys[0], "previousSecretRef": keys[1]});
     admin.create("shop", shop).await.ok().unwrap();
     for patch in [
         json!({"spec": {"suspend": true}}),
         json!({"metadata": {"annotations": {"tidings.dev/test-requested-at": "1"}, "labels": {"team": "shop"}}}),
         json!({"spec": {"delivery": {"maxInFlight": 1}, "webhook": {"timeoutSeconds": 5}}}),
         json!({"spec": {"webhook": {"headers": [{"name": "X-Other", "value": "b"}, header("hook")]}}}),
+        json!({"spec": {"webhook": {"signature": {"previousSecretRef": null}}}}),
         // Fewer Secrets are no new ones.
-        json!({"spec": {"webhook": {"headers": [], "tls": null}}}),
+        json!({"spec": {"webhook": {"headers": [], "tls": null, "signature": null}}}),
     ] {
         olga.patch("shop", patch).await.ok().unwrap();
     }

@@ -90,8 +90,11 @@ async fn s09_where_consent_is_required_a_secrets_values_go_only_to_the_hosts_tha
     world.apply(&secret("acme-oauth", None, &credentials)).await;
     world.apply(&secret("hook", Some("elsewhere.example.com"), &key)).await;
     world.apply(&secret("mtls", None, &certificate)).await;
+    let signing = json!({"key": "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD"});
+    world.apply(&secret_with("signing", None, Some("127.0.0.1"), &signing)).await;
     world
         .subscriber("shop", |spec| {
+            spec["webhook"]["signature"] = json!({"secretRef": {"name": "signing", "key": "key"}});
             spec["webhook"]["headers"] =
                 json!([{"name": "X-Api-Key", "valueFrom": {"secretKeyRef": {"name": "hook", "key": "api-key"}}}]);
             spec["webhook"]["tls"]["clientCertificateSecretRef"] = json!({"name": "mtls"});
@@ -101,11 +104,14 @@ async fn s09_where_consent_is_required_a_secrets_values_go_only_to_the_hosts_tha
     let (webhook, tokens) = (world.receiver.url(""), world.tokens.url());
     let (webhook, tokens) = (endpoint(&webhook), endpoint(&tokens));
     let both = format!("login.example.com, {tokens},{webhook}");
-    // Each in turn: the certificate, the header's value, the credentials.
-    for (name, data, to) in
-        [("mtls", &certificate, webhook), ("hook", &key, webhook), ("acme-oauth", &credentials, tokens)]
-    {
-        let expected = format!("Secret {name} may not be sent to {to} (");
+    // Each in turn: the certificate, the header's value, the signing key, the credentials.
+    for (name, data, what, to) in [
+        ("mtls", &certificate, "be sent", webhook),
+        ("hook", &key, "be sent", webhook),
+        ("signing", &signing, "sign what is sent", webhook),
+        ("acme-oauth", &credentials, "be sent", tokens),
+    ] {
+        let expected = format!("Secret {name} may not {what} to {to} (");
         let says = |s: &Value| condition(s, "Ready")["message"].as_str().is_some_and(|m| m.contains(&expected));
         let refused = world.until("subscriber", "shop", says).await;
         assert_eq!(condition(&refused, "Ready")["reason"], "SecretNotPermitted");
@@ -139,6 +145,11 @@ async fn s09_a_secret_that_does_not_consent_says_nothing_of_its_keys() {
     let mut said = Vec::new();
     for (name, key) in [("there", "password"), ("absent", "passwort")] {
         world
+            .subscriber(&format!("signing-{name}"), |spec| {
+                spec["webhook"]["signature"] = json!({"secretRef": {"name": "vault", "key": key}});
+            })
+            .await;
+        world
             .subscriber(&format!("header-{name}"), |spec| {
                 spec["webhook"]["headers"] =
                     json!([{"name": "X-Api-Key", "valueFrom": {"secretKeyRef": {"name": "vault", "key": key}}}]);
@@ -157,6 +168,7 @@ async fn s09_a_secret_that_does_not_consent_says_nothing_of_its_keys() {
             .await;
         let messages = [
             message(&world, &format!("header-{name}"), "SecretNotPermitted").await,
+            message(&world, &format!("signing-{name}"), "SecretNotPermitted").await,
             message(&world, &format!("bundle-{name}"), "InvalidTrustBundle").await.replace(key, "KEY"),
             message(&world, &format!("client-{name}"), "SecretNotPermitted").await,
         ]

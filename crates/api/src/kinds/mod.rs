@@ -13,6 +13,7 @@ mod notification;
 mod parameters;
 mod schema;
 mod secret_access;
+mod signature;
 #[allow(clippy::duplicated_attributes, reason = "each printcolumn has its own type_")]
 mod subscriber;
 mod subscriber_status;
@@ -31,6 +32,7 @@ pub use notification::{LastAttempt, Notification, NotificationSpec, Notification
 pub use parameters::{RESERVED_TOKEN_PARAMETERS, Reserved, token_parameter_fault};
 pub use schema::HttpsUrl;
 pub use secret_access::{SECRET_ACCESS_POLICY, secret_access_policy};
+pub use signature::Signature;
 pub use subscriber::{ClientAuthentication, CredentialsSecretRef, Subscriber, SubscriberSpec, TokenService};
 pub use subscriber_status::{LastFailure, SubscriberStatus, WebhookStatus};
 pub use tls::{CaKind, CaRef, ClientCertificateSecretRef, PublicRoots, Tls};

@@ -17,6 +17,8 @@ const MOST_NAMES: usize = 20;
 
 /// The endpoints that may have a client certificate.
 const ENDPOINTS: [&str; 2] = ["webhook", "tokenService"];
+/// The signing keys of the webhook.
+const SIGNING_KEYS: [&str; 2] = ["secretRef", "previousSecretRef"];
 
 /// The policy and the binding that enforces it in every namespace.
 ///
@@ -35,27 +37,30 @@ pub fn secret_access_policy() -> (ValidatingAdmissionPolicy, ValidatingAdmission
 /// name in `names1`, and so on: the first elements are the distinct names. (Kubernetes 1.34 adds the function
 /// `distinct`.)
 fn variables() -> Vec<Variable> {
-    let certificate = |object: &str, endpoint| format!("{object}.spec.{endpoint}.?tls.?clientCertificateSecretRef");
+    let optional = |object: &str| {
+        let certificates =
+            ENDPOINTS.map(|endpoint| format!("{object}.spec.{endpoint}.?tls.?clientCertificateSecretRef"));
+        let signing_keys = SIGNING_KEYS.map(|key| format!("{object}.spec.webhook.?signature.?{key}"));
+        certificates.into_iter().chain(signing_keys).collect::<Vec<_>>()
+    };
     let headers = |object: &str| {
         format!(
             "{object}.spec.webhook.?headers.orValue([]).filter(h, has(h.valueFrom)).map(h, h.valueFrom.secretKeyRef)"
         )
     };
-    let certificates =
-        ENDPOINTS.map(|endpoint| format!("{}.optMap(ref, [ref.name]).orValue([])", certificate("object", endpoint)));
+    let (new, old) = (optional("object"), optional("oldObject"));
+    let optional_names: Vec<_> =
+        new.iter().map(|reference| format!("{reference}.optMap(ref, [ref.name]).orValue([])")).collect();
     let mut unchanged = vec!["oldObject != null".to_owned()];
     unchanged.extend(
         ["webhook.url", "tokenService.url", "tokenService.credentialsSecretRef"]
             .map(|field| format!("object.spec.{field} == oldObject.spec.{field}")),
     );
-    unchanged.extend(ENDPOINTS.map(|endpoint| {
-        let (new, old) = (certificate("object", endpoint), certificate("oldObject", endpoint));
-        format!("(!{new}.hasValue() || {new} == {old})")
-    }));
+    unchanged.extend(new.iter().zip(&old).map(|(new, old)| format!("(!{new}.hasValue() || {new} == {old})")));
     unchanged.push(format!("{}.all(ref, ref in {})", headers("object"), headers("oldObject")));
     let names = format!(
         "[object.spec.tokenService.credentialsSecretRef.name] + {} + {}.map(ref, ref.name)",
-        certificates.join(" + "),
+        optional_names.join(" + "),
         headers("object")
     );
     let mut variables = vec![
@@ -73,7 +78,7 @@ fn variables() -> Vec<Variable> {
 fn may_get(n: usize) -> Validation {
     let name = format!("variables.names{n}[0]");
     let rule = format!("variables.free || variables.names{n}.size() == 0 || {}", allowed(Some(&name)));
-    let remedy = "this Subscriber sends values of the Secret to an endpoint. Have a user who may get the Secret apply this Subscriber, or have an administrator of the namespace grant the verb get on the Secret";
+    let remedy = "this Subscriber sends values of the Secret to an endpoint, or signs events with a key in the Secret. Have a user who may get the Secret apply this Subscriber, or have an administrator of the namespace grant the verb get on the Secret";
     forbidden(
         &rule,
         &format!("spec: the user may not get a Secret that this Subscriber names: {remedy}"),
@@ -106,7 +111,7 @@ mod tests {
     fn paths(schema: &Value, path: &str, found: &mut Vec<String>) {
         for (name, property) in schema["properties"].as_object().into_iter().flatten() {
             let path = format!("{path}.{name}");
-            let is_secret = name.ends_with("SecretRef") || name == "secretKeyRef";
+            let is_secret = ["SecretRef", "secretRef", "secretKeyRef"].iter().any(|end| name.ends_with(end));
             if is_secret || name == "url" {
                 found.push(path.clone());
             }
@@ -127,6 +132,8 @@ mod tests {
             "spec.tokenService.tls.clientCertificateSecretRef",
             "spec.tokenService.url",
             "spec.webhook.headers.valueFrom.secretKeyRef",
+            "spec.webhook.signature.previousSecretRef",
+            "spec.webhook.signature.secretRef",
             "spec.webhook.tls.clientCertificateSecretRef",
             "spec.webhook.url",
         ];

@@ -4,7 +4,7 @@ use kube::KubeSchema;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Header, HttpsUrl, Tls};
+use super::{Header, HttpsUrl, Signature, Tls};
 
 /// The webhook and how events are sent to it.
 #[derive(Clone, Debug, Deserialize, Serialize, KubeSchema)]
@@ -47,6 +47,11 @@ pub struct Webhook {
     #[schemars(length(max = 32))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["code".into()]))]
     pub responses: Vec<ResponseRule>,
+    /// Signs every event with a key from a Secret, so that the receiver can check that the operator sent it (Standard
+    /// Webhooks: headers webhook-id, webhook-timestamp and webhook-signature). The validation request is not signed.
+    /// Omitted: events are not signed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub signature: Option<Signature>,
     /// TLS settings: a private certificate authority and a client certificate. Omitted: only public certificate
     /// authorities are trusted, and no client certificate is sent.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -77,7 +77,7 @@ fn holds_an_event(event: &CheckedEvent) -> bool {
 
 /// Encodes a header value: space, double quote, percent and everything outside printable ASCII as `%XX` of its UTF-8
 /// bytes (section 3.1.3.2).
-fn percent_encoded(text: &str) -> String {
+pub(crate) fn percent_encoded(text: &str) -> String {
     text.bytes().fold(String::with_capacity(text.len()), |mut out, byte| {
         match byte {
             b'"' | b'%' => drop(write!(out, "%{byte:02X}")),

@@ -4,4 +4,5 @@ mod checked;
 mod encode;
 
 pub use checked::{CheckedEvent, Defaults, InvalidEvent};
+pub(crate) use encode::percent_encoded;
 pub use encode::{Encoding, encode};

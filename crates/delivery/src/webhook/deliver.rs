@@ -9,7 +9,10 @@ use http::{
 };
 use tokio::time::{Instant, timeout_at};
 
-use super::{Outcome, Target};
+use super::{
+    Outcome, Signer, Target,
+    signature::{MessageId, NotSigned},
+};
 use crate::{
     egress::{SendError, retry_after},
     event::{CheckedEvent, Encoding, InvalidEvent, encode},
@@ -28,6 +31,7 @@ pub trait Clearance: Sync {
 /// An event encoded for a target: the POST without the token.
 pub struct Delivery<'a> {
     target: &'a Target,
+    signed_by: Option<(&'a Signer, MessageId)>,
     headers: HeaderMap,
     body: Bytes,
 }
@@ -57,7 +61,8 @@ impl<'a> Delivery<'a> {
     /// Encodes `event` for `target`.
     pub fn prepare(target: &'a Target, event: &CheckedEvent) -> Result<Self, InvalidEvent> {
         let (headers, body) = encode(event, target.encoding)?;
-        Ok(Self { target, headers, body: body.into() })
+        let signed_by = target.signer.as_ref().map(|signer| (signer, MessageId::of_event(event.id())));
+        Ok(Self { target, signed_by, headers, body: body.into() })
     }
 
     /// Gets the token. Without one, nothing is sent and no attempt is spent.
@@ -69,7 +74,8 @@ impl<'a> Delivery<'a> {
 }
 
 impl Authorized<'_> {
-    /// POSTs the event. A 401, or another status by the rules, renews the token and sends once more (no challenge scheme is followed).
+    /// POSTs the event. A 401, or another status by the rules, renews the token and sends once more, with a signature of
+    /// its own (no challenge scheme is followed).
     pub async fn send(self, clearance: &impl Clearance) -> Result<Outcome, NotCleared> {
         let Self { delivery, token } = self;
         let target = delivery.target;
@@ -106,6 +112,12 @@ impl Delivery<'_> {
             return Err(NotCleared);
         }
         let mut headers = self.headers.clone();
+        if let Some((signer, id)) = &self.signed_by {
+            match signer.headers(id, SystemTime::now(), &self.body) {
+                Ok(signature) => headers.extend(signature),
+                Err(NotSigned) => return Ok(Err(SendError::Broken)),
+            }
+        }
         headers.insert(AUTHORIZATION, token.clone());
         let time = deadline.saturating_duration_since(Instant::now());
         // Also before the POST that follows a broken reused connection.

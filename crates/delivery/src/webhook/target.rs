@@ -12,7 +12,7 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, Request, StatusCode};
 use url::Url;
 
-use super::ResponseRules;
+use super::{ResponseRules, Signer};
 use crate::{
     egress::{Client, Response, SendError},
     event::Encoding,
@@ -40,6 +40,8 @@ pub struct Target {
     pub rules: ResponseRules,
     /// Whether the webhook may redirect because of the token.
     pub token_doubt: TokenDoubt,
+    /// Signs each POST. None: POSTs are not signed.
+    pub signer: Option<Signer>,
     /// The value of `WebHook-Request-Origin` (CloudEvents web hooks, section 4.1.1).
     pub origin: HeaderValue,
 }
