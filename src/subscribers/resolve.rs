@@ -5,7 +5,9 @@ use std::{collections::HashSet, sync::Arc};
 use http::{HeaderMap, HeaderValue};
 use kube::Client;
 use tidings_api::{
-    ClientAuthentication, ContentMode, ContentType, CredentialsSecretRef, Header, HttpsUrl, OnRejection, PublicRoots, ResponseAction, SecretKeyRef, Signature, SubscriberReason, SubscriberSpec, Tls, TokenService, token_parameter_fault,
+    ClientAuthentication, ContentMode, ContentType, CredentialsSecretRef, Header, HttpsUrl, OnRejection, PublicRoots,
+    ResponseAction, SecretKeyRef, Signature, SubscriberReason, SubscriberSpec, Tls, TokenService,
+    token_parameter_fault,
 };
 use tidings_delivery::{
     egress::{self, Authorities, Egress, Fingerprint, SendError, Trust, TrustError},
