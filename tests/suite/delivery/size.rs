@@ -188,3 +188,40 @@ async fn field_24_an_outcome_that_cannot_be_stored_in_any_form_frees_its_slot_an
     let status: Value = world.get("ntf", "stuck").await["status"].clone();
     assert_eq!(status["phase"], "Pending");
 }
+
+#[tokio::test]
+async fn a_replay_that_does_not_fit_is_logged_and_tried_again_after_the_next_change() {
+    let world = shop("size-replay").await;
+    let proxy = ApiProxy::start(world.plane).await.unwrap();
+    let operator = world.operator_through(&proxy).await;
+    let event = |id: &str| json!({"id": id, "source": "/s", "type": "t"});
+    world.notification("n", "shop", event("n")).await;
+    world.until_phase("n", "Delivered").await;
+    let writes = Arc::new(AtomicUsize::new(0));
+    let counted = writes.clone();
+    proxy.treat(move |call| {
+        let refused = call.is_status_write_to("notifications") && call.path.ends_with("/n/status");
+        if refused {
+            counted.fetch_add(1, Ordering::Relaxed);
+            return Treatment::Answer(413);
+        }
+        Treatment::Pass
+    });
+    world.kubectl(&["label", "ntf", "n", "tidings.dev/replay=1"]).await.ok().unwrap();
+    let end = tokio::time::Instant::now() + PATIENCE;
+    while !operator.logs().contains("cannot replay the Notification: the object is too large") {
+        assert!(tokio::time::Instant::now() < end, "{}", operator.logs());
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    for marker in ["marker-0", "marker-1"] {
+        world.notification(marker, "shop", event(marker)).await;
+        world.until_phase(marker, "Delivered").await;
+    }
+    assert_eq!(writes.load(Ordering::Relaxed), 1);
+    assert!(counts_refusals(&operator).await);
+    proxy.pass();
+    world.kubectl(&["label", "ntf", "n", "tidings.dev/replay=2", "--overwrite"]).await.ok().unwrap();
+    let replayed = |n: &Value| n["status"]["lastHandledReplay"] == "2" && n["status"]["phase"] == "Delivered";
+    world.until("ntf", "n", replayed).await;
+    assert_eq!(arrived(&world), ["marker-0", "marker-1", "n", "n"]);
+}
