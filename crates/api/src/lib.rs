@@ -2,9 +2,36 @@
 //!
 //! The crate uses no client and no clock. Features:
 //!
-//! - `words`: reasons, condition types and the rules for header names. Depends only on serde.
+//! - `words`: reasons, condition types, and the rules for header names and media types. Depends only on serde.
 //! - `kinds` (default): the custom resources `Subscriber` and `Notification`, their CustomResourceDefinitions and the
 //!   admission policies. A binary selects the Kubernetes version with a feature of `k8s-openapi`; a library must not.
+//! - `cloudevents`: conversions between a Notification and the `Event` of the CloudEvents SDK (`cloudevents-sdk` 0.9), for
+//!   programs that create or read Notifications.
+//!
+//! ```
+//! # #[cfg(feature = "cloudevents")]
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! use cloudevents::{AttributesReader, EventBuilder, EventBuilderV10};
+//! use serde_json::json;
+//! use tidings_api::Notification;
+//!
+//! let paid = EventBuilderV10::new()
+//!     .id("order-1042-paid")
+//!     .source("/shop/orders")
+//!     .ty("com.example.order.paid")
+//!     .data("application/json", json!({"orderID": 1042}))
+//!     .build()?;
+//! // Create the object with a client of the `kube` crate. A fixed name makes the creation idempotent.
+//! let notification = Notification::from_cloudevent("order-1042-paid", "acme", paid)?;
+//! assert_eq!(notification.spec.event.type_, "com.example.order.paid");
+//!
+//! let event = cloudevents::Event::try_from(&notification)?;
+//! assert_eq!(event.id(), "order-1042-paid");
+//! # Ok(())
+//! # }
+//! # #[cfg(not(feature = "cloudevents"))]
+//! # fn main() {}
+//! ```
 
 #![cfg_attr(not(test), warn(unreachable_pub))]
 
@@ -12,13 +39,19 @@
 #[allow(unreachable_pub)]
 #[cfg(feature = "kinds")]
 mod kinds;
+mod media_type;
 mod reasons;
 mod reserved;
+#[cfg(feature = "cloudevents")]
+mod sdk;
 
 #[cfg(feature = "kinds")]
 pub use kinds::*;
+pub use media_type::is_json;
 pub use reasons::{AttemptReason, ConditionType, NotificationReason, SubscriberReason};
 pub use reserved::{RESERVED_HEADER_PREFIXES, RESERVED_HEADERS, is_reserved_header};
+#[cfg(feature = "cloudevents")]
+pub use sdk::EventConversionError;
 
 /// The API group of both kinds.
 pub const GROUP: &str = "tidings.dev";

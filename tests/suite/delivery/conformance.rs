@@ -89,7 +89,7 @@ async fn answered(behaviour: Behaviour) -> (Outcome, Vec<Received>) {
 }
 
 /// The event in the request, as read by an independent library.
-fn read_by_the_sdk(received: &Received) -> cloudevents::Event {
+pub fn read_by_the_sdk(received: &Received) -> cloudevents::Event {
     let mut request = http::Request::new(received.body.to_vec());
     *request.headers_mut() = received.headers.clone();
     cloudevents::binding::http::to_event(request.headers(), request.body().clone()).unwrap()

@@ -14,6 +14,7 @@ mod rejections;
 mod replay;
 mod retention;
 mod rotations;
+mod sdk;
 mod signatures;
 mod size;
 mod token_budgets;

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use base64::{Engine, prelude::BASE64_STANDARD};
 use serde_json::value::RawValue;
+use tidings_api::is_json;
 
 /// The maximum number of members, attributes and data together, as the API server enforces it.
 const MOST_MEMBERS: usize = 64;
@@ -201,20 +202,11 @@ fn is_media_type(text: &str) -> bool {
         && text.bytes().all(|b| (b' '..=b'~').contains(&b))
 }
 
-/// Whether a media type declares JSON: absent, `…/json` or `…+json` (JSON event format, section 3.1).
-pub(super) fn is_json(datacontenttype: Option<&String>) -> bool {
-    let Some(media_type) = datacontenttype else {
-        return true;
-    };
-    let essence = media_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
-    essence.ends_with("/json") || essence.ends_with("+json")
-}
-
 fn data(members: &BTreeMap<String, Box<RawValue>>, content_type: Option<&String>) -> Result<Data, InvalidEvent> {
     match (members.get("data"), members.get("data_base64")) {
         (Some(_), Some(_)) => Err(invalid("data_base64", "must not be set together with data: remove one of them")),
         (None, None) => Ok(Data::None),
-        (Some(_), None) if is_json(content_type) => Ok(Data::Json),
+        (Some(_), None) if is_json(content_type.map(String::as_str)) => Ok(Data::Json),
         (Some(text), None) => serde_json::from_str(text.get()).map(Data::Text).map_err(|_error| {
             invalid("data", "must be a string if datacontenttype is not JSON; use data_base64 for bytes")
         }),
