@@ -118,7 +118,7 @@ pub mod testing {
     use tidings_delivery::{
         egress::{Egress, Policy, Trust},
         event::Encoding,
-        oauth::{AuthMethod, Credentials, TokenCache, TokenKey, TokenRequest},
+        oauth::{AuthMethod, Credentials, CredentialsFingerprint, TokenCache, TokenKey, TokenRequest},
         webhook::{ResponseRules, TokenDoubt},
     };
 
@@ -130,28 +130,33 @@ pub mod testing {
         let http = Egress::new(Policy::allowing(Vec::new())).client("a", &trust).unwrap();
         let url: url::Url = "https://hooks.example.com/".parse().unwrap();
         let timeout = Duration::from_secs(1);
-        let (authentication, client_id) = (AuthMethod::Basic, "id".to_owned());
+        let client_id = "id".to_owned();
+        let authentication = AuthMethod::Basic(String::new().into());
+        let credentials = Credentials { client_id: client_id.clone(), authentication };
         let key = TokenKey {
             namespace: "a".into(),
             secret_uid: "uid".into(),
-            credentials: Credentials { client_id: "id".into(), client_secret: "secret".into() }.fingerprint(),
-            secret_keys: Default::default(),
+            credentials: credentials.fingerprint(),
+            authentication: credentials.method(),
+            secret_keys: Vec::new(),
             url: url.to_string(),
-            client_id: client_id.clone(),
-            authentication,
+            client_id,
             scopes: Vec::new(),
             audience: None,
+            resources: Vec::new(),
             parameters: Default::default(),
+            headers: CredentialsFingerprint::of_headers(&http::HeaderMap::new()),
             timeout,
             trust: trust.fingerprint(),
         };
         let tokens = TokenCache::default().source(key, || TokenRequest {
             url: url.clone(),
-            credentials: Credentials { client_id, client_secret: String::new().into() },
-            authentication,
+            credentials,
             scopes: Vec::new(),
             audience: None,
+            resources: Vec::new(),
             parameters: Default::default(),
+            headers: http::HeaderMap::new(),
             timeout,
             http: http.clone(),
         });

@@ -16,7 +16,7 @@ const AMBIGUOUS: [&str; 5] = ["%2f", "%5c", "%25", "\\", ";"];
 pub enum Purpose {
     /// The webhook: it receives header values, its client certificate, and the tokens issued for the credentials.
     Webhook,
-    /// The token service: it receives the client credentials and its client certificate.
+    /// The token service: it receives the client credentials, header values and its client certificate.
     TokenService,
     /// The webhook: it receives what the operator signs with the value, and never the value.
     Signature,

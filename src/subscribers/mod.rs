@@ -15,8 +15,10 @@
 //! Only [`status_store`] writes a Subscriber's status. [`reports`] and [`health_board`] report how its deliveries go.
 
 mod check;
+mod client_authentication;
 mod consent;
 mod event_publisher;
+mod headers;
 mod health_board;
 mod initial_status;
 mod member;

@@ -109,18 +109,14 @@ fn until(ask_again: Instant) -> Duration {
 
 #[cfg(test)]
 mod tests {
-    use tidings_delivery::oauth::{AuthMethod, TokenError};
+    use tidings_delivery::oauth::{ClientProof, TokenError};
     use tidings_queue::SpecVersion;
 
     use super::*;
     use crate::contract::testing::route;
 
-    const SENT: RequestOutline = RequestOutline {
-        authentication: AuthMethod::Basic,
-        changes_credentials: false,
-        has_scopes: true,
-        has_audience: false,
-    };
+    const SENT: RequestOutline =
+        RequestOutline { proof: ClientProof::Basic { is_changed: false }, has_scopes: true, has_audience: false };
 
     fn with_token(acceptance: Acceptance) -> Prerequisites {
         let route = Arc::into_inner(route(SpecVersion::new("uid", 1))).unwrap();

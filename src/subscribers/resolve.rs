@@ -5,23 +5,24 @@ use std::{collections::HashSet, sync::Arc};
 use http::{HeaderMap, HeaderValue};
 use kube::Client;
 use tidings_api::{
-    ClientAuthentication, ContentMode, ContentType, CredentialsSecretRef, Header, HttpsUrl, OnRejection, PublicRoots,
-    ResponseAction, SecretKeyRef, Signature, SubscriberReason, SubscriberSpec, Tls, TokenService,
-    token_parameter_fault,
+    ContentMode, ContentType, HttpsUrl, OnRejection, PublicRoots, ResponseAction, SecretKeyRef, Signature,
+    SubscriberReason, SubscriberSpec, Tls, TokenService, resource_fault, token_parameter_fault,
 };
 use tidings_delivery::{
     egress::{self, Authorities, Egress, Fingerprint, SendError, Trust, TrustError},
     event::Encoding,
-    oauth::{self, Credentials, TokenCache, TokenKey, TokenRequest},
-    webhook::{Consequence, MAX_HEADERS, ResponseRules, Signer, Target, TokenDoubt, extra_header},
+    oauth::{self, Credentials, CredentialsFingerprint, TokenCache, TokenKey, TokenRequest},
+    webhook::{Consequence, ResponseRules, Signer, Target, TokenDoubt},
 };
 use tidings_queue::{Backoff, Limits, SpecVersion};
 use url::Url;
 
 use super::{
+    client_authentication::{self, ReadClient, purposes_of_certificate, want_credentials},
     consent::Purpose,
+    headers,
     referrers::Reference,
-    secrets::{Endpoints, ObjectReader, ReadCredentials, Wanted, bundle_object, want, want_identity},
+    secrets::{Endpoints, ObjectReader, Wanted, bundle_object, want, want_identity},
     times::seconds,
     unresolved::Unresolved,
 };
@@ -47,8 +48,7 @@ pub fn references(spec: &SubscriberSpec) -> HashSet<Reference> {
 /// The objects that a spec names, and the keys of each.
 fn wanted(spec: &SubscriberSpec) -> Wanted {
     let mut wanted = Wanted::new();
-    let CredentialsSecretRef { name, client_id_key, client_secret_key } = &spec.token_service.credentials_secret_ref;
-    want(&mut wanted, Reference::Secret(name.clone()), &[client_id_key, client_secret_key]);
+    want_credentials(&mut wanted, &spec.token_service);
     for tls in [&spec.webhook.tls, &spec.token_service.tls].into_iter().flatten() {
         if let Some(bundle) = &tls.ca_ref {
             want(&mut wanted, bundle_object(bundle), &[&bundle.key]);
@@ -57,7 +57,8 @@ fn wanted(spec: &SubscriberSpec) -> Wanted {
             want_identity(&mut wanted, certificate);
         }
     }
-    for from in spec.webhook.headers.iter().filter_map(|header| header.value_from.as_ref()) {
+    let headers = spec.webhook.headers.iter().chain(&spec.token_service.headers);
+    for from in headers.filter_map(|header| header.value_from.as_ref()) {
         want(&mut wanted, Reference::Secret(from.secret_key_ref.name.clone()), &[&from.secret_key_ref.key]);
     }
     if let Some(Signature { secret_ref, previous_secret_ref }) = &spec.webhook.signature {
@@ -111,9 +112,9 @@ impl TargetResolver {
         let require_consent = self.require_secret_consent;
         let mut reader = ObjectReader::new(&self.client, namespace, require_consent, endpoints, wanted(spec));
         let (http, _) = self
-            .endpoint_client(&mut reader, namespace, spec.webhook.tls.as_ref(), "webhook", Purpose::Webhook)
+            .endpoint_client(&mut reader, namespace, spec.webhook.tls.as_ref(), "webhook", &[Purpose::Webhook])
             .await?;
-        let headers = headers(&mut reader, &spec.webhook.headers).await?;
+        let headers = headers::read(&mut reader, &spec.webhook.headers, Purpose::Webhook).await?;
         let signer = match &spec.webhook.signature {
             Some(signature) => Some(signer(&mut reader, signature).await?),
             None => None,
@@ -143,47 +144,42 @@ impl TargetResolver {
     ) -> Result<Arc<oauth::TokenSource>, Unresolved> {
         let service = &spec.token_service;
         check_parameters(service.parameters.keys())?;
-        let ReadCredentials { credentials, uid } =
-            reader.credentials(&service.credentials_secret_ref).await.map_err(Unresolved::of_credentials)?;
-        let authentication = authentication(service.client_authentication);
-        if authentication == oauth::AuthMethod::BasicUnencoded && credentials.client_id.contains(':') {
-            let CredentialsSecretRef { name, client_id_key, .. } = &service.credentials_secret_ref;
-            let fault = "the client ID has a colon, which BasicUnencoded cannot send: set tokenService.clientAuthentication to Basic or Post";
-            let message = format!("Secret {name}, key {client_id_key}: {fault}");
-            return Err(Unresolved::permanent(SubscriberReason::InvalidSecret, message).of_credentials());
-        }
+        check_resources(service)?;
+        let client = client_authentication::read(reader, service).await.map_err(Unresolved::of_credentials)?;
+        let ReadClient { credentials, secret_uid, secret_keys } = client;
         let (http, trust) = self
-            .endpoint_client(reader, namespace, service.tls.as_ref(), "tokenService", Purpose::TokenService)
+            .endpoint_client(reader, namespace, service.tls.as_ref(), "tokenService", purposes_of_certificate(service))
             .await?;
+        let headers = headers::read(reader, &service.headers, Purpose::TokenService).await?;
         check(&http, url, "tokenService.url").await?;
         let key = TokenKey {
             namespace: namespace.into(),
-            secret_uid: uid,
+            secret_uid,
             credentials: credentials.fingerprint(),
-            secret_keys: [
-                service.credentials_secret_ref.client_id_key.clone(),
-                service.credentials_secret_ref.client_secret_key.clone(),
-            ],
+            authentication: credentials.method(),
+            secret_keys,
             url: url.as_str().into(),
             client_id: credentials.client_id.clone(),
-            authentication,
             scopes: service.scopes.clone(),
             audience: service.audience.clone(),
+            resources: service.resources.clone(),
             parameters: service.parameters.clone(),
+            headers: CredentialsFingerprint::of_headers(&headers),
             timeout: seconds(service.timeout_seconds),
             trust,
         };
-        Ok(self.tokens.source(key, || request(service, url, credentials, http)))
+        Ok(self.tokens.source(key, || request(service, url, credentials, headers, http)))
     }
 
-    /// The HTTP client for one endpoint, and the fingerprint of its trust settings.
+    /// The HTTP client for one endpoint, and the fingerprint of its trust settings. `purposes`: the endpoints that the
+    /// Secret of a client certificate must allow.
     async fn endpoint_client(
         &self,
         reader: &mut ObjectReader<'_>,
         namespace: &str,
         tls: Option<&Tls>,
         field: &str,
-        purpose: Purpose,
+        purposes: &[Purpose],
     ) -> Result<(Arc<egress::Client>, Fingerprint), Unresolved> {
         let mut trust = Trust::default();
         let (mut roots, mut identity) = (String::new(), String::new());
@@ -197,7 +193,7 @@ impl TargetResolver {
             roots = format!("{} {}, key {}, for {field}.tls.caRef", reference.kind, reference.name, reference.key);
         }
         if let Some(reference) = tls.and_then(|tls| tls.client_certificate_secret_ref.as_ref()) {
-            trust.identity = Some(reader.client_identity(reference, purpose).await?);
+            trust.identity = Some(reader.client_identity(reference, purposes).await?);
             identity = format!("Secret {}, for {field}.tls.clientCertificateSecretRef", reference.name);
         }
         let client = self.egress.client(namespace, &trust).map_err(|error| {
@@ -224,60 +220,24 @@ fn check_roots(tls: Option<&Tls>, field: &str) -> Result<(), Unresolved> {
 }
 
 /// The token request for this token service.
-fn request(service: &TokenService, url: &Url, credentials: Credentials, http: Arc<egress::Client>) -> TokenRequest {
+fn request(
+    service: &TokenService,
+    url: &Url,
+    credentials: Credentials,
+    headers: HeaderMap,
+    http: Arc<egress::Client>,
+) -> TokenRequest {
     TokenRequest {
         url: url.clone(),
         credentials,
-        authentication: authentication(service.client_authentication),
         scopes: service.scopes.clone(),
         audience: service.audience.clone(),
+        resources: service.resources.clone(),
         parameters: service.parameters.clone(),
+        headers,
         timeout: seconds(service.timeout_seconds),
         http,
     }
-}
-
-fn authentication(of: ClientAuthentication) -> oauth::AuthMethod {
-    match of {
-        ClientAuthentication::Basic => oauth::AuthMethod::Basic,
-        ClientAuthentication::BasicUnencoded => oauth::AuthMethod::BasicUnencoded,
-        ClientAuthentication::Post => oauth::AuthMethod::Post,
-    }
-}
-
-/// The headers that the user adds, with values from the spec or from Secrets.
-async fn headers(reader: &mut ObjectReader<'_>, headers: &[Header]) -> Result<HeaderMap, Unresolved> {
-    let mut map = HeaderMap::new();
-    let mut bytes = 0;
-    for Header { name, value, value_from } in headers {
-        let field = format!("webhook.headers[{name:.128}]");
-        let (reason, at, value) = match (value, value_from) {
-            (Some(value), None) => (SubscriberReason::InvalidSpec, field, value.as_bytes()),
-            (None, Some(from)) => {
-                let SecretKeyRef { name, key } = &from.secret_key_ref;
-                let at = format!("Secret {name}, key {key}, for {field}");
-                (SubscriberReason::InvalidSecret, at, reader.header_value(&from.secret_key_ref).await?)
-            }
-            _ => {
-                let message = format!("{field}: set exactly one of value and valueFrom");
-                return Err(Unresolved::permanent(SubscriberReason::InvalidSpec, message));
-            }
-        };
-        let (name, value) = extra_header(name, value).map_err(|fault| {
-            let reason = if fault.is_of_name() { SubscriberReason::InvalidSpec } else { reason };
-            Unresolved::permanent(reason, format!("{at}: {fault}"))
-        })?;
-        bytes += name.as_str().len() + value.len();
-        if bytes > MAX_HEADERS {
-            let fault = format!(
-                "{at}: this header makes the names and values of webhook.headers longer than {} KiB in total: shorten or remove headers",
-                MAX_HEADERS >> 10
-            );
-            return Err(Unresolved::permanent(reason, fault));
-        }
-        map.insert(name, value);
-    }
-    Ok(map)
 }
 
 /// The signer with the keys that the spec names.
@@ -332,6 +292,19 @@ fn rules(spec: &SubscriberSpec) -> ResponseRules {
     ResponseRules::new(rules, spec.delivery.on_rejection == OnRejection::Fail)
 }
 
+/// Checks the resources again that the API server has validated.
+fn check_resources(service: &TokenService) -> Result<(), Unresolved> {
+    let fault = service.resources.iter().find_map(|resource| resource_fault(resource));
+    let is_both = || {
+        let is_given = service.parameters.keys().any(|name| name.eq_ignore_ascii_case("resource"));
+        let both = "set resources or the parameter resource, but not both: move the parameter into resources";
+        (is_given && !service.resources.is_empty()).then_some(both)
+    };
+    fault.or_else(is_both).map_or(Ok(()), |fault| {
+        Err(Unresolved::permanent(SubscriberReason::InvalidSpec, format!("tokenService.resources: {fault}")))
+    })
+}
+
 fn encoding(spec: &SubscriberSpec) -> Encoding {
     match (spec.webhook.content_mode, spec.webhook.content_type) {
         (ContentMode::Binary, _) => Encoding::Binary,
@@ -365,6 +338,26 @@ mod tests {
         };
         assert_eq!(reason, SubscriberReason::InvalidSpec);
         assert!(message.starts_with("tokenService.tls: publicRoots Exclude requires caRef"), "{message}");
+    }
+
+    #[test]
+    fn resources_that_the_api_server_did_not_refuse_are_an_invalid_spec() {
+        let check = |resource: &str, parameter: &str| {
+            let service = serde_json::json!({
+                "url": "https://login.example.com/", "resources": [resource], "parameters": {parameter: "urn:b"},
+            });
+            check_resources(&serde_json::from_value(service).unwrap())
+        };
+        assert!(check("urn:a", "realm").is_ok());
+        for (resource, parameter, says) in
+            [("urn:a#b", "realm", "fragment"), ("a", "realm", "absolute URI"), ("urn:a", "Resource", "not both")]
+        {
+            let Err(Unresolved::Subscriber { reason, message, .. }) = check(resource, parameter) else {
+                panic!("{resource} and {parameter} were accepted");
+            };
+            assert_eq!(reason, SubscriberReason::InvalidSpec);
+            assert!(message.starts_with("tokenService.resources: ") && message.contains(says), "{message}");
+        }
     }
 
     #[test]

@@ -8,11 +8,13 @@ use std::{
 
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use kube::{Api, Client, api::ObjectMeta};
+use secrecy::SecretString;
 use tidings_api::{
     CaKind, CaRef, ClientCertificateSecretRef, CredentialsSecretRef, DENIED_SECRET_TYPES, SecretKeyRef,
     SubscriberReason as Reason,
 };
-use tidings_delivery::{egress::ClientIdentity, oauth::Credentials, webhook::SigningKey};
+use tidings_delivery::egress::ClientIdentity;
+use tidings_delivery::webhook::SigningKey;
 use tokio::sync::Semaphore;
 use url::Url;
 
@@ -23,10 +25,21 @@ use super::{
 };
 use crate::cluster::call::{API_TIMEOUT, found};
 
-/// The maximum length of a client ID, in bytes.
-const MAX_CLIENT_ID: usize = 1 << 10;
-/// The maximum length of a client secret, in bytes. Some client secrets are signed tokens.
-const MAX_CLIENT_SECRET: usize = 16 << 10;
+/// A client ID.
+const CLIENT_ID: CredentialText =
+    CredentialText { what: "the client ID", field: "tokenService.credentialsSecretRef", limit: 1 << 10 };
+/// A client secret. Some client secrets are signed tokens.
+const CLIENT_SECRET: CredentialText =
+    CredentialText { what: "the client secret", field: "tokenService.credentialsSecretRef", limit: 16 << 10 };
+/// The ID of a private key.
+const KEY_ID: CredentialText = CredentialText {
+    what: "the ID of the private key",
+    field: "tokenService.privateKeyJWT.keySecretRef",
+    limit: 1 << 10,
+};
+/// The maximum length of a private key that signs assertions, and of the certificate for it, in bytes. An RSA key of
+/// 8192 bits has 6 KB.
+const MAX_CLIENT_KEY: usize = 64 << 10;
 /// The maximum length of a client certificate with its chain and its key, in bytes.
 const MAX_CLIENT_CERTIFICATE: usize = 64 << 10;
 /// The maximum length of a CA bundle, in bytes. The CA bundle of a Linux distribution has about 220 KB.
@@ -58,14 +71,6 @@ pub fn bundle_object(CaRef { kind, name, .. }: &CaRef) -> Reference {
 /// Adds the object of a client certificate.
 pub fn want_identity(wanted: &mut Wanted, reference: &ClientCertificateSecretRef) {
     want(wanted, Reference::Secret(reference.name.clone()), &TLS_KEYS);
-}
-
-/// The client credentials, and the Secret that they came from.
-pub struct ReadCredentials {
-    /// The client ID and client secret.
-    pub credentials: Credentials,
-    /// The Secret's uid.
-    pub uid: String,
 }
 
 /// The endpoints that the values of Secrets are sent to.
@@ -121,24 +126,53 @@ impl<'a> ObjectReader<'a> {
         Self { client, namespace, require_consent, endpoints, wanted, fetched: HashMap::new() }
     }
 
-    /// Reads the client credentials.
-    ///
-    /// Checks that the Secret allows both endpoints before it checks the keys: a Secret that does not allow them
-    /// reveals nothing about its keys.
-    pub async fn credentials(&mut self, reference: &CredentialsSecretRef) -> Result<ReadCredentials, Unresolved> {
-        let CredentialsSecretRef { name, client_id_key, client_secret_key } = reference;
-        self.secret_for(name, Purpose::TokenService).await?;
-        // The webhook receives a token that was issued for this Secret.
-        let secret = self.secret_for(name, Purpose::Webhook).await?;
-        let client_id = credential(secret, name, client_id_key, MAX_CLIENT_ID)?;
-        let client_secret = credential(secret, name, client_secret_key, MAX_CLIENT_SECRET)?.into();
-        Ok(ReadCredentials { credentials: Credentials { client_id, client_secret }, uid: secret.uid.clone() })
+    /// Reads the client ID.
+    pub async fn client_id(&mut self, reference: &CredentialsSecretRef) -> Result<String, Unresolved> {
+        let CredentialsSecretRef { name, client_id_key, .. } = reference;
+        credential(self.secret_of_client(name).await?, name, client_id_key, &CLIENT_ID)
     }
 
-    /// Reads the value of a header, which is sent to the webhook. The bytes are not validated yet.
-    pub async fn header_value(&mut self, reference: &SecretKeyRef) -> Result<&[u8], Unresolved> {
+    /// Reads the client secret.
+    pub async fn client_secret(&mut self, reference: &CredentialsSecretRef) -> Result<SecretString, Unresolved> {
+        let CredentialsSecretRef { name, client_secret_key, .. } = reference;
+        Ok(credential(self.secret_of_client(name).await?, name, client_secret_key, &CLIENT_SECRET)?.into())
+    }
+
+    /// Reads the ID of a private key.
+    pub async fn key_id(&mut self, name: &str, key: &str) -> Result<String, Unresolved> {
+        credential(self.secret_of_client(name).await?, name, key, &KEY_ID)
+    }
+
+    /// Reads a private key of the client, or the certificate for it. The PEM text is not validated yet.
+    pub async fn client_key(&mut self, name: &str, key: &str) -> Result<&[u8], Unresolved> {
+        let secret = self.secret_of_client(name).await?;
+        let pem =
+            value(secret, name, key, "add the key, or name another key in tokenService.privateKeyJWT.keySecretRef")?;
+        if pem.len() > MAX_CLIENT_KEY {
+            let fault = format!("the value is longer than {}: store one PEM text alone", size(MAX_CLIENT_KEY));
+            return Err(invalid(name, key, &fault));
+        }
+        Ok(pem)
+    }
+
+    /// The uid of a Secret that was read. Empty if this reader has not read it.
+    pub fn uid(&self, name: &str) -> String {
+        self.fetched.get(&Reference::Secret(name.into())).map_or_else(String::new, |secret| secret.uid.clone())
+    }
+
+    /// Reads a Secret that proves the client's identity, if the Secret allows both endpoints: the webhook receives a
+    /// token that was issued for the Secret.
+    ///
+    /// The keys are checked later: a Secret that does not allow the endpoints reveals nothing about its keys.
+    async fn secret_of_client(&mut self, name: &str) -> Result<&FetchedObject, Unresolved> {
+        self.secret_for(name, Purpose::TokenService).await?;
+        self.secret_for(name, Purpose::Webhook).await
+    }
+
+    /// Reads the value of a header, which is sent to the endpoint of this purpose. The bytes are not validated yet.
+    pub async fn header_value(&mut self, reference: &SecretKeyRef, purpose: Purpose) -> Result<&[u8], Unresolved> {
         let SecretKeyRef { name, key } = reference;
-        let secret = self.secret_for(name, Purpose::Webhook).await?;
+        let secret = self.secret_for(name, purpose).await?;
         value(secret, name, key, "add the key, or name another key in secretKeyRef")
     }
 
@@ -152,14 +186,18 @@ impl<'a> ObjectReader<'a> {
         })
     }
 
-    /// Reads a client certificate and its key. The PEM texts are not validated yet.
+    /// Reads a client certificate and its key, if the Secret allows the endpoints of these purposes. The PEM texts are not
+    /// validated yet.
     pub async fn client_identity(
         &mut self,
         reference: &ClientCertificateSecretRef,
-        purpose: Purpose,
+        purposes: &[Purpose],
     ) -> Result<ClientIdentity, Unresolved> {
         let name = &reference.name;
-        let secret = self.secret_for(name, purpose).await?;
+        for purpose in purposes {
+            self.secret_for(name, *purpose).await?;
+        }
+        let secret = self.object(Reference::Secret(name.into())).await?;
         let part = |key| value(secret, name, key, "create the Secret with kubectl create secret tls");
         let [certificate, key] = TLS_KEYS;
         let (certificate_pem, key_pem) = (part(certificate)?, part(key)?);
@@ -313,17 +351,27 @@ fn value<'s>(secret: &'s FetchedObject, name: &str, key: &str, remedy: &str) -> 
     found.ok_or_else(|| invalid(name, key, &format!("there is no such key: {remedy}")))
 }
 
-/// Reads a client ID or client secret: printable ASCII (RFC 6749, appendixes A.1 and A.2), at most `limit` bytes long.
-fn credential(secret: &FetchedObject, name: &str, key: &str, limit: usize) -> Result<String, Unresolved> {
-    let bytes = value(secret, name, key, "add the key, or name another key in tokenService.credentialsSecretRef")?;
-    if bytes.len() > limit {
-        let fault = format!("the value is longer than {}: shorten the value", size(limit));
+/// A text that identifies or authenticates the client: printable ASCII (RFC 6749, appendixes A.1 and A.2).
+struct CredentialText {
+    what: &'static str,
+    /// The field of the spec that names the key.
+    field: &'static str,
+    /// The maximum length, in bytes.
+    limit: usize,
+}
+
+fn credential(secret: &FetchedObject, name: &str, key: &str, of: &CredentialText) -> Result<String, Unresolved> {
+    let CredentialText { what, field, limit } = of;
+    let bytes = value(secret, name, key, &format!("add the key, or name another key in {field}"))?;
+    if bytes.len() > *limit {
+        let fault = format!("the value is longer than {}: shorten the value", size(*limit));
         return Err(invalid(name, key, &fault));
     }
     let text = std::str::from_utf8(bytes)
         .map_err(|_error| invalid(name, key, "the value is not text: store printable ASCII (RFC 6749, appendix A)"))?;
+    let empty = format!("the value is empty: store {what} in it");
     let fault = if text.is_empty() {
-        "the value is empty: store the client ID or the client secret in it"
+        &empty
     } else if text.ends_with(['\n', '\r']) {
         "the value ends with a line break: create the value with printf or kubectl --from-literal"
     } else if !text.bytes().all(|b| (b' '..=b'~').contains(&b)) {
@@ -354,8 +402,8 @@ mod tests {
             values: [("k".to_owned(), vec![b'a'; length])].into(),
             ..FetchedObject::default()
         };
-        assert!(credential(&secret(MAX_CLIENT_ID), "acme", "k", MAX_CLIENT_ID).is_ok());
-        let fault = credential(&secret(MAX_CLIENT_ID + 1), "acme", "k", MAX_CLIENT_ID).unwrap_err().to_string();
+        assert!(credential(&secret(CLIENT_ID.limit), "acme", "k", &CLIENT_ID).is_ok());
+        let fault = credential(&secret(CLIENT_ID.limit + 1), "acme", "k", &CLIENT_ID).unwrap_err().to_string();
         assert_eq!(fault, "InvalidSecret: Secret acme, key k: the value is longer than 1 KiB: shorten the value");
     }
 

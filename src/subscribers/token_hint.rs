@@ -5,16 +5,14 @@
 use std::borrow::Cow;
 
 use tidings_api::SubscriberReason as Reason;
-use tidings_delivery::oauth::{AuthMethod, RequestOutline, TokenError};
-
-const SECRET: &str = "the client ID and client secret in the Secret that tokenService.credentialsSecretRef names";
+use tidings_delivery::oauth::{ClientProof, RequestOutline, TokenError};
 
 /// Returns the reason of the condition TokenAvailable, and the end of its message.
 pub(super) fn hint(error: &TokenError, sent: RequestOutline) -> (Reason, String) {
     let advice: Cow<'_, str> = match error {
-        TokenError::Unauthorized => format!("check tokenService.url and {SECRET}{}", other_methods(sent)).into(),
+        TokenError::Unauthorized => format!("check tokenService.url and {}", proof(sent)).into(),
         TokenError::Rejected(code) => match *code {
-            "invalid_client" => format!("check {SECRET}{}", other_methods(sent)).into(),
+            "invalid_client" => format!("check {}", proof(sent)).into(),
             "unauthorized_client" => {
                 "enable the client credentials grant for this client at the token service".into()
             }
@@ -30,10 +28,10 @@ pub(super) fn hint(error: &TokenError, sent: RequestOutline) -> (Reason, String)
             "invalid_scope" => "set tokenService.scopes: the token service requires a scope".into(),
             "invalid_request" => format!("{}{}", missing_fields(sent), other_places(sent)).into(),
             "invalid_target" if sent.has_audience => {
-                "check tokenService.audience and the parameter resource in tokenService.parameters".into()
+                "check tokenService.audience and tokenService.resources".into()
             }
             "invalid_target" => {
-                "set tokenService.audience or the parameter resource in tokenService.parameters: the token service requires a target".into()
+                "set tokenService.audience or tokenService.resources: the token service requires a target".into()
             }
             "access_denied" if sent.has_audience => {
                 "check at the token service that this client may use tokenService.audience and tokenService.scopes".into()
@@ -60,15 +58,28 @@ pub(super) fn hint(error: &TokenError, sent: RequestOutline) -> (Reason, String)
     (Reason::TokenRejected, format!(": {advice}"))
 }
 
-/// The client authentications to try, if the credentials are correct.
-fn other_methods(sent: RequestOutline) -> &'static str {
-    match sent.authentication {
-        AuthMethod::Basic if sent.changes_credentials => {
-            "; they have characters that clientAuthentication Basic encodes (RFC 6749, section 2.3.1): if the token service does not decode them, set tokenService.clientAuthentication to BasicUnencoded, or to Post if it reads them from the form"
+/// What to check when the token service does not know the client, and what to try if it is correct.
+fn proof(sent: RequestOutline) -> String {
+    let secret = |other: &str| {
+        format!("the client ID and client secret in the Secret that tokenService.credentialsSecretRef names; {other}")
+    };
+    match sent.proof {
+        ClientProof::Basic { is_changed: true } => secret(
+            "they have characters that clientAuthentication Basic encodes (RFC 6749, section 2.3.1): if the token service does not decode them, set tokenService.clientAuthentication to BasicUnencoded, or to Post if it reads them from the form",
+        ),
+        ClientProof::Basic { is_changed: false } => {
+            secret("if they are correct, set tokenService.clientAuthentication to Post")
         }
-        AuthMethod::Basic => "; if they are correct, set tokenService.clientAuthentication to Post",
-        AuthMethod::BasicUnencoded => "; if they are correct, set tokenService.clientAuthentication to Basic or Post",
-        AuthMethod::Post => "; if they are correct, set tokenService.clientAuthentication to Basic",
+        ClientProof::BasicUnencoded => {
+            secret("if they are correct, set tokenService.clientAuthentication to Basic or Post")
+        }
+        ClientProof::Post => secret("if they are correct, set tokenService.clientAuthentication to Basic"),
+        ClientProof::Certificate => {
+            "the client ID, and whether the certificate in the Secret that tokenService.tls.clientCertificateSecretRef names is registered for the client at the token service".into()
+        }
+        ClientProof::Assertion => {
+            "the client ID, and whether the token service has the public key of the client and accepts the algorithm, keyID and audience of tokenService.privateKeyJWT".into()
+        }
     }
 }
 
@@ -77,26 +88,27 @@ fn missing_fields(sent: RequestOutline) -> &'static str {
     match (sent.has_scopes, sent.has_audience) {
         (true, true) => "check tokenService.scopes, tokenService.audience and tokenService.parameters",
         (true, false) => {
-            "check tokenService.scopes; if the token service requires a target, set tokenService.audience or the parameter resource in tokenService.parameters"
+            "check tokenService.scopes; if the token service requires a target, set tokenService.audience or tokenService.resources"
         }
         (false, true) => {
             "check tokenService.audience and tokenService.parameters; if the token service requires a scope, set tokenService.scopes"
         }
         (false, false) => {
-            "set what the token service requires: tokenService.scopes, tokenService.audience, or the parameter resource in tokenService.parameters"
+            "set what the token service requires: tokenService.scopes, tokenService.audience or tokenService.resources"
         }
     }
 }
 
 /// The other place for the credentials: some token services answer `invalid_request` if they miss them.
 fn other_places(sent: RequestOutline) -> &'static str {
-    match sent.authentication {
-        AuthMethod::Basic | AuthMethod::BasicUnencoded => {
+    match sent.proof {
+        ClientProof::Basic { .. } | ClientProof::BasicUnencoded => {
             "; if it reads the credentials from the form, set tokenService.clientAuthentication to Post"
         }
-        AuthMethod::Post => {
+        ClientProof::Post => {
             "; if it reads the credentials from the Authorization header, set tokenService.clientAuthentication to Basic"
         }
+        ClientProof::Certificate | ClientProof::Assertion => "",
     }
 }
 
@@ -104,12 +116,8 @@ fn other_places(sent: RequestOutline) -> &'static str {
 mod tests {
     use super::*;
 
-    const NOTHING: RequestOutline = RequestOutline {
-        authentication: AuthMethod::Basic,
-        changes_credentials: false,
-        has_scopes: false,
-        has_audience: false,
-    };
+    const NOTHING: RequestOutline =
+        RequestOutline { proof: ClientProof::Basic { is_changed: false }, has_scopes: false, has_audience: false };
 
     fn rejected(code: &'static str, sent: RequestOutline) -> String {
         let (reason, hint) = hint(&TokenError::Rejected(code), sent);
@@ -119,7 +127,7 @@ mod tests {
 
     #[test]
     fn field_13_a_refusal_names_basic_unencoded_only_if_encoding_changes_the_credentials() {
-        let encoded = RequestOutline { changes_credentials: true, ..NOTHING };
+        let encoded = RequestOutline { proof: ClientProof::Basic { is_changed: true }, ..NOTHING };
         for refusal in [TokenError::Rejected("invalid_client"), TokenError::Unauthorized] {
             assert!(hint(&refusal, encoded).1.contains("BasicUnencoded"));
             assert!(!hint(&refusal, NOTHING).1.contains("BasicUnencoded"));
@@ -129,18 +137,31 @@ mod tests {
 
     #[test]
     fn a_rejection_of_the_client_names_the_other_client_authentications() {
-        for (authentication, named, not_named) in [
-            (AuthMethod::Basic, &["to Post"][..], &["Basic"][..]),
-            (AuthMethod::BasicUnencoded, &["to Basic or Post"], &["BasicUnencoded"]),
-            (AuthMethod::Post, &["to Basic"], &["Post"]),
+        for (proof, named, not_named) in [
+            (NOTHING.proof, &["to Post"][..], &["Basic"][..]),
+            (ClientProof::BasicUnencoded, &["to Basic or Post"], &["BasicUnencoded"]),
+            (ClientProof::Post, &["to Basic"], &["Post"]),
         ] {
-            let sent = RequestOutline { authentication, ..NOTHING };
+            let sent = RequestOutline { proof, ..NOTHING };
             for refusal in [TokenError::Rejected("invalid_client"), TokenError::Unauthorized] {
                 let hint = hint(&refusal, sent).1;
                 assert!(hint.contains("check ") && hint.contains("tokenService.credentialsSecretRef"), "{hint}");
-                assert!(named.iter().all(|word| hint.contains(word)), "{authentication:?}: {hint}");
-                assert!(!not_named.iter().any(|word| hint.contains(word)), "{authentication:?}: {hint}");
+                assert!(named.iter().all(|word| hint.contains(word)), "{proof:?}: {hint}");
+                assert!(!not_named.iter().any(|word| hint.contains(word)), "{proof:?}: {hint}");
                 assert_eq!(hint.contains("tokenService.url"), refusal == TokenError::Unauthorized);
+            }
+        }
+    }
+
+    #[test]
+    fn a_rejection_of_a_client_without_a_secret_names_its_certificate_or_its_key() {
+        for (proof, named) in [
+            (ClientProof::Certificate, "tokenService.tls.clientCertificateSecretRef"),
+            (ClientProof::Assertion, "tokenService.privateKeyJWT"),
+        ] {
+            for refusal in [TokenError::Rejected("invalid_client"), TokenError::Unauthorized] {
+                let hint = hint(&refusal, RequestOutline { proof, ..NOTHING }).1;
+                assert!(hint.contains(named) && !hint.contains("client secret"), "{hint}");
             }
         }
     }
@@ -152,7 +173,7 @@ mod tests {
         for (code, sent, named) in [
             ("invalid_scope", scoped, ": check tokenService.scopes"),
             ("invalid_scope", NOTHING, ": set tokenService.scopes"),
-            ("invalid_request", NOTHING, "tokenService.audience, or the parameter resource"),
+            ("invalid_request", NOTHING, "tokenService.audience or tokenService.resources"),
             ("invalid_request", NOTHING, "clientAuthentication to Post"),
             ("invalid_request", scoped, "if the token service requires a target, set tokenService.audience"),
             ("invalid_request", targeted, "if the token service requires a scope, set tokenService.scopes"),

@@ -49,7 +49,9 @@ mod sdk;
 pub use kinds::*;
 pub use media_type::is_json;
 pub use reasons::{AttemptReason, ConditionType, NotificationReason, SubscriberReason};
-pub use reserved::{RESERVED_HEADER_PREFIXES, RESERVED_HEADERS, is_reserved_header};
+pub use reserved::{
+    RESERVED_HEADER_PREFIXES, RESERVED_HEADERS, RESERVED_TOKEN_HEADERS, is_reserved_header, is_reserved_token_header,
+};
 #[cfg(feature = "cloudevents")]
 pub use sdk::EventConversionError;
 

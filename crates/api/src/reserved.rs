@@ -17,6 +17,14 @@ pub const RESERVED_HEADERS: &[&str] = &[
 /// Prefixes, in lower case, of headers that Tidings or HTTP owns.
 pub const RESERVED_HEADER_PREFIXES: &[&str] = &["ce-", "content-", "proxy-", "webhook-"];
 
+/// Headers, in lower case, that Tidings sets in a token request, in addition to [`RESERVED_HEADERS`].
+pub const RESERVED_TOKEN_HEADERS: &[&str] = &["accept", "accept-encoding"];
+
+/// Whether Tidings sets this header in a token request. Case-insensitive.
+pub fn is_reserved_token_header(name: &str) -> bool {
+    RESERVED_TOKEN_HEADERS.iter().any(|reserved| name.eq_ignore_ascii_case(reserved))
+}
+
 /// Whether Tidings or HTTP owns this header. Case-insensitive.
 pub fn is_reserved_header(name: &str) -> bool {
     let name = name.to_ascii_lowercase();
@@ -37,5 +45,7 @@ mod tests {
         for name in ["X-Tenant", "cet", "contents", "Authorization-Info", "webhooks", "x-ce-id"] {
             assert!(!is_reserved_header(name), "{name}");
         }
+        assert!(is_reserved_token_header("Accept") && is_reserved_token_header("ACCEPT-ENCODING"));
+        assert!(!is_reserved_token_header("Accept-Language") && !is_reserved_token_header("X-Api-Key"));
     }
 }

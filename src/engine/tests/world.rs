@@ -7,7 +7,7 @@ use testkit::{Authority, Client, Receiver, TokenService};
 use tidings_delivery::{
     egress::{self, Authorities, Egress, Policy, Trust},
     event::Encoding,
-    oauth::{AuthMethod, Credentials, TokenCache, TokenKey, TokenRequest, TokenSource},
+    oauth::{AuthMethod, Credentials, CredentialsFingerprint, TokenCache, TokenKey, TokenRequest, TokenSource},
     webhook::{Target, TokenDoubt},
 };
 use tidings_queue::{Backoff, Bounds, Gate, LaneSnapshot, Limits, SpecVersion, SubscriberKey};
@@ -216,28 +216,33 @@ impl Webhook {
 }
 
 fn tokens(service: &TokenService, http: &Arc<egress::Client>, trust: &Trust) -> Arc<TokenSource> {
-    let (authentication, client_id, timeout) = (AuthMethod::Basic, "id".to_owned(), PATIENCE);
+    let (client_id, timeout) = ("id".to_owned(), PATIENCE);
+    let authentication = AuthMethod::Basic("secret".into());
+    let credentials = Credentials { client_id: client_id.clone(), authentication };
     let key = TokenKey {
         namespace: "test".into(),
         secret_uid: "uid".into(),
-        credentials: Credentials { client_id: "id".into(), client_secret: "secret".into() }.fingerprint(),
-        secret_keys: ["client_id".into(), "client_secret".into()],
+        credentials: credentials.fingerprint(),
+        authentication: credentials.method(),
+        secret_keys: Vec::new(),
         url: service.url(),
-        client_id: client_id.clone(),
-        authentication,
+        client_id,
         scopes: Vec::new(),
         audience: None,
+        resources: Vec::new(),
         parameters: Default::default(),
+        headers: CredentialsFingerprint::of_headers(&HeaderMap::new()),
         timeout,
         trust: trust.fingerprint(),
     };
     TokenCache::default().source(key, || TokenRequest {
         url: service.url().parse().unwrap(),
-        credentials: Credentials { client_id, client_secret: "secret".into() },
-        authentication,
+        credentials,
         scopes: Vec::new(),
         audience: None,
+        resources: Vec::new(),
         parameters: Default::default(),
+        headers: HeaderMap::new(),
         timeout,
         http: http.clone(),
     })

@@ -86,17 +86,40 @@ impl Hydra {
     /// # Errors
     /// When Hydra refuses the client, with its response.
     pub async fn register(&self, client: &Client, authentication: AuthMethod, audiences: &[&str]) -> Result<()> {
-        let registration = json!({
+        self.create(&json!({
             "client_id": client.id,
-            "client_secret": client.secret,
+            "client_secret": client.secret(),
             "grant_types": ["client_credentials"],
             "scope": client.scopes.join(" "),
             "audience": audiences,
             "token_endpoint_auth_method": match authentication {
                 AuthMethod::Basic => "client_secret_basic",
                 AuthMethod::Post => "client_secret_post",
+                // Hydra answers that it does not support the method.
+                AuthMethod::Tls => "tls_client_auth",
             },
-        });
+        }))
+        .await
+    }
+
+    /// Registers a client that may use only assertions of these public keys (JWKs, RFC 7517) with this algorithm.
+    ///
+    /// # Errors
+    /// When Hydra refuses the client, with its response.
+    pub async fn register_keys(&self, id: &str, keys: &[Value], algorithm: &str, audiences: &[&str]) -> Result<()> {
+        self.create(&json!({
+            "client_id": id,
+            "grant_types": ["client_credentials"],
+            "scope": "events.write",
+            "audience": audiences,
+            "token_endpoint_auth_method": "private_key_jwt",
+            "token_endpoint_auth_signing_alg": algorithm,
+            "jwks": {"keys": keys},
+        }))
+        .await
+    }
+
+    async fn create(&self, registration: &Value) -> Result<()> {
         match post(self.admin, "/admin/clients", "application/json", &registration.to_string(), LIMIT).await? {
             (201, _) => Ok(()),
             (status, body) => Err(Error::new(format!("hydra answered {status} when a client was registered: {body}"))),

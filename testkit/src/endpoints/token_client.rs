@@ -1,11 +1,23 @@
 //! Describes a client of a token service.
 
+use tokio_rustls::rustls::pki_types::CertificateDer;
+use tokio_rustls::rustls::pki_types::pem::PemObject;
+
 /// A registered client.
 #[derive(Clone, Debug)]
 pub struct Client {
     pub(crate) id: String,
-    pub(crate) secret: String,
+    pub(crate) proof: Proof,
     pub(crate) scopes: Vec<String>,
+}
+
+/// What proves a client's identity.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Proof {
+    /// This secret.
+    Secret(String),
+    /// Exactly this client certificate, in DER.
+    Certificate(Vec<u8>),
 }
 
 /// How a client authenticates.
@@ -15,12 +27,31 @@ pub enum AuthMethod {
     Basic,
     /// `client_secret_post`: in the body.
     Post,
+    /// `tls_client_auth`: the client certificate, which the TLS configuration verifies.
+    Tls,
 }
 
 impl Client {
     /// A client with its secret. It may request no scopes unless [`Client::scopes`] adds them.
     pub fn new(id: impl Into<String>, secret: impl Into<String>) -> Self {
-        Self { id: id.into(), secret: secret.into(), scopes: Vec::new() }
+        Self { id: id.into(), proof: Proof::Secret(secret.into()), scopes: Vec::new() }
+    }
+
+    /// A client without a secret: it authenticates with exactly this certificate (RFC 8705, section 2.2).
+    ///
+    /// # Panics
+    /// When the PEM contains no certificate.
+    pub fn with_certificate(id: impl Into<String>, certificate_pem: &str) -> Self {
+        let certificate = CertificateDer::from_pem_slice(certificate_pem.as_bytes()).unwrap();
+        Self { id: id.into(), proof: Proof::Certificate(certificate.to_vec()), scopes: Vec::new() }
+    }
+
+    /// The secret. Empty if the client has none.
+    pub(crate) fn secret(&self) -> &str {
+        match &self.proof {
+            Proof::Secret(secret) => secret,
+            Proof::Certificate(_) => "",
+        }
     }
 
     /// Sets the scopes that the client may request.

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Mutex;
 use std::time::Duration;
 
-use http::Method;
+use http::{HeaderName, HeaderValue, Method};
 use serde_json::{Map, Value, json};
 
 use crate::endpoints::exchange::{Answer, Reply, Request};
@@ -18,6 +18,8 @@ use crate::endpoints::token_request::{self, Credentials, Fields, Refusal, TokenR
 #[derive(Default)]
 pub(crate) struct TokenEndpoint {
     pub(crate) clients: Mutex<HashMap<String, Client>>,
+    /// The header that the gateway in front requires, if there is one.
+    pub(crate) gateway: Mutex<Option<(HeaderName, HeaderValue)>>,
     pub(crate) expires_in: Mutex<Option<Duration>>,
     pub(crate) book: TokenBook,
     pub(crate) scripts: Scripts,
@@ -35,11 +37,18 @@ impl Endpoint for TokenEndpoint {
             path: request.path.clone(),
             client_id: named.map(|who| who.id.clone()).or_else(|| fields.get("client_id").map(str::to_owned)),
             authentication: named.map(|who| who.method),
+            headers: request.headers.clone(),
             fields,
             answered: None,
             error: None,
         };
         let behaviour = self.scripts.take(&request.path).unwrap_or_else(|| {
+            let gateway = self.gateway.lock().unwrap().clone();
+            if gateway.is_some_and(|(name, value)| request.headers.get(&name) != Some(&value)) {
+                // As Azure API Management answers without its subscription key.
+                let body = json!({"statusCode": 401, "message": "Access denied due to an invalid subscription key."});
+                return Behaviour::reply(Reply::status(401).body(body.to_string()));
+            }
             let outcome = self.token(&request, &record.fields, credentials);
             record.error = outcome.as_ref().err().map(|refusal| refusal.code);
             Behaviour::reply(reply(&request.method, outcome))
@@ -80,7 +89,7 @@ impl TokenEndpoint {
     fn authenticate(&self, credentials: &Credentials) -> Result<Client, Refusal> {
         let client = self.clients.lock().unwrap().get(&credentials.id).cloned();
         let unknown = || Refusal::new("invalid_client", "unknown client or wrong secret");
-        client.filter(|client| client.secret == credentials.secret).ok_or_else(unknown)
+        client.filter(|client| client.proof == credentials.proof).ok_or_else(unknown)
     }
 }
 

@@ -4,10 +4,11 @@ use std::time::{Instant, SystemTime};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use http::HeaderMap;
 use http::header::{AUTHORIZATION, CONTENT_TYPE};
 
 use crate::endpoints::exchange::Request;
-use crate::endpoints::token_client::AuthMethod;
+use crate::endpoints::token_client::{AuthMethod, Proof};
 
 /// The fields of a form, in order.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -26,6 +27,8 @@ pub struct TokenRequest {
     pub client_id: Option<String>,
     /// Its method of client authentication, if it can be recognized.
     pub authentication: Option<AuthMethod>,
+    /// All headers, including the client secret in HTTP Basic.
+    pub headers: HeaderMap,
     /// All form fields, including the client secret.
     pub fields: Fields,
     /// The status of the answer, set when the answer is passed to the connection; None before that (delay, hang,
@@ -46,7 +49,7 @@ pub(crate) struct Refusal {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Credentials {
     pub(crate) id: String,
-    pub(crate) secret: String,
+    pub(crate) proof: Proof,
     pub(crate) method: AuthMethod,
 }
 
@@ -88,7 +91,8 @@ pub(crate) fn fields(request: &Request) -> Fields {
     Fields(pairs.filter(|(_, value)| !value.is_empty()).collect())
 }
 
-/// Checks the form of the request: content type, and no field more than once (section 3.2).
+/// Checks the form of the request: content type, and no field more than once (section 3.2) except `resource` (RFC 8707,
+/// section 2).
 pub(crate) fn check_form(request: &Request, fields: &Fields) -> Result<(), Refusal> {
     let content_type = request.headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let media_type = content_type.split(';').next().unwrap_or_default().trim();
@@ -99,14 +103,15 @@ pub(crate) fn check_form(request: &Request, fields: &Fields) -> Result<(), Refus
         return Err(Refusal::invalid_request("parameters belong in the body, not in the URL"));
     }
     for (number, (name, _)) in fields.0.iter().enumerate() {
-        if fields.0[..number].iter().any(|(earlier, _)| earlier == name) {
+        if name != "resource" && fields.0[..number].iter().any(|(earlier, _)| earlier == name) {
             return Err(Refusal::invalid_request(format!("{name} is given more than once")));
         }
     }
     Ok(())
 }
 
-/// Reads the client's credentials from HTTP Basic or the body, but not both (section 2.3).
+/// Reads the client's credentials from HTTP Basic or the body, but not both (section 2.3), or from the connection (RFC
+/// 8705, section 2).
 pub(crate) fn credentials(request: &Request, fields: &Fields) -> Result<Credentials, Refusal> {
     let header = request.headers.get(AUTHORIZATION);
     match (header, fields.get("client_secret")) {
@@ -122,7 +127,11 @@ pub(crate) fn credentials(request: &Request, fields: &Fields) -> Result<Credenti
         (None, Some(secret)) => {
             let id = fields.get("client_id").ok_or_else(|| Refusal::invalid_request("there is no client_id"))?;
             let (id, secret) = (id.to_owned(), secret.to_owned());
-            Ok(Credentials { id, secret, method: AuthMethod::Post })
+            Ok(Credentials { id, proof: Proof::Secret(secret), method: AuthMethod::Post })
+        }
+        (None, None) if let (Some(id), Some(certificate)) = (fields.get("client_id"), &request.certificate) => {
+            let proof = Proof::Certificate(certificate.to_vec());
+            Ok(Credentials { id: id.to_owned(), proof, method: AuthMethod::Tls })
         }
         (None, None) => Err(Refusal::new("invalid_client", "there is no client authentication")),
     }
@@ -137,7 +146,8 @@ fn basic(header: &str) -> Option<Credentials> {
     }
     let decoded = String::from_utf8(STANDARD.decode(encoded.trim()).ok()?).ok()?;
     let (id, secret) = decoded.split_once(':')?;
-    Some(Credentials { id: form_decoded(id), secret: form_decoded(secret), method: AuthMethod::Basic })
+    let proof = Proof::Secret(form_decoded(secret));
+    Some(Credentials { id: form_decoded(id), proof, method: AuthMethod::Basic })
 }
 
 fn form_decoded(text: &str) -> String {

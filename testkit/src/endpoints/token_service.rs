@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::{HeaderName, HeaderValue};
 use tokio_rustls::rustls::ServerConfig;
 
 use crate::endpoints::https::HttpsServer;
@@ -61,6 +62,15 @@ impl TokenService {
     /// Registers a client, or replaces the secret and the scopes of a registered client.
     pub fn register(&self, client: Client) {
         self.endpoint().clients.lock().unwrap().insert(client.id.clone(), client);
+    }
+
+    /// Puts a gateway in front, which answers 401 to requests without this header and value.
+    ///
+    /// # Panics
+    /// When the name or the value is invalid.
+    pub fn require_header(&self, name: &'static str, value: &str) {
+        let header = (HeaderName::from_static(name), HeaderValue::from_str(value).unwrap());
+        *self.endpoint().gateway.lock().unwrap() = Some(header);
     }
 
     /// Sets the lifetime of the tokens issued from now on. Without a value, they never expire and `expires_in` is not

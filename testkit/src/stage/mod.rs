@@ -275,6 +275,6 @@ fn bundle(namespace: &str, name: &str, ca_pem: &str) -> Value {
 fn credentials(namespace: &str, name: &str, client: &Client) -> Value {
     json!({
         "apiVersion": "v1", "kind": "Secret", "metadata": {"name": name, "namespace": namespace},
-        "stringData": {"client_id": client.id, "client_secret": client.secret},
+        "stringData": {"client_id": client.id, "client_secret": client.secret()},
     })
 }

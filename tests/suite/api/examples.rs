@@ -126,7 +126,7 @@ async fn field_26_kustomize_renames_every_reference_of_subscribers_and_notificat
     let names: BTreeSet<_> = objects.iter().map(|object| object["metadata"]["name"].as_str().unwrap()).collect();
     assert!(names.iter().all(|name| name.starts_with("shop-")), "{names:?}");
     let used: Vec<_> = objects.iter().flat_map(|object| named(&object["spec"])).collect();
-    assert!(used.len() == 9 && used.iter().all(|name| names.contains(name)), "{used:?}, {names:?}");
+    assert!(used.len() == 10 && used.iter().all(|name| names.contains(name)), "{used:?}, {names:?}");
 
     // The configuration has each field of the schemas that names an object.
     let configured: Value = serde_yaml::from_str(&fs::read_to_string(folder.join("tidings.yaml")).unwrap()).unwrap();

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use testkit::ControlPlane;
-use tidings_api::{RESERVED_TOKEN_PARAMETERS, token_parameter_fault};
+use tidings_api::{RESERVED_TOKEN_HEADERS, RESERVED_TOKEN_PARAMETERS, token_parameter_fault};
 use tokio::time::{Instant, sleep};
 
 use crate::cluster::{cluster, install_crds, namespace};
@@ -15,6 +15,32 @@ pub async fn refusal(plane: &ControlPlane, namespace: &str, manifest: &Value) ->
     let output = plane.admin().run_with_input(&args, &manifest.to_string()).await.unwrap();
     assert!(!output.success, "accepted: {manifest:#}");
     output.stderr
+}
+
+/// Makes the token service of a spec one that knows the client by its certificate.
+fn by_certificate(spec: &mut Value) {
+    let service = &mut spec["tokenService"];
+    service.as_object_mut().unwrap().remove("credentialsSecretRef");
+    service["clientAuthentication"] = "TLS".into();
+    service["clientID"] = "shop".into();
+    service["tls"] = json!({"clientCertificateSecretRef": {"name": "mtls"}});
+}
+
+/// Makes the token service of a spec one that knows the client by its public key.
+fn by_key(spec: &mut Value) {
+    let service = &mut spec["tokenService"];
+    service.as_object_mut().unwrap().remove("credentialsSecretRef");
+    service["clientAuthentication"] = "PrivateKeyJWT".into();
+    service["clientID"] = "shop".into();
+    service["privateKeyJWT"] = json!({"keySecretRef": {"name": "signer"}, "algorithm": "ES256"});
+}
+
+/// A valid Subscriber whose token service knows the client by its public key, altered in `privateKeyJWT`.
+fn signing(change: impl FnOnce(&mut Value)) -> Value {
+    subscriber(|spec| {
+        by_key(spec);
+        change(&mut spec["tokenService"]["privateKeyJWT"]);
+    })
 }
 
 /// A valid Subscriber, altered by `change`.
@@ -184,12 +210,210 @@ async fn a_bad_subscriber_is_refused_with_the_fields_name_and_what_to_write() {
             "spec.webhook.signature",
             "previousSecretRef names the same key as secretRef",
         ),
+        (
+            subscriber(|spec| spec["tokenService"]["headers"] = json!([{"name": "Content-Type", "value": "a"}])),
+            "spec.tokenService.headers[0].name",
+            "must not be a header that Tidings or HTTP owns",
+        ),
+        (
+            subscriber(|spec| spec["tokenService"]["headers"] = json!([{"name": "X-A"}])),
+            "spec.tokenService.headers[0]",
+            "set exactly one of value and valueFrom",
+        ),
+        (
+            subscriber(|spec| {
+                spec["tokenService"]["headers"] = json!([{"name": "X-A", "value": "1"}, {"name": "x-a", "value": "2"}]);
+            }),
+            "spec.tokenService.headers",
+            "must name each header once",
+        ),
+        (
+            subscriber(|spec| {
+                let value = "v".repeat(4096);
+                spec["tokenService"]["headers"] =
+                    (0..8).map(|n| json!({"name": format!("X-{n}"), "value": value})).collect();
+            }),
+            "spec.tokenService.headers",
+            "names and values together exceed 32 KiB",
+        ),
         (subscriber(|spec| spec["webhok"] = json!({})), "spec.webhok", "unknown field"),
     ];
     for (manifest, field, message) in cases {
         let refusal = refusal(plane, &namespace, &manifest).await;
         assert!(refusal.contains(field) && refusal.contains(message), "{field}: {message}: {refusal}");
     }
+}
+
+#[tokio::test]
+async fn every_header_of_a_token_request_that_tidings_sets_is_refused() {
+    let plane = cluster().await;
+    let namespace = namespace(plane, "token-headers").await;
+    for name in RESERVED_TOKEN_HEADERS.iter().flat_map(|name| [name.to_string(), name.to_uppercase()]) {
+        let manifest =
+            subscriber(|spec| spec["tokenService"]["headers"] = json!([{"name": name.as_str(), "value": "a"}]));
+        let refusal = refusal(plane, &namespace, &manifest).await;
+        assert!(
+            refusal.contains("spec.tokenService.headers") && refusal.contains("which Tidings sets in a token request"),
+            "{name}: {refusal}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_client_authentication_without_what_it_needs_is_refused_and_each_complete_one_is_accepted() {
+    let plane = cluster().await;
+    let namespace = namespace(plane, "clients").await;
+    let without_credentials =
+        |spec: &mut Value| drop(spec["tokenService"].as_object_mut().unwrap().remove("credentialsSecretRef"));
+    let cases = [
+        (subscriber(without_credentials), "send a client secret: set credentialsSecretRef"),
+        (
+            subscriber(|spec| {
+                without_credentials(spec);
+                spec["tokenService"]["clientID"] = "shop".into();
+            }),
+            "send a client secret: set credentialsSecretRef",
+        ),
+        (
+            subscriber(|spec| {
+                by_certificate(spec);
+                spec["tokenService"].as_object_mut().unwrap().remove("clientID");
+            }),
+            "set exactly one of clientID and credentialsSecretRef",
+        ),
+        (
+            subscriber(|spec| {
+                by_certificate(spec);
+                spec["tokenService"]["credentialsSecretRef"] = json!({"name": "oauth"});
+            }),
+            "set exactly one of clientID and credentialsSecretRef",
+        ),
+        (
+            subscriber(|spec| {
+                by_certificate(spec);
+                spec["tokenService"].as_object_mut().unwrap().remove("tls");
+            }),
+            "set tls.clientCertificateSecretRef",
+        ),
+        (
+            subscriber(|spec| {
+                by_certificate(spec);
+                spec["tokenService"]["tls"] = json!({"caRef": {"kind": "ConfigMap", "name": "ca"}});
+            }),
+            "set tls.clientCertificateSecretRef",
+        ),
+        (
+            subscriber(|spec| {
+                spec["tokenService"]["clientAuthentication"] = "BasicUnencoded".into();
+                spec["tokenService"]["clientID"] = "shop:1".into();
+            }),
+            "which clientAuthentication BasicUnencoded cannot send",
+        ),
+        (
+            subscriber(|spec| {
+                by_key(spec);
+                spec["tokenService"].as_object_mut().unwrap().remove("privateKeyJWT");
+            }),
+            "needs a private key: set privateKeyJWT",
+        ),
+        (
+            subscriber(|spec| {
+                by_key(spec);
+                spec["tokenService"]["clientAuthentication"] = "Basic".into();
+                spec["tokenService"]["credentialsSecretRef"] = json!({"name": "oauth"});
+            }),
+            "remove privateKeyJWT or change clientAuthentication",
+        ),
+        (
+            subscriber(|spec| {
+                by_key(spec);
+                spec["tokenService"]["credentialsSecretRef"] = json!({"name": "oauth"});
+            }),
+            "set exactly one of clientID and credentialsSecretRef",
+        ),
+        (signing(|settings| settings["algorithm"] = "HS256".into()), "supported values"),
+        (signing(|settings| drop(settings.as_object_mut().unwrap().remove("algorithm"))), "Required value"),
+        (signing(|settings| settings["lifetimeSeconds"] = 9.into()), "greater than or equal to 10"),
+        (signing(|settings| settings["lifetimeSeconds"] = 601.into()), "less than or equal to 600"),
+        (signing(|settings| settings["keyID"] = "é".into()), "must be printable ASCII"),
+        (signing(|settings| settings["keyID"] = "k".repeat(257).into()), "may not be more than 256"),
+        (signing(|settings| settings["audience"] = "".into()), "at least 1 chars"),
+        (signing(|settings| settings["keySecretRef"]["name"] = "a/b".into()), "must be a valid object name"),
+        (signing(|settings| settings["keySecretRef"]["privateKeyKey"] = "a/b".into()), "should match"),
+        (
+            signing(|settings| {
+                settings["keyID"] = "k".into();
+                settings["keySecretRef"]["keyIDKey"] = "kid".into();
+            }),
+            "set at most one of keyID and keySecretRef.keyIDKey",
+        ),
+        (subscriber(|spec| spec["tokenService"]["clientID"] = "".into()), "at least 1 chars"),
+        (subscriber(|spec| spec["tokenService"]["clientID"] = "shöp".into()), "must be printable ASCII"),
+        (subscriber(|spec| spec["tokenService"]["clientID"] = "a\nb".into()), "must be printable ASCII"),
+        (subscriber(|spec| spec["tokenService"]["clientID"] = "i".repeat(1025).into()), "may not be more than 1024"),
+        (subscriber(|spec| spec["tokenService"]["clientAuthentication"] = "Tls".into()), "supported values"),
+    ];
+    for (manifest, message) in cases {
+        let refusal = refusal(plane, &namespace, &manifest).await;
+        assert!(refusal.contains("spec.tokenService") && refusal.contains(message), "{message}: {refusal}");
+    }
+    for complete in [
+        subscriber(by_certificate),
+        subscriber(by_key),
+        signing(|settings| {
+            settings["audience"] = "https://login.example.com".into();
+            settings["lifetimeSeconds"] = 600.into();
+            settings["keySecretRef"] =
+                json!({"name": "signer", "privateKeyKey": "key", "keyIDKey": "kid", "certificateKey": "tls.crt"});
+        }),
+        subscriber(|spec| {
+            by_certificate(spec);
+            let service = spec["tokenService"].as_object_mut().unwrap();
+            service.remove("clientID");
+            service.insert("credentialsSecretRef".into(), json!({"name": "oauth", "clientIDKey": "id"}));
+        }),
+        subscriber(|spec| spec["tokenService"]["clientID"] = "shop:1".into()),
+    ] {
+        plane.admin().apply(&complete.to_string(), &["-n", &namespace]).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_resource_that_is_no_absolute_uri_is_refused_and_so_are_resources_in_both_fields() {
+    let plane = cluster().await;
+    let namespace = namespace(plane, "resources").await;
+    let with = |resources: Value| subscriber(|spec| spec["tokenService"]["resources"] = resources);
+    let both = |name: &str| {
+        subscriber(|spec| {
+            spec["tokenService"]["resources"] = json!(["urn:acme"]);
+            spec["tokenService"]["parameters"] = json!({name: "urn:acme"});
+        })
+    };
+    let many: Vec<_> = (0..17).map(|n| format!("urn:{n}")).collect();
+    for (manifest, message) in [
+        (with(json!(["hooks.example.com"])), "must be an absolute URI"),
+        (with(json!(["urn:a b"])), "must be an absolute URI"),
+        (with(json!(["urn:é"])), "must be an absolute URI"),
+        (with(json!(["https://hooks.example.com/#a"])), "must not contain a fragment"),
+        (with(json!([""])), "at least 1 chars"),
+        (with(json!([format!("urn:{}", "a".repeat(2045))])), "may not be more than 2048"),
+        (with(json!(["urn:a", "urn:a"])), "Duplicate value"),
+        (with(json!(many)), "must have at most 16 items"),
+        (both("resource"), "set resources or the parameter resource, but not both"),
+        (both("Resource"), "set resources or the parameter resource, but not both"),
+    ] {
+        let refusal = refusal(plane, &namespace, &manifest).await;
+        assert!(refusal.contains("spec.tokenService") && refusal.contains(message), "{message}: {refusal}");
+    }
+    let largest: Vec<_> = (0..16).map(|n| format!("urn:{n:0>2044}")).collect();
+    for resources in [json!([]), json!(["https://hooks.example.com/", "urn:acme:hooks"]), json!(largest)] {
+        plane.admin().apply(&with(resources).to_string(), &["-n", &namespace]).await.unwrap();
+    }
+    let only_parameter = subscriber(|spec| {
+        spec["tokenService"]["resources"] = json!([]);
+        spec["tokenService"]["parameters"] = json!({"resource": "urn:acme"});
+    });
+    plane.admin().apply(&only_parameter.to_string(), &["-n", &namespace]).await.unwrap();
 }
 
 fn with_parameters(parameters: &Value) -> Value {

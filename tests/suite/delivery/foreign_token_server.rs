@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 use testkit::{Authority, Client, Hydra, Receiver, endpoints::AuthMethod};
 
+use crate::delivery::keys;
 use crate::world::{PATIENCE, World, condition, path};
 
 /// A secret that section 2.3.1 requires to be form-encoded. Decoded twice, or not at all, it would be a different secret.
@@ -87,6 +88,49 @@ async fn events_arrive_with_tokens_that_a_foreign_server_vouches_for_by_basic_an
         assert_eq!(token["client_id"], client_id);
         assert_eq!(token["scope"], "events.write", "the requested scope, not all scopes of the client");
         foreign.world.until_reason(subscriber, "Operational").await;
+    }
+}
+
+#[tokio::test]
+async fn events_arrive_with_tokens_for_assertions_that_a_foreign_server_verifies_also_after_a_rotation() {
+    let foreign = Foreign::new("foreign-keys").await;
+    let _operator = foreign.world.operator().await;
+    let key_secret = async |name: &str, key: &str, id: &str| {
+        let data = json!({"tls.key": key, "kid": id});
+        let secret = json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": name}, "stringData": data});
+        foreign.world.apply(&secret).await;
+    };
+    for (algorithm, kind) in [("RS256", keys::RSA), ("PS256", keys::RSA), ("ES256", keys::P256)] {
+        let name = algorithm.to_lowercase();
+        let client_id = format!("{name}:1 %41");
+        let [first, second, stranger] = [(); 3].map(|()| keys::key(kind));
+        let registered = [keys::jwk(&first, "first", algorithm), keys::jwk(&second, "second", algorithm)];
+        foreign.hydra.register_keys(&client_id, &registered, algorithm, &[AUDIENCE]).await.unwrap();
+        key_secret(&name, &first, "first").await;
+        foreign
+            .apply(&name, |service| {
+                service.as_object_mut().unwrap().remove("credentialsSecretRef");
+                service["clientAuthentication"] = "PrivateKeyJWT".into();
+                service["clientID"] = client_id.clone().into();
+                service["privateKeyJWT"] =
+                    json!({"keySecretRef": {"name": name, "keyIDKey": "kid"}, "algorithm": algorithm});
+            })
+            .await;
+        foreign.notification(&name, &name).await;
+        foreign.world.until_phase(&name, "Delivered").await;
+        let token = foreign.token_of(&name).await;
+        assert_eq!((&token["client_id"], &token["scope"]), (&json!(client_id), &json!("events.write")));
+
+        // A key that the server does not know, then the next key that it knows.
+        key_secret(&name, &stranger, "second").await;
+        let says = |s: &Value| {
+            let ready = condition(s, "Ready");
+            ready["reason"] == "TokenRejected"
+                && ready["message"].as_str().unwrap().contains("tokenService.privateKeyJWT")
+        };
+        foreign.world.until("subscriber", &name, says).await;
+        key_secret(&name, &second, "second").await;
+        foreign.world.until_reason(&name, "Operational").await;
     }
 }
 

@@ -1,12 +1,15 @@
 //! The headers that a user adds to requests, and the headers that are refused (S7).
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
 use testkit::endpoints::Received;
 use tidings_api::{RESERVED_HEADER_PREFIXES, RESERVED_HEADERS};
+use tokio::time::{Instant, sleep};
 
 use crate::{
     api::refusals::{refusal, subscriber},
-    world::{CLIENT, World, condition, path},
+    world::{CLIENT, PATIENCE, World, condition, path},
 };
 
 fn secret(value: &Value) -> Value {
@@ -123,4 +126,57 @@ async fn s07_the_api_server_refuses_a_header_that_is_none() {
     });
     let refusal = refusal(world.plane, &world.namespace, &twice).await;
     assert!(refusal.contains("each header once"), "{refusal}");
+}
+
+#[tokio::test]
+async fn field_16_a_token_endpoint_behind_a_gateway_gets_the_headers_of_the_spec() {
+    let world = World::new("gateway").await;
+    world.secret(CLIENT.1).await;
+    world.tokens.require_header("x-api-key", "first");
+    let _operator = world.operator().await;
+    let quick = |spec: &mut Value| spec["abuseProtection"] = json!({"policy": "Disabled"});
+    world.subscriber("shop", quick).await;
+    world.until_reason("shop", "TokenRejected").await;
+
+    let with_key = |spec: &mut Value| {
+        quick(spec);
+        spec["tokenService"]["headers"] = json!([
+            {"name": "X-Tenant", "value": "acme, inc"},
+            {"name": "X-Api-Key", "valueFrom": {"secretKeyRef": {"name": "hook", "key": "api-key"}}},
+        ]);
+    };
+    world.subscriber("shop", with_key).await;
+    let missing = world.until_reason("shop", "SecretNotFound").await;
+    assert!(condition(&missing, "Ready")["message"].as_str().unwrap().contains("Secret hook"));
+    for (value, fault) in [("key\n", "ends with a line break"), (&*"k".repeat(8193), "longer than 8 KiB")] {
+        world.apply(&secret(&value.into())).await;
+        let parts = ["Secret hook, key api-key, for tokenService.headers[X-Api-Key]", fault];
+        let says = |s: &Value| {
+            let message = condition(s, "Ready")["message"].as_str().unwrap_or_default().to_owned();
+            parts.iter().all(|part| message.contains(part))
+        };
+        let invalid = world.until("subscriber", "shop", says).await;
+        assert_eq!(condition(&invalid, "Ready")["reason"], "InvalidSecret");
+    }
+    world.apply(&secret(&"first".into())).await;
+    world.notification("a", "shop", json!({"source": "/s", "type": "t"})).await;
+    world.until_phase("a", "Delivered").await;
+    let request = world.tokens.requests().pop().unwrap();
+    assert_eq!(
+        (&request.headers["x-tenant"], &request.headers["x-api-key"]),
+        (&"acme, inc".parse().unwrap(), &"first".parse().unwrap())
+    );
+    let post = &world.posts(&path("shop"))[0];
+    assert!(post.header("x-tenant").is_none() && post.header("x-api-key").is_none(), "the key went to the webhook");
+
+    // The gateway gets a new key: a change of the Secret takes effect without a restart.
+    world.tokens.require_header("x-api-key", "second");
+    let before = world.tokens.requests().len();
+    world.apply(&secret(&"second".into())).await;
+    let end = Instant::now() + PATIENCE;
+    while !world.tokens.requests()[before..].iter().any(|request| request.answered == Some(200)) {
+        assert!(Instant::now() < end, "the new key is not sent");
+        sleep(Duration::from_millis(50)).await;
+    }
+    world.until_reason("shop", "Operational").await;
 }

@@ -1,5 +1,6 @@
 //! The life of a Notification: tokens, requests, outcomes, replay and retention.
 
+mod client_authentication;
 pub mod conformance;
 mod connections;
 mod edges;
@@ -8,6 +9,7 @@ mod foreign_token_server;
 pub mod gates;
 mod gitops;
 mod headers;
+pub mod keys;
 mod lifecycle;
 mod outcomes;
 mod rejections;

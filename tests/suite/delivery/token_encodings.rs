@@ -7,7 +7,7 @@ use http::HeaderValue;
 use testkit::{Authority, Behaviour, RawServer, TokenService, endpoints::Reply, endpoints::read_request};
 use tidings_delivery::{
     egress::{Egress, Policy},
-    oauth::{TokenCache, TokenError},
+    oauth::{AuthMethod, TokenCache, TokenError},
 };
 use tokio::{io::AsyncWriteExt, sync::mpsc};
 
@@ -43,7 +43,8 @@ impl Service {
         let reply = Reply::status(status).header("content-type", "application/json").body(body.to_vec());
         let reply = encoding.iter().fold(reply, |reply, value| reply.header("content-encoding", value));
         self.service.answer_always(Behaviour::reply(reply));
-        let source = source_in(&TokenCache::default(), &self.service.url(), self.http.clone(), |_| ());
+        let source =
+            source_in(&TokenCache::default(), &self.service.url(), self.http.clone(), AuthMethod::Basic, |_| ());
         source.token().await.map_err(|no_token| no_token.error)
     }
 }

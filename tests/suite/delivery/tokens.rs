@@ -18,14 +18,17 @@ use testkit::{
 };
 use tidings_delivery::{
     egress::{Egress, Policy, SendError},
-    oauth::{AuthMethod, Credentials, CredentialsFingerprint, TokenCache, TokenError, TokenKey, TokenSource},
+    oauth::{AuthMethod, CredentialsFingerprint, TokenCache, TokenError, TokenKey, TokenSource},
 };
 use tokio::time::{Instant, sleep};
 
 use crate::{
-    token_sources::{source_in, trusting},
+    token_sources::{Way, client, source_in, trusting},
     world::PATIENCE,
 };
+
+/// The ways to send a client secret that the token service knows.
+const WAYS: [(Way, Method); 2] = [(AuthMethod::Post, Method::Post), (AuthMethod::Basic, Method::Basic)];
 
 /// A token service, and the means to create sources of its tokens.
 struct Field {
@@ -51,7 +54,11 @@ impl Field {
     }
 
     fn source_with(&self, change: impl FnOnce(&mut TokenKey)) -> Arc<TokenSource> {
-        source_in(&self.cache, &self.service.url(), self.http.clone(), change)
+        self.source_by(AuthMethod::Post, change)
+    }
+
+    fn source_by(&self, way: Way, change: impl FnOnce(&mut TokenKey)) -> Arc<TokenSource> {
+        source_in(&self.cache, &self.service.url(), self.http.clone(), way, change)
     }
 
     /// A new path of the token service, and the source for that path.
@@ -199,13 +206,12 @@ async fn expires_in_may_be_a_numeric_string_and_without_a_usable_value_the_token
 #[tokio::test]
 async fn parameters_arrive_as_form_fields_next_to_the_fields_of_the_grant() {
     let field = Field::new().await;
-    for (authentication, method) in [(AuthMethod::Post, Method::Post), (AuthMethod::Basic, Method::Basic)] {
-        let source = field.source_with(|key| {
-            key.authentication = authentication;
+    for (way, method) in WAYS {
+        let source = field.source_by(way, |key| {
             key.scopes = vec!["a".into(), "b".into()];
             key.audience = Some("https://hooks.example.com/?a=b&c".into());
+            key.resources = vec!["urn:acme:hooks".into(), "https://hooks.example.com/?a=b&c".into()];
             key.parameters = BTreeMap::from([
-                ("resource".into(), "urn:acme:hooks".into()),
                 ("authorization_details".into(), r#"[{"type":"events"}]"#.into()),
                 ("odd name&=+%".into(), "ü + & = %41".into()),
             ]);
@@ -218,9 +224,10 @@ async fn parameters_arrive_as_form_fields_next_to_the_fields_of_the_grant() {
             ("grant_type", "client_credentials"),
             ("scope", "a b"),
             ("audience", "https://hooks.example.com/?a=b&c"),
+            ("resource", "urn:acme:hooks"),
+            ("resource", "https://hooks.example.com/?a=b&c"),
             ("authorization_details", r#"[{"type":"events"}]"#),
             ("odd name&=+%", "ü + & = %41"),
-            ("resource", "urn:acme:hooks"),
         ];
         if method == Method::Post {
             expected.extend([("client_id", "id"), ("client_secret", "secret")]);
@@ -235,8 +242,8 @@ async fn a_client_id_of_all_printable_characters_authenticates_either_way() {
     let field = Field::new().await;
     let printable: String = (' '..='~').collect();
     field.service.register(Client::new(&printable, "secret"));
-    for (authentication, method) in [(AuthMethod::Post, Method::Post), (AuthMethod::Basic, Method::Basic)] {
-        let odd_id = field.source_with(|key| (key.client_id, key.authentication) = (printable.clone(), authentication));
+    for (way, method) in WAYS {
+        let odd_id = field.source_by(way, |key| key.client_id = printable.clone());
         odd_id.token().await.unwrap();
         let request = field.service.requests().pop().unwrap();
         assert_eq!((request.authentication, request.client_id.as_deref()), (Some(method), Some(&*printable)));
@@ -435,7 +442,7 @@ async fn a_renewal_is_forced_at_most_once_a_minute_even_by_a_recreated_source() 
 
 /// The fingerprint of credentials with this client secret.
 fn fingerprint(client_secret: &str) -> CredentialsFingerprint {
-    Credentials { client_id: "id".into(), client_secret: client_secret.into() }.fingerprint()
+    client("id", client_secret, AuthMethod::Post).fingerprint()
 }
 
 #[tokio::test]
@@ -459,17 +466,19 @@ async fn s11_a_changed_secret_and_another_namespace_get_tokens_of_their_own() {
 #[tokio::test]
 async fn s11_every_part_of_a_token_request_distinguishes_its_source() {
     let field = Field::new().await;
-    let changes: [fn(&mut TokenKey); 12] = [
+    let changes: [fn(&mut TokenKey); 14] = [
         |key| key.namespace = "other".into(),
         |key| key.secret_uid = "other".into(),
         |key| key.credentials = fingerprint("other"),
         |key| key.secret_keys[0] = "other".into(),
         |key| key.url += "?other",
         |key| key.client_id = "other".into(),
-        |key| key.authentication = AuthMethod::Basic,
+        |key| key.credentials = client("id", "secret", AuthMethod::Basic).fingerprint(),
         |key| key.scopes = vec!["other".into()],
         |key| key.audience = Some("other".into()),
         |key| key.parameters = BTreeMap::from([("resource".into(), "other".into())]),
+        |key| key.headers = fingerprint("other"),
+        |key| key.resources = vec!["urn:other".into()],
         |key| key.timeout = Duration::from_secs(6),
         |key| key.trust = trusting(&Authority::new()).fingerprint(),
     ];

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use testkit::{Behaviour, Client, Operator, endpoints::Reply};
 
 use crate::{
+    delivery::keys,
     security::client_certificates::{guarded, tls_secret},
     subscribers::test_event,
     world::{CLIENT, PATIENCE, World, condition, path},
@@ -96,6 +97,58 @@ async fn world() -> (World, [String; 2]) {
     (world, identities.map(|identity| identity.key_pem.lines().nth(1).unwrap().to_owned()))
 }
 
+/// Where the token service takes every assertion.
+const SIGNED: &str = "/signed";
+
+/// Applies a private key that signs assertions, and a Subscriber `signer` that uses the key. Returns the key.
+async fn signer(world: &World) -> String {
+    let token = json!({"access_token": "signed", "token_type": "Bearer"}).to_string();
+    world.tokens.answer_always_at(SIGNED, Behaviour::reply(Reply::status(200).body(token)));
+    let key = keys::key(keys::P256);
+    world.apply(&secret("signer", &json!({"tls.key": key, "kid": "first"}))).await;
+    world
+        .subscriber("signer", |spec| {
+            let service = &mut spec["tokenService"];
+            service.as_object_mut().unwrap().remove("credentialsSecretRef");
+            service["url"] = world.tokens.url_of(SIGNED).replace("127.0.0.1", "localhost").into();
+            service["tls"]["clientCertificateSecretRef"] = json!({"name": "token-mtls"});
+            service["clientAuthentication"] = "PrivateKeyJWT".into();
+            service["clientID"] = "signer".into();
+            service["privateKeyJWT"] =
+                json!({"keySecretRef": {"name": "signer", "keyIDKey": "kid"}, "algorithm": "ES256"});
+            spec["abuseProtection"] = json!({"policy": "Disabled"});
+        })
+        .await;
+    key
+}
+
+/// Assertions that are taken and refused, and private keys that cannot be used.
+async fn exchange_assertions(world: &World, key: &str) {
+    world.until_reason("signer", "Operational").await;
+    let refusal = json!({"error": "invalid_client", "error_description": DESCRIPTION}).to_string();
+    world.tokens.answer_always_at(SIGNED, Behaviour::reply(answer(401).body(refusal)));
+    // Another ID of the key causes another assertion.
+    world.apply(&secret("signer", &json!({"kid": "second", "tls.key": key}))).await;
+    world.until_reason("signer", "TokenRejected").await;
+    for (data, says) in [
+        (json!({"kid": format!("{BROKEN_HEADER}\n"), "tls.key": key}), "ends with a line break"),
+        (json!({"kid": "third", "tls.key": format!("-----BEGIN PRIVATE KEY-----\n{BROKEN_HEADER}?\n")}), "malformed"),
+        (json!({"kid": "third", "tls.key": BROKEN_HEADER}), "there is no PEM private key"),
+    ] {
+        world.apply(&secret("signer", &data)).await;
+        let says = |s: &Value| condition(s, "Ready")["message"].as_str().is_some_and(|m| m.contains(says));
+        world.until("subscriber", "signer", says).await;
+    }
+}
+
+/// The assertions that were sent, and the signature of each.
+fn assertions(world: &World) -> Vec<String> {
+    let requests = world.tokens.requests();
+    let sent: Vec<_> = requests.iter().filter_map(|request| request.fields.get("client_assertion")).collect();
+    let signatures = sent.iter().filter_map(|assertion| assertion.rsplit('.').next());
+    sent.iter().copied().chain(signatures).map(str::to_owned).collect()
+}
+
 /// Sends an event, and returns how that ended.
 async fn send(world: &World, name: &str) -> Value {
     world.notification(name, "shop", json!({"source": "/s", "type": "t", "data": {"n": 1}})).await;
@@ -172,11 +225,13 @@ async fn exchange_tokens(world: &World) {
 /// One run, with logs in this format.
 async fn run(format: &str) -> Run {
     let (mut world, keys) = world().await;
+    let signing_key = signer(&world).await;
     let flags = ["--egress-allow-cidr", "127.0.0.0/8", "--log-level", "trace", "--log-format", format];
     let operator = world.start(&flags).await;
     operator.ready(PATIENCE).await.unwrap();
     exchange_events(&mut world).await;
     exchange_tokens(&world).await;
+    exchange_assertions(&world, &signing_key).await;
     assert_everything_was_in_play(&world);
     let shown = everything_shown(&world, &operator).await;
     let secrets = [SECRET, ROTATED, WRONG, HEADER, PLAIN_HEADER, BROKEN_HEADER, DESCRIPTION, MALFORMED];
@@ -186,6 +241,7 @@ async fn run(format: &str) -> Run {
     let decoded = signing_keys.each_ref().map(|key| String::from_utf8(STANDARD.decode(key).unwrap()).unwrap());
     let keys = keys.into_iter().chain(signing_keys).chain(decoded);
     let secrets = secrets.map(str::to_owned).into_iter().chain(keys).chain(world.tokens.tokens().all());
+    let secrets = secrets.chain(signing_key.lines().nth(1).map(str::to_owned)).chain(assertions(&world));
     let answers = [BODY, ANSWER_HEADER, ORIGIN].map(str::to_owned).into_iter().chain(addresses);
     Run { shown, secrets: secrets.collect(), answers: answers.collect() }
 }
@@ -198,7 +254,7 @@ async fn everything_shown(world: &World, operator: &Operator) -> Vec<(&'static s
         object["metadata"]["annotations"].take();
     }
     let mut described = String::new();
-    for object in ["subr/shop", "ntf/n-500"] {
+    for object in ["subr/shop", "subr/signer", "ntf/n-500"] {
         let text = world.kubectl(&["describe", object]).await.ok().unwrap();
         described += &text[text.find("\nStatus:").unwrap()..];
     }
@@ -232,6 +288,7 @@ fn assert_everything_was_in_play(world: &World) {
     let issued: BTreeSet<_> = world.tokens.tokens().all().into_iter().collect();
     let used: BTreeSet<_> = requests.iter().filter_map(|request| request.token().map(str::to_owned)).collect();
     assert!(used.len() >= 3 && used.is_subset(&issued), "{used:?}");
+    assert!(assertions(world).len() >= 4, "two assertions, each with its signature");
     let asked = world.tokens.requests();
     let asked: BTreeSet<_> = asked.iter().map(|request| (request.answered.unwrap(), request.error)).collect();
     for hostile in [201, 203, 302, 503, 400, 401].map(|status| (status, None)) {

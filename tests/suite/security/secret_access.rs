@@ -121,10 +121,14 @@ fn header(secret: &str) -> Value {
     json!({"name": format!("X-{secret}"), "valueFrom": {"secretKeyRef": {"name": secret, "key": "k"}}})
 }
 
-/// A Subscriber that names as many Secrets as one can: by 32 headers, the credentials and two client certificates.
+/// A Subscriber that names many Secrets: by headers, the credentials and two client certificates. With 32 headers and
+/// certificates, it names as many Secrets as one can: by the headers of the token service, too.
 fn greedy(headers: usize, certificates: bool) -> Value {
     subscriber(|spec| {
         spec["webhook"]["headers"] = (0..headers).map(|n| header(&format!("s-{n}"))).collect();
+        if headers == 32 {
+            spec["tokenService"]["headers"] = (0..headers).map(|n| header(&format!("t-{n}"))).collect();
+        }
         if certificates {
             for endpoint in ["webhook", "tokenService"] {
                 spec[endpoint]["tls"] = json!({"clientCertificateSecretRef": {"name": endpoint.to_lowercase()}});
@@ -175,6 +179,7 @@ async fn s20_who_may_not_get_a_secret_may_not_have_it_sent_and_the_refusal_says_
         spec["webhook"]["signature"] = json!({"secretRef": signing("hook")});
     });
     admin.create("shop", shop).await.ok().unwrap();
+    let token_header = |secret: &str| json!({"spec": {"tokenService": {"headers": [header(secret)]}}});
     let tls = |endpoint: &str| json!({"spec": {endpoint: {"tls": {"clientCertificateSecretRef": {"name": "hook"}}}}});
     let credentials = |change: Value| json!({"spec": {"tokenService": {"credentialsSecretRef": change}}});
     for (patch, secret) in [
@@ -188,11 +193,55 @@ async fn s20_who_may_not_get_a_secret_may_not_have_it_sent_and_the_refusal_says_
         (json!({"spec": {"webhook": {"signature": {"previousSecretRef": signing("db")}}}}), "oauth"),
         // The client secret would go to the webhook.
         (json!({"spec": {"webhook": {"headers": [header("hook"), header("oauth")]}}}), "oauth"),
+        // A header value of the webhook would go to the token service, and the client secret once more.
+        (token_header("hook"), "oauth"),
+        (token_header("db"), "oauth"),
         (json!({"spec": {"suspend": true, "webhook": {"headers": [header("hook"), header("db")]}}}), "oauth"),
     ] {
         let output = dora.patch("shop", patch).await;
         refused(output, secret);
     }
+}
+
+#[tokio::test]
+async fn s20_another_client_authentication_may_not_send_a_key_that_was_not_sent_before() {
+    let tenants = Tenants::new("methods").await;
+    let olga = tenants.user("olga", None).await;
+    let admin = User { tenants: &tenants, kubectl: tenants.plane.admin().clone(), impersonated: None };
+    let tls = json!({"clientCertificateSecretRef": {"name": "mtls"}});
+    let method = |method: &str| json!({"spec": {"tokenService": {"clientAuthentication": method}}});
+    let by_secret = subscriber(|spec| spec["tokenService"]["tls"] = tls.clone());
+    admin.create("by-secret", by_secret).await.ok().unwrap();
+    olga.patch("by-secret", method("Post")).await.ok().unwrap();
+    // Only the client ID of the Secret is sent from now on.
+    olga.patch("by-secret", method("TLS")).await.ok().unwrap();
+    let again = olga.patch("by-secret", method("Basic")).await;
+    assert!(again.stderr.contains("olga may not get Secret oauth"), "{}{}", again.stdout, again.stderr);
+    admin.patch("by-secret", method("Basic")).await.ok().unwrap();
+
+    // A Secret that is no longer named needs no check; one that comes back does.
+    let named = |reference: Value, id: Value| json!({"spec": {"tokenService": {"clientAuthentication": "TLS", "clientID": id, "credentialsSecretRef": reference}}});
+    olga.patch("by-secret", named(Value::Null, "shop".into())).await.ok().unwrap();
+    let again = olga.patch("by-secret", named(json!({"name": "oauth"}), Value::Null)).await;
+    assert!(again.stderr.contains("olga may not get Secret oauth"), "{}{}", again.stdout, again.stderr);
+    // A private key is checked, and so is the audience of what it signs.
+    let by_key = |change: Value| {
+        let mut settings = json!({"keySecretRef": {"name": "signer"}, "algorithm": "ES256"});
+        settings.as_object_mut().unwrap().extend(change.as_object().unwrap().clone());
+        json!({"spec": {"tokenService": {"clientAuthentication": "PrivateKeyJWT", "privateKeyJWT": settings}}})
+    };
+    let signed = olga.patch("by-secret", by_key(json!({}))).await;
+    assert!(signed.stderr.contains("olga may not get Secret signer"), "{}{}", signed.stdout, signed.stderr);
+    admin.patch("by-secret", by_key(json!({}))).await.ok().unwrap();
+    olga.patch("by-secret", by_key(json!({"lifetimeSeconds": 120, "keyID": "2"}))).await.ok().unwrap();
+    let elsewhere = olga.patch("by-secret", by_key(json!({"audience": "https://elsewhere.example.com"}))).await;
+    assert!(elsewhere.stderr.contains("olga may not get Secret"), "{}{}", elsewhere.stdout, elsewhere.stderr);
+    let back = json!({"spec": {"tokenService": {"clientAuthentication": "TLS", "privateKeyJWT": null}}});
+    olga.patch("by-secret", back).await.ok().unwrap();
+    // Without credentials, the other Secrets are checked all the same.
+    let other = json!({"spec": {"tokenService": {"tls": {"clientCertificateSecretRef": {"name": "other"}}}}});
+    let other = olga.patch("by-secret", other).await;
+    assert!(other.stderr.contains("olga may not get Secret other"), "{}{}", other.stdout, other.stderr);
 }
 
 #[tokio::test]
@@ -203,6 +252,7 @@ async fn s20_what_changes_no_secret_and_no_url_stays_free_for_those_on_call() {
     let mut shop =
         subscriber(|spec| spec["webhook"]["headers"] = json!([header("hook"), {"name": "X-Tenant", "value": "a"}]));
     shop["metadata"]["finalizers"] = json!(["example.com/held"]);
+    shop["spec"]["tokenService"]["headers"] = json!([header("gateway")]);
     shop["spec"]["webhook"]["tls"] = json!({"clientCertificateSecretRef": {"name": "mtls"}});
     let keys = ["new", "old"].map(|key| json!({"name": "signing", "key": key}));
     shop["spec"]["webhook"]["signature"] = json!({"secretRef": keys[0], "previousSecretRef": keys[1]});
@@ -213,7 +263,9 @@ async fn s20_what_changes_no_secret_and_no_url_stays_free_for_those_on_call() {
         json!({"spec": {"delivery": {"maxInFlight": 1}, "webhook": {"timeoutSeconds": 5}}}),
         json!({"spec": {"webhook": {"headers": [{"name": "X-Other", "value": "b"}, header("hook")]}}}),
         json!({"spec": {"webhook": {"signature": {"previousSecretRef": null}}}}),
+        json!({"spec": {"tokenService": {"headers": [{"name": "X-Other", "value": "b"}, header("gateway")]}}}),
         // Fewer Secrets are no new ones.
+        json!({"spec": {"tokenService": {"headers": []}}}),
         json!({"spec": {"webhook": {"headers": [], "tls": null, "signature": null}}}),
     ] {
         olga.patch("shop", patch).await.ok().unwrap();
@@ -240,6 +292,8 @@ async fn s20_who_may_get_secrets_by_name_may_name_those_up_to_20() {
     // 20 with that of the credentials; one of them is named again.
     let mut most = greedy(19, false);
     most["spec"]["webhook"]["tls"] = json!({"clientCertificateSecretRef": {"name": "s-3"}});
+    // So is one at the token service.
+    most["spec"]["tokenService"]["headers"] = json!([header("s-4")]);
     nina.create("most", most).await.ok().unwrap();
     let many = nina.create("many", greedy(20, false)).await;
     assert!(many.stderr.contains("names more than 20 Secrets"), "{}{}", many.stdout, many.stderr);
@@ -247,6 +301,10 @@ async fn s20_who_may_get_secrets_by_name_may_name_those_up_to_20() {
     assert!(!other.success, "{}", other.stdout);
     let other = nina
         .create("other", subscriber(|spec| spec["webhook"]["headers"] = json!([header("s-1"), header("db")])))
+        .await;
+    assert!(other.stderr.contains("nina may not get Secret db"), "{}{}", other.stdout, other.stderr);
+    let other = nina
+        .create("other", subscriber(|spec| spec["tokenService"]["headers"] = json!([header("s-1"), header("db")])))
         .await;
     assert!(other.stderr.contains("nina may not get Secret db"), "{}{}", other.stdout, other.stderr);
     // A bundle is not sent anywhere.

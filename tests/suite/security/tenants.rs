@@ -4,6 +4,7 @@
 use serde_json::{Value, json};
 use testkit::Operator;
 
+use crate::delivery::keys;
 use crate::world::{CLIENT, PATIENCE, World, condition, path};
 
 #[test]
@@ -133,6 +134,92 @@ async fn s09_where_consent_is_required_a_secrets_values_go_only_to_the_hosts_tha
     // Consent that is withdrawn counts at once.
     world.apply(&secret("hook", Some(""), &key)).await;
     world.until_reason("shop", "SecretNotPermitted").await;
+}
+
+#[tokio::test]
+async fn s09_a_header_of_the_token_service_goes_only_to_token_services_that_its_secret_allows() {
+    let (world, _operator) = consenting("token-headers").await;
+    let (webhook, tokens) = (world.receiver.url(""), world.tokens.url());
+    let (webhook, tokens) = (endpoint(&webhook), endpoint(&tokens));
+    let credentials = json!({"client_id": CLIENT.0, "client_secret": CLIENT.1});
+    world.apply(&secret_with("acme-oauth", Some(webhook), Some(tokens), &credentials)).await;
+    let key = json!({"api-key": "k"});
+    world.apply(&secret_with("gateway", Some(tokens), Some(webhook), &key)).await;
+    world
+        .subscriber("shop", |spec| {
+            spec["tokenService"]["headers"] =
+                json!([{"name": "X-Api-Key", "valueFrom": {"secretKeyRef": {"name": "gateway", "key": "api-key"}}}]);
+        })
+        .await;
+    let message = message(&world, "shop", "SecretNotPermitted").await;
+    let parts = [&*format!("Secret gateway may not be sent to {tokens} (tokenService.url)"), "allowed-token-hosts"];
+    assert!(parts.iter().all(|part| message.contains(part)), "{message}");
+    assert!(world.tokens.requests().is_empty() && world.receiver.requests().is_empty(), "no connection");
+    // The webhook needs no entry: it gets no value of this Secret.
+    world.apply(&secret_with("gateway", None, Some(tokens), &key)).await;
+    world.until_reason("shop", "Operational").await;
+    assert_eq!(world.tokens.requests()[0].headers["x-api-key"], "k");
+}
+
+#[tokio::test]
+async fn s09_a_certificate_that_authenticates_the_client_must_allow_the_webhook_too() {
+    let (mut world, _operator) = consenting("certificates").await;
+    let clients = testkit::Authority::new();
+    let server = world.authority.server_identity(&[]).server_config_for_clients_of(&clients);
+    world.tokens = testkit::TokenService::start_with(server).await.unwrap();
+    let identity = clients.client_identity("shop");
+    let client = testkit::Client::with_certificate("shop", &identity.certificate_pem);
+    world.tokens.register(client.scopes(["events.write"]));
+    let (webhook, tokens) = (world.receiver.url(""), world.tokens.url());
+    let (webhook, tokens) = (endpoint(&webhook), endpoint(&tokens));
+    let data = json!({"tls.crt": identity.certificate_pem, "tls.key": identity.key_pem});
+    world.apply(&secret_with("client", None, Some(tokens), &data)).await;
+    world
+        .subscriber("shop", |spec| {
+            let service = &mut spec["tokenService"];
+            service.as_object_mut().unwrap().remove("credentialsSecretRef");
+            service["clientAuthentication"] = "TLS".into();
+            service["clientID"] = "shop".into();
+            service["tls"]["clientCertificateSecretRef"] = json!({"name": "client"});
+        })
+        .await;
+    // The webhook would receive a token that was issued for this certificate.
+    let message = message(&world, "shop", "SecretNotPermitted").await;
+    let parts = [&*format!("Secret client may not be sent to {webhook} (webhook.url)"), "tidings.dev/allowed-hosts"];
+    assert!(parts.iter().all(|part| message.contains(part)), "{message}");
+    assert!(world.tokens.requests().is_empty() && world.receiver.requests().is_empty(), "no connection");
+    world.apply(&secret_with("client", Some(webhook), Some(tokens), &data)).await;
+    world.until_reason("shop", "Operational").await;
+}
+
+#[tokio::test]
+async fn s09_a_private_key_that_signs_assertions_must_allow_the_token_service_and_the_webhook() {
+    let (world, _operator) = consenting("signers").await;
+    let token = json!({"access_token": "t", "token_type": "Bearer"}).to_string();
+    world.tokens.answer_always(testkit::Behaviour::reply(testkit::endpoints::Reply::status(200).body(token)));
+    let (webhook, tokens) = (world.receiver.url(""), world.tokens.url());
+    let (webhook, tokens) = (endpoint(&webhook), endpoint(&tokens));
+    let data = json!({"tls.key": keys::key(keys::P256)});
+    world.apply(&secret_with("signer", Some(webhook), Some(webhook), &data)).await;
+    world
+        .subscriber("shop", |spec| {
+            let service = &mut spec["tokenService"];
+            service.as_object_mut().unwrap().remove("credentialsSecretRef");
+            service["clientAuthentication"] = "PrivateKeyJWT".into();
+            service["clientID"] = "shop".into();
+            service["privateKeyJWT"] = json!({"keySecretRef": {"name": "signer"}, "algorithm": "ES256"});
+        })
+        .await;
+    for (hosts, token_hosts, refused) in [(webhook, webhook, tokens), (tokens, tokens, webhook)] {
+        world.apply(&secret_with("signer", Some(hosts), Some(token_hosts), &data)).await;
+        let expected = format!("Secret signer may not be sent to {refused} (");
+        let says = |s: &Value| condition(s, "Ready")["message"].as_str().is_some_and(|m| m.contains(&expected));
+        let object = world.until("subscriber", "shop", says).await;
+        assert_eq!(condition(&object, "Ready")["reason"], "SecretNotPermitted");
+    }
+    assert!(world.tokens.requests().is_empty() && world.receiver.requests().is_empty(), "no connection");
+    world.apply(&secret_with("signer", Some(webhook), Some(tokens), &data)).await;
+    world.until_reason("shop", "Operational").await;
 }
 
 #[tokio::test]

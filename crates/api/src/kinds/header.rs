@@ -1,4 +1,4 @@
-//! `spec.webhook.headers`: additional request headers.
+//! `spec.webhook.headers` and `spec.tokenService.headers`: additional request headers.
 
 use kube::KubeSchema;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};

@@ -22,11 +22,11 @@ pub const RESERVED_TOKEN_PARAMETERS: &[Reserved] = &[
     Reserved { names: &["grant_type"], instead: "it is always client_credentials" },
     Reserved {
         names: &["client_id", "client_secret"],
-        instead: "put the client ID and the client secret into the Secret that tokenService.credentialsSecretRef names",
+        instead: "set tokenService.clientID, or put the client ID and the client secret into the Secret that tokenService.credentialsSecretRef names",
     },
     Reserved {
         names: &["client_assertion", "client_assertion_type"],
-        instead: "set tokenService.clientAuthentication",
+        instead: "set tokenService.clientAuthentication to PrivateKeyJWT",
     },
     Reserved { names: &["scope"], instead: "list scopes in tokenService.scopes" },
     Reserved { names: &["audience"], instead: "set tokenService.audience" },

@@ -73,6 +73,16 @@ pub(super) fn data_key(_: &mut SchemaGenerator) -> Schema {
     json_schema!({ "type": "string", "minLength": 1, "maxLength": 253, "pattern": "^[-._a-zA-Z0-9]+$" })
 }
 
+/// An OAuth 2.0 client ID (RFC 6749, appendix A.1).
+pub(super) fn client_id(_: &mut SchemaGenerator) -> Schema {
+    text(1024, "self.matches('^[ -~]+$')", "must be printable ASCII (RFC 6749, appendix A.1)")
+}
+
+/// The ID of a key (RFC 7515, section 4.1.4).
+pub(super) fn key_id(_: &mut SchemaGenerator) -> Schema {
+    text(256, "self.matches('^[ -~]+$')", "must be printable ASCII")
+}
+
 /// OAuth 2.0 scopes (RFC 6749, section 3.3) without duplicates.
 pub(super) fn scopes(_: &mut SchemaGenerator) -> Schema {
     let scope = text(

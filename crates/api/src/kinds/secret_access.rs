@@ -15,10 +15,20 @@ pub const SECRET_ACCESS_POLICY: &str = "subscriber-secrets.tidings.dev";
 /// 20 Secrets and one for the namespace.
 const MOST_NAMES: usize = 20;
 
-/// The endpoints that may have a client certificate.
+/// The endpoints that may have headers.
 const ENDPOINTS: [&str; 2] = ["webhook", "tokenService"];
-/// The signing keys of the webhook.
-const SIGNING_KEYS: [&str; 2] = ["secretRef", "previousSecretRef"];
+/// The optional fields that name a Secret.
+const OPTIONAL: [&str; 6] = [
+    "tokenService.?credentialsSecretRef",
+    "tokenService.?privateKeyJWT.?keySecretRef",
+    "webhook.?tls.?clientCertificateSecretRef",
+    "tokenService.?tls.?clientCertificateSecretRef",
+    "webhook.?signature.?secretRef",
+    "webhook.?signature.?previousSecretRef",
+];
+
+/// The values of clientAuthentication that send the client secret, as a list in CEL.
+const SEND_A_SECRET: &str = "['Basic', 'BasicUnencoded', 'Post']";
 
 /// The policy and the binding that enforces it in every namespace.
 ///
@@ -37,32 +47,35 @@ pub fn secret_access_policy() -> (ValidatingAdmissionPolicy, ValidatingAdmission
 /// name in `names1`, and so on: the first elements are the distinct names. (Kubernetes 1.34 adds the function
 /// `distinct`.)
 fn variables() -> Vec<Variable> {
-    let optional = |object: &str| {
-        let certificates =
-            ENDPOINTS.map(|endpoint| format!("{object}.spec.{endpoint}.?tls.?clientCertificateSecretRef"));
-        let signing_keys = SIGNING_KEYS.map(|key| format!("{object}.spec.webhook.?signature.?{key}"));
-        certificates.into_iter().chain(signing_keys).collect::<Vec<_>>()
-    };
-    let headers = |object: &str| {
+    let optional = OPTIONAL.map(|field| move |object: &str| format!("{object}.spec.{field}"));
+    let headers = |object: &str, endpoint| {
         format!(
-            "{object}.spec.webhook.?headers.orValue([]).filter(h, has(h.valueFrom)).map(h, h.valueFrom.secretKeyRef)"
+            "{object}.spec.{endpoint}.?headers.orValue([]).filter(h, has(h.valueFrom)).map(h, h.valueFrom.secretKeyRef)"
         )
     };
-    let (new, old) = (optional("object"), optional("oldObject"));
-    let optional_names: Vec<_> =
-        new.iter().map(|reference| format!("{reference}.optMap(ref, [ref.name]).orValue([])")).collect();
+    let named = optional.map(|of| format!("{}.optMap(ref, [ref.name]).orValue([])", of("object")));
+    let values = ENDPOINTS.map(|endpoint| format!("{}.map(ref, ref.name)", headers("object", endpoint)));
     let mut unchanged = vec!["oldObject != null".to_owned()];
     unchanged.extend(
-        ["webhook.url", "tokenService.url", "tokenService.credentialsSecretRef"]
-            .map(|field| format!("object.spec.{field} == oldObject.spec.{field}")),
+        ["webhook.url", "tokenService.url"].map(|field| format!("object.spec.{field} == oldObject.spec.{field}")),
     );
-    unchanged.extend(new.iter().zip(&old).map(|(new, old)| format!("(!{new}.hasValue() || {new} == {old})")));
-    unchanged.push(format!("{}.all(ref, ref in {})", headers("object"), headers("oldObject")));
-    let names = format!(
-        "[object.spec.tokenService.credentialsSecretRef.name] + {} + {}.map(ref, ref.name)",
-        optional_names.join(" + "),
-        headers("object")
+    // Another client authentication may send another key of the same Secret.
+    unchanged.push(format!(
+        "(!(object.spec.tokenService.clientAuthentication in {SEND_A_SECRET}) || oldObject.spec.tokenService.clientAuthentication in {SEND_A_SECRET})"
+    ));
+    // An assertion for another audience is a credential of another token service.
+    unchanged.push(
+        "(!object.spec.tokenService.?privateKeyJWT.hasValue() || object.spec.tokenService.?privateKeyJWT.?audience == oldObject.spec.tokenService.?privateKeyJWT.?audience)".to_owned(),
     );
+    unchanged.extend(optional.iter().map(|of| {
+        let (new, old) = (of("object"), of("oldObject"));
+        format!("(!{new}.hasValue() || {new} == {old})")
+    }));
+    // A value of the token service's headers must not go to the webhook, nor the other way round.
+    unchanged.extend(ENDPOINTS.map(|endpoint| {
+        format!("{}.all(ref, ref in {})", headers("object", endpoint), headers("oldObject", endpoint))
+    }));
+    let names = [&named[..], &values].concat().join(" + ");
     let mut variables = vec![
         variable("unchanged", &unchanged.join(" && ")),
         variable("free", &format!("variables.unchanged || {}", allowed(None))),
@@ -129,6 +142,8 @@ mod tests {
         // A new path needs an entry in the variables of the policy.
         let expected = [
             "spec.tokenService.credentialsSecretRef",
+            "spec.tokenService.headers.valueFrom.secretKeyRef",
+            "spec.tokenService.privateKeyJWT.keySecretRef",
             "spec.tokenService.tls.clientCertificateSecretRef",
             "spec.tokenService.url",
             "spec.webhook.headers.valueFrom.secretKeyRef",

@@ -3,6 +3,7 @@
 use std::{
     collections::BTreeMap,
     hash::{Hash, Hasher},
+    mem::Discriminant,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -27,20 +28,24 @@ pub struct TokenKey {
     pub secret_uid: String,
     /// The content of the credentials: a change of the Secret that leaves them as they are does not matter.
     pub credentials: CredentialsFingerprint,
-    /// The keys of client id and client secret in it.
-    pub secret_keys: [String; 2],
+    /// How the credentials are sent.
+    pub authentication: Discriminant<AuthMethod>,
+    /// The keys of the credentials in it.
+    pub secret_keys: Vec<String>,
     /// The token endpoint.
     pub url: String,
     /// The client id.
     pub client_id: String,
-    /// How the client authenticates.
-    pub authentication: AuthMethod,
     /// The scopes, in the order they are sent.
     pub scopes: Vec<String>,
     /// The audience.
     pub audience: Option<String>,
+    /// The resources, in the order they are sent.
+    pub resources: Vec<String>,
     /// Further parameters.
     pub parameters: BTreeMap<String, String>,
+    /// The content of the additional headers.
+    pub headers: CredentialsFingerprint,
     /// The timeout of a request.
     pub timeout: Duration,
     /// The trust in the endpoint, and the client certificate for it.
@@ -102,11 +107,15 @@ impl TokenKey {
             client_id,
             scopes,
             audience,
+            resources,
             parameters,
+            headers,
             trust,
         } = self;
-        let tokens =
-            hash(&(namespace, secret_uid, url, client_id, authentication, scopes, audience, parameters, trust));
+        let tokens = hash(&(
+            (namespace, secret_uid, url, client_id, authentication, scopes, audience),
+            (resources, parameters, headers, trust),
+        ));
         Lineage { tokens, credentials: *credentials }
     }
 
@@ -134,10 +143,12 @@ fn hash(key: &impl Hash) -> KeyHash {
 
 #[cfg(test)]
 mod tests {
+    use http::HeaderMap;
+
     use super::*;
     use crate::{
         egress::{Client, Egress, Policy, SendError, Trust},
-        oauth::{Credentials, TokenError},
+        oauth::{AuthMethod, Credentials, TokenError},
     };
 
     /// A client that may not dial the token service: a request fails at once, and nothing is sent.
@@ -146,27 +157,32 @@ mod tests {
     }
 
     fn source(cache: &TokenCache, http: &Arc<Client>, namespace: &str, scope: &str) -> Arc<TokenSource> {
+        let authentication = AuthMethod::Basic("secret".into());
+        let credentials = Credentials { client_id: "id".into(), authentication };
         let key = TokenKey {
             namespace: namespace.into(),
             secret_uid: "uid".into(),
-            credentials: Credentials { client_id: "id".into(), client_secret: "secret".into() }.fingerprint(),
-            secret_keys: ["client_id".into(), "client_secret".into()],
+            credentials: credentials.fingerprint(),
+            authentication: credentials.method(),
+            secret_keys: vec!["client_id".into(), "client_secret".into()],
             url: "https://127.0.0.1:1/".into(),
             client_id: "id".into(),
-            authentication: AuthMethod::Basic,
             scopes: vec![scope.into()],
             audience: None,
+            resources: Vec::new(),
             parameters: BTreeMap::new(),
+            headers: CredentialsFingerprint::of_headers(&HeaderMap::new()),
             timeout: Duration::from_secs(1),
             trust: Trust::default().fingerprint(),
         };
         cache.source(key.clone(), || TokenRequest {
             url: key.url.parse().unwrap(),
-            credentials: Credentials { client_id: key.client_id.clone(), client_secret: "secret".into() },
-            authentication: key.authentication,
+            credentials,
             scopes: key.scopes.clone(),
             audience: None,
+            resources: Vec::new(),
             parameters: BTreeMap::new(),
+            headers: HeaderMap::new(),
             timeout: key.timeout,
             http: http.clone(),
         })

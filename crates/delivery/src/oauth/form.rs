@@ -1,50 +1,76 @@
 //! Encodes a token request (RFC 6749, section 4.4.2). Pure.
 
+use std::time::SystemTime;
+
 use base64::{Engine, engine::general_purpose::STANDARD};
 use bytes::Bytes;
 use http::{
     HeaderValue, Method, Request,
     header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE},
 };
-use secrecy::{ExposeSecret, zeroize::Zeroizing};
+use secrecy::{ExposeSecret, SecretString, zeroize::Zeroizing};
 use url::form_urlencoded::{Serializer, byte_serialize};
 
-use super::{AuthMethod, Credentials, TokenRequest, secret_header::secret_header};
+use super::{AuthMethod, Credentials, TokenRequest, secret_header::secret_header, signing_key::Unsigned};
 
-/// Makes the HTTP request. Fails if the URL cannot be the target of a request.
-pub(super) fn encode(request: &TokenRequest) -> Result<Request<Bytes>, http::Error> {
-    let Credentials { client_id, client_secret } = &request.credentials;
+/// The type of an assertion that is a JWT (RFC 7523, section 2.2).
+const JWT_BEARER: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
+
+/// Why a token request cannot be encoded.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum NotEncoded {
+    /// The URL cannot be the target of a request.
+    #[error("the URL cannot be the target of a request")]
+    Target(#[from] http::Error),
+    /// The private key cannot sign.
+    #[error("the private key cannot sign")]
+    Unsigned(#[from] Unsigned),
+}
+
+/// Makes the HTTP request. Fails if the URL cannot be the target of a request, or if the private key cannot sign.
+///
+/// `id`: the random id of a client assertion.
+pub(super) fn encode(request: &TokenRequest, now: SystemTime, id: [u8; 16]) -> Result<Request<Bytes>, NotEncoded> {
+    let Credentials { client_id, authentication } = &request.credentials;
     let scope = request.scopes.join(" ");
     let mut fields = vec![("grant_type", "client_credentials")];
     if !scope.is_empty() {
         fields.push(("scope", &scope));
     }
     fields.extend(request.audience.as_deref().map(|audience| ("audience", audience)));
+    fields.extend(request.resources.iter().map(|resource| ("resource", resource.as_str())));
     fields.extend(request.parameters.iter().map(|(name, value)| (name.as_str(), value.as_str())));
-    if request.authentication == AuthMethod::Post {
-        fields.extend([("client_id", client_id.as_str()), ("client_secret", client_secret.expose_secret())]);
+    let assertion = match authentication {
+        AuthMethod::PrivateKeyJwt(issuer) => Some(issuer.issue(client_id, now, id)?),
+        _ => None,
+    };
+    let client = ("client_id", client_id.as_str());
+    match authentication {
+        AuthMethod::Basic(_) | AuthMethod::BasicUnencoded(_) => {}
+        AuthMethod::Post(secret) => fields.extend([client, ("client_secret", secret.expose_secret())]),
+        AuthMethod::Tls => fields.push(client),
+        AuthMethod::PrivateKeyJwt(_) => fields.extend([client, ("client_assertion_type", JWT_BEARER)]),
     }
+    fields.extend(assertion.as_ref().map(|assertion| ("client_assertion", assertion.as_str())));
     let mut encoded = Request::builder()
         .method(Method::POST)
         .uri(request.url.as_str())
         .header(ACCEPT, "application/json")
         .header(CONTENT_TYPE, "application/x-www-form-urlencoded")
         .body(form(&fields))?;
-    let authorization = match request.authentication {
-        AuthMethod::Basic => Some(basic(&request.credentials, |text| byte_serialize(text.as_bytes()).collect())?),
-        AuthMethod::BasicUnencoded => Some(basic(&request.credentials, str::to_owned)?),
-        AuthMethod::Post => None,
+    let authorization = match authentication {
+        AuthMethod::Basic(secret) => Some(basic(client_id, secret, |text| byte_serialize(text.as_bytes()).collect())?),
+        AuthMethod::BasicUnencoded(secret) => Some(basic(client_id, secret, str::to_owned)?),
+        AuthMethod::Post(_) | AuthMethod::Tls | AuthMethod::PrivateKeyJwt(_) => None,
     };
+    encoded.headers_mut().extend(request.headers.clone());
     encoded.headers_mut().extend(authorization.map(|value| (AUTHORIZATION, value)));
     Ok(encoded)
 }
 
 /// Encodes id and secret as user and password of HTTP Basic: form-encoded by RFC 6749, section 2.3.1, or as they are.
-fn basic(
-    Credentials { client_id, client_secret }: &Credentials,
-    encoded: fn(&str) -> String,
-) -> Result<HeaderValue, http::Error> {
-    let secret = Zeroizing::new(encoded(client_secret.expose_secret()));
+fn basic(client_id: &str, secret: &SecretString, encoded: fn(&str) -> String) -> Result<HeaderValue, http::Error> {
+    let secret = Zeroizing::new(encoded(secret.expose_secret()));
     let pair = Zeroizing::new(format!("{}:{}", encoded(client_id), *secret));
     let encoded = Zeroizing::new(STANDARD.encode(pair.as_bytes()));
     Ok(secret_header(Zeroizing::new(format!("Basic {}", *encoded)))?)
@@ -68,25 +94,35 @@ mod tests {
         time::Duration,
     };
 
+    use http::HeaderMap;
     use proptest::prelude::*;
 
     use super::*;
     use crate::egress::{Client, Egress, Policy};
+    use crate::oauth::{AssertionIssuer, ClientProof, KeyNames};
 
     static HTTP: LazyLock<Arc<Client>> =
         LazyLock::new(|| Egress::new(Policy::default()).client("test", &crate::egress::Trust::default()).unwrap());
 
-    fn request(authentication: AuthMethod, id: &str, secret: &str) -> TokenRequest {
+    /// A way to send a client secret.
+    type Way = fn(SecretString) -> AuthMethod;
+
+    fn request(way: Way, id: &str, secret: &str) -> TokenRequest {
         TokenRequest {
             url: "https://login.example.com/token?tenant=acme".parse().unwrap(),
-            credentials: Credentials { client_id: id.into(), client_secret: secret.into() },
-            authentication,
+            credentials: Credentials { client_id: id.into(), authentication: way(secret.into()) },
             scopes: vec!["events.write".into(), "a&b".into()],
             audience: Some("https://hooks.example.com/?a=b".into()),
-            parameters: BTreeMap::from([("resource".into(), "urn:acme".into()), ("é".into(), "ü+ ".into())]),
+            resources: vec!["urn:acme".into(), "https://hooks.example.com/".into()],
+            parameters: BTreeMap::from([("realm".into(), "acme".into()), ("é".into(), "ü+ ".into())]),
+            headers: HeaderMap::from_iter([("x-api-key".parse().unwrap(), HeaderValue::from_static("key"))]),
             timeout: Duration::from_secs(1),
             http: HTTP.clone(),
         }
+    }
+
+    fn encoded(request: &TokenRequest) -> Request<Bytes> {
+        encode(request, SystemTime::UNIX_EPOCH, [7; 16]).unwrap()
     }
 
     /// Decodes `application/x-www-form-urlencoded` by appendix B of RFC 6749, without a library.
@@ -129,32 +165,50 @@ mod tests {
             ("scope", "events.write a&b"),
             ("audience", "https://hooks.example.com/?a=b"),
             ("resource", "urn:acme"),
+            ("resource", "https://hooks.example.com/"),
+            ("realm", "acme"),
             ("é", "ü+ "),
         ];
         let owned = |pairs: &[(&str, &str)]| {
             pairs.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect::<Vec<_>>()
         };
-        let post = encode(&request(AuthMethod::Post, "id", "s&=+%")).unwrap();
+        let post = encoded(&request(AuthMethod::Post, "id", "s&=+%"));
         assert_eq!(post.uri(), "https://login.example.com/token?tenant=acme");
         assert_eq!((post.method(), &post.headers()[ACCEPT]), (&Method::POST, &"application/json".parse().unwrap()));
         assert_eq!(post.headers()[CONTENT_TYPE], "application/x-www-form-urlencoded");
         assert!(post.headers().get(AUTHORIZATION).is_none());
+        assert_eq!((&post.headers()["x-api-key"], post.headers().len()), (&"key".parse().unwrap(), 3));
         assert_eq!(
             fields(post.body()),
             owned(&[&common[..], &[("client_id", "id"), ("client_secret", "s&=+%")]].concat())
         );
-        let basic = encode(&request(AuthMethod::Basic, "id", "secret")).unwrap();
+        let basic = encoded(&request(AuthMethod::Basic, "id", "secret"));
         assert_eq!(fields(basic.body()), owned(&common));
+        let key = testkit::Authority::new().client_identity("shop").key_pem;
+        let key = crate::oauth::ClientKey::from_pem(crate::oauth::JwsAlgorithm::Es256, key.as_bytes()).unwrap();
+        let mut signed = request(|_secret| AuthMethod::Tls, "a&b", "secret");
+        let issuer = AssertionIssuer::new(key, &KeyNames::default(), "aud".into(), Duration::from_secs(60));
+        signed.credentials.authentication = AuthMethod::PrivateKeyJwt(issuer);
+        let signed = encoded(&signed);
+        assert!(signed.headers().get(AUTHORIZATION).is_none());
+        let mut sent = fields(signed.body());
+        let (name, assertion) = sent.pop().unwrap();
+        assert!(name == "client_assertion" && assertion.split('.').count() == 3, "{name}={assertion}");
+        let kind = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
+        assert_eq!(sent, owned(&[&common[..], &[("client_id", "a&b"), ("client_assertion_type", kind)]].concat()));
+        let tls = encoded(&request(|_secret| AuthMethod::Tls, "a&b", "secret"));
+        assert!(tls.headers().get(AUTHORIZATION).is_none());
+        assert_eq!(fields(tls.body()), owned(&[&common[..], &[("client_id", "a&b")]].concat()));
     }
 
     #[test]
     fn the_basic_header_is_the_one_of_the_specification_and_sensitive() {
         // RFC 6749, section 2.3.1: the client s6BhdRkqt3 with the secret 7Fjfp0ZBr1KtDRbnfVdmIw.
-        let encoded = |id, secret| encode(&request(AuthMethod::Basic, id, secret)).unwrap();
-        let header = encoded("s6BhdRkqt3", "7Fjfp0ZBr1KtDRbnfVdmIw").headers()[AUTHORIZATION].clone();
+        let sent = |id, secret| encoded(&request(AuthMethod::Basic, id, secret));
+        let header = sent("s6BhdRkqt3", "7Fjfp0ZBr1KtDRbnfVdmIw").headers()[AUTHORIZATION].clone();
         assert_eq!(header, "Basic czZCaGRSa3F0Mzo3RmpmcDBaQnIxS3REUmJuZlZkbUl3");
         assert!(header.is_sensitive());
-        let (user, password) = user_and_password(&encoded("a:b", "1 +%&"));
+        let (user, password) = user_and_password(&sent("a:b", "1 +%&"));
         assert_eq!((user.as_slice(), password.as_slice()), (&b"a%3Ab"[..], &b"1+%2B%25%26"[..]));
     }
 
@@ -167,17 +221,15 @@ mod tests {
             ("id", "a b", true),
             ("id", "sécret", true),
         ] {
-            let unencoded = encode(&request(AuthMethod::BasicUnencoded, id, secret)).unwrap();
+            let unencoded = encoded(&request(AuthMethod::BasicUnencoded, id, secret));
             let pair = STANDARD.encode(format!("{id}:{secret}"));
             assert_eq!(unencoded.headers()[AUTHORIZATION], format!("Basic {pair}"));
             assert!(unencoded.headers()[AUTHORIZATION].is_sensitive());
             let basic = request(AuthMethod::Basic, id, secret);
-            assert_eq!(basic.changes_credentials(), is_changed, "{id} {secret}");
-            assert_eq!(
-                encode(&basic).unwrap().headers()[AUTHORIZATION] != unencoded.headers()[AUTHORIZATION],
-                is_changed
-            );
-            assert!(!request(AuthMethod::BasicUnencoded, id, secret).changes_credentials());
+            assert_eq!(basic.outline().proof, ClientProof::Basic { is_changed }, "{id} {secret}");
+            assert_eq!(encoded(&basic).headers()[AUTHORIZATION] != unencoded.headers()[AUTHORIZATION], is_changed);
+            let unencoded = request(AuthMethod::BasicUnencoded, id, secret);
+            assert_eq!(unencoded.outline().proof, ClientProof::BasicUnencoded);
         }
     }
 
@@ -186,16 +238,18 @@ mod tests {
         let mut request = request(AuthMethod::Basic, "id", "secret");
         (request.scopes, request.audience) = (Vec::new(), None);
         request.parameters.clear();
-        assert_eq!(encode(&request).unwrap().body(), b"grant_type=client_credentials".as_slice());
+        request.resources.clear();
+        assert_eq!(encoded(&request).body(), b"grant_type=client_credentials".as_slice());
     }
 
     #[test]
     fn the_outline_says_what_a_request_has_and_no_value() {
         let mut request = request(AuthMethod::Post, "id", "s &");
         let outline = request.outline();
-        assert_eq!((outline.authentication, outline.changes_credentials), (AuthMethod::Post, false));
+        assert_eq!(outline.proof, ClientProof::Post);
         assert!(outline.has_scopes && outline.has_audience);
         request.audience = None;
+        request.resources.clear();
         assert!(request.outline().has_audience, "the parameter resource");
         request.parameters.clear();
         request.scopes.clear();
@@ -206,10 +260,10 @@ mod tests {
         /// Appendix A.1 and A.2 of RFC 6749: an id and a secret are printable ASCII.
         #[test]
         fn any_id_and_secret_come_back_out_of_header_and_form(id in "[ -~]{0,40}", secret in "[ -~]{0,80}") {
-            let basic = encode(&request(AuthMethod::Basic, &id, &secret)).unwrap();
+            let basic = encoded(&request(AuthMethod::Basic, &id, &secret));
             let (user, password) = user_and_password(&basic);
             prop_assert_eq!((decoded(&user), decoded(&password)), (id.clone(), secret.clone()));
-            let post = encode(&request(AuthMethod::Post, &id, &secret)).unwrap();
+            let post = encoded(&request(AuthMethod::Post, &id, &secret));
             let fields = fields(post.body());
             prop_assert!(fields.contains(&("client_id".into(), id)) && fields.contains(&("client_secret".into(), secret)));
         }

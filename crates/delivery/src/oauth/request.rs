@@ -2,57 +2,75 @@
 
 use std::{
     collections::BTreeMap,
-    fmt,
-    sync::{Arc, LazyLock},
+    mem::{self, Discriminant},
+    sync::Arc,
     time::Duration,
 };
 
+use http::HeaderMap;
 use secrecy::{ExposeSecret, SecretString, zeroize::Zeroizing};
-use sha2::{Digest, Sha256};
 use url::{Url, form_urlencoded::byte_serialize};
 
+use super::{AssertionIssuer, CredentialsFingerprint};
 use crate::egress::Client;
 
-/// How the client authenticates at the token endpoint (RFC 6749, section 2.3.1).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+/// How the client authenticates at the token endpoint, with what that needs.
 pub enum AuthMethod {
-    /// `client_secret_basic`: the Authorization header, with id and secret form-encoded.
-    Basic,
+    /// `client_secret_basic` (RFC 6749, section 2.3.1): the Authorization header, with id and secret form-encoded.
+    Basic(SecretString),
     /// The Authorization header with id and secret as they are (RFC 7617), for servers that do not decode them.
-    BasicUnencoded,
-    /// `client_secret_post`: the form body.
-    Post,
+    BasicUnencoded(SecretString),
+    /// `client_secret_post` (RFC 6749, section 2.3.1): the form body.
+    Post(SecretString),
+    /// `tls_client_auth` and `self_signed_tls_client_auth` (RFC 8705, section 2): the client certificate of the
+    /// connection, with the client id in the form body.
+    Tls,
+    /// `private_key_jwt` (RFC 7523, section 2.2): a new assertion for each request, in the form body.
+    PrivateKeyJwt(AssertionIssuer),
 }
 
-/// Client id and secret.
+/// What a client proves its identity with, for advice about a refusal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ClientProof {
+    /// A client secret in the Authorization header, form-encoded.
+    Basic {
+        /// Whether form-encoding changes the client id or the client secret.
+        is_changed: bool,
+    },
+    /// A client secret in the Authorization header, as it is.
+    BasicUnencoded,
+    /// A client secret in the form body.
+    Post,
+    /// The client certificate.
+    Certificate,
+    /// An assertion that the client's private key signed.
+    Assertion,
+}
+
+/// Client id, and what proves the client's identity.
 pub struct Credentials {
     /// The client identifier; not a secret.
     pub client_id: String,
-    /// The client secret.
-    pub client_secret: SecretString,
-}
-
-/// Identifies the content of credentials within this process: a SHA-256 with a random key of the process.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
-pub struct CredentialsFingerprint([u8; 32]);
-
-/// Shows enough of it to distinguish fingerprints in a log.
-impl fmt::Debug for CredentialsFingerprint {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let [a, b, c, d, ..] = self.0;
-        write!(f, "{a:02x}{b:02x}{c:02x}{d:02x}")
-    }
+    /// How the client authenticates.
+    pub authentication: AuthMethod,
 }
 
 impl Credentials {
-    /// Returns the fingerprint: equal for equal credentials.
+    /// Returns the fingerprint: equal for equal credentials, however they are sent.
     pub fn fingerprint(&self) -> CredentialsFingerprint {
-        static KEY: LazyLock<[u8; 32]> = LazyLock::new(rand::random);
-        let mut hash = Sha256::new_with_prefix(*KEY);
-        hash.update(self.client_id.len().to_be_bytes());
-        hash.update(&self.client_id);
-        hash.update(self.client_secret.expose_secret());
-        CredentialsFingerprint(hash.finalize().into())
+        let (kind, parts): (&[u8], Vec<&[u8]>) = match &self.authentication {
+            AuthMethod::Basic(secret) | AuthMethod::BasicUnencoded(secret) | AuthMethod::Post(secret) => {
+                (b"secret", vec![secret.expose_secret().as_bytes()])
+            }
+            AuthMethod::Tls => (b"certificate", Vec::new()),
+            AuthMethod::PrivateKeyJwt(issuer) => (b"key", vec![&issuer.fingerprint().0[..]]),
+        };
+        CredentialsFingerprint::of([kind, self.client_id.as_bytes()].into_iter().chain(parts))
+    }
+
+    /// Returns how the client authenticates, without what that needs.
+    pub fn method(&self) -> Discriminant<AuthMethod> {
+        mem::discriminant(&self.authentication)
     }
 }
 
@@ -60,16 +78,18 @@ impl Credentials {
 pub struct TokenRequest {
     /// The token endpoint.
     pub url: Url,
-    /// Client id and secret.
+    /// The client, and how it authenticates.
     pub credentials: Credentials,
-    /// How the credentials are sent.
-    pub authentication: AuthMethod,
     /// The requested scopes.
     pub scopes: Vec<String>,
     /// The requested audience.
     pub audience: Option<String>,
+    /// The resources, each a parameter of its own (RFC 8707, section 2).
+    pub resources: Vec<String>,
     /// Additional parameters, whose names OAuth does not define for this request.
     pub parameters: BTreeMap<String, String>,
+    /// Additional headers, none of which this module sets itself.
+    pub headers: HeaderMap,
     /// The timeout of the whole exchange.
     pub timeout: Duration,
     /// The HTTP client.
@@ -79,10 +99,8 @@ pub struct TokenRequest {
 /// What a token request has, for advice after a rejection. No value of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RequestOutline {
-    /// How the credentials are sent.
-    pub authentication: AuthMethod,
-    /// Whether form-encoding changes the client id or the client secret.
-    pub changes_credentials: bool,
+    /// What the client proves its identity with.
+    pub proof: ClientProof,
     /// Whether the request has scopes.
     pub has_scopes: bool,
     /// Whether the request names a target: by an audience, or by a resource (RFC 8707).
@@ -93,30 +111,54 @@ pub struct RequestOutline {
 const OVERHEAD: usize = 1024;
 
 impl TokenRequest {
-    /// Whether the Authorization header has another id or secret than the Secret: form-encoding changes them.
-    pub(super) fn changes_credentials(&self) -> bool {
-        let Credentials { client_id, client_secret } = &self.credentials;
-        let encoded = |text: &str| Zeroizing::new(byte_serialize(text.as_bytes()).collect::<String>());
-        let is_changed = |text: &str| *encoded(text) != text;
-        self.authentication == AuthMethod::Basic && (is_changed(client_id) || is_changed(client_secret.expose_secret()))
+    /// What the client proves its identity with.
+    fn proof(&self) -> ClientProof {
+        let is_changed = |text: &str| {
+            let encoded = Zeroizing::new(byte_serialize(text.as_bytes()).collect::<String>());
+            *encoded != text
+        };
+        match &self.credentials.authentication {
+            AuthMethod::Basic(secret) => ClientProof::Basic {
+                is_changed: is_changed(&self.credentials.client_id) || is_changed(secret.expose_secret()),
+            },
+            AuthMethod::BasicUnencoded(_) => ClientProof::BasicUnencoded,
+            AuthMethod::Post(_) => ClientProof::Post,
+            AuthMethod::Tls => ClientProof::Certificate,
+            AuthMethod::PrivateKeyJwt(_) => ClientProof::Assertion,
+        }
     }
 
     /// Returns what this request has.
     pub(super) fn outline(&self) -> RequestOutline {
         RequestOutline {
-            authentication: self.authentication,
-            changes_credentials: self.changes_credentials(),
+            proof: self.proof(),
             has_scopes: !self.scopes.is_empty(),
-            has_audience: self.audience.is_some() || self.parameters.contains_key("resource"),
+            has_audience: self.audience.is_some()
+                || !self.resources.is_empty()
+                || self.parameters.contains_key("resource"),
         }
     }
 
     /// Returns the approximate memory that it takes.
     pub(super) fn bytes(&self) -> usize {
-        let Credentials { client_id, client_secret } = &self.credentials;
-        let texts = self.scopes.iter().chain(&self.audience).chain(self.parameters.iter().flat_map(<[_; 2]>::from));
+        let Credentials { client_id, authentication } = &self.credentials;
+        let texts = self
+            .scopes
+            .iter()
+            .chain(&self.audience)
+            .chain(&self.resources)
+            .chain(self.parameters.iter().flat_map(<[_; 2]>::from));
         let texts: usize = texts.map(|text| text.len() + size_of::<String>()).sum();
-        OVERHEAD + self.url.as_str().len() + client_id.len() + client_secret.expose_secret().len() + texts
+        let headers = self.headers.iter().map(|(name, value)| name.as_str().len() + value.len());
+        let texts = texts + headers.sum::<usize>();
+        let secret = match authentication {
+            AuthMethod::Basic(secret) | AuthMethod::BasicUnencoded(secret) | AuthMethod::Post(secret) => {
+                secret.expose_secret().len()
+            }
+            AuthMethod::Tls => 0,
+            AuthMethod::PrivateKeyJwt(issuer) => issuer.bytes(),
+        };
+        OVERHEAD + self.url.as_str().len() + client_id.len() + secret + texts
     }
 }
 
@@ -139,6 +181,9 @@ mod tests {
     fn s10_types_that_hold_a_secret_can_be_neither_shown_nor_written() {
         // Each line compiles only while its type has neither Debug nor Serialize.
         <Credentials as Hidden<_>>::is_hidden();
+        <AuthMethod as Hidden<_>>::is_hidden();
+        <crate::oauth::AssertionIssuer as Hidden<_>>::is_hidden();
+        <crate::oauth::ClientKey as Hidden<_>>::is_hidden();
         <TokenRequest as Hidden<_>>::is_hidden();
         <crate::oauth::Token as Hidden<_>>::is_hidden();
         <crate::egress::Response as Hidden<_>>::is_hidden();
