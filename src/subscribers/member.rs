@@ -12,7 +12,13 @@ use tidings_api::SubscriberStatus;
 use tidings_delivery::oauth::TokenSource;
 use tidings_queue::{Gate, SpecVersion};
 
-use super::{referrers::Reference, status_cell::StatusCell, step::Step, validation::FailedValidation};
+use super::{
+    progress::{Progress, waits_for_its_turn},
+    referrers::Reference,
+    status_cell::StatusCell,
+    step::Step,
+    validation::FailedValidation,
+};
 use crate::contract::Route;
 
 /// A Subscriber as the watch shows it.
@@ -76,8 +82,10 @@ pub(super) struct Member {
     tokens: Option<Arc<TokenSource>>,
     /// The last validation request, if it failed.
     failed_validation: Option<FailedValidation>,
-    /// The current step of the pass under way (None: no pass is under way).
-    step: Option<Step>,
+    /// The current step of the pass under way, and since when (None: no pass is under way).
+    step: Option<(Step, Instant)>,
+    /// Whether the pass under way has another token source than the pass before.
+    has_new_tokens: bool,
     cell: StatusCell,
 }
 
@@ -101,6 +109,7 @@ impl Member {
             tokens: None,
             failed_validation: None,
             step: None,
+            has_new_tokens: false,
             cell: StatusCell::new(status, version),
         }
     }
@@ -253,7 +262,9 @@ impl Member {
 
     /// Replaces the token source and returns the previous one.
     pub(super) fn set_tokens(&mut self, tokens: Arc<TokenSource>) -> Option<Arc<TokenSource>> {
-        self.tokens.replace(tokens)
+        let previous = self.tokens.replace(tokens.clone());
+        self.has_new_tokens = previous.as_ref().is_some_and(|previous| !Arc::ptr_eq(previous, &tokens));
+        previous
     }
 
     pub(super) fn failed_validation(&self) -> Option<FailedValidation> {
@@ -265,13 +276,36 @@ impl Member {
         self.failed_validation = failed_validation;
     }
 
-    /// The current step of the pass (None: no pass is under way).
-    pub(super) fn step(&self) -> Option<Step> {
-        self.step
+    /// Sets the current step of the pass (None: the pass has its result).
+    pub(super) fn set_step(&mut self, step: Option<Step>, now: Instant) {
+        self.step = step.map(|step| (step, now));
+        if step.is_none() {
+            self.has_new_tokens = false;
+        }
     }
 
-    /// Sets the current step of the pass (None: the pass has ended).
-    pub(super) fn set_step(&mut self, step: Option<Step>) {
-        self.step = step;
+    /// Whether this is the newest spec that the watch showed.
+    pub(super) fn is_of(&self, spec: &SpecVersion) -> bool {
+        self.generation == spec.generation
+    }
+
+    /// Whether a pass is at a step.
+    pub(super) fn is_at_a_step(&self) -> bool {
+        self.step.is_some()
+    }
+
+    /// What the status must say now, while no events are sent and the pass under way takes long (None: the status
+    /// stands).
+    pub(super) fn progress(&self, now: Instant) -> Option<Progress> {
+        let status = self.cell.desired();
+        match self.step {
+            None => (self.begun.is_none() && waits_for_its_turn(status)).then_some(Progress::Turn),
+            // The pass over a newer spec has not started, and no step of it can be named.
+            Some(_) if self.open || self.begun != Some(self.generation) => None,
+            Some(step) => {
+                let is_renewed = self.reset || self.has_new_tokens;
+                Progress::of_step(status, self.generation, step, is_renewed, now)
+            }
+        }
     }
 }

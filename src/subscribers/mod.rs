@@ -4,7 +4,7 @@
 //! [`reconcile_queue`] decides which Subscriber is next, and [`reconcile`] makes one pass over it. A pass checks what
 //! the Subscriber's events depend on ([`check`], [`validation`]), sends a test event if an annotation requests one
 //! ([`test_event`]), opens or closes the Subscriber's lane in the engine, and writes its findings into the status
-//! ([`status`], [`event_publisher`]).
+//! ([`status`], [`event_publisher`]). While a pass takes long, [`progress_statuses`] names its step there.
 //!
 //! Which part opens and closes a lane: [`reconcile`] decides at the end of a pass whether the Subscriber's events may
 //! be sent, or which gate holds them. [`member`] corrects that decision by what has happened since the pass started (a
@@ -20,10 +20,11 @@ mod consent;
 mod event_publisher;
 mod headers;
 mod health_board;
-mod initial_status;
 mod member;
 mod pass;
 mod prerequisites;
+mod progress;
+mod progress_statuses;
 mod reconcile;
 mod reconcile_queue;
 mod reconcile_requests;
@@ -54,7 +55,7 @@ use tokio::sync::mpsc;
 
 pub use self::resolve::TargetResolver;
 use self::{
-    check::Checker, event_publisher::EventPublisher, initial_status::InitialStatuses, reconcile::Reconciler,
+    check::Checker, event_publisher::EventPublisher, progress_statuses::ProgressStatuses, reconcile::Reconciler,
     reports::Reports, roster::Roster, status_store::StatusStore, watching::Watching,
 };
 use crate::{
@@ -71,7 +72,7 @@ pub struct Subscribers {
     roster: Arc<Roster>,
     statuses: Arc<StatusStore>,
     reconciler: Arc<Reconciler>,
-    initial_statuses: Arc<InitialStatuses>,
+    progress: Arc<ProgressStatuses>,
 }
 
 impl Subscribers {
@@ -89,10 +90,10 @@ impl Subscribers {
         let publisher = EventPublisher::start(reader.clone());
         let statuses = Arc::new(StatusStore::new(writer, roster.clone(), publisher, mandate.clone()));
         let origin = resolver.origin();
-        let initial_statuses = Arc::new(InitialStatuses::new(roster.clone(), statuses.clone(), origin.clone()));
+        let progress = ProgressStatuses::new(roster.clone(), statuses.clone(), mandate.clone(), origin.clone());
         let checker = Checker::new(resolver, mandate.clone());
         let reconciler = Arc::new(Reconciler::new(roster.clone(), statuses.clone(), checker, mandate, origin));
-        Self { reader, metrics, roster, statuses, reconciler, initial_statuses }
+        Self { reader, metrics, roster, statuses, reconciler, progress: Arc::new(progress) }
     }
 
     /// Watches the Secrets and ConfigMaps of one namespace (None: of all namespaces), also while this operator is a
@@ -114,7 +115,7 @@ impl Subscribers {
         shutdown: E,
     ) -> impl Future<Output = ()> + Send + use<S, E> {
         let (roster, reconciler) = (self.roster.clone(), self.reconciler.clone());
-        let watching = Watching::new(roster, reconciler, self.initial_statuses.clone(), self.metrics.clone());
+        let watching = Watching::new(roster, reconciler, self.progress.clone(), self.metrics.clone());
         watching.run(self.reader.clone(), namespaces, synced, shutdown)
     }
 }

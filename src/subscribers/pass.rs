@@ -182,18 +182,15 @@ impl<'a> Pass<'a> {
 
     /// Changes the status, and records in it which annotations the pass has handled.
     pub(super) fn conclude(&self, change: impl FnOnce(&mut SubscriberStatus)) {
-        self.roster.cell(&self.key, &self.version.uid, |cell| {
-            cell.amend(|status| {
-                change(status);
-                if self.begun.requested {
-                    status.last_handled_request = annotation(self.subscriber, REQUEST_ANNOTATION);
-                }
-                if let Some(test) = &self.test {
-                    status.handled_tests =
-                        with_handled(test, status.last_handled_test.as_deref(), &status.handled_tests);
-                    status.last_handled_test = Some(test.clone());
-                }
-            });
+        self.roster.conclude(&self.key, &self.version.uid, |status| {
+            change(status);
+            if self.begun.requested {
+                status.last_handled_request = annotation(self.subscriber, REQUEST_ANNOTATION);
+            }
+            if let Some(test) = &self.test {
+                status.handled_tests = with_handled(test, status.last_handled_test.as_deref(), &status.handled_tests);
+                status.last_handled_test = Some(test.clone());
+            }
         });
     }
 

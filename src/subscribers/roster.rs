@@ -16,6 +16,7 @@ use tokio::sync::mpsc;
 use super::{
     health_board::StoredStatus,
     member::{Begun, HeldBack, Member, ObservedSubscriber},
+    progress::Progress,
     reconcile_requests::{ReconcileCause, ReconcileRequests},
     referrers::{Reference, Referrers},
     status_cell::StatusCell,
@@ -257,12 +258,38 @@ impl Roster {
 
     /// Sets the current step of the pass over this Subscriber (None: the pass has ended).
     pub(super) fn set_step(&self, key: &SubscriberKey, uid: &str, step: Option<Step>) {
-        self.with(key, uid, |member| member.set_step(step));
+        self.with(key, uid, |member| member.set_step(step, Instant::now()));
     }
 
-    /// The current step of the pass over this Subscriber.
-    pub(super) fn step(&self, key: &SubscriberKey, uid: &str) -> Option<Step> {
-        self.with(key, uid, |member| member.step()).flatten()
+    /// Whether a pass over this Subscriber is at a step.
+    pub(super) fn is_at_a_step(&self, key: &SubscriberKey, uid: &str) -> bool {
+        self.with(key, uid, |member| member.is_at_a_step()).unwrap_or(false)
+    }
+
+    /// Ends the last step of a pass and changes the status, both at once: no progress is noted after the result.
+    pub(super) fn conclude(&self, key: &SubscriberKey, uid: &str, change: impl FnOnce(&mut SubscriberStatus)) {
+        self.with(key, uid, |member| {
+            member.set_step(None, Instant::now());
+            member.cell_mut().amend(change);
+        });
+    }
+
+    /// Changes the status of exactly this spec if it must say what the Subscriber waits for. Returns whether that
+    /// changed the status.
+    pub(super) fn note_progress(
+        &self,
+        key: &SubscriberKey,
+        spec: &SpecVersion,
+        now: Instant,
+        change: impl FnOnce(&mut SubscriberStatus, Progress),
+    ) -> bool {
+        let noted = self.with(key, &spec.uid, |member| {
+            let Some(progress) = member.progress(now).filter(|_| member.is_of(spec)) else { return false };
+            let before = member.cell().desired().clone();
+            member.cell_mut().amend(|status| change(status, progress));
+            *member.cell().desired() != before
+        });
+        noted.unwrap_or(false)
     }
 
     /// Marks the Subscriber to be reconciled again.

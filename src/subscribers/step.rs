@@ -1,7 +1,7 @@
 //! Names the steps that lead to a delivery.
 
 /// A step that every event depends on. Only deliveries and tests take the last step.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Step {
     /// Reads the Secrets and ConfigMaps that the spec names, and resolves the host names in the spec.
     Secret,

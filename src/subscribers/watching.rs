@@ -1,7 +1,7 @@
 //! Runs the reconcile loop: handles watch events, marks, passes that end, and timers.
 
 use std::{
-    collections::VecDeque,
+    collections::{HashSet, VecDeque},
     panic::AssertUnwindSafe,
     pin::pin,
     sync::Arc,
@@ -21,7 +21,8 @@ use tokio::task::{JoinError, JoinSet};
 use tracing::{debug, error, info, warn};
 
 use super::{
-    initial_status::{INITIAL_STATUS_AFTER, InitialStatuses},
+    progress::{CHECK_EVERY, TURN_AFTER},
+    progress_statuses::ProgressStatuses,
     reconcile::{Ended, ReconcileError, Reconciler},
     reconcile_queue::ReconcileQueue,
     reconcile_requests::ReconcileCause,
@@ -38,8 +39,8 @@ use crate::{
 /// The wait before a pass is repeated after an error or an interruption.
 const TRY_AGAIN: Duration = Duration::from_secs(5);
 
-/// The maximum number of first statuses that are written at the same time.
-const INITIAL_STATUSES: usize = 4;
+/// The maximum number of statuses that are written at the same time to say what their Subscribers wait for.
+const PROGRESS_WRITES: usize = 4;
 
 /// A pass that ended: the Subscriber, and the result (None: the pass panicked).
 type EndedPass = (SubscriberKey, Option<Result<Ended, ReconcileError>>);
@@ -48,13 +49,19 @@ type EndedPass = (SubscriberKey, Option<Result<Ended, ReconcileError>>);
 pub(super) struct Watching {
     roster: Arc<Roster>,
     reconciler: Arc<Reconciler>,
-    initial_statuses: Arc<InitialStatuses>,
+    progress: Arc<ProgressStatuses>,
     metrics: Metrics,
     watched_subscribers: WatchedSubscribers,
     reconcile_queue: ReconcileQueue,
     running: JoinSet<EndedPass>,
-    /// New Subscribers, and when to check whether their status is still empty.
+    /// New Subscribers, and when to check whether they still wait for their turn.
     newcomers: VecDeque<(Instant, SubscriberKey)>,
+    /// The Subscribers with a pass under way, and when to check whether its step takes long.
+    under_way: VecDeque<(Instant, SubscriberKey)>,
+    /// The Subscribers in `under_way`.
+    checked: HashSet<SubscriberKey>,
+    /// The Subscribers whose status must be written.
+    noted: VecDeque<SubscriberKey>,
     writing: JoinSet<()>,
 }
 
@@ -72,18 +79,21 @@ impl Watching {
     pub(super) fn new(
         roster: Arc<Roster>,
         reconciler: Arc<Reconciler>,
-        initial_statuses: Arc<InitialStatuses>,
+        progress: Arc<ProgressStatuses>,
         metrics: Metrics,
     ) -> Self {
         Self {
             watched_subscribers: WatchedSubscribers::new(roster.clone()),
             roster,
             reconciler,
-            initial_statuses,
+            progress,
             metrics,
             reconcile_queue: ReconcileQueue::default(),
             running: JoinSet::new(),
             newcomers: VecDeque::new(),
+            under_way: VecDeque::new(),
+            checked: HashSet::new(),
+            noted: VecDeque::new(),
             writing: JoinSet::new(),
         }
     }
@@ -127,7 +137,7 @@ impl Watching {
         while self.running.join_next().await.is_some() {}
     }
 
-    /// Starts the passes and the writes of first statuses that are due.
+    /// Starts the passes and the writes of progress that are due.
     fn begin(&mut self) {
         let now = Instant::now();
         while let Some(key) = self.reconcile_queue.next(now) {
@@ -135,6 +145,9 @@ impl Watching {
                 self.reconcile_queue.ended(&key, None);
                 continue;
             };
+            if self.checked.insert(key.clone()) {
+                self.under_way.push_back((now + CHECK_EVERY, key));
+            }
             let (reconciler, roster) = (self.reconciler.clone(), self.roster.clone());
             self.running.spawn(async move {
                 let (key, uid) = (subscriber.key(), subscriber.id().uid);
@@ -143,19 +156,48 @@ impl Watching {
                 (key, ended)
             });
         }
-        while self.writing.len() < INITIAL_STATUSES && self.newcomers.front().is_some_and(|(at, _)| *at <= now) {
-            let newcomer = self.newcomers.pop_front().and_then(|(_, key)| self.watched_subscribers.get(&key));
-            if let Some(subscriber) = newcomer.filter(|subscriber| self.initial_statuses.are_missing_for(subscriber)) {
-                let (initial_statuses, subscriber) = (self.initial_statuses.clone(), subscriber.clone());
-                self.writing.spawn(async move { initial_statuses.write(&subscriber).await });
+        self.note_progress(now);
+        while self.writing.len() < PROGRESS_WRITES
+            && let Some(key) = self.noted.pop_front()
+        {
+            if let Some(subscriber) = self.watched_subscribers.get(&key).cloned() {
+                let progress = self.progress.clone();
+                self.writing.spawn(async move { progress.write(&subscriber).await });
             }
+        }
+    }
+
+    /// Notes what the Subscribers wait for that are due for a check.
+    fn note_progress(&mut self, now: Instant) {
+        let due = |of: &mut VecDeque<(Instant, SubscriberKey)>| {
+            let is_due = of.front().is_some_and(|(at, _)| *at <= now);
+            if is_due { of.pop_front() } else { None }
+        };
+        while let Some((_, key)) = due(&mut self.newcomers) {
+            self.note(key, now);
+        }
+        while let Some((_, key)) = due(&mut self.under_way) {
+            let uid = self.watched_subscribers.get(&key).map(|subscriber| subscriber.id().uid);
+            if uid.is_some_and(|uid| self.roster.is_at_a_step(&key, &uid)) {
+                self.under_way.push_back((now + CHECK_EVERY, key.clone()));
+                self.note(key, now);
+            } else {
+                self.checked.remove(&key);
+            }
+        }
+    }
+
+    fn note(&mut self, key: SubscriberKey, now: Instant) {
+        let subscriber = self.watched_subscribers.get(&key);
+        if subscriber.is_some_and(|subscriber| self.progress.note(subscriber, now)) {
+            self.noted.push_back(key);
         }
     }
 
     /// When the next timer fires.
     fn wake_at(&self) -> Option<Instant> {
-        let newcomer = self.newcomers.front().filter(|_| self.writing.len() < INITIAL_STATUSES).map(|(at, _)| *at);
-        self.reconcile_queue.wake_at().into_iter().chain(newcomer).min()
+        let checks = [&self.newcomers, &self.under_way].map(|of| of.front().map(|(at, _)| *at));
+        self.reconcile_queue.wake_at().into_iter().chain(checks.into_iter().flatten()).min()
     }
 
     fn mark(&mut self, marked: Vec<(SubscriberKey, ReconcileCause)>) {
@@ -201,7 +243,7 @@ impl Watching {
         match change {
             WatchChange::New(key) => {
                 self.reconcile_queue.mark(&key);
-                self.newcomers.push_back((Instant::now() + INITIAL_STATUS_AFTER, key));
+                self.newcomers.push_back((Instant::now() + TURN_AFTER, key));
             }
             WatchChange::Changed(key) => self.reconcile_queue.mark(&key),
             WatchChange::Gone(key) => self.reconcile_queue.forget(&key),

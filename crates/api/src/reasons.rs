@@ -70,7 +70,7 @@ catalogue! {
     SubscriberReason {
         /// Ready: Notifications are sent.
         Operational: "Nothing.",
-        /// Not Ready: the first check of the Subscriber is in progress; the message names the step.
+        /// Not Ready: the check of a new or changed Subscriber takes long; the message names the step.
         Progressing: "Wait until the endpoint of that step answers.",
         /// Ready: `spec.suspend` is true; Notifications are held.
         Suspended: "Set `spec.suspend` to false.",

@@ -3,5 +3,6 @@
 mod conditions;
 mod handshake;
 mod health;
+mod progress;
 mod reconciles;
 pub mod test_event;
