@@ -27,6 +27,9 @@ pub(super) fn hint(error: &TokenError, sent: RequestOutline) -> (Reason, String)
             }
             "invalid_scope" => "set tokenService.scopes: the token service requires a scope".into(),
             "invalid_request" => format!("{}{}", missing_fields(sent), other_places(sent)).into(),
+            "invalid_resource" => {
+                "check tokenService.scopes and tokenService.audience: the token service does not know the API that they name".into()
+            }
             "invalid_target" if sent.has_audience => {
                 "check tokenService.audience and tokenService.resources".into()
             }
@@ -50,7 +53,7 @@ pub(super) fn hint(error: &TokenError, sent: RequestOutline) -> (Reason, String)
         TokenError::NotAcceptedYet(_) => {
             return (
                 Reason::TokenUnavailable,
-                "; the operator tries again: some token services need minutes until they accept a new client secret".into(),
+                "; the operator tries again: some token services need minutes until they accept new client credentials".into(),
             );
         }
         _ => return (Reason::TokenUnavailable, "; the operator tries again".into()),

@@ -124,13 +124,13 @@ async fn events_arrive_with_tokens_for_assertions_that_a_foreign_server_verifies
         // A key that the server does not know, then the next key that it knows.
         key_secret(&name, &stranger, "second").await;
         let says = |s: &Value| {
-            let ready = condition(s, "Ready");
-            ready["reason"] == "TokenRejected"
-                && ready["message"].as_str().unwrap().contains("tokenService.privateKeyJWT")
+            let token = condition(s, "TokenAvailable");
+            token["status"] == "False" && token["message"].as_str().unwrap().contains("new client credentials yet")
         };
         foreign.world.until("subscriber", &name, says).await;
         key_secret(&name, &second, "second").await;
-        foreign.world.until_reason(&name, "Operational").await;
+        let is_issued = |s: &Value| condition(s, "TokenAvailable")["reason"] == "TokenIssued";
+        foreign.world.until("subscriber", &name, is_issued).await;
     }
 }
 

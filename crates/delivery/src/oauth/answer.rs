@@ -35,6 +35,8 @@ const REFUSALS: &[&str] = &[
     // RFC 8707, section 2: the parameter `resource`. RFC 9396, section 5: `authorization_details`.
     "invalid_target",
     "invalid_authorization_details",
+    // Microsoft Entra ID, for the same as `invalid_target`.
+    "invalid_resource",
     // RFC 9449, sections 5 and 8: the service requires proofs of possession, which Tidings does not support.
     "invalid_dpop_proof",
     "use_dpop_nonce",
@@ -62,6 +64,9 @@ struct Fields<'a> {
     expires_in: Option<&'a RawValue>,
     #[serde(borrow)]
     error: Option<&'a RawValue>,
+    /// The same in Apigee's default format.
+    #[serde(borrow, rename = "ErrorCode")]
+    error_code: Option<&'a RawValue>,
 }
 
 impl Token {
@@ -82,7 +87,10 @@ impl Token {
         }
         let UnpackedBody { body, fault } = UnpackedBody::unpack(body, complete);
         let fields = fields(&body);
-        let code = fields.as_ref().and_then(|fields| fields.error).map(|error| text(error).unwrap_or_default());
+        let code = fields
+            .as_ref()
+            .and_then(|fields| fields.error.or(fields.error_code))
+            .map(|error| text(error).unwrap_or_default());
         if let Some(code) = &code {
             let of = |codes: &[&'static str]| codes.iter().copied().find(|known| *known == code.as_str());
             if let Some(code) = of(REFUSALS) {
@@ -299,7 +307,7 @@ mod tests {
     #[test]
     fn a_standard_code_that_requires_action_is_a_refusal_whatever_the_status() {
         let codes = "invalid_request invalid_client invalid_grant unauthorized_client unsupported_grant_type invalid_scope \
-                     access_denied invalid_target";
+                     access_denied invalid_target invalid_resource";
         for code in codes.split_whitespace() {
             let body = format!(r#"{{"error":"{code}","error_description":"canary","error_uri":"https://canary/"}}"#);
             for status in [200, 400, 401, 403] {
@@ -308,10 +316,12 @@ mod tests {
                 assert!(!format!("{error} {error:?}").contains("canary"));
             }
         }
-        assert_eq!(
-            error(200, r#"{"error":"invalid_scope","access_token":"t"}"#),
-            TokenError::Rejected("invalid_scope")
-        );
+        for (status, body) in [
+            (200, r#"{"error":"invalid_scope","access_token":"t"}"#),
+            (400, r#"{"ErrorCode":"invalid_scope","Error":"canary"}"#),
+        ] {
+            assert_eq!(error(status, body), TokenError::Rejected("invalid_scope"));
+        }
     }
 
     #[test]

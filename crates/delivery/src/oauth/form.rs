@@ -249,7 +249,9 @@ mod tests {
         assert_eq!(outline.proof, ClientProof::Post);
         assert!(outline.has_scopes && outline.has_audience);
         request.audience = None;
+        assert!(request.outline().has_audience, "resources");
         request.resources.clear();
+        request.parameters = [("resource".to_owned(), "urn:a".to_owned())].into();
         assert!(request.outline().has_audience, "the parameter resource");
         request.parameters.clear();
         request.scopes.clear();
