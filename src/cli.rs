@@ -1,10 +1,10 @@
 //! The command line. Each flag of `tidings run` has an environment variable.
 
-use std::{net::SocketAddr, str::FromStr};
+use std::{net::SocketAddr, path::PathBuf, str::FromStr};
 
 use clap::{Args, Parser, Subcommand};
 use http::HeaderValue;
-use tidings_delivery::egress::{Cidr, ClusterDomain, HostPattern, Nat64Prefix, name_server};
+use tidings_delivery::egress::{Cidr, ClusterDomain, HostPattern, Nat64Prefix, NoProxy, ProxySettings, name_server};
 use tracing::level_filters::LevelFilter;
 
 use crate::{operator::Settings, telemetry::LogFormat};
@@ -58,6 +58,42 @@ pub struct Run {
     /// prefix 64:ff9b::/96 is always included.
     #[arg(long = "egress-nat64-prefix", value_name = "PREFIX", env = "TIDINGS_EGRESS_NAT64_PREFIX", value_delimiter = ',', value_parser = unless_empty::<Nat64Prefix>)]
     pub egress_nat64_prefixes: Vec<Option<Nat64Prefix>>,
+
+    /// HTTP proxy for all requests to webhooks and token services. Default: no proxy.
+    ///
+    /// The URL has the form http://proxy.example.com:3128 or https://proxy.example.com. The operator resolves each name,
+    /// judges the addresses, and requests a tunnel (CONNECT) to an allowed address. The proxy's own address need not be
+    /// allowed. The variables HTTPS_PROXY and NO_PROXY have no effect.
+    #[arg(long, value_name = "URL", env = "TIDINGS_EGRESS_PROXY", default_value = "", hide_default_value = true)]
+    pub egress_proxy: String,
+
+    /// File with user:password for the proxy. Default: no credentials.
+    ///
+    /// The operator reads the file for each connection, so a changed file takes effect without a restart.
+    #[arg(long, value_name = "FILE", env = "TIDINGS_EGRESS_PROXY_CREDENTIALS_FILE")]
+    pub egress_proxy_credentials_file: Option<String>,
+
+    /// PEM file with certificate authorities to trust for an https proxy. Default: the public ones only.
+    ///
+    /// The operator reads the file when it starts.
+    #[arg(long, value_name = "FILE", env = "TIDINGS_EGRESS_PROXY_CA_FILE")]
+    pub egress_proxy_ca_file: Option<String>,
+
+    /// Host to connect to without the proxy; repeatable. Default: none.
+    ///
+    /// example.com means the name and every name below it, .example.com only the names below it; addresses and ranges
+    /// such as 10.0.0.0/8 also count for the addresses of names. A name or an address may have a port. The egress policy
+    /// applies to these hosts as to all others.
+    #[arg(long = "egress-no-proxy", value_name = "HOST", env = "TIDINGS_EGRESS_NO_PROXY", value_delimiter = ',', value_parser = unless_empty::<NoProxy>)]
+    pub egress_no_proxy: Vec<Option<NoProxy>>,
+
+    /// Let the proxy resolve names. Default: off.
+    ///
+    /// For networks where only the proxy can resolve names. This weakens the egress policy: it cannot judge the addresses
+    /// of a name, so a name can lead to every address that the proxy reaches. Literal addresses, ports and names inside
+    /// the cluster are judged as usual.
+    #[arg(long, env = "TIDINGS_EGRESS_PROXY_RESOLVES")]
+    pub egress_proxy_resolves: bool,
 
     /// DNS domain of the cluster.
     ///
@@ -156,6 +192,13 @@ impl From<Run> for Settings {
             egress_deny_cidrs: run.egress_deny_cidrs.into_iter().flatten().collect(),
             egress_allow_ports: run.egress_allow_ports.into_iter().flatten().collect(),
             egress_nat64_prefixes: run.egress_nat64_prefixes.into_iter().flatten().collect(),
+            egress_proxy: ProxySettings {
+                url: run.egress_proxy,
+                credentials_file: file(run.egress_proxy_credentials_file),
+                ca_file: file(run.egress_proxy_ca_file),
+                no_proxy: run.egress_no_proxy.into_iter().flatten().collect(),
+                resolves: run.egress_proxy_resolves,
+            },
             cluster_domain: run.cluster_domain,
             dns_servers: run.dns_servers.into_iter().flatten().collect(),
             origin: run.origin,
@@ -172,6 +215,11 @@ impl From<Run> for Settings {
 
 fn unless_empty<T: FromStr>(text: &str) -> Result<Option<T>, T::Err> {
     if text.is_empty() { Ok(None) } else { text.parse().map(Some) }
+}
+
+/// The path of a file. An empty variable is none; the parser for paths would refuse it.
+fn file(path: Option<String>) -> Option<PathBuf> {
+    path.filter(|path| !path.is_empty()).map(PathBuf::from)
 }
 
 fn port(text: &str) -> Result<Option<u16>, &'static str> {
@@ -270,6 +318,12 @@ mod tests {
         let none = settings(&lists.map(|list| format!("--{list}=")).each_ref().map(String::as_str));
         assert!(none.egress_deny_cidrs.is_empty() && none.egress_allow_ports.is_empty());
         assert!(none.egress_nat64_prefixes.is_empty() && none.dns_servers.is_empty());
+        let proxy =
+            settings(&["--egress-proxy", "http://a.example", "--egress-no-proxy", ".svc, 10.0.0.0/8"]).egress_proxy;
+        assert_eq!((proxy.url.as_str(), proxy.no_proxy.len()), ("http://a.example", 2));
+        let files =
+            ["--egress-proxy=", "--egress-proxy-ca-file=", "--egress-proxy-credentials-file=", "--egress-no-proxy="];
+        assert_eq!(settings(&files).egress_proxy, ProxySettings::default(), "an empty variable is none");
         let empty = settings(&["--watch-namespace", "", "--egress-allow-cidr", "", "--egress-allow-host", ""]);
         assert!(empty.watch_namespaces.is_empty(), "an empty variable is an empty list");
         assert!(empty.egress_allow_cidrs.is_empty() && empty.egress_allow_hosts.is_empty());
@@ -282,6 +336,8 @@ mod tests {
             ["--egress-allow-port", "0"],
             ["--egress-allow-port", "https"],
             ["--egress-nat64-prefix", "2001:db8::/33"],
+            ["--egress-no-proxy", "*"],
+            ["--egress-no-proxy", "https://example.com"],
             ["--cluster-domain", "10.0.0.1"],
             ["--dns-server", "kube-dns"],
             ["--origin", "a b"],

@@ -9,7 +9,7 @@ mod settings;
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 use kube::{Client, Config};
-use tidings_delivery::egress::load_public_roots;
+use tidings_delivery::egress::{Egress, load_public_roots};
 use tokio::{
     net::TcpListener,
     sync::{mpsc, watch},
@@ -57,8 +57,10 @@ pub fn in_workers<T: Send + 'static>(threads: usize, work: impl Future<Output = 
 pub async fn run(settings: Settings) -> Result<(), Error> {
     process::raise_descriptor_limit(settings.max_in_flight);
     let mut signals = Signals::receive()?;
+    load_public_roots()?;
+    let egress = settings.egress()?;
     let Some(shared) = Shared::prepare(&settings, &mut signals).await? else { return Ok(()) };
-    let (mut parts, channels) = Parts::build(shared, settings);
+    let (mut parts, channels) = Parts::build(shared, settings, egress);
     if !parts.stand_by(&mut signals).await? {
         parts.stop().await;
         return Ok(());
@@ -91,7 +93,6 @@ impl Shared {
     async fn prepare(settings: &Settings, signals: &mut Signals) -> Result<Option<Self>, Error> {
         let for_health = listen("--health-addr", settings.health_addr).await?;
         let for_metrics = listen("--admin-addr", settings.admin_addr).await?;
-        load_public_roots()?;
         let config = Config::infer().await?;
         let reader = cluster::reader(&config).map_err(Error::Client)?;
         // Renewals of the Lease never wait for other requests.
@@ -137,14 +138,14 @@ struct Channels {
 
 impl Parts {
     /// Builds the parts that a standby needs too: a standby watches Secrets and ConfigMaps, and no Subscribers.
-    fn build(mut shared: Shared, settings: Settings) -> (Self, Channels) {
+    fn build(mut shared: Shared, settings: Settings, egress: Egress) -> (Self, Channels) {
         let leader_election = LeaderElection::begin(settings.lease.as_ref(), &shared.of_lease);
         let stopping = watch::Sender::new(false);
         let (updates_to, updates) = mpsc::unbounded_channel();
         let (reports, reports_from) = mpsc::unbounded_channel();
         let bounded = cluster::bounded(&shared.reader, CONCURRENT_READS);
         let consent = settings.require_secret_consent;
-        let resolver = TargetResolver::new(bounded, settings.egress(), settings.origin.clone(), consent);
+        let resolver = TargetResolver::new(bounded, egress, settings.origin.clone(), consent);
         let mandate = Mandate::new(leader_election.leadership(), stopping.subscribe());
         let (reader, writer, metrics) = (shared.reader.clone(), shared.writer.clone(), shared.metrics.clone());
         let subscribers = Subscribers::new(reader, writer, resolver, mandate.clone(), metrics, updates_to);

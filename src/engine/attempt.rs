@@ -98,6 +98,7 @@ fn health(reason: Reason) -> Option<Health> {
         Reason::NameNotResolved
         | Reason::ConnectionFailed
         | Reason::TLSFailed
+        | Reason::ProxyFailed
         | Reason::Timeout
         | Reason::ServerError
         | Reason::RedirectRefused

@@ -2,7 +2,7 @@
 
 use std::{io, net::SocketAddr};
 
-use tidings_delivery::egress::NoRoots;
+use tidings_delivery::egress::{InvalidProxy, NoRoots};
 
 use crate::cluster::call::plain;
 
@@ -27,6 +27,9 @@ pub enum Error {
     /// The certificate authorities that an administrator named cannot be read.
     #[error(transparent)]
     Roots(#[from] NoRoots),
+    /// The egress proxy cannot be used as the flags say.
+    #[error(transparent)]
+    Proxy(#[from] InvalidProxy),
     /// The operator cannot listen on one of its addresses.
     #[error("cannot listen on {address} ({flag}): {source}")]
     Address {

@@ -3,8 +3,11 @@
 use std::net::SocketAddr;
 
 use http::HeaderValue;
-use tidings_delivery::egress::{Cidr, ClusterDomain, Dns, Egress, HostPattern, Nat64Prefix, Policy};
+use tidings_delivery::egress::{
+    Cidr, ClusterDomain, Dns, Egress, HostPattern, InvalidProxy, Nat64Prefix, Policy, Proxy, ProxySettings,
+};
 use tidings_queue::Bounds;
+use tracing::{info, warn};
 
 /// The settings of the operator: the flags of `tidings run`.
 #[derive(Debug)]
@@ -21,6 +24,8 @@ pub struct Settings {
     pub egress_allow_ports: Vec<u16>,
     /// The prefixes under which NAT64 translators of this network embed IPv4 addresses.
     pub egress_nat64_prefixes: Vec<Nat64Prefix>,
+    /// The proxy of all requests to webhooks and token services.
+    pub egress_proxy: ProxySettings,
     /// The DNS domain of the cluster.
     pub cluster_domain: ClusterDomain,
     /// The name servers to query; none means the name servers of the system.
@@ -59,13 +64,23 @@ impl Settings {
     }
 
     /// Makes the egress to webhooks and token services.
-    pub(super) fn egress(&self) -> Egress {
+    pub(super) fn egress(&self) -> Result<Egress, InvalidProxy> {
         let policy = Policy::allowing(self.egress_allow_cidrs.clone())
             .allowing_hosts(self.egress_allow_hosts.clone())
             .denying(self.egress_deny_cidrs.clone())
             .allowing_ports(self.egress_allow_ports.clone())
             .translating(self.egress_nat64_prefixes.clone())
             .in_cluster(self.cluster_domain.clone());
-        Egress::with_dns(policy, Dns::new(self.dns_servers.clone(), self.cluster_domain.clone()))
+        let egress = Egress::with_dns(policy, Dns::new(self.dns_servers.clone(), self.cluster_domain.clone()));
+        let Some(proxy) = Proxy::configured(self.egress_proxy.clone())? else {
+            return Ok(egress);
+        };
+        if self.egress_proxy.resolves {
+            warn!(
+                "--egress-proxy-resolves is set: the egress policy judges names and literal addresses, but no address to which the proxy resolves a name"
+            );
+        }
+        info!("requests to webhooks and token services go through the egress proxy");
+        Ok(egress.through(proxy))
     }
 }

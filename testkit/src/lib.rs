@@ -28,5 +28,5 @@ pub use endpoints::{Behaviour, Client, Hydra, NameServer, RawServer, Receiver, T
 pub use error::{Error, Result};
 pub use operator::Operator;
 pub use pki::{Authority, Identity};
-pub use proxies::{ApiProxy, TcpProxy};
+pub use proxies::{ApiProxy, ForwardProxy, TcpProxy};
 pub use stage::Stage;

@@ -4,10 +4,10 @@ use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::{HeaderValue, Method, Request};
-use testkit::{Authority, Client, TokenService};
+use testkit::{Authority, Client, ForwardProxy, TokenService};
 use tidings_api::AttemptReason;
 use tidings_delivery::{
-    egress::{self, Egress, Policy, Response, SendError, Trust},
+    egress::{self, Egress, Policy, Proxy, ProxySettings, Response, SendError, Trust},
     event::{CheckedEvent, Defaults, Encoding},
     oauth::{AuthMethod, TokenError, TokenSource},
     webhook::{
@@ -41,6 +41,8 @@ pub struct Sender {
     pub http: Arc<egress::Client>,
     tokens: Arc<TokenSource>,
     _service: TokenService,
+    /// The proxy of all requests except those for the deliveries' tokens.
+    pub proxy: Option<ForwardProxy>,
 }
 
 impl Sender {
@@ -51,12 +53,28 @@ impl Sender {
         service.register(Client::new("id", "secret"));
         let way = Egress::new(allowing("127.0.0.1")).client("test", &trusting(&authority)).unwrap();
         let tokens = source_of(&service, way, AuthMethod::Basic);
-        Self { http, tokens, _service: service }
+        Self { http, tokens, _service: service, proxy: None }
     }
 
     /// Creates a sender with this egress policy and this trust.
     pub async fn new(policy: Policy, trust: &Trust) -> Self {
         Self::over(Egress::new(policy).client("test", trust).unwrap()).await
+    }
+
+    /// Creates a sender that connects directly, and one that sends all requests through a proxy.
+    pub async fn both(policy: Policy, trust: &Trust) -> [Self; 2] {
+        let proxy = ForwardProxy::start(None).await.unwrap();
+        let settings = ProxySettings { url: proxy.url(), ..ProxySettings::default() };
+        let egress = Egress::new(policy.clone()).through(Proxy::configured(settings).unwrap().unwrap());
+        let proxied = Self::over(egress.client("test", trust).unwrap()).await;
+        [Self::new(policy, trust).await, Self { proxy: Some(proxy), ..proxied }]
+    }
+
+    /// Checks that all connections to a server, as many as this, went through the proxy if there is one.
+    pub fn assert_proxied(&self, connections: usize) {
+        if let Some(proxy) = &self.proxy {
+            assert_eq!(proxy.connections(), connections, "connections through the proxy");
+        }
     }
 
     /// Sends a request of this kind to `url`. Returns the error if no response arrived.

@@ -217,6 +217,8 @@ catalogue! {
         ConnectionFailed: "Check the webhook and the network between the operator and the webhook.",
         /// The TLS handshake failed.
         TLSFailed: "Check the certificate. For a private certificate authority, set `tls.caRef`; for a webhook that requires a client certificate, set `tls.clientCertificateSecretRef`.",
+        /// The operator's egress proxy failed, or did not connect to the webhook.
+        ProxyFailed: "The message says what the proxy answered. Check the webhook, or have an administrator check the proxy and the flags `--egress-proxy…`.",
         /// The operator's egress policy denies the address; no connection was opened.
         EgressDenied: "See the Subscriber's reason EgressDenied.",
         /// The operator itself failed.

@@ -157,12 +157,55 @@ fn bad_values_are_refused_with_their_name() {
         ("egress.denyCIDRs={10.0.0.0}", "denyCIDRs"),
         ("egress.allowPorts={0}", "allowPorts"),
         ("egress.nat64Prefixes={10.0.0.0/8}", "nat64Prefixes"),
+        ("egress.proxy.url=proxy.example.com:3128", "url"),
+        ("egress.proxy.url=http://user:password@proxy.example.com", "url"),
+        ("egress.proxy.noProxy={*}", "noProxy"),
+        ("egress.proxy.resolves=true", "url"),
+        ("egress.proxy.credentialsSecretName=login", "url"),
+        ("egress.proxy.credentialsSecretName=Login,egress.proxy.url=http://a", "credentialsSecretName"),
         ("dns.clusterDomain=", "clusterDomain"),
         ("dns.servers={kube-dns}", "servers"),
     ] {
         let refusal = render_chart("tidings", &["--set", value]).unwrap_err();
         assert!(refusal.contains(expected), "{value}: {refusal}");
     }
+}
+
+#[test]
+fn the_files_of_the_proxy_are_mounted_where_the_flags_say() {
+    let pod = |values: &[&str]| {
+        let args: Vec<_> = values.iter().flat_map(|value| ["--set", value]).collect();
+        let objects = objects(&render_chart("tidings", &args).unwrap());
+        of_kind(&objects, "Deployment")[0]["spec"]["template"]["spec"].clone()
+    };
+    let none = pod(&[]);
+    assert!(none.get("volumes").is_none() && none["containers"][0].get("volumeMounts").is_none(), "{none}");
+    let all = pod(&[
+        "egress.proxy.url=https://proxy.example.com",
+        "egress.proxy.credentialsSecretName=login",
+        "egress.proxy.caConfigMapName=ca",
+        "extraVolumes[0].name=own",
+        "extraVolumeMounts[0].name=own,extraVolumeMounts[0].mountPath=/own",
+    ]);
+    let (container, volumes) = (&all["containers"][0], all["volumes"].as_array().unwrap());
+    for (name, flag, source) in [
+        ("proxy-credentials", "--egress-proxy-credentials-file=", json!({"secretName": "login"})),
+        ("proxy-ca", "--egress-proxy-ca-file=", json!({"name": "ca"})),
+    ] {
+        let mounts = container["volumeMounts"].as_array().unwrap();
+        let mount = mounts.iter().find(|mount| mount["name"] == name).unwrap();
+        let args = container["args"].as_array().unwrap();
+        let file = args.iter().find_map(|arg| arg.as_str().unwrap().strip_prefix(flag)).unwrap();
+        let volume = volumes.iter().find(|volume| volume["name"] == name).unwrap();
+        let content = volume.get("secret").or(volume.get("configMap")).unwrap();
+        let item = content["items"][0]["path"].as_str().unwrap();
+        assert_eq!(file, format!("{}/{item}", mount["mountPath"].as_str().unwrap()), "{flag}");
+        assert_eq!(mount["readOnly"], true, "{name}");
+        for (key, value) in source.as_object().unwrap() {
+            assert_eq!(content[key], *value, "{name}");
+        }
+    }
+    assert_eq!(volumes.len(), 3, "{volumes:?}");
 }
 
 #[test]

@@ -17,22 +17,28 @@ use crate::{
 #[tokio::test]
 async fn field_03_folded_header_lines_and_a_space_before_the_colon_are_read() {
     let authority = Authority::new();
-    let sender = Sender::new(allowing("127.0.0.1"), &trusting(&authority)).await;
-    for header in [
-        "X-Policy: a;\r\n  b",
-        "X-Policy: a;\r\n\tb;\r\n\tc",
-        "Server : x",
-        "Server\t: x",
-        "WebHook-Allowed-Origin : *\r\nX-Folded:\r\n late",
-    ] {
-        let response = format!("HTTP/1.1 202 Accepted\r\n{header}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
-        let server = RawServer::answering(authority.server_config(&[]), response).await.unwrap();
-        for way in WAYS {
-            let before = server.connections();
-            assert_eq!(sender.answer(way, &server.url("/events")).await, Ok(()), "{way:?}: {header:?}");
-            assert_eq!(server.connections(), before + 1, "{way:?}: exactly one request: {header:?}");
+    for sender in Sender::both(allowing("127.0.0.1"), &trusting(&authority)).await {
+        for header in [
+            "X-Policy: a;\r\n  b",
+            "X-Policy: a;\r\n\tb;\r\n\tc",
+            "Server : x",
+            "Server\t: x",
+            "WebHook-Allowed-Origin : *\r\nX-Folded:\r\n late",
+        ] {
+            let response =
+                format!("HTTP/1.1 202 Accepted\r\n{header}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
+            let server = RawServer::answering(authority.server_config(&[]), response).await.unwrap();
+            for way in WAYS {
+                let before = server.connections();
+                assert_eq!(sender.answer(way, &server.url("/events")).await, Ok(()), "{way:?}: {header:?}");
+                assert_eq!(server.connections(), before + 1, "{way:?}: exactly one request: {header:?}");
+            }
+            assert_eq!(
+                sender.post(&server.url("/events"), PATIENCE).await.reason,
+                AttemptReason::Accepted,
+                "{header:?}"
+            );
         }
-        assert_eq!(sender.post(&server.url("/events"), PATIENCE).await.reason, AttemptReason::Accepted, "{header:?}");
     }
 }
 
@@ -122,16 +128,17 @@ async fn field_06_header_names_are_sent_in_title_case() {
     })
     .await
     .unwrap();
-    let sender = Sender::new(allowing("127.0.0.1"), &trusting(&authority)).await;
-    for (way, names) in [
-        (Way::Post, &["Authorization: Bearer ", "Content-Type: application/", "Content-Length: ", "Host: "][..]),
-        (Way::Options, &["Webhook-Request-Origin: ", "Host: "]),
-        (Way::Token, &["Authorization: Basic ", "Content-Type: application/x-www-form-urlencoded", "Host: "]),
-    ] {
-        let _ = sender.answer(way, &server.url("/events")).await;
-        let request = received.recv().await.unwrap();
-        for name in names {
-            assert!(request.contains(&format!("\r\n{name}")), "{way:?}: {name}: {request}");
+    for sender in Sender::both(allowing("127.0.0.1"), &trusting(&authority)).await {
+        for (way, names) in [
+            (Way::Post, &["Authorization: Bearer ", "Content-Type: application/", "Content-Length: ", "Host: "][..]),
+            (Way::Options, &["Webhook-Request-Origin: ", "Host: "]),
+            (Way::Token, &["Authorization: Basic ", "Content-Type: application/x-www-form-urlencoded", "Host: "]),
+        ] {
+            let _ = sender.answer(way, &server.url("/events")).await;
+            let request = received.recv().await.unwrap();
+            for name in names {
+                assert!(request.contains(&format!("\r\n{name}")), "{way:?}: {name}: {request}");
+            }
         }
     }
 }

@@ -5,6 +5,7 @@ pub mod canary;
 mod certificates;
 pub mod client_certificates;
 mod egress;
+mod forward_proxies;
 mod hostile;
 mod names;
 mod panics;

@@ -1,13 +1,14 @@
 //! Makes all HTTP clients.
 
 use std::{
+    io,
     net::IpAddr,
     sync::{Arc, Mutex, OnceLock, PoisonError},
     time::Duration,
 };
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Request, StatusCode, header::ACCEPT_ENCODING};
+use http::{HeaderMap, Request, StatusCode};
 use rustls::{ClientConfig, client::Resumption};
 use secrecy::zeroize::Zeroizing;
 use tokio::{
@@ -17,9 +18,11 @@ use tokio::{
 use url::{Host, Url};
 
 use super::{
-    Dns, Fingerprint, Lookup, Policy, SendError, Trust, TrustError, WeakMap,
+    Dns, Fingerprint, Lookup, Policy, Proxy, SendError, Trust, TrustError, WeakMap,
+    common::{CONNECT, IDLE_FOR, headers},
     dns::Share,
-    error::{Denied, broke_off, has_cause, sort},
+    error::{BoxError, Denied, broke_off, has_cause, sort},
+    proxy::{ProxyWait, Tunnels},
     resolver::AddressResolver,
     reuse::{Connections, connecting, watched},
     stores::Stores,
@@ -27,18 +30,11 @@ use super::{
 
 /// The maximum number of headers in a response.
 const HEADER_LIMIT: usize = 32 * 1024;
-/// The time to establish a connection: name, TCP and TLS together. TCP divides it among the addresses of a family. An
-/// attempt may end earlier; this limit also ends connections that no attempt waits for.
-const CONNECT: Duration = Duration::from_secs(10);
 /// The timeout of a lookup that only checks whether an address is allowed.
 const CHECK: Duration = Duration::from_secs(5);
 /// The maximum number of idle connections for each host: as many as four Subscribers with the default limit use
 /// concurrently. Responses arrive in bursts, and requests beyond this number need a TLS handshake in the next burst.
 const IDLE_PER_HOST: usize = 64;
-/// The maximum idle time of a reused connection, which is closed within twice that time. Servers keep idle connections
-/// longer (5 s in Node.js and Apache): a request on a connection that the other side is closing fails. This also limits
-/// the number over all hosts.
-const IDLE_FOR: Duration = Duration::from_secs(4);
 
 /// A reused connection that breaks later than this after a request was not being closed when the request was sent.
 const AT_ONCE: Duration = Duration::from_secs(1);
@@ -49,6 +45,7 @@ const SESSIONS: usize = 32;
 pub struct Egress {
     policy: Arc<Policy>,
     names: NameResolution,
+    proxy: Option<Arc<Proxy>>,
     clients: Mutex<WeakMap<(String, Fingerprint), Client>>,
     /// The parts that clients of one trust share across namespaces.
     trusts: Mutex<WeakMap<Fingerprint, ClientConfig>>,
@@ -61,18 +58,28 @@ enum NameResolution {
     Given(Arc<dyn Lookup>),
 }
 
-/// An HTTP client that connects only to allowed addresses, follows no redirects, uses no proxy and does not decompress.
-/// It requests responses without a content encoding.
+/// An HTTP client that connects only to allowed addresses, follows no redirects, uses no proxy of the environment and
+/// does not decompress. It requests responses without a content encoding.
 #[derive(Debug)]
 pub struct Client {
     resolver: AddressResolver,
-    http: reqwest::Client,
+    proxy: Option<Arc<Proxy>>,
+    http: Http,
     /// A client that opens a new connection for each request. Created on first use.
-    fresh: OnceLock<reqwest::Client>,
+    fresh: OnceLock<Http>,
     /// Shared with the clients of this trust in other namespaces.
     trust: Arc<ClientConfig>,
     /// The connection limit of each host with exchanges in flight.
     connecting: Mutex<WeakMap<String, Semaphore>>,
+}
+
+/// Sends requests on connections that it keeps for reuse.
+#[derive(Debug)]
+enum Http {
+    /// On direct connections.
+    Direct(reqwest::Client),
+    /// Through the proxy.
+    Proxied(Box<Tunnels>),
 }
 
 /// A response. It has no Debug, because the body of a token response is a secret.
@@ -103,10 +110,16 @@ impl Egress {
         Self::of(policy, NameResolution::Given(names))
     }
 
+    /// Sends all requests through this proxy.
+    pub fn through(self, proxy: Proxy) -> Self {
+        Self { proxy: Some(Arc::new(proxy)), ..self }
+    }
+
     fn of(policy: Policy, names: NameResolution) -> Self {
         Self {
             policy: Arc::new(policy),
             names,
+            proxy: None,
             clients: Mutex::default(),
             trusts: Mutex::default(),
             stores: Stores::default(),
@@ -123,7 +136,7 @@ impl Egress {
         }
         let names = self.names.of_namespace(namespace);
         let resolver = AddressResolver { policy: self.policy.clone(), names };
-        let client = Arc::new(Client::new(resolver, self.trust(key.1, trust)?)?);
+        let client = Arc::new(Client::new(resolver, self.proxy.clone(), self.trust(key.1, trust)?)?);
         clients.insert(key, &client);
         Ok(client)
     }
@@ -157,9 +170,10 @@ impl NameResolution {
 }
 
 impl Client {
-    fn new(resolver: AddressResolver, trust: Arc<ClientConfig>) -> Result<Self, TrustError> {
-        let http = make(&resolver, &trust, IDLE_PER_HOST).map_err(|_error| TrustError::Unsupported)?;
-        Ok(Self { resolver, http, fresh: OnceLock::new(), trust, connecting: Mutex::default() })
+    fn new(resolver: AddressResolver, proxy: Option<Arc<Proxy>>, trust: Arc<ClientConfig>) -> Result<Self, TrustError> {
+        let http = Http::new(&resolver, proxy.as_ref(), &trust, IDLE_PER_HOST);
+        let http = http.map_err(|_error| TrustError::Unsupported)?;
+        Ok(Self { resolver, proxy, http, fresh: OnceLock::new(), trust, connecting: Mutex::default() })
     }
 
     /// Sends one request and reads at most `body_limit` bytes of the response body, within `timeout`.
@@ -178,10 +192,10 @@ impl Client {
         may_repeat: &(dyn Fn() -> bool + Sync),
     ) -> Result<Response, SendError> {
         let request = self.checked(request)?;
-        let deadline = Instant::now() + timeout;
-        let exchange =
-            timeout_at(deadline, self.exchange(request, may_repeat)).await.map_err(|_error| SendError::Timeout)?;
-        answer(exchange.map_err(|error| sort(&error))?, body_limit, deadline).await
+        let (deadline, wait) = (Instant::now() + timeout, ProxyWait::default());
+        let exchange = timeout_at(deadline, self.exchange(request, &wait, may_repeat)).await;
+        let exchange = exchange.map_err(|_error| wait.late())?;
+        answer(exchange.map_err(|error| sort(&*error))?, body_limit, deadline).await
     }
 
     /// Sends one request like [`Self::send`], but never more than once.
@@ -192,10 +206,10 @@ impl Client {
         timeout: Duration,
     ) -> Result<Response, SendError> {
         let request = self.checked(request)?;
-        let deadline = Instant::now() + timeout;
-        let exchange = watched(self.bound(request.url()), self.http.execute(request));
-        let (exchange, _) = timeout_at(deadline, exchange).await.map_err(|_error| SendError::Timeout)?;
-        answer(exchange.map_err(|error| sort(&error))?, body_limit, deadline).await
+        let (deadline, wait) = (Instant::now() + timeout, ProxyWait::default());
+        let exchange = watched(self.bound(request.url()), self.http.execute(request, &wait));
+        let (exchange, _) = timeout_at(deadline, exchange).await.map_err(|_error| wait.late())?;
+        answer(exchange.map_err(|error| sort(&*error))?, body_limit, deadline).await
     }
 
     /// Returns the limit of concurrent connection attempts to the host of this URL.
@@ -212,24 +226,25 @@ impl Client {
     async fn exchange(
         &self,
         request: reqwest::Request,
+        wait: &ProxyWait,
         may_repeat: &(dyn Fn() -> bool + Sync),
-    ) -> Result<reqwest::Response, reqwest::Error> {
+    ) -> Result<reqwest::Response, BoxError> {
         let (again, began) = (request.try_clone(), Instant::now());
         let bound = self.bound(request.url());
-        let (result, is_new) = watched(bound.clone(), self.http.execute(request)).await;
+        let (result, is_new) = watched(bound.clone(), self.http.execute(request, wait)).await;
         match (result, again) {
-            (Err(error), Some(again)) if !is_new && began.elapsed() < AT_ONCE && broke_off(&error) && may_repeat() => {
-                watched(bound, self.fresh()?.execute(again)).await.0
+            (Err(error), Some(again)) if !is_new && began.elapsed() < AT_ONCE && broke_off(&*error) && may_repeat() => {
+                watched(bound, self.fresh()?.execute(again, wait)).await.0
             }
             (result, _) => result,
         }
     }
 
-    fn fresh(&self) -> Result<&reqwest::Client, reqwest::Error> {
+    fn fresh(&self) -> Result<&Http, reqwest::Error> {
         if let Some(fresh) = self.fresh.get() {
             return Ok(fresh);
         }
-        let made = make(&self.resolver, &self.trust, 0)?;
+        let made = Http::new(&self.resolver, self.proxy.as_ref(), &self.trust, 0)?;
         Ok(self.fresh.get_or_init(|| made))
     }
 
@@ -238,19 +253,26 @@ impl Client {
     fn checked(&self, request: Request<Bytes>) -> Result<reqwest::Request, SendError> {
         let request = reqwest::Request::try_from(request).map_err(|_error| SendError::Broken)?;
         self.check_text(request.url())?;
-        Ok(request)
+        if request.url().scheme() == "https" { Ok(request) } else { Err(SendError::Broken) }
     }
 
     /// Checks whether the policy allows an address of the URL's host, without connecting.
     pub async fn check(&self, url: &Url) -> Result<(), SendError> {
         self.check_text(url)?;
         match url.host() {
-            Some(Host::Domain(name)) => match timeout(CHECK, self.resolver.addresses(name)).await {
+            Some(Host::Domain(name)) => match timeout(CHECK, self.check_name(name, url)).await {
                 Ok(Err(error)) if has_cause::<Denied>(&error) => Err(SendError::Denied),
                 Ok(Err(_)) => Err(SendError::Dns),
-                Ok(Ok(_)) | Err(_) => Ok(()),
+                Ok(Ok(())) | Err(_) => Ok(()),
             },
             _ => Ok(()),
+        }
+    }
+
+    async fn check_name(&self, name: &str, url: &Url) -> io::Result<()> {
+        match &self.http {
+            Http::Direct(_) => self.resolver.addresses(name).await.map(drop),
+            Http::Proxied(tunnels) => tunnels.check(name, url.port_or_known_default().unwrap_or_default()).await,
         }
     }
 
@@ -269,12 +291,33 @@ impl Client {
     }
 }
 
-/// Makes the HTTP client, which keeps `idle` connections for each host.
-fn make(resolver: &AddressResolver, trust: &ClientConfig, idle: usize) -> Result<reqwest::Client, reqwest::Error> {
-    // Without the header, a server may choose any content encoding (RFC 9110, section 12.5.3).
-    let headers = HeaderMap::from_iter([(ACCEPT_ENCODING, HeaderValue::from_static("identity"))]);
-    let mut tls = trust.clone();
-    tls.resumption = Resumption::in_memory_sessions(SESSIONS);
+impl Http {
+    /// Makes the HTTP client, which keeps `idle` connections for each host.
+    fn new(
+        resolver: &AddressResolver,
+        proxy: Option<&Arc<Proxy>>,
+        trust: &ClientConfig,
+        idle: usize,
+    ) -> Result<Self, reqwest::Error> {
+        let mut tls = trust.clone();
+        tls.resumption = Resumption::in_memory_sessions(SESSIONS);
+        match proxy {
+            None => direct(resolver, tls, idle).map(Self::Direct),
+            Some(proxy) => Ok(Self::Proxied(Box::new(Tunnels::new(resolver.clone(), proxy.clone(), tls, idle)))),
+        }
+    }
+
+    /// Sends a request once. A direct exchange never waits for the proxy.
+    async fn execute(&self, request: reqwest::Request, wait: &ProxyWait) -> Result<reqwest::Response, BoxError> {
+        match self {
+            Self::Direct(http) => Ok(http.execute(request).await?),
+            Self::Proxied(tunnels) => Box::pin(tunnels.execute(request, wait)).await,
+        }
+    }
+}
+
+/// Makes the HTTP client for direct connections.
+fn direct(resolver: &AddressResolver, tls: ClientConfig, idle: usize) -> Result<reqwest::Client, reqwest::Error> {
     reqwest::Client::builder()
         .tls_backend_preconfigured(tls)
         .https_only(true)
@@ -286,8 +329,7 @@ fn make(resolver: &AddressResolver, trust: &ClientConfig, idle: usize) -> Result
         .tcp_nodelay(true)
         .pool_max_idle_per_host(idle)
         .pool_idle_timeout(IDLE_FOR)
-        .default_headers(headers)
-        .user_agent(concat!("tidings/", env!("CARGO_PKG_VERSION")))
+        .default_headers(headers())
         .dns_resolver(Arc::new(resolver.clone()))
         .connector_layer(Connections)
         // As Go, Java, curl and .NET send them: some receivers compare the bytes.
@@ -339,13 +381,13 @@ mod tests {
     use std::{collections::HashSet, net::SocketAddr};
 
     use testkit::{
-        Authority,
+        Authority, ForwardProxy, RawServer,
         endpoints::{Answer, Endpoint, HttpsServer, Reply, Request},
     };
     use tokio::{sync::Barrier, time::sleep};
 
     use super::*;
-    use crate::egress::Authorities;
+    use crate::egress::{Authorities, ProxySettings};
 
     fn trusting(authority: &Authority) -> Trust {
         Trust { authorities: Authorities::PublicAnd(authority.ca_pem().into()), identity: None }
@@ -385,6 +427,15 @@ mod tests {
         assert_eq!(egress.clients.lock().unwrap().held(), 1, "what is not used is forgotten");
     }
 
+    /// A client for direct connections, and one for a proxy.
+    async fn both(authority: &Authority) -> (ForwardProxy, [Arc<Client>; 2]) {
+        let proxy = ForwardProxy::start(None).await.unwrap();
+        let settings = ProxySettings { url: proxy.url(), ..ProxySettings::default() };
+        let egress = || Egress::new(Policy::allowing(vec!["127.0.0.1".parse().unwrap()]));
+        let through = egress().through(Proxy::configured(settings).unwrap().unwrap());
+        (proxy, [egress(), through].map(|egress| egress.client("a", &trusting(authority)).unwrap()))
+    }
+
     /// Answers when all requests of a burst are there, and notes their connections.
     struct Burst {
         all: Barrier,
@@ -403,31 +454,59 @@ mod tests {
     async fn idle_connections_are_used_again_up_to_a_bound_and_for_some_seconds() {
         const MORE: usize = 16;
         let (authority, size) = (Authority::new(), IDLE_PER_HOST + MORE);
-        let server = Arc::new(Burst { all: Barrier::new(size), connections: Mutex::default() });
-        let serving = HttpsServer::start(server.clone(), authority.server_config(&[])).await.unwrap();
-        let egress = Egress::new(Policy::allowing(vec!["127.0.0.1".parse().unwrap()]));
-        let client = egress.client("a", &trusting(&authority)).unwrap();
-        let url = format!("https://{}/", serving.address());
-        // How many connections a burst of requests makes.
-        let made = async || {
-            let before = server.connections.lock().unwrap().len();
-            let request = || http::Request::get(&url).body(Bytes::new()).unwrap();
-            let sent = (0..size).map(|_| client.send(request(), 0, Duration::from_secs(30), &|| true));
-            assert!(futures::future::join_all(sent).await.iter().all(Result::is_ok));
-            server.connections.lock().unwrap().len() - before
-        };
-        assert_eq!(made().await, size);
-        // Those that are not put aside yet when the next burst comes are replaced, too.
-        for tries in 1.. {
-            sleep(Duration::from_millis(10 * tries)).await;
-            let made = made().await;
-            assert!(made >= MORE, "only {made} are new: more were kept than should be");
-            if made == MORE {
-                break;
+        let (_proxy, clients) = both(&authority).await;
+        for client in clients {
+            let server = Arc::new(Burst { all: Barrier::new(size), connections: Mutex::default() });
+            let serving = HttpsServer::start(server.clone(), authority.server_config(&[])).await.unwrap();
+            let url = format!("https://{}/", serving.address());
+            // How many connections a burst of requests makes.
+            let made = async || {
+                let before = server.connections.lock().unwrap().len();
+                let request = || http::Request::get(&url).body(Bytes::new()).unwrap();
+                let sent = (0..size).map(|_| client.send(request(), 0, Duration::from_secs(30), &|| true));
+                assert!(futures::future::join_all(sent).await.iter().all(Result::is_ok));
+                server.connections.lock().unwrap().len() - before
+            };
+            assert_eq!(made().await, size);
+            // Those that are not put aside yet when the next burst comes are replaced, too.
+            for tries in 1.. {
+                sleep(Duration::from_millis(10 * tries)).await;
+                let made = made().await;
+                assert!(made >= MORE, "only {made} are new: more were kept than should be");
+                if made == MORE {
+                    break;
+                }
+                assert!(tries < 20, "{made} are new: fewer were used again than should be");
             }
-            assert!(tries < 20, "{made} are new: fewer were used again than should be");
+            sleep(IDLE_FOR + IDLE_FOR / 10).await;
+            assert_eq!(made().await, size, "none was used after that");
         }
-        sleep(IDLE_FOR + IDLE_FOR / 10).await;
-        assert_eq!(made().await, size, "none was used after that");
+    }
+
+    #[tokio::test]
+    async fn a_server_that_completes_no_handshake_holds_a_bounded_number_of_connections() {
+        let (authority, most) = (Authority::new(), connecting().available_permits());
+        let (_proxy, clients) = both(&authority).await;
+        for client in clients {
+            let silent = RawServer::tcp(async |stream| {
+                std::future::pending::<()>().await;
+                drop(stream);
+            });
+            let silent = silent.await.unwrap();
+            let request = || http::Request::get(silent.url("/")).body(Bytes::new()).unwrap();
+            let sent = (0..most + 10).map(|_| client.send(request(), 0, Duration::from_secs(8), &|| true));
+            let counted = async {
+                let deadline = Instant::now() + Duration::from_secs(6);
+                while silent.connections() < most && Instant::now() < deadline {
+                    sleep(Duration::from_millis(20)).await;
+                }
+                // Others would follow immediately.
+                sleep(Duration::from_millis(500)).await;
+                silent.connections()
+            };
+            let (sent, connections) = tokio::join!(futures::future::join_all(sent), counted);
+            assert_eq!(connections, most);
+            assert!(sent.iter().all(|sent| sent.as_ref().err() == Some(&SendError::Timeout)));
+        }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::{fmt, str::FromStr};
 
-use super::host::{dns_name, without_root};
+use super::host::{dns_name, is_below, without_root};
 
 /// The DNS domain of the cluster: `cluster.local` unless the kubelets are configured with another one.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -46,10 +46,6 @@ impl ClusterDomain {
         let host = without_root(host).to_ascii_lowercase();
         host == self.0 || [self.0.as_str(), "svc", "pod"].iter().any(|domain| is_below(&host, domain))
     }
-}
-
-fn is_below(name: &str, domain: &str) -> bool {
-    name.strip_suffix(domain).and_then(|rest| rest.strip_suffix('.')).is_some_and(|labels| !labels.is_empty())
 }
 
 #[cfg(test)]

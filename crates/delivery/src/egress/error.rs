@@ -2,7 +2,9 @@
 
 use std::{error::Error as StdError, io};
 
-use super::TlsFault;
+use hyper_util::client::legacy;
+
+use super::{ProxyFault, TlsFault};
 
 /// Why there is no response. The errors contain no address, and nothing that the other side sent except the names in its
 /// certificate.
@@ -25,6 +27,9 @@ pub enum SendError {
     /// The TLS handshake failed.
     #[error("the TLS handshake failed: {0}")]
     Tls(TlsFault),
+    /// The egress proxy failed, or refused to connect to the host.
+    #[error("no connection through the operator's egress proxy: {0}")]
+    Proxy(ProxyFault),
     /// The exchange timed out.
     #[error("no complete response in time")]
     Timeout,
@@ -32,6 +37,9 @@ pub enum SendError {
     #[error("the connection broke before the response was complete")]
     Broken,
 }
+
+/// The error of an exchange on either way, which [`sort`] classifies.
+pub(super) type BoxError = Box<dyn StdError + Send + Sync>;
 
 /// The policy allows no address of a name.
 #[derive(Debug, thiserror::Error)]
@@ -43,24 +51,42 @@ pub(super) struct Denied;
 #[error("the host name does not resolve")]
 pub(super) struct NameNotFound(#[source] pub(super) io::Error);
 
+/// No connection was established in time.
+#[derive(Debug, thiserror::Error)]
+#[error("no connection in time")]
+pub(super) struct ConnectTimeout;
+
 /// Classifies a failure by the types in its chain of causes, never by their texts.
 ///
 /// With TLS 1.3, a server rejects a client certificate after the handshake. The client then reads its alert in place of
 /// a response; while a long body is being written, a broken pipe may occur first.
-pub(super) fn sort(error: &reqwest::Error) -> SendError {
-    if has_cause::<Denied>(error) {
+pub(super) fn sort(error: &(dyn StdError + 'static)) -> SendError {
+    if let Some(fault) = cause::<ProxyFault>(error) {
+        SendError::Proxy(*fault)
+    } else if has_cause::<Denied>(error) {
         SendError::Denied
     } else if has_cause::<NameNotFound>(error) {
         SendError::Dns
-    } else if error.is_timeout() {
+    } else if is_timeout(error) {
         SendError::Timeout
     } else if let Some(error) = cause::<rustls::Error>(error) {
         SendError::Tls(TlsFault::of(error))
-    } else if error.is_connect() {
+    } else if is(error, legacy::Error::is_connect) {
         SendError::Connection
     } else {
         SendError::Broken
     }
+}
+
+fn is_timeout(error: &(dyn StdError + 'static)) -> bool {
+    has_cause::<ConnectTimeout>(error)
+        || is(error, reqwest::Error::is_timeout)
+        || is(error, |error: &io::Error| error.kind() == io::ErrorKind::TimedOut)
+}
+
+/// Whether an error of type `T` in the chain is as `wanted`.
+fn is<T: StdError + 'static>(error: &(dyn StdError + 'static), wanted: impl Fn(&T) -> bool) -> bool {
+    find(error, &|error| error.downcast_ref().filter(|error| wanted(error))).is_some()
 }
 
 /// Whether an error of type `T` is in the chain.
@@ -74,17 +100,11 @@ fn cause<'e, T: StdError + 'static>(error: &'e (dyn StdError + 'static)) -> Opti
 }
 
 /// Whether the connection broke, as opposed to an invalid response.
-pub(super) fn broke_off(error: &reqwest::Error) -> bool {
+pub(super) fn broke_off(error: &(dyn StdError + 'static)) -> bool {
     use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof};
     let broke =
         |error: &io::Error| matches!(error.kind(), BrokenPipe | ConnectionAborted | ConnectionReset | UnexpectedEof);
-    sort(error) == SendError::Broken
-        && find(error, &|error| {
-            let is_it = error.downcast_ref::<hyper::Error>().is_some_and(hyper::Error::is_incomplete_message)
-                || error.downcast_ref::<io::Error>().is_some_and(broke);
-            is_it.then_some(())
-        })
-        .is_some()
+    sort(error) == SendError::Broken && (is(error, hyper::Error::is_incomplete_message) || is(error, broke))
 }
 
 /// Returns what `pick` takes of the first error in the chain from which it takes something.

@@ -34,12 +34,7 @@ impl HostPattern {
     /// Whether the pattern matches `host`, the host of a URL.
     pub fn matches(&self, host: &str) -> bool {
         let host = without_root(host).to_ascii_lowercase();
-        if self.is_suffix {
-            let below = host.strip_suffix(&self.name).and_then(|rest| rest.strip_suffix('.'));
-            below.is_some_and(|labels| !labels.is_empty())
-        } else {
-            host == self.name
-        }
+        if self.is_suffix { is_below(&host, &self.name) } else { host == self.name }
     }
 }
 
@@ -52,6 +47,21 @@ pub(super) fn dns_name(text: &str) -> Option<String> {
     let fits = |b: u8| b.is_ascii_alphanumeric() || b == b'-' || b == b'_';
     let is_label = |label: &str| (1..=63).contains(&label.len()) && label.bytes().all(fits);
     (name.len() <= 253 && name.split('.').all(is_label)).then_some(name)
+}
+
+/// The domains for private use: of the machine itself, the link, a site or a home (RFC 6761, RFC 6762, RFC 8375, and
+/// ICANN's reservation of `internal`).
+const PRIVATE_DOMAINS: [&str; 4] = ["localhost", "local", "internal", "home.arpa"];
+
+/// Whether a name has a meaning only inside a network: a name without a dot, or below a domain for private use.
+pub(super) fn is_private_name(host: &str) -> bool {
+    let host = without_root(host).to_ascii_lowercase();
+    !host.contains('.') || PRIVATE_DOMAINS.iter().any(|domain| is_below(&host, domain))
+}
+
+/// Whether a name is below a domain; both in lower case and without the root dot.
+pub(super) fn is_below(name: &str, domain: &str) -> bool {
+    name.strip_suffix(domain).and_then(|rest| rest.strip_suffix('.')).is_some_and(|labels| !labels.is_empty())
 }
 
 /// Returns a name without the root dot.

@@ -3,16 +3,20 @@
 //! [`endpoint`](mod@endpoint) checks URLs. [`policy`] decides which addresses are allowed, with [`host`]s that are
 //! allowed by name and names below the [`cluster_domain`]. [`dns`] looks up names, and [`resolver`] applies the policy
 //! to the addresses that are connected to. [`trust`], [`roots`] and [`stores`] hold certificate authorities and client
-//! certificates. [`client`] sends requests and limits what is read of a response. [`reuse`] records which connections
-//! were reused. [`error`] classifies failures, [`tls_fault`] those of TLS handshakes.
+//! certificates. [`client`] sends requests, directly or through the [`proxy`], and limits what is read of a response;
+//! [`common`] is what both ways share. [`reuse`] records which connections were reused. [`error`] classifies failures,
+//! [`tls_fault`] those of TLS handshakes and [`proxy_fault`] those of the proxy.
 
 mod client;
 mod cluster_domain;
+mod common;
 mod dns;
 mod endpoint;
 mod error;
 mod host;
 mod policy;
+mod proxy;
+mod proxy_fault;
 mod resolver;
 mod retry_after;
 mod reuse;
@@ -29,6 +33,8 @@ pub use endpoint::{InvalidEndpoint, endpoint};
 pub use error::SendError;
 pub use host::{HostPattern, HostPatternError};
 pub use policy::{Cidr, CidrError, Nat64Prefix, Nat64PrefixError, Policy};
+pub use proxy::{CredentialsFault, InvalidProxy, NoProxy, NoProxyError, Proxy, ProxySettings, ProxyUrlError};
+pub use proxy_fault::ProxyFault;
 pub use resolver::Lookup;
 pub use retry_after::retry_after;
 pub use roots::{NoRoots, load_public_roots};

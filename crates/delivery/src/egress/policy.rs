@@ -6,7 +6,10 @@ use std::{
     str::FromStr,
 };
 
-use super::{ClusterDomain, HostPattern};
+use super::{
+    ClusterDomain, HostPattern,
+    host::{is_private_name, without_root},
+};
 
 /// Which addresses are allowed: public addresses, with the changes of the operator's flags.
 ///
@@ -78,12 +81,22 @@ impl Policy {
         self.cluster.holds(host) && !self.names(host)
     }
 
+    /// Returns the absolute name, without the root dot, to send to a proxy that resolves names, or None if the policy
+    /// denies the name.
+    ///
+    /// No address can be judged, so the policy denies the names that are special in a network, unless it allows them by
+    /// name: names inside the cluster, names without a dot, and names below the domains for private use.
+    pub(super) fn name_for_proxy(&self, host: &str) -> Option<String> {
+        let allowed = self.names(host) || !(self.cluster.holds(host) || is_private_name(host));
+        allowed.then(|| without_root(&self.cluster.qualified(host)).to_owned())
+    }
+
     fn names(&self, host: &str) -> bool {
         self.hosts.iter().any(|allowed| allowed.matches(host))
     }
 
     /// The address that would be reached, translators of this network included.
-    fn reached(&self, address: IpAddr) -> IpAddr {
+    pub(super) fn reached(&self, address: IpAddr) -> IpAddr {
         let IpAddr::V6(v6) = address else {
             return address;
         };
@@ -119,6 +132,13 @@ impl fmt::Display for Cidr {
     }
 }
 
+/// The range of one address.
+impl From<IpAddr> for Cidr {
+    fn from(address: IpAddr) -> Self {
+        Self { network: address, prefix: if address.is_ipv4() { 32 } else { 128 } }
+    }
+}
+
 impl FromStr for Cidr {
     type Err = CidrError;
 
@@ -147,7 +167,7 @@ impl FromStr for Cidr {
 }
 
 impl Cidr {
-    fn contains(&self, address: IpAddr) -> bool {
+    pub(super) fn contains(&self, address: IpAddr) -> bool {
         self.network.is_ipv4() == address.is_ipv4()
             && Self { network: address, prefix: self.prefix }.masked().network == self.masked().network
     }
@@ -493,6 +513,35 @@ mod tests {
             assert_eq!(elsewhere.allows(Some(host), "2606:4700::1".parse().unwrap()), allowed, "{host}");
         }
         assert!(open.conceals("a.b.svc") && !by_name.conceals("hooks.shop.svc") && !open.conceals("a.example.com"));
+    }
+
+    #[test]
+    fn s23_a_proxy_that_resolves_names_gets_no_private_name_unless_it_is_allowed_by_name() {
+        let policy = Policy::allowing(vec!["0.0.0.0/0".parse().unwrap()]).allowing_hosts(vec![
+            "*.shop.svc".parse().unwrap(),
+            "hooks.corp.internal".parse().unwrap(),
+            "intranet".parse().unwrap(),
+        ]);
+        for (host, name) in [
+            ("hooks.example.com", Some("hooks.example.com")),
+            ("Hooks.Example.com.", Some("hooks.example.com")),
+            ("hooks.shop.svc", Some("hooks.shop.svc.cluster.local")),
+            ("hooks.corp.internal", Some("hooks.corp.internal")),
+            ("intranet", Some("intranet")),
+            ("hooks.other.svc", None),
+            ("hooks.other.svc.cluster.local", None),
+            ("10-0-0-1.shop.pod", None),
+            ("metadata.google.internal", None),
+            ("localhost", None),
+            ("LOCALHOST.", None),
+            ("a.localhost", None),
+            ("printer.local", None),
+            ("router.home.arpa", None),
+            ("metadata", None),
+            ("notlocalhost.example", Some("notlocalhost.example")),
+        ] {
+            assert_eq!(policy.name_for_proxy(host).as_deref(), name, "{host}");
+        }
     }
 
     #[test]

@@ -90,6 +90,7 @@ impl Outcome {
             SendError::Dns => AttemptReason::NameNotResolved,
             SendError::Connection | SendError::Broken => AttemptReason::ConnectionFailed,
             SendError::Tls(_) => AttemptReason::TLSFailed,
+            SendError::Proxy(_) => AttemptReason::ProxyFailed,
             SendError::Timeout => AttemptReason::Timeout,
         };
         Self { verdict: Verdict::Retry, reason, status: None, message: format!("webhook: {error}") }
