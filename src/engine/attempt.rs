@@ -87,6 +87,7 @@ pub(super) fn signal(outcome: &Outcome, backoff: Duration) -> Option<Signal> {
         }),
         Verdict::Gone => Some(Signal::Gone),
         Verdict::Rejected | Verdict::Hold => Some(Signal::Health(Health::Rejected)),
+        Verdict::Failed if outcome.reason == Reason::Rejected => Some(Signal::Health(Health::RejectedByRule)),
         _ => health(outcome.reason).map(Signal::Health),
     }
 }

@@ -24,8 +24,8 @@ use jiff::Timestamp;
 use tidings_api::AttemptReason;
 use tidings_delivery::webhook::{Clearance, Verdict};
 use tidings_queue::{
-    Action, Answered, Bounds, Content, Done, Flight, NotSent, Now, Permit, Queue, Seen, Signal, SpecVersion,
-    SubscriberKey, Term, Ticket, Update,
+    Action, Answered, Bounds, Content, Done, Flight, NotSent, Now, Permit, Queue, RejectionMeaning, Seen, Signal,
+    SpecVersion, SubscriberKey, Term, Ticket, Update,
 };
 use tokio::{
     sync::{mpsc, oneshot},
@@ -43,6 +43,9 @@ use crate::{
     metrics::Metrics,
     ownership::Mandate,
 };
+
+/// The longest wait of an event that is held because the webhook rejects all events. Probes are this far apart.
+const HELD_WAIT: Duration = Duration::from_secs(60);
 
 /// What an engine shares with the rest of the operator.
 pub struct Surroundings {
@@ -185,8 +188,16 @@ impl<S: Source> Engine<S> {
                 Answered::NotSent { item, why }
             }
             Attempted::Sent(item, mut answer) => {
-                if answer.outcome.verdict == Verdict::Rejected && !self.queue.is_final_rejection(ticket) {
-                    answer.outcome.hold();
+                if answer.outcome.verdict == Verdict::Rejected {
+                    match self.queue.judge_rejection(ticket) {
+                        RejectionMeaning::Final => {}
+                        RejectionMeaning::Outdated => answer.outcome.defer(),
+                        RejectionMeaning::Held => {
+                            answer.outcome.hold();
+                            // Due for the next probe, whatever the Subscriber's backoff.
+                            answer.next_wait = answer.next_wait.min(HELD_WAIT);
+                        }
+                    }
                 }
                 let outcome = &answer.outcome;
                 self.with.metrics.attempt(outcome.reason.as_str(), answer.duration);

@@ -37,7 +37,7 @@ pub fn after(read: &Unfinished, attempt: &Attempt<'_>, now: Timestamp) -> Notifi
     let outcome = attempt.outcome;
     let tried = u32::from(outcome.reason.is_attempt());
     let attempts = read.status.attempts.saturating_add(tried).min(MOST);
-    let is_deferred = matches!(outcome.verdict, Verdict::Pause(_) | Verdict::Hold);
+    let is_deferred = matches!(outcome.verdict, Verdict::Pause(_) | Verdict::Hold | Verdict::Defer);
     let deferred = read.status.deferred_attempts.saturating_add(u32::from(is_deferred)).min(MOST);
     let is_last = attempt.max_attempts.is_some_and(|max| attempts.saturating_sub(deferred) >= max);
     let (phase, reason) = match outcome.verdict {
@@ -47,6 +47,7 @@ pub fn after(read: &Unfinished, attempt: &Attempt<'_>, now: Timestamp) -> Notifi
         Verdict::Delivered => (Phase::Delivered, NotificationReason::Acknowledged),
         Verdict::Failed | Verdict::Rejected => (Phase::Failed, failed(outcome.reason)),
         Verdict::Hold => (Phase::Pending, NotificationReason::RejectsAll),
+        Verdict::Defer => (Phase::Pending, NotificationReason::Retrying),
         Verdict::Retry | Verdict::RetryAfter(_) if is_last => (Phase::Failed, NotificationReason::Exhausted),
         Verdict::Retry | Verdict::RetryAfter(_) => (Phase::Pending, NotificationReason::Retrying),
         Verdict::Pause(_) => (Phase::Pending, NotificationReason::Paused),

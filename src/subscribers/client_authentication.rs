@@ -78,8 +78,10 @@ pub(super) async fn read(reader: &mut ObjectReader<'_>, service: &TokenService) 
         Method::PrivateKeyJwt => AuthMethod::PrivateKeyJwt(assertion_issuer(reader, service).await?),
     };
     let keys = reference.map(|reference| keys(service, reference)).unwrap_or_default();
+    // The Secret that proves the client: with a private key, the other one holds no more than the client ID.
     let of_key = service.private_key_jwt.as_ref().map(|settings| &settings.key_secret_ref.name);
-    let secret = reference.map(|reference| &reference.name).or(of_key);
+    let of_key = of_key.filter(|_| service.client_authentication == Method::PrivateKeyJwt);
+    let secret = of_key.or(reference.map(|reference| &reference.name));
     Ok(ReadClient {
         credentials: Credentials { client_id, authentication },
         secret_uid: secret.map(|name| reader.uid(name)).unwrap_or_default(),

@@ -6,6 +6,9 @@ use tidings_delivery::webhook::{InvalidHeader, MAX_HEADERS, extra_header};
 
 use super::{consent::Purpose, secrets::ObjectReader, unresolved::Unresolved};
 
+/// How the keys of `webhook.signature` begin.
+const SIGNING_KEYS: [&[u8]; 2] = [b"whsec_", b"whsk_"];
+
 /// Checks again what the API server has validated in `headers`, and reads the values that are in Secrets. The headers
 /// are sent to the endpoint of this purpose.
 pub(super) async fn read(
@@ -26,7 +29,15 @@ pub(super) async fn read(
             (None, Some(from)) => {
                 let SecretKeyRef { name, key } = &from.secret_key_ref;
                 let at = format!("Secret {name}, key {key}, for {field}");
-                (SubscriberReason::InvalidSecret, at, reader.header_value(&from.secret_key_ref, purpose).await?)
+                let value = reader.header_value(&from.secret_key_ref, purpose).await?;
+                if SIGNING_KEYS.iter().any(|prefix| value.starts_with(prefix)) {
+                    let fault = "the value is a key that signs webhooks, which the operator never sends";
+                    return Err(Unresolved::permanent(
+                        SubscriberReason::InvalidSecret,
+                        format!("{at}: {fault}: name another key"),
+                    ));
+                }
+                (SubscriberReason::InvalidSecret, at, value)
             }
             _ => {
                 let message = format!("{field}: set exactly one of value and valueFrom");

@@ -122,7 +122,9 @@ impl<'a> Pass<'a> {
     /// Whether the status says of exactly this spec that the token service accepted the client, so far.
     pub(super) fn had_token(&self) -> bool {
         let status = &self.begun.status;
-        let reason = |type_| status.condition(type_).map(|condition| condition.reason.as_str());
+        // Of this spec: a step that is under way may stand in the status before there was a token.
+        let of_spec = |type_| status.condition(type_).filter(|found| found.observed_generation == self.generation());
+        let reason = |type_| of_spec(type_).map(|condition| condition.reason.as_str());
         let token = reason(ConditionType::TokenAvailable);
         status.observed_generation == self.generation()
             && token != Some(Reason::TokenRejected.as_str())

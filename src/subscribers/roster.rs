@@ -86,7 +86,7 @@ impl Roster {
             self.send(closed(&key, None, Gate::SubscriberNotReady, lifetime));
             let member = Member::new(observed);
             if member.cell().rejects_all() {
-                self.send(LaneUpdate::RejectsAll { of: key.clone(), is_rejecting: true });
+                self.send(LaneUpdate::RejectsAll { of: key.clone() });
             }
             known.subscribers.insert(key, member);
             return;
@@ -101,15 +101,9 @@ impl Roster {
     /// Records the status that the API server stores for a known Subscriber.
     pub(super) fn merge_stored(&self, key: &SubscriberKey, uid: &str, status: SubscriberStatus, version: u64) {
         let merged = self.with(key, uid, |member| {
-            let was_rejecting = member.cell().rejects_all();
             let has_pause = member.cell_mut().observe(status, version);
             if let Some(until) = member.pause_end(Instant::now(), Timestamp::now()).filter(|_| has_pause) {
                 self.send(LaneUpdate::Paused { of: key.clone(), until });
-            }
-            // As the leader wrote it, for a process that does not lead yet.
-            let is_rejecting = member.cell().rejects_all();
-            if is_rejecting != was_rejecting {
-                self.send(LaneUpdate::RejectsAll { of: key.clone(), is_rejecting });
             }
             (has_pause, member.cell().is_behind())
         });
@@ -492,7 +486,7 @@ mod tests {
             LaneUpdate::Paused { .. } => "paused".to_owned(),
             LaneUpdate::Reset { .. } => "reset".to_owned(),
             LaneUpdate::Listed(_) => "listed".to_owned(),
-            LaneUpdate::RejectsAll { is_rejecting, .. } => format!("rejects all: {is_rejecting}"),
+            LaneUpdate::RejectsAll { .. } => "rejects all".to_owned(),
             LaneUpdate::Owned(_) => "owned".to_owned(),
         };
         std::iter::from_fn(|| updates.try_recv().ok()).map(name).collect()

@@ -49,7 +49,7 @@ pub(super) async fn test(
         Verdict::Pause(requested) => pass.pause(requested.unwrap_or(route.backoff.initial)),
         Verdict::RetryAfter(wait) => pass.pause(wait),
         Verdict::Gone => pass.note_gone(),
-        Verdict::Failed | Verdict::Rejected | Verdict::Hold | Verdict::Retry => {}
+        Verdict::Failed | Verdict::Rejected | Verdict::Hold | Verdict::Defer | Verdict::Retry => {}
     }
     Some(failed(Step::Delivery, format!("{}: {}", outcome.reason, outcome.message)))
 }

@@ -14,7 +14,7 @@ pub(super) fn hint(error: &TokenError, sent: RequestOutline) -> (Reason, String)
         TokenError::Rejected(code) => match *code {
             "invalid_client" => format!("check {}", proof(sent)).into(),
             "unauthorized_client" => {
-                "enable the client credentials grant for this client at the token service".into()
+                "enable the client credentials grant for this client at the token service, and check the client secret: some token services answer this to a wrong secret".into()
             }
             "unsupported_grant_type" => {
                 "check that tokenService.url is the token endpoint, and that the token service supports the client credentials grant".into()

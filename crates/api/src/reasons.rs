@@ -121,7 +121,7 @@ catalogue! {
         CircuitOpen: "Fix the webhook; delivery resumes after the first successful probe. To retry now, set the annotation `tidings.dev/reconcile-requested-at` to a new value.",
         /// Healthy is False: the webhook has rejected five events in a row (400, 413, 414, 415, 422 or 431), which
         /// suggests that the cause is not the events; the operator holds all events and probes with one at a time.
-        RejectsAll: "Check what the webhook answers: the client certificate (`webhook.tls`), the gateway in front of the webhook, `webhook.contentMode`, `webhook.contentType` and the path in `webhook.url`. Delivery resumes after the first accepted event. If the events are the cause, set `delivery.onRejection` to Fail, or list the status code in `webhook.responses`.",
+        RejectsAll: "Check what the webhook answers: the client certificate (`webhook.tls`), the gateway in front of the webhook, `webhook.contentMode`, `webhook.contentType` and the path in `webhook.url`. Delivery resumes after the first accepted event. Replay the Notifications that failed before. If the events are the cause, set `delivery.onRejection` to Fail, or list the status code in `webhook.responses`.",
         /// Healthy is False: the webhook requested a pause (Retry-After) until `pausedUntilTime`.
         Paused: "Wait. To end the pause now, set the annotation `tidings.dev/reconcile-requested-at` to a new value.",
         /// Healthy is False: Notifications wait for the rate limit.
@@ -159,7 +159,7 @@ catalogue! {
         CircuitOpen: "Fix the webhook; delivery resumes after the first successful probe. To retry now, set the Subscriber's annotation `tidings.dev/reconcile-requested-at` to a new value.",
         /// Pending: the webhook has rejected five events in a row; the operator holds all events and probes with one at
         /// a time.
-        RejectsAll: "Check the Subscriber's condition Healthy. Delivery resumes after the first accepted event. If the events are the cause, set the Subscriber's `delivery.onRejection` to Fail.",
+        RejectsAll: "Check the Subscriber's condition Healthy. Delivery resumes after the first accepted event. If the events are the cause, set the Subscriber's `delivery.onRejection` to Fail, or list the status code in `webhook.responses`.",
         /// Pending: the webhook answered 410 (Gone).
         EndpointGone: "Change the Subscriber's `webhook.url`. To retry the same URL, set the Subscriber's annotation `tidings.dev/reconcile-requested-at` to a new value. Otherwise the Notification expires.",
         /// Delivered: the webhook answered 2xx, or a status code that `webhook.responses` maps to Deliver.
@@ -198,7 +198,7 @@ catalogue! {
         /// The Notification leaves no room for its status; no request was sent.
         TooLarge: "Send less `data`, for example a URL of the content.",
         /// 401, or a status code that `webhook.responses` maps to RenewToken, also with a renewed token.
-        Unauthorized: "Check audience and scopes, and what the webhook expects of a token.",
+        Unauthorized: "Check audience, resources and scopes, and what the webhook expects of a token.",
         /// 403.
         Forbidden: "Check the permissions of the client at the webhook.",
         /// 410.
@@ -216,7 +216,7 @@ catalogue! {
         /// The connection failed or broke.
         ConnectionFailed: "Check the webhook and the network between the operator and the webhook.",
         /// The TLS handshake failed.
-        TLSFailed: "Check the certificate. For a private certificate authority, set `tls.caRef`; for a webhook that requires a client certificate, set `tls.clientCertificateSecretRef`.",
+        TLSFailed: "Do what the message says. For a private certificate authority, set `tls.caRef`; for a webhook that requires a client certificate, set `tls.clientCertificateSecretRef`.",
         /// The operator's egress proxy failed, or did not connect to the webhook.
         ProxyFailed: "The message says what the proxy answered. Check the webhook, or have an administrator check the proxy and the flags `--egress-proxy…`.",
         /// The operator's egress policy denies the address; no connection was opened.

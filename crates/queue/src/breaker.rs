@@ -26,6 +26,9 @@ pub enum Health {
     /// The webhook rejected the event for good. Rejections of five different events without a success between them
     /// open the circuit, and only a success closes it then.
     Rejected,
+    /// The webhook rejected the event, and the user says that such a rejection concerns the event alone: ends the state
+    /// in which the webhook rejects all events.
+    RejectedByRule,
     /// Any other response: the webhook is available; resets the count of failures and closes the circuit, unless the
     /// webhook rejects all events.
     Answered,
@@ -72,6 +75,8 @@ struct Open {
     /// When the last probe began.
     probed: Option<Instant>,
     probing: bool,
+    /// How long after the probe in flight the next one follows, because the Subscriber was reconciled meanwhile.
+    again_after: Option<Duration>,
     /// Whether the next probe takes the newest event: the oldest and the newest take turns.
     is_newest_next: bool,
 }
@@ -155,7 +160,7 @@ impl Breaker {
     pub(crate) fn report(&mut self, health: Health, event: RejectedEvent, cycle: Cycle, now: Instant) {
         self.is_informed = true;
         match health {
-            Health::Success => {
+            Health::Success | Health::RejectedByRule => {
                 (self.failures, self.rejections, self.open) = (0, Rejections::default(), None);
             }
             Health::Rejected => self.rejected(event, cycle, now),
@@ -196,16 +201,10 @@ impl Breaker {
         }
     }
 
-    /// Records whether the webhook rejects all events, as the Subscriber's status says, unless this process knows
-    /// better.
-    pub(crate) fn restore_rejecting(&mut self, is_rejecting: bool, now: Instant) {
-        if self.is_informed || is_rejecting == self.is_rejecting() {
-            return;
-        }
-        if is_rejecting {
+    /// Records that the webhook rejects all events, as the Subscriber's status says, unless this process knows better.
+    pub(crate) fn restore_rejecting(&mut self, now: Instant) {
+        if !self.is_informed && !self.is_rejecting() {
             self.open(OpenCause::Rejections, now);
-        } else {
-            self.forget_rejections();
         }
     }
 
@@ -215,6 +214,7 @@ impl Breaker {
         match &mut self.open {
             Some(open) if open.cause == OpenCause::Rejections => {
                 (open.probe_at, open.wait) = (now, FIRST_PROBE);
+                open.again_after = open.probing.then_some(Duration::ZERO);
             }
             _ => {
                 self.open = None;
@@ -229,6 +229,9 @@ impl Breaker {
         if let Some(open) = self.open.as_mut().filter(|open| open.cause == OpenCause::Rejections) {
             let soon = open.probed.map_or(now, |probed| now.max(probed + LEAST_WAIT));
             open.probe_at = open.probe_at.min(soon);
+            if open.probing && open.again_after.is_none() {
+                open.again_after = Some(LEAST_WAIT);
+            }
         }
     }
 
@@ -244,14 +247,15 @@ impl Breaker {
     fn open(&mut self, cause: OpenCause, probe_at: Instant) {
         self.begin_cycle();
         let wait = FIRST_PROBE;
-        self.open = Some(Open { cause, wait, probe_at, probed: None, probing: false, is_newest_next: false });
+        let (probed, probing, again_after, is_newest_next) = (None, false, None, false);
+        self.open = Some(Open { cause, wait, probe_at, probed, probing, again_after, is_newest_next });
     }
 
     fn wait_longer(&mut self, now: Instant) {
         if let Some(open) = &mut self.open {
             let longest = if open.cause == OpenCause::Rejections { LONGEST_WAIT_REJECTING } else { LONGEST_WAIT };
             open.wait = (open.wait * 2).min(longest);
-            open.probe_at = now + open.wait;
+            open.probe_at = now + open.again_after.take().unwrap_or(open.wait);
         }
     }
 
@@ -400,6 +404,17 @@ mod tests {
     }
 
     #[test]
+    fn a_rejection_that_ends_its_event_by_a_rule_closes_it_and_counts_nothing() {
+        let now = Instant::now();
+        let mut breaker = rejecting(now);
+        breaker.start(now);
+        breaker.report(Health::RejectedByRule, event(9), breaker.cycle(), now);
+        assert_eq!(breaker.allowance(), Allowance::All);
+        (0..20).for_each(|number| breaker.report(Health::RejectedByRule, event(number), breaker.cycle(), now));
+        assert!(!breaker.is_open());
+    }
+
+    #[test]
     fn a_rejection_closes_a_circuit_that_failures_opened_because_the_webhook_responds() {
         let (mut breaker, now) = (Breaker::default(), Instant::now());
         fail(&mut breaker, 5, now);
@@ -432,18 +447,36 @@ mod tests {
     }
 
     #[test]
+    fn a_probe_that_is_in_flight_during_a_change_does_not_put_off_the_next_one() {
+        let now = Instant::now();
+        let mut breaker = rejecting(now);
+        breaker.start(now);
+        breaker.reset(now);
+        reject(&mut breaker, [9], now + SECOND);
+        breaker.probe_ended(breaker.cycle());
+        assert_eq!(breaker.allowance(), Allowance::ProbeAt(now + SECOND));
+        breaker.start(now + SECOND);
+        breaker.reconciled(now + SECOND);
+        reject(&mut breaker, [9], now + 2 * SECOND);
+        breaker.probe_ended(breaker.cycle());
+        assert_eq!(breaker.allowance(), Allowance::ProbeAt(now + 7 * SECOND));
+        breaker.start(now + 7 * SECOND);
+        reject(&mut breaker, [9], now + 7 * SECOND);
+        breaker.probe_ended(breaker.cycle());
+        assert_eq!(breaker.allowance(), Allowance::ProbeAt(now + 67 * SECOND));
+    }
+
+    #[test]
     fn the_status_opens_it_again_at_the_start_and_never_after_a_response() {
         let now = Instant::now();
         let mut breaker = Breaker::default();
-        breaker.restore_rejecting(true, now);
+        breaker.restore_rejecting(now);
         assert_eq!((breaker.is_rejecting(), breaker.allowance()), (true, Allowance::ProbeAt(now)));
-        breaker.restore_rejecting(false, now);
-        assert!(!breaker.is_open(), "the leader wrote that a probe succeeded");
         breaker.report(Health::Success, event(0), breaker.cycle(), now);
-        breaker.restore_rejecting(true, now);
+        breaker.restore_rejecting(now);
         assert!(!breaker.is_open(), "the status is late");
         breaker.forget_rejections();
-        breaker.restore_rejecting(true, now);
+        breaker.restore_rejecting(now);
         assert!(breaker.is_rejecting(), "another Subscriber");
     }
 

@@ -254,13 +254,13 @@ impl<R> Lane<R> {
         let gate = self.gate(now);
         let state = if gate == Some(Gate::EndpointGone) {
             LaneState::EndpointGone
+        } else if self.breaker.is_rejecting() {
+            // Also during a pause: the status keeps this state over a restart.
+            LaneState::RejectsAll
         } else if self.pause_end(now).is_some() {
             LaneState::Paused
-        } else if let Some(cause) = self.breaker.open_cause() {
-            match cause {
-                OpenCause::Failures => LaneState::CircuitOpen,
-                OpenCause::Rejections => LaneState::RejectsAll,
-            }
+        } else if self.breaker.is_open() {
+            LaneState::CircuitOpen
         } else if gate.is_some() || self.pending() == 0 {
             LaneState::Idle
         } else if self.is_rate_limited(now) {

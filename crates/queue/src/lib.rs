@@ -84,6 +84,6 @@ pub use names::{SpecVersion, SubscriberKey};
 pub use queue::{Bounds, Queue};
 pub use update::{LaneSnapshot, LaneState, Limits, Term, Update};
 pub use work::{
-    Action, Answered, Content, Current, Done, Entry, Flight, Loaded, NotSent, Permit, ScopeId, Seen, Signal, SourceId,
-    Ticket, Want, Work, Written,
+    Action, Answered, Content, Current, Done, Entry, Flight, Loaded, NotSent, Permit, RejectionMeaning, ScopeId, Seen,
+    Signal, SourceId, Ticket, Want, Work, Written,
 };

@@ -22,8 +22,8 @@ use crate::{
     snapshots::Snapshots,
     tombstones::{Shown, Tombstones},
     work::{
-        Action, Answered, Content, Current, Done, Entry, Loaded, NotSent, ScopeId, Seen, Signal, Ticket, Want, Work,
-        Written,
+        Action, Answered, Content, Current, Done, Entry, Loaded, NotSent, RejectionMeaning, ScopeId, Seen, Signal,
+        Ticket, Want, Work, Written,
     },
 };
 
@@ -173,10 +173,10 @@ impl<W: Work> Queue<W> {
                     self.schedule.lanes.touch(no);
                 }
             }
-            Update::RejectsAll { of, is_rejecting } => {
+            Update::RejectsAll { of } => {
                 let (no, now) = (self.lane_number(&of), self.schedule.now());
                 if let Some(lane) = self.schedule.lanes.get_mut(no) {
-                    lane.breaker.restore_rejecting(is_rejecting, now);
+                    lane.breaker.restore_rejecting(now);
                 }
                 self.schedule.lanes.touch(no);
             }
@@ -263,16 +263,20 @@ impl<W: Work> Queue<W> {
         self.snapshots.news(changed, is_known, snapshot)
     }
 
-    /// Whether a rejection ends the event in flight that a ticket names. It does not while the webhook rejects all
-    /// events, or if the event was sent by another version of the Subscriber's spec than the present one: a changed
-    /// Subscriber may send an event that the webhook accepts.
-    pub fn is_final_rejection(&self, ticket: &Ticket<W>) -> bool {
+    /// Returns what a rejection means for the event in flight that a ticket names.
+    pub fn judge_rejection(&self, ticket: &Ticket<W>) -> RejectionMeaning {
         let flight = self.schedule.flying(ticket).and_then(|event| self.schedule.flights.get(event));
-        let lane = |no| self.schedule.lanes.get(no);
-        flight.is_some_and(|flight| {
-            lane(flight.lane)
-                .is_some_and(|lane| lane.version.as_ref() == Some(&flight.spec) && !lane.breaker.is_rejecting())
-        })
+        let lane = flight.and_then(|flight| self.schedule.lanes.get(flight.lane));
+        match lane.zip(flight) {
+            Some((lane, flight)) if lane.version.as_ref() == Some(&flight.spec) => {
+                if lane.breaker.is_rejecting() {
+                    RejectionMeaning::Held
+                } else {
+                    RejectionMeaning::Final
+                }
+            }
+            _ => RejectionMeaning::Outdated,
+        }
     }
 
     /// How many entries are unfinished.

@@ -50,13 +50,11 @@ pub enum Update<R> {
         /// The Subscriber.
         of: SubscriberKey,
     },
-    /// What the status of the Subscriber says: whether its webhook rejects all events. Ignored if this process has
-    /// received a response from the webhook.
+    /// The status of the Subscriber says that its webhook rejects all events. Ignored if this process has received a
+    /// response from the webhook.
     RejectsAll {
         /// The Subscriber.
         of: SubscriberKey,
-        /// Whether the webhook rejects all events.
-        is_rejecting: bool,
     },
     /// All Subscribers of a namespace (None: of all namespaces) are known: a Subscriber that is not known does not
     /// exist.

@@ -306,6 +306,18 @@ pub enum NotSent {
     Held,
 }
 
+/// What a rejection means for its event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RejectionMeaning {
+    /// It ends the event.
+    Final,
+    /// The webhook rejects all events: the event is held.
+    Held,
+    /// The event was sent by another version of the Subscriber's spec than the present one. The changed Subscriber may
+    /// send an event that the webhook accepts.
+    Outdated,
+}
+
 /// What a response means for a webhook as a whole.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Signal {

@@ -461,7 +461,8 @@ impl Stored {
         let mut wait = None;
         for (number, answer) in answers {
             self.attempts += 1;
-            self.failures += u32::from(!matches!(answer.outcome.verdict, Verdict::Pause(_) | Verdict::Hold));
+            self.failures +=
+                u32::from(!matches!(answer.outcome.verdict, Verdict::Pause(_) | Verdict::Hold | Verdict::Defer));
             match answer.outcome.verdict {
                 Verdict::Delivered | Verdict::Failed | Verdict::Rejected => drop(self.finished.insert(*number)),
                 Verdict::Retry | Verdict::RetryAfter(_)
@@ -469,9 +470,12 @@ impl Stored {
                 {
                     self.finished.insert(*number);
                 }
-                Verdict::Retry | Verdict::RetryAfter(_) | Verdict::Pause(_) | Verdict::Hold | Verdict::Gone => {
-                    wait = Some(answer.next_wait)
-                }
+                Verdict::Retry
+                | Verdict::RetryAfter(_)
+                | Verdict::Pause(_)
+                | Verdict::Hold
+                | Verdict::Defer
+                | Verdict::Gone => wait = Some(answer.next_wait),
             }
         }
         self.next = wait.filter(|_| self.events.len() == 1).map(|wait| SystemTime::now() + wait);

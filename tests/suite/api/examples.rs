@@ -82,7 +82,9 @@ async fn every_subscriber_on_the_pages_is_accepted_by_the_api_server() {
     let (_, page) = pages().into_iter().find(|(name, _)| name == "docs/token-services.md").unwrap();
     let services = page.lines().filter(|line| line.starts_with("| [")).count();
     assert!(services > 7 && accepted["docs/token-services.md"] == services, "{services} services, {accepted:?}");
-    let block = yaml_blocks(&page).into_iter().find(|block| block.contains("scopes:")).unwrap();
+    let block =
+        yaml_blocks(&page).into_iter().find(|block| block.contains("kind: Subscriber") && block.contains("scopes:"));
+    let block = block.unwrap();
     let refused = plane.admin().apply(&block.replace("scopes:", "scope:"), &args).await.unwrap_err().to_string();
     assert!(refused.contains("spec.tokenService.scope"), "{refused}");
 }

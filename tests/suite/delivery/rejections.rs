@@ -1,5 +1,7 @@
 //! Rejections: whether they speak of an event or of the webhook, and what the user says that a status code means.
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
 use testkit::{Authority, Behaviour, Receiver, endpoints::Reply};
 use tokio_rustls::rustls::pki_types::{CertificateDer, pem::PemObject};
@@ -60,9 +62,10 @@ async fn field_01_a_webhook_that_rejects_all_events_ends_five_and_holds_the_othe
 #[tokio::test]
 async fn a_held_event_says_so_spends_no_attempt_and_a_restart_costs_no_more_events() {
     let world = shop("held", json!({"maxAttempts": 1, "backoff": {"initialSeconds": 1}})).await;
-    world.receiver.answer_always(&path("shop"), Behaviour::status(422));
-    let mut operator = world.operator().await;
+    // Slowly, so that more than five events are in flight when the first is rejected.
+    world.receiver.answer_always(&path("shop"), Behaviour::status(422).after(Duration::from_millis(500)));
     world.notifications("n", "shop", 20).await;
+    let mut operator = world.operator().await;
     until_rejecting(&world).await;
     let all = world.list("notifications").await;
     let held = all.iter().find(|n| n["status"]["reason"] == "RejectsAll").unwrap();
@@ -176,8 +179,35 @@ async fn rejections_by_rule_never_hold_other_events() {
         world.notifications("n", "shop", 12).await;
         let mut failed = 0;
         while failed < 12 {
-            tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+            tokio::time::sleep(Duration::from_millis(100)).await;
             failed = count(&world, "Failed", "Rejected").await;
         }
+    }
+}
+
+#[tokio::test]
+async fn a_user_who_says_that_the_events_are_the_cause_ends_the_state() {
+    for (name, section, change) in [
+        ("then-by-code", "webhook", json!({"responses": [{"code": 400, "action": "Fail"}]})),
+        ("then-always", "delivery", json!({"onRejection": "Fail"})),
+    ] {
+        let world = shop(name, json!({})).await;
+        world.receiver.answer_always(&path("shop"), Behaviour::status(400));
+        let _operator = world.operator().await;
+        world.notifications("n", "shop", 20).await;
+        until_rejecting(&world).await;
+        world
+            .subscriber("shop", |spec| {
+                for (field, value) in change.as_object().unwrap() {
+                    spec[section][field] = value.clone();
+                }
+            })
+            .await;
+        let mut failed = 0;
+        while failed < 20 {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            failed = count(&world, "Failed", "Rejected").await;
+        }
+        world.until("subscriber", "shop", |s| condition(s, "Healthy")["status"] == "True").await;
     }
 }

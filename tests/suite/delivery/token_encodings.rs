@@ -105,7 +105,7 @@ async fn field_14_a_response_that_cannot_be_unpacked_says_why_and_an_error_code_
     for (encoding, body, why) in [
         ("gzip", &packed[..packed.len() / 2], "the body is too long or incomplete"),
         ("gzip", &long, "the body is too long or incomplete"),
-        ("gzip", &damaged, "packed with gzip and damaged"),
+        ("gzip", &damaged, "compressed with gzip and damaged"),
         ("gzip", b"canary", "not a JSON object"),
         ("br", b"\x8b\x1e\x80canary\x03", "the content encoding br"),
         ("zstd", b"\x28\xb5\x2f\xfdcanary", "the content encoding zstd"),

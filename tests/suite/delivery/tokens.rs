@@ -473,7 +473,7 @@ async fn s11_every_part_of_a_token_request_distinguishes_its_source() {
         |key| key.secret_keys[0] = "other".into(),
         |key| key.url += "?other",
         |key| key.client_id = "other".into(),
-        |key| key.credentials = client("id", "secret", AuthMethod::Basic).fingerprint(),
+        |key| key.authentication = client("id", "secret", AuthMethod::Basic).method(),
         |key| key.scopes = vec!["other".into()],
         |key| key.audience = Some("other".into()),
         |key| key.parameters = BTreeMap::from([("resource".into(), "other".into())]),

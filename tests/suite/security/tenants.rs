@@ -220,6 +220,29 @@ async fn s09_a_private_key_that_signs_assertions_must_allow_the_token_service_an
     assert!(world.tokens.requests().is_empty() && world.receiver.requests().is_empty(), "no connection");
     world.apply(&secret_with("signer", Some(webhook), Some(tokens), &data)).await;
     world.until_reason("shop", "Operational").await;
+    world.kubectl(&["delete", "subscriber", "shop"]).await.ok().unwrap();
+
+    // The Secret with the client ID stays the same, and another key takes over no token of the former key.
+    world.apply(&secret_with("id", Some(webhook), Some(tokens), &json!({"client_id": "shop"}))).await;
+    let other = json!({"tls.key": keys::key(keys::P256)});
+    world.apply(&secret_with("other", Some(webhook), Some(tokens), &other)).await;
+    let with_key = |key: &'static str| {
+        move |spec: &mut Value| {
+            let service = &mut spec["tokenService"];
+            service["credentialsSecretRef"]["name"] = "id".into();
+            service["clientAuthentication"] = "PrivateKeyJWT".into();
+            service["privateKeyJWT"] = json!({"keySecretRef": {"name": key}, "algorithm": "ES256"});
+        }
+    };
+    world.subscriber("shop", with_key("signer")).await;
+    world.until_reason("shop", "Operational").await;
+    let refusal = testkit::endpoints::Reply::status(401).body(json!({"error": "invalid_client"}).to_string());
+    world.tokens.answer_always(testkit::Behaviour::reply(refusal));
+    world.subscriber("shop", with_key("other")).await;
+    world.notification("n", "shop", json!({"source": "/s", "type": "t"})).await;
+    world.until("subscriber", "shop", |s| condition(s, "Ready")["reason"] == "TokenUnavailable").await;
+    world.until("notification", "n", |n| n["status"]["reason"] == "SubscriberNotReady").await;
+    assert!(world.posts(&path("shop")).is_empty(), "the token of another key");
 }
 
 #[tokio::test]

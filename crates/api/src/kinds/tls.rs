@@ -14,8 +14,8 @@ use super::schema::{data_key, object_name};
 #[x_kube(validation = Rule::new("self.publicRoots == 'Include' || has(self.caRef)")
     .message("publicRoots Exclude requires caRef, or no certificate could be trusted: set caRef or set publicRoots to Include"))]
 pub struct Tls {
-    /// PEM certificates to trust in addition to the public certificate authorities: the bundle of a private certificate
-    /// authority. Omitted: only public certificate authorities are trusted.
+    /// PEM certificates of private certificate authorities to trust, in addition to the public certificate authorities
+    /// unless publicRoots is Exclude. Omitted: only public certificate authorities are trusted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ca_ref: Option<CaRef>,
     /// Whether the public certificate authorities are trusted. Include (default): they are trusted, in addition to

@@ -63,6 +63,20 @@ impl ProxyFault {
         }
     }
 
+    /// Whether the proxy itself fails, for every host.
+    pub(crate) fn is_of_proxy(self) -> bool {
+        match self {
+            Self::Refused(_) | Self::Unreachable(_) | Self::Timeout => false,
+            Self::Dns
+            | Self::Connection
+            | Self::Tls
+            | Self::CredentialsRequired
+            | Self::CredentialsRejected
+            | Self::Credentials(_)
+            | Self::Broken => true,
+        }
+    }
+
     /// Whether the proxy may still connect to another address of the same host.
     pub(super) fn is_of_address(self) -> bool {
         matches!(self, Self::Refused(_) | Self::Unreachable(_) | Self::Timeout | Self::Broken)

@@ -19,7 +19,7 @@ const MAX_LAYERS: usize = 2;
 const MAX_MEMBERS: usize = 16;
 
 const TOO_LONG: &str = "the body is too long or incomplete";
-const DAMAGED: &str = "the body is packed with gzip and damaged";
+const DAMAGED: &str = "the body is compressed with gzip and damaged";
 
 /// The body of a response, without content encoding.
 pub(super) struct UnpackedBody {

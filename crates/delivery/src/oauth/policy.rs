@@ -187,9 +187,10 @@ impl TokenState {
     /// Returns the error as one of new credentials, if they are new and the service rejects them.
     fn softened(&self, error: TokenError, now: Instant) -> TokenError {
         match (&error, self.credentials) {
-            (TokenError::Rejected(code @ "invalid_client"), CredentialsState::New(until)) if now < until => {
-                TokenError::NotAcceptedYet(Some(code))
-            }
+            (
+                TokenError::Rejected(code @ ("invalid_client" | "unauthorized_client" | "access_denied")),
+                CredentialsState::New(until),
+            ) if now < until => TokenError::NotAcceptedYet(Some(code)),
             (TokenError::Unauthorized, CredentialsState::New(until)) if now < until => TokenError::NotAcceptedYet(None),
             _ => error,
         }
@@ -511,7 +512,7 @@ mod tests {
     }
 
     #[test]
-    fn new_credentials_are_asked_for_again_for_five_minutes_and_then_the_rejection_is_final() {
+    fn field_12_new_credentials_are_tried_again_for_five_minutes_and_then_the_rejection_is_final() {
         for (error, softened) in [
             (REJECTED, TokenError::NotAcceptedYet(Some("invalid_client"))),
             (TokenError::Unauthorized, TokenError::NotAcceptedYet(None)),

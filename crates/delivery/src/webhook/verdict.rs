@@ -22,6 +22,8 @@ pub enum Verdict {
     Hold,
     /// Retry later.
     Retry,
+    /// Retry later. The attempt does not count toward the maximum, because it says nothing about the event.
+    Defer,
     /// The webhook requests a pause of this length (None: not specified); then retry. The attempt does not count toward
     /// the maximum.
     Pause(Option<Duration>),
@@ -82,6 +84,15 @@ impl Outcome {
         );
     }
 
+    /// Turns a rejection into a retry, because the Subscriber has changed since the event was sent.
+    pub fn defer(&mut self) {
+        let code = self.status.map_or_else(String::new, |status| format!(" {}", status.as_u16()));
+        self.verdict = Verdict::Defer;
+        self.message = format!(
+            "the webhook answered{code} before the Subscriber changed; the operator sends the event again with the present spec"
+        );
+    }
+
     /// Judges an exchange without a response.
     pub fn of_error(error: &SendError) -> Self {
         let reason = match error {
@@ -93,7 +104,10 @@ impl Outcome {
             SendError::Proxy(_) => AttemptReason::ProxyFailed,
             SendError::Timeout => AttemptReason::Timeout,
         };
-        Self { verdict: Verdict::Retry, reason, status: None, message: format!("webhook: {error}") }
+        // The event reached nothing but the operator's own proxy.
+        let is_of_proxy = matches!(error, SendError::Proxy(fault) if fault.is_of_proxy());
+        let verdict = if is_of_proxy { Verdict::Defer } else { Verdict::Retry };
+        Self { verdict, reason, status: None, message: format!("webhook: {error}") }
     }
 }
 

@@ -375,7 +375,7 @@ impl Harness {
 
     /// Whether a rejection ends the event in flight.
     pub fn is_final_rejection(&self, id: u32) -> bool {
-        self.queue.is_final_rejection(&self.tickets[&(id, 0)])
+        self.queue.judge_rejection(&self.tickets[&(id, 0)]) == RejectionMeaning::Final
     }
 
     /// An event was not sent.

@@ -21,7 +21,10 @@ use hyper_util::{
     rt::TokioIo,
 };
 use rustls::ClientConfig;
-use tokio::{net::TcpStream, time::timeout};
+use tokio::{
+    net::TcpStream,
+    time::{Instant, timeout},
+};
 use tower::{Layer, Service};
 
 use super::{
@@ -105,10 +108,13 @@ impl Dialer {
     /// Opens a tunnel to the first of these targets to which the proxy connects.
     async fn tunnel(&self, mut targets: Vec<String>) -> Result<Stream, BoxError> {
         targets.truncate(MOST_TARGETS);
-        let each = CONNECT / u32::try_from(targets.len().max(1)).unwrap_or(1);
+        let (ends, last) = (Instant::now() + CONNECT, targets.len().saturating_sub(1));
         let mut result = Err(ProxyFault::Connection);
-        for target in targets {
-            let opened = at_proxy(timeout(each, self.0.proxy.open(&target, &self.0.resolver.names))).await;
+        for (number, target) in targets.into_iter().enumerate() {
+            // Half of the time that is left, so that a slow proxy can open the first tunnel.
+            let left = ends.saturating_duration_since(Instant::now());
+            let wait = if number == last { left } else { left / 2 };
+            let opened = at_proxy(timeout(wait, self.0.proxy.open(&target, &self.0.resolver.names))).await;
             result = opened.unwrap_or(Err(ProxyFault::Timeout));
             if !result.as_ref().is_err_and(|fault| fault.is_of_address()) {
                 break;

@@ -47,9 +47,11 @@ impl FromStr for NoProxy {
             _ => (text, None),
         };
         let hosts = match host.strip_prefix('[').and_then(|host| host.strip_suffix(']')) {
-            Some(v6) => {
-                NoProxyHosts::Range(IpAddr::from(v6.parse::<Ipv6Addr>().map_err(|_error| NoProxyError)?).into())
+            // As a range, whose rules for IPv4 addresses inside IPv6 addresses apply.
+            Some(v6) if v6.parse::<Ipv6Addr>().is_ok() => {
+                NoProxyHosts::Range(v6.parse().map_err(|_error| NoProxyError)?)
             }
+            Some(_) => return Err(NoProxyError),
             None => match host.parse::<Ipv4Addr>() {
                 Ok(v4) => NoProxyHosts::Range(IpAddr::from(v4).into()),
                 Err(_) => NoProxyHosts::named(host)?,

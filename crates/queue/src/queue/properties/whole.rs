@@ -13,8 +13,8 @@ use proptest::{collection::vec, option, prelude::*, sample::select};
 use self::store::{Change, Luck, Shown, Store, Stored};
 use super::super::harness::{Harness, Toy, spec, today};
 use crate::{
-    Action, Answered, Content, Done, Entry, Flight, Gate, Health, Limits, NotSent, ScopeId, Seen, Signal, SourceId,
-    SpecVersion, SubscriberKey, Term, Ticket, Update, Want, Written,
+    Action, Answered, Content, Done, Entry, Flight, Gate, Health, Limits, NotSent, RejectionMeaning, ScopeId, Seen,
+    Signal, SourceId, SpecVersion, SubscriberKey, Term, Ticket, Update, Want, Written,
 };
 
 pub const SCOPES: usize = 2;
@@ -615,7 +615,7 @@ impl World {
             subscriber.rejected.clear();
         }
         if *answer == "rejected" {
-            if self.harness.queue.is_final_rejection(ticket) {
+            if self.harness.queue.judge_rejection(ticket) == RejectionMeaning::Final {
                 assert!(is_known && is_of_version, "{} is rejected by another version", ticket.id);
                 *answer = "ok";
                 subscriber.rejected.insert((ticket.id, ticket.event));

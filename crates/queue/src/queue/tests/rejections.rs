@@ -115,12 +115,11 @@ fn a_changed_spec_causes_a_probe_and_a_rejection_of_the_former_spec_ends_nothing
 fn the_state_of_the_status_holds_from_the_first_event_and_another_subscriber_does_not_inherit_it() {
     let now = Instant::now();
     let mut queue = open(64, &[("a", 8)], now);
-    queue.apply(Update::RejectsAll { of: lane("a"), is_rejecting: true });
+    queue.apply(Update::RejectsAll { of: lane("a") });
     (0..8).for_each(|id| show(&mut queue, id, 1));
     assert_eq!(sent(&mut queue, now), [0], "a probe");
     assert!(!reject(&mut queue, 0, now));
-    queue.apply(Update::RejectsAll { of: lane("a"), is_rejecting: false });
-    assert_eq!(queue.gate(&lane("a"), now), Some(Gate::RejectsAll), "this process knows better");
+    assert_eq!(queue.gate(&lane("a"), now), Some(Gate::RejectsAll));
 
     queue.apply(Update::Closed { of: lane("a"), version: None, gate: Gate::SubscriberNotFound, lifetime: None });
     open_version(&mut queue, 1, DAY);
