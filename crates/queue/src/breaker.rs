@@ -8,7 +8,9 @@ const FAILURES_TO_OPEN: u32 = 5;
 const REJECTIONS_TO_OPEN: usize = 5;
 const FIRST_PROBE: Duration = Duration::from_secs(30);
 const LONGEST_WAIT: Duration = Duration::from_secs(15 * 60);
-/// The longest wait between probes of a webhook that rejects all events: it responds, so a probe costs little.
+/// The first wait before a probe of a webhook that rejects all events, and the longest: it responds, so a probe costs
+/// little, and the events of other producers wait for it.
+const FIRST_PROBE_REJECTING: Duration = Duration::from_secs(5);
 const LONGEST_WAIT_REJECTING: Duration = Duration::from_secs(60);
 /// The shortest time between two probes that are due because the Subscriber was reconciled.
 const LEAST_WAIT: Duration = Duration::from_secs(5);
@@ -197,7 +199,7 @@ impl Breaker {
         // The webhook responds.
         (self.failures, self.open) = (0, None);
         if is_last {
-            self.open(OpenCause::Rejections, now + FIRST_PROBE);
+            self.open(OpenCause::Rejections, now + FIRST_PROBE_REJECTING);
         }
     }
 
@@ -213,7 +215,7 @@ impl Breaker {
     pub(crate) fn reset(&mut self, now: Instant) {
         match &mut self.open {
             Some(open) if open.cause == OpenCause::Rejections => {
-                (open.probe_at, open.wait) = (now, FIRST_PROBE);
+                (open.probe_at, open.wait) = (now, FIRST_PROBE_REJECTING);
                 open.again_after = open.probing.then_some(Duration::ZERO);
             }
             _ => {
@@ -246,7 +248,7 @@ impl Breaker {
 
     fn open(&mut self, cause: OpenCause, probe_at: Instant) {
         self.begin_cycle();
-        let wait = FIRST_PROBE;
+        let wait = if cause == OpenCause::Rejections { FIRST_PROBE_REJECTING } else { FIRST_PROBE };
         let (probed, probing, again_after, is_newest_next) = (None, false, None, false);
         self.open = Some(Open { cause, wait, probe_at, probed, probing, again_after, is_newest_next });
     }
@@ -379,7 +381,7 @@ mod tests {
         assert!(!breaker.is_open());
         reject(&mut breaker, [5], now);
         assert_eq!(breaker.open_cause(), Some(OpenCause::Rejections));
-        assert_eq!(breaker.allowance(), Allowance::ProbeAt(now + 30 * SECOND));
+        assert_eq!(breaker.allowance(), Allowance::ProbeAt(now + 5 * SECOND));
     }
 
     #[test]
@@ -387,7 +389,7 @@ mod tests {
         let now = Instant::now();
         for health in [Health::Answered, Health::Failure, Health::Rejected] {
             let mut breaker = rejecting(now);
-            for wait in [60, 60, 60] {
+            for wait in [10, 20, 40, 60, 60] {
                 breaker.start(now);
                 breaker.report(health, event(1), breaker.cycle(), now);
                 breaker.probe_ended(breaker.cycle());
@@ -463,7 +465,7 @@ mod tests {
         breaker.start(now + 7 * SECOND);
         reject(&mut breaker, [9], now + 7 * SECOND);
         breaker.probe_ended(breaker.cycle());
-        assert_eq!(breaker.allowance(), Allowance::ProbeAt(now + 67 * SECOND));
+        assert_eq!(breaker.allowance(), Allowance::ProbeAt(now + 47 * SECOND), "5, 10 and 20 seconds were due");
     }
 
     #[test]
