@@ -98,7 +98,7 @@ fn conditions(status: &NotificationStatus, now: Timestamp) -> Vec<tidings_api::C
 mod tests {
     use serde_json::json;
     use tidings_api::{LastAttempt, REPLAY_LABEL};
-    use tidings_delivery::webhook::{Outcome, Verdict};
+    use tidings_delivery::webhook::{Outcome, ResponseRules, Verdict};
 
     use super::*;
     use crate::notifications::{
@@ -128,12 +128,8 @@ mod tests {
             },
         }))
         .unwrap();
-        let outcome = Outcome::of_answer(
-            http::StatusCode::INTERNAL_SERVER_ERROR,
-            None,
-            "a test",
-            &tidings_delivery::webhook::ResponseRules::default(),
-        );
+        let outcome =
+            Outcome::of_answer(http::StatusCode::INTERNAL_SERVER_ERROR, None, "a test", &ResponseRules::default());
         let outcome = Outcome { verdict, message: "\u{1}".repeat(256), ..outcome };
         let attempt = Attempt {
             outcome: &outcome,

@@ -37,8 +37,7 @@ pub fn after(read: &Unfinished, attempt: &Attempt<'_>, now: Timestamp) -> Notifi
     let outcome = attempt.outcome;
     let tried = u32::from(outcome.reason.is_attempt());
     let attempts = read.status.attempts.saturating_add(tried).min(MOST);
-    let is_deferred = matches!(outcome.verdict, Verdict::Pause(_) | Verdict::Hold | Verdict::Defer);
-    let deferred = read.status.deferred_attempts.saturating_add(u32::from(is_deferred)).min(MOST);
+    let deferred = read.status.deferred_attempts.saturating_add(u32::from(outcome.verdict.is_deferred())).min(MOST);
     let is_last = attempt.max_attempts.is_some_and(|max| attempts.saturating_sub(deferred) >= max);
     let (phase, reason) = match outcome.verdict {
         Verdict::Delivered if outcome.reason == AttemptReason::Accepted => {
@@ -80,9 +79,9 @@ pub fn after(read: &Unfinished, attempt: &Attempt<'_>, now: Timestamp) -> Notifi
     }
 }
 
-/// Returns the value of the label that this attempt handles, if there is one. A first attempt that saw the label is the attempt that the label requests: a Notification that Git or a template
-/// created with the label is sent once, not twice. If there were attempts before, replay handles the label, and resets
-/// attempts and expiry.
+/// Returns the value of the label that this attempt handles, if there is one. A first attempt that saw the label is the
+/// attempt that the label requests: a Notification that Git or a template created with the label is sent once, not
+/// twice. If there were attempts before, replay handles the label, and resets attempts and expiry.
 fn handled_replay(read: &Unfinished, began_before_label: bool) -> Option<&str> {
     let is_first = read.status.attempts == 0 && !began_before_label;
     read.replay_label().filter(|label| is_first && !read.status.has_handled(label))

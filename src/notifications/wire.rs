@@ -4,7 +4,10 @@ use k8s_openapi::{
     apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time},
     jiff::Timestamp,
 };
-use serde::{Deserialize, Deserializer, de::Error};
+use serde::{
+    Deserialize, Deserializer,
+    de::{Error, IgnoredAny},
+};
 use serde_json::value::RawValue;
 use tidings_api::{Condition, LastAttempt, Phase, REPLAY_LABEL, SubscriberRef, if_readable, was_handled, with_handled};
 
@@ -46,16 +49,10 @@ impl From<Read> for Unfinished {
 
 /// Reads what [`slim`] reads, and the size of all but `managedFields`.
 fn measured<'de, D: Deserializer<'de>>(deserializer: D) -> Result<(ObjectMeta, usize), D::Error> {
-    #[derive(Deserialize)]
-    #[serde(rename_all = "camelCase")]
-    struct ManagedFields<'a> {
-        #[serde(borrow)]
-        managed_fields: Option<&'a RawValue>,
-    }
     let text = Box::<RawValue>::deserialize(deserializer)?;
-    let ManagedFields { managed_fields } = serde_json::from_str(text.get()).map_err(D::Error::custom)?;
-    let metadata = slim(&mut serde_json::Deserializer::from_str(text.get())).map_err(D::Error::custom)?;
-    Ok((metadata, text.get().len() - managed_fields.map_or(0, |fields| fields.get().len())))
+    let read: SlimMetadata<&RawValue> = serde_json::from_str(text.get()).map_err(D::Error::custom)?;
+    let managed = read.managed_fields.map_or(0, |fields| fields.get().len());
+    Ok((read.into(), text.get().len() - managed))
 }
 
 /// The part of the spec that is read.
@@ -167,39 +164,48 @@ pub(super) fn replay_label(metadata: &ObjectMeta) -> Option<&str> {
     metadata.labels.as_ref()?.get(REPLAY_LABEL).map(String::as_str)
 }
 
+/// The metadata that is read. `M`: what is read of `managedFields`.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct SlimMetadata<M> {
+    name: Option<String>,
+    generate_name: Option<String>,
+    namespace: Option<String>,
+    uid: Option<String>,
+    resource_version: Option<String>,
+    generation: Option<i64>,
+    creation_timestamp: Option<Time>,
+    deletion_timestamp: Option<Time>,
+    labels: Option<ObjectLabels>,
+    managed_fields: Option<M>,
+}
+
+#[derive(Deserialize)]
+struct ObjectLabels {
+    #[serde(rename = "tidings.dev/replay")]
+    replay: Option<String>,
+}
+
+impl<M> From<SlimMetadata<M>> for ObjectMeta {
+    fn from(slim: SlimMetadata<M>) -> Self {
+        Self {
+            name: slim.name,
+            generate_name: slim.generate_name,
+            namespace: slim.namespace,
+            uid: slim.uid,
+            resource_version: slim.resource_version,
+            generation: slim.generation,
+            creation_timestamp: slim.creation_timestamp,
+            deletion_timestamp: slim.deletion_timestamp,
+            labels: slim.labels.and_then(|labels| labels.replay).map(|value| [(REPLAY_LABEL.to_owned(), value)].into()),
+            ..Self::default()
+        }
+    }
+}
+
 /// Reads only a few fields: managedFields alone would take most of the memory.
 pub(super) fn slim<'de, D: Deserializer<'de>>(deserializer: D) -> Result<ObjectMeta, D::Error> {
-    #[derive(Deserialize)]
-    #[serde(rename_all = "camelCase", default)]
-    #[derive(Default)]
-    struct SlimNotification {
-        name: Option<String>,
-        generate_name: Option<String>,
-        namespace: Option<String>,
-        uid: Option<String>,
-        resource_version: Option<String>,
-        generation: Option<i64>,
-        creation_timestamp: Option<Time>,
-        deletion_timestamp: Option<Time>,
-        labels: Option<ObjectLabels>,
-    }
-    #[derive(Deserialize)]
-    struct ObjectLabels {
-        #[serde(rename = "tidings.dev/replay")]
-        replay: Option<String>,
-    }
-    SlimNotification::deserialize(deserializer).map(|slim| ObjectMeta {
-        name: slim.name,
-        generate_name: slim.generate_name,
-        namespace: slim.namespace,
-        uid: slim.uid,
-        resource_version: slim.resource_version,
-        generation: slim.generation,
-        creation_timestamp: slim.creation_timestamp,
-        deletion_timestamp: slim.deletion_timestamp,
-        labels: slim.labels.and_then(|labels| labels.replay).map(|value| [(REPLAY_LABEL.to_owned(), value)].into()),
-        ..ObjectMeta::default()
-    })
+    SlimMetadata::<IgnoredAny>::deserialize(deserializer).map(ObjectMeta::from)
 }
 
 /// Implements `Resource` for a type that reads Notifications.

@@ -62,10 +62,10 @@ impl Checker {
             tokens.forget_failure().await;
         }
         pass.enter(Step::Token);
+        let sent = tokens.outline();
         match self.mandate.unless_stopping(tokens.token()).await {
             Some(Ok(_)) => {}
             Some(Err(no_token)) => {
-                let sent = tokens.outline();
                 return Ok(Some(Prerequisites::without_token(pass.status(), pass.generation(), no_token, sent)));
             }
             None => return Ok(None),
@@ -73,7 +73,6 @@ impl Checker {
         let Some(acceptance) = self.mandate.unless_stopping(tokens.acceptance(ACCEPTANCE_WAIT)).await else {
             return Ok(None);
         };
-        let sent = tokens.outline();
         // Step 3: the webhook's validation response.
         let validation = self.validate(pass, &spec.abuse_protection, &route).await;
         Ok(validation.map(|validation| Prerequisites::with_token(route, validation, acceptance, sent)))

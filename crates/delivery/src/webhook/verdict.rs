@@ -34,6 +34,18 @@ pub enum Verdict {
     Gone,
 }
 
+impl Verdict {
+    /// Whether no attempt follows.
+    pub fn is_final(self) -> bool {
+        matches!(self, Self::Delivered | Self::Failed | Self::Rejected)
+    }
+
+    /// Whether the attempt does not count toward the maximum.
+    pub fn is_deferred(self) -> bool {
+        matches!(self, Self::Hold | Self::Defer | Self::Pause(_))
+    }
+}
+
 /// How one attempt ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Outcome {

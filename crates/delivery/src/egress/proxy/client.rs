@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use http::HeaderMap;
 use hyper_util::{
     client::legacy::Client,
     rt::{TokioExecutor, TokioTimer},
@@ -21,6 +22,8 @@ use crate::egress::{
 pub(in crate::egress) struct Tunnels {
     router: Router,
     pool: Client<Connector, reqwest::Body>,
+    /// The headers of each request that does not set them itself.
+    headers: HeaderMap,
 }
 
 impl Tunnels {
@@ -37,7 +40,7 @@ impl Tunnels {
             .http1_allow_obsolete_multiline_headers_in_responses(true)
             .http1_allow_spaces_after_header_name_in_responses(true)
             .build(connector);
-        Self { router, pool }
+        Self { router, pool, headers: headers() }
     }
 
     /// Sends a request once, and notes whether the exchange waits for the proxy.
@@ -47,7 +50,7 @@ impl Tunnels {
         wait: &ProxyWait,
     ) -> Result<reqwest::Response, BoxError> {
         let mut request = http::Request::<reqwest::Body>::try_from(request)?;
-        for (name, value) in &headers() {
+        for (name, value) in &self.headers {
             request.headers_mut().entry(name).or_insert_with(|| value.clone());
         }
         let response = wait.watch(self.pool.request(request)).await?;
