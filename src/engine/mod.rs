@@ -24,8 +24,8 @@ use jiff::Timestamp;
 use tidings_api::AttemptReason;
 use tidings_delivery::webhook::{Clearance, Verdict};
 use tidings_queue::{
-    Action, Answered, Bounds, Content, Done, Flight, NotSent, Now, Permit, Queue, RejectionMeaning, Seen, Signal,
-    SpecVersion, SubscriberKey, Term, Ticket, Update,
+    Action, Answered, Bounds, Content, Done, Flight, LONGEST_WAIT_REJECTING, NotSent, Now, Permit, Queue,
+    RejectionMeaning, Seen, Signal, SpecVersion, SubscriberKey, Term, Ticket, Update,
 };
 use tokio::{
     sync::{mpsc, oneshot},
@@ -43,9 +43,6 @@ use crate::{
     metrics::Metrics,
     ownership::Mandate,
 };
-
-/// The longest wait of an event that is held because the webhook rejects all events. Probes are this far apart.
-const HELD_WAIT: Duration = Duration::from_secs(60);
 
 /// What an engine shares with the rest of the operator.
 pub struct Surroundings {
@@ -195,7 +192,7 @@ impl<S: Source> Engine<S> {
                         RejectionMeaning::Held => {
                             answer.outcome.hold();
                             // Due for the next probe, whatever the Subscriber's backoff.
-                            answer.next_wait = answer.next_wait.min(HELD_WAIT);
+                            answer.next_wait = answer.next_wait.min(LONGEST_WAIT_REJECTING);
                         }
                     }
                 }
@@ -210,7 +207,7 @@ impl<S: Source> Engine<S> {
                     self.publish(Report::Attempted { of: of.clone(), version: version.clone(), failure });
                 }
                 let mut signal = signal(outcome, answer.next_wait);
-                let again = !matches!(outcome.verdict, Verdict::Delivered | Verdict::Failed | Verdict::Rejected);
+                let again = !outcome.verdict.is_final();
                 let backoff =
                     if matches!(outcome.verdict, Verdict::RetryAfter(_)) { answer.next_wait } else { Duration::ZERO };
                 if let Some(Signal::Pause(requested) | Signal::HealthAndPause(_, requested)) = &mut signal {

@@ -3,15 +3,17 @@
 use std::time::{Duration, Instant};
 
 const FAILURES_TO_OPEN: u32 = 5;
-/// The number of different events in a row that a webhook may reject for good. So many rejections speak of the webhook,
-/// not of the events.
+/// The number of different events that a webhook rejects without a success between them until the circuit opens: the
+/// cause is then probably the webhook and not the events.
 const REJECTIONS_TO_OPEN: usize = 5;
 const FIRST_PROBE: Duration = Duration::from_secs(30);
 const LONGEST_WAIT: Duration = Duration::from_secs(15 * 60);
-/// The first wait before a probe of a webhook that rejects all events, and the longest: it responds, so a probe costs
-/// little, and the events of other producers wait for it.
+/// The first wait before a probe of a webhook that rejects all events: it responds, so a probe costs little, and the
+/// events of other producers wait for it.
 const FIRST_PROBE_REJECTING: Duration = Duration::from_secs(5);
-const LONGEST_WAIT_REJECTING: Duration = Duration::from_secs(60);
+/// The longest wait between probes of a webhook that rejects all events. An event that is held for that reason must be
+/// due after this time at the latest, so that there is one to probe with.
+pub const LONGEST_WAIT_REJECTING: Duration = Duration::from_secs(60);
 /// The shortest time between two probes that are due because the Subscriber was reconciled.
 const LEAST_WAIT: Duration = Duration::from_secs(5);
 /// The maximum number of remembered kinds of rejected events.

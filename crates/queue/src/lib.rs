@@ -77,7 +77,7 @@ mod update;
 mod work;
 
 pub use backoff::Backoff;
-pub use breaker::Health;
+pub use breaker::{Health, LONGEST_WAIT_REJECTING};
 pub use clock::Now;
 pub use gate::Gate;
 pub use names::{SpecVersion, SubscriberKey};

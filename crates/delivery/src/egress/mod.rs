@@ -39,5 +39,6 @@ pub use resolver::Lookup;
 pub use retry_after::retry_after;
 pub use roots::{NoRoots, load_public_roots};
 pub use tls_fault::{CertificateNames, TlsFault};
+pub(crate) use trust::has_encrypted_key;
 pub use trust::{Authorities, ClientIdentity, Fingerprint, IdentityFault, RootsFault, Trust, TrustError};
 pub(crate) use weak_map::WeakMap;

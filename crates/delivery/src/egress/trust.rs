@@ -205,6 +205,13 @@ fn begun(pem: &[u8]) -> usize {
     pem.split(|byte| *byte == b'\n').filter(begins).count()
 }
 
+/// Whether the text has a private key with a passphrase, in the format of PKCS #8 (RFC 5958) or of older programs
+/// (RFC 1421, section 4.6.1.1). The parsers of private keys skip such a key or call it malformed.
+pub(crate) fn has_encrypted_key(pem: &[u8]) -> bool {
+    let has = |text: &[u8]| pem.windows(text.len()).any(|window| window == text);
+    has(b"-----BEGIN ENCRYPTED PRIVATE KEY-----") || has(b"Proc-Type: 4,ENCRYPTED")
+}
+
 impl ClientIdentity {
     fn parse(&self) -> Result<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>), IdentityFault> {
         use rustls::pki_types::pem::Error;
@@ -218,8 +225,7 @@ impl ClientIdentity {
             return Err(IdentityFault::InvalidCertificate);
         }
         let key = self.key_pem.expose_secret();
-        let has = |text: &[u8]| key.windows(text.len()).any(|window| window == text);
-        if has(b"-----BEGIN ENCRYPTED PRIVATE KEY-----") || has(b"Proc-Type: 4,ENCRYPTED") {
+        if has_encrypted_key(key) {
             return Err(IdentityFault::EncryptedKey);
         }
         let key = PrivateKeyDer::from_pem_slice(key).map_err(|error| match error {

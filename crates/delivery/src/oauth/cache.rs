@@ -93,7 +93,7 @@ impl Sources {
 }
 
 impl TokenKey {
-    /// The uid of the Secret is a part: whoever may use a token could read the credentials in that very Secret.
+    /// The uid of the Secret is a part: only users of the same Secret share a token.
     fn lineage(&self) -> Lineage {
         let Self {
             namespace,

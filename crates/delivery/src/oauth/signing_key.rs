@@ -21,6 +21,7 @@ use sha2::{Digest, Sha256};
 use webpki::EndEntityCert;
 
 use super::fingerprint::CredentialsFingerprint;
+use crate::egress::has_encrypted_key;
 
 /// How an assertion is signed: the header parameter `alg` (RFC 7515, section 4.1.1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -155,8 +156,7 @@ impl fmt::Display for KeyType {
 impl ClientKey {
     /// Reads the first private key in `pem`: PKCS #8, PKCS #1 or SEC 1, without a passphrase.
     pub fn from_pem(algorithm: JwsAlgorithm, pem: &[u8]) -> Result<Self, KeyFault> {
-        let has = |text: &[u8]| pem.windows(text.len()).any(|window| window == text);
-        if has(b"-----BEGIN ENCRYPTED PRIVATE KEY-----") || has(b"Proc-Type: 4,ENCRYPTED") {
+        if has_encrypted_key(pem) {
             return Err(KeyFault::Encrypted);
         }
         let key = PrivateKeyDer::from_pem_slice(pem).map_err(|error| match error {
