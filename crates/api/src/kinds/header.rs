@@ -1,11 +1,11 @@
 //! `spec.webhook.headers` and `spec.tokenService.headers`: additional request headers.
 
-use kube::KubeSchema;
+use kube::{KubeSchema, core::Rule};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
 use super::schema::{data_key, object_name};
-use crate::{RESERVED_HEADER_PREFIXES, RESERVED_HEADERS};
+use crate::{RESERVED_HEADER_PREFIXES, RESERVED_HEADERS, RESERVED_TOKEN_HEADERS};
 
 /// One header, with exactly one of `value` and `valueFrom`.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize, KubeSchema)]
@@ -78,4 +78,23 @@ fn header_value(_: &mut SchemaGenerator) -> Schema {
             "message": "must be printable ASCII without line breaks and must not begin or end with a space",
         }],
     })
+}
+
+/// The rule of a list of headers that no two have the same name.
+pub(super) fn named_once() -> Rule {
+    Rule::new("self.all(one, self.exists_one(other, one.name.lowerAscii() == other.name.lowerAscii()))")
+        .message("must name each header once (header names are case-insensitive)")
+}
+
+/// The rule of a list of headers that its names and plain values have at most 32 KiB.
+pub(super) fn within_32_kib() -> Rule {
+    Rule::new("self.map(one, size(one.name) + (has(one.value) ? size(one.value) : 0)).sum() <= 32768")
+        .message("names and values together exceed 32 KiB: shorten or remove some headers")
+}
+
+/// The rule of a list of headers that it has none that Tidings sets in a token request.
+pub(super) fn free_in_token_requests() -> Rule {
+    let names: Vec<_> = RESERVED_TOKEN_HEADERS.iter().map(|name| format!("'{name}'")).collect();
+    Rule::new(format!("self.all(one, !(one.name.lowerAscii() in [{}]))", names.join(", ")))
+        .message("must not set Accept or Accept-Encoding, which Tidings sets in a token request: remove them")
 }

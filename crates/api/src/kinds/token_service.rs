@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     Header, HttpsUrl, PrivateKeyJwt, Tls,
+    header::{free_in_token_requests, named_once, within_32_kib},
     parameters::token_parameters,
     resources::resources,
     schema::{client_id, data_key, object_name, scopes},
@@ -81,12 +82,9 @@ pub struct TokenService {
     #[schemars(length(max = 32))]
     #[x_kube(
         merge_strategy = ListMerge::Map(vec!["name".into()]),
-        validation = Rule::new("self.all(one, self.exists_one(other, one.name.lowerAscii() == other.name.lowerAscii()))")
-            .message("must name each header once (header names are case-insensitive)"),
-        validation = Rule::new("self.map(one, size(one.name) + (has(one.value) ? size(one.value) : 0)).sum() <= 32768")
-            .message("names and values together exceed 32 KiB: shorten or remove some headers"),
-        validation = Rule::new("self.all(one, !(one.name.lowerAscii() in ['accept', 'accept-encoding']))")
-            .message("must not set Accept or Accept-Encoding, which Tidings sets in a token request: remove them")
+        validation = named_once(),
+        validation = within_32_kib(),
+        validation = free_in_token_requests()
     )]
     pub headers: Vec<Header>,
     /// Time limit for one token request, in seconds. Default: 10.

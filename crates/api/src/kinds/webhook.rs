@@ -4,7 +4,10 @@ use kube::KubeSchema;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Header, HttpsUrl, Signature, Tls};
+use super::{
+    Header, HttpsUrl, Signature, Tls,
+    header::{named_once, within_32_kib},
+};
 
 /// The webhook and how events are sent to it.
 #[derive(Clone, Debug, Deserialize, Serialize, KubeSchema)]
@@ -34,10 +37,8 @@ pub struct Webhook {
     #[schemars(length(max = 32))]
     #[x_kube(
         merge_strategy = ListMerge::Map(vec!["name".into()]),
-        validation = Rule::new("self.all(one, self.exists_one(other, one.name.lowerAscii() == other.name.lowerAscii()))")
-            .message("must name each header once (header names are case-insensitive)"),
-        validation = Rule::new("self.map(one, size(one.name) + (has(one.value) ? size(one.value) : 0)).sum() <= 32768")
-            .message("names and values together exceed 32 KiB: shorten or remove some headers")
+        validation = named_once(),
+        validation = within_32_kib()
     )]
     pub headers: Vec<Header>,
     /// What status codes of the webhook mean, if they differ from the default. For example, a webhook that recognizes
