@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::ServerConfig;
 use tokio_rustls::server::TlsStream;
@@ -60,6 +61,26 @@ impl RawServer {
             }
         };
         Self::tls(tls, script).await
+    }
+
+    /// Answers one request on each connection with 204, closes the connection, and sends the text of each request to the
+    /// channel.
+    ///
+    /// # Errors
+    /// When there is no free port.
+    pub async fn recording(tls: Arc<ServerConfig>) -> Result<(Self, UnboundedReceiver<String>)> {
+        let (requests, received) = unbounded_channel();
+        let script = move |mut stream: TlsStream<TcpStream>| {
+            let requests = requests.clone();
+            async move {
+                let request = String::from_utf8(read_request(&mut stream).await).expect("the request is text");
+                // The test may have ended, or the client may have gone away.
+                let _ = requests.send(request);
+                let _ = stream.write_all(b"HTTP/1.1 204 No Content\r\nConnection: close\r\n\r\n").await;
+                let _ = stream.shutdown().await;
+            }
+        };
+        Ok((Self::tls(tls, script).await?, received))
     }
 
     /// Runs the script on each TCP connection, without TLS unless the script speaks TLS itself.

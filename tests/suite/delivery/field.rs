@@ -1,12 +1,8 @@
 //! The behaviour of real endpoints, from public reports. `docs/field.md` lists each behaviour with its test.
 
 use serde_json::json;
-use testkit::{
-    Authority, Behaviour, RawServer,
-    endpoints::{Reply, read_request},
-};
+use testkit::{Authority, Behaviour, RawServer, endpoints::Reply};
 use tidings_api::AttemptReason;
-use tokio::{io::AsyncWriteExt, sync::mpsc};
 
 use crate::{
     sending::{PATIENCE, Sender, WAYS, Way, allowing},
@@ -117,17 +113,7 @@ async fn field_04_a_401_or_403_with_retry_after_pauses_and_spends_neither_an_att
 #[tokio::test]
 async fn field_06_header_names_are_sent_in_title_case() {
     let authority = Authority::new();
-    let (requests, mut received) = mpsc::unbounded_channel();
-    let server = RawServer::tls(authority.server_config(&[]), move |mut stream| {
-        let requests = requests.clone();
-        async move {
-            let _ = requests.send(String::from_utf8(read_request(&mut stream).await).unwrap());
-            let _ = stream.write_all(b"HTTP/1.1 204 No Content\r\nConnection: close\r\n\r\n").await;
-            let _ = stream.shutdown().await;
-        }
-    })
-    .await
-    .unwrap();
+    let (server, mut received) = RawServer::recording(authority.server_config(&[])).await.unwrap();
     for sender in Sender::both(allowing("127.0.0.1"), &trusting(&authority)).await {
         for (way, names) in [
             (Way::Post, &["Authorization: Bearer ", "Content-Type: application/", "Content-Length: ", "Host: "][..]),

@@ -4,12 +4,11 @@ use std::io::Write;
 
 use flate2::{Compression, write::GzEncoder};
 use http::HeaderValue;
-use testkit::{Authority, Behaviour, RawServer, TokenService, endpoints::Reply, endpoints::read_request};
+use testkit::{Authority, Behaviour, RawServer, TokenService, endpoints::Reply};
 use tidings_delivery::{
     egress::{Egress, Policy},
     oauth::{AuthMethod, TokenCache, TokenError},
 };
-use tokio::{io::AsyncWriteExt, sync::mpsc};
 
 use crate::{
     sending::{Sender, WAYS, allowing},
@@ -52,17 +51,7 @@ impl Service {
 #[tokio::test]
 async fn field_14_every_request_has_accept_encoding_identity_and_a_gzip_token_response_is_read_anyway() {
     let authority = Authority::new();
-    let (requests, mut received) = mpsc::unbounded_channel();
-    let server = RawServer::tls(authority.server_config(&[]), move |mut stream| {
-        let requests = requests.clone();
-        async move {
-            let _ = requests.send(String::from_utf8(read_request(&mut stream).await).unwrap());
-            let _ = stream.write_all(b"HTTP/1.1 204 No Content\r\nConnection: close\r\n\r\n").await;
-            let _ = stream.shutdown().await;
-        }
-    })
-    .await
-    .unwrap();
+    let (server, mut received) = RawServer::recording(authority.server_config(&[])).await.unwrap();
     let sender = Sender::new(allowing("127.0.0.1"), &trusting(&authority)).await;
     for way in WAYS {
         let _ = sender.answer(way, &server.url("/events")).await;

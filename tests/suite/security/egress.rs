@@ -14,7 +14,7 @@ use std::{
 };
 
 use futures::future::BoxFuture;
-use testkit::{Authority, Client, RawServer, Receiver, TokenService};
+use testkit::{Authority, RawServer};
 use tidings_api::AttemptReason;
 use tidings_delivery::egress::{Egress, Lookup, Policy, SendError, Trust};
 use tokio::{
@@ -23,6 +23,7 @@ use tokio::{
 };
 
 use crate::{
+    security::servers::Servers,
     sending::{PATIENCE, Sender, WAYS, Way, allowing},
     token_sources::trusting,
     world::{CLIENT, World, condition},
@@ -89,42 +90,9 @@ impl Lookup for Names {
 /// The names that were looked up with [`Names`].
 const HOST: &str = "rebound.example";
 
-/// Everything that answers at [`PERMITTED`], under the name [`HOST`] too.
-struct Servers {
-    authority: Authority,
-    receiver: Receiver,
-    tokens: TokenService,
-}
-
-impl Servers {
-    async fn start() -> Self {
-        let authority = Authority::new();
-        let tls = authority.server_config(&[HOST]);
-        let tokens = TokenService::start_with(tls.clone()).await.unwrap();
-        tokens.register(Client::new("id", "secret"));
-        let receiver = Receiver::start_with(tls, tokens.tokens()).await.unwrap();
-        Self { authority, receiver, tokens }
-    }
-
-    fn url(&self, way: Way) -> String {
-        match way {
-            Way::Post | Way::Options => self.receiver.url("/"),
-            Way::Token => self.tokens.url(),
-        }
-    }
-
-    /// The same URL, by name.
-    fn named(&self, way: Way) -> String {
-        self.url(way).replace("127.0.0.1", HOST)
-    }
-
-    fn port(&self, way: Way) -> u16 {
-        self.url(way).parse::<url::Url>().unwrap().port().unwrap()
-    }
-
-    async fn sender(&self, policy: Policy, names: Arc<Names>) -> Sender {
-        Sender::over(Egress::with_lookup(policy, names).client("test", &trusting(&self.authority)).unwrap()).await
-    }
+/// Creates a sender to the servers, with this policy and these answers for [`HOST`].
+async fn sender_to(servers: &Servers, policy: Policy, names: Arc<Names>) -> Sender {
+    servers.sender(Egress::with_lookup(policy, names)).await
 }
 
 /// A server that gives this answer, which has no body, to one request on each connection.
@@ -156,26 +124,26 @@ async fn s01_a_neighbor_of_the_one_permitted_address_sees_no_connection() {
 
 #[tokio::test]
 async fn s01_a_host_allowed_by_name_is_dialled_wherever_it_leads_and_its_address_is_not() {
-    let servers = Servers::start().await;
+    let servers = Servers::start(HOST).await;
     let by_name = || Policy::default().allowing_hosts(vec![HOST.parse().unwrap()]);
     for way in WAYS {
-        let sender = servers.sender(by_name(), Names::answering(&[&[PERMITTED]])).await;
+        let sender = sender_to(&servers, by_name(), Names::answering(&[&[PERMITTED]])).await;
         assert_eq!(sender.answer(way, &servers.named(way)).await, Ok(()), "{way:?}");
         assert_eq!(sender.answer(way, &servers.url(way)).await, Err(AttemptReason::EgressDenied), "{way:?}");
         let unspecified = [IpAddr::V6(Ipv6Addr::UNSPECIFIED)];
-        let sender = servers.sender(by_name(), Names::answering(&[&unspecified])).await;
+        let sender = sender_to(&servers, by_name(), Names::answering(&[&unspecified])).await;
         assert_eq!(sender.answer(way, &servers.named(way)).await, Err(AttemptReason::EgressDenied), "{way:?}");
     }
 }
 
 #[tokio::test]
 async fn s03_a_name_that_was_permitted_when_checked_is_judged_again_when_dialled() {
-    let servers = Servers::start().await;
+    let servers = Servers::start(HOST).await;
     for way in WAYS {
         let victim = Victim::at((FORBIDDEN, servers.port(way)).into()).await;
         for forbidden in ["127.0.0.2", "::ffff:127.0.0.2", "64:ff9b::127.0.0.2", "0.0.0.0"] {
             let names = Names::answering(&[&[PERMITTED], &[forbidden.parse().unwrap()]]);
-            let sender = servers.sender(allowing("127.0.0.1"), names).await;
+            let sender = sender_to(&servers, allowing("127.0.0.1"), names).await;
             let url = servers.named(way);
             assert_eq!(sender.http.check(&url.parse().unwrap()).await, Ok(()), "the first answer is permitted");
             assert_eq!(sender.answer(way, &url).await, Err(AttemptReason::EgressDenied), "{way:?} {forbidden}");
@@ -204,11 +172,11 @@ async fn s03_each_new_connection_is_judged_whatever_the_last_one_was_permitted()
 
 #[tokio::test]
 async fn s03_a_name_is_resolved_once_and_of_its_addresses_only_the_permitted_ones_are_dialled() {
-    let servers = Servers::start().await;
+    let servers = Servers::start(HOST).await;
     for way in WAYS {
         let victim = Victim::at((FORBIDDEN, servers.port(way)).into()).await;
         let names = Names::answering(&[&[FORBIDDEN, PERMITTED], &[FORBIDDEN]]);
-        let sender = servers.sender(allowing("127.0.0.1"), names.clone()).await;
+        let sender = sender_to(&servers, allowing("127.0.0.1"), names.clone()).await;
         assert_eq!(sender.answer(way, &servers.named(way)).await, Ok(()), "{way:?}");
         assert_eq!(names.asked.load(Ordering::Relaxed), 1);
         assert_eq!(victim.connections().await, 0, "{way:?}");
@@ -216,7 +184,7 @@ async fn s03_a_name_is_resolved_once_and_of_its_addresses_only_the_permitted_one
     let victim = Victim::at((FORBIDDEN, 0).into()).await;
     for way in WAYS {
         let names = Names::answering(&[&[PERMITTED, FORBIDDEN]]);
-        let sender = servers.sender(allowing("127.0.0.1"), names).await;
+        let sender = sender_to(&servers, allowing("127.0.0.1"), names).await;
         let url = format!("https://{HOST}:{}/", victim.port());
         assert_eq!(sender.answer(way, &url).await, Err(AttemptReason::ConnectionFailed), "no server listens there");
     }

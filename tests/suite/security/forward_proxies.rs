@@ -15,10 +15,7 @@ use std::{
 
 use futures::future::BoxFuture;
 use serde_json::json;
-use testkit::{
-    Authority, Client, ForwardProxy, RawServer, Receiver, TokenService, endpoints::read_request, folder::Folder,
-    proxies::Manner,
-};
+use testkit::{Authority, ForwardProxy, RawServer, Receiver, endpoints::read_request, folder::Folder, proxies::Manner};
 use tidings_api::AttemptReason;
 use tidings_delivery::{
     egress::{Egress, Lookup, NoProxy, Policy, Proxy, ProxySettings},
@@ -27,13 +24,12 @@ use tidings_delivery::{
 use tokio::{
     io::AsyncWriteExt,
     net::TcpStream,
-    sync::mpsc,
     time::{Instant, sleep},
 };
 use tokio_rustls::server::TlsStream;
 
 use crate::{
-    security::canary,
+    security::{canary, servers::Servers},
     sending::{PATIENCE, Sender, WAYS, Way, allowing},
     token_sources::trusting,
     world::{CLIENT, World, binary, condition},
@@ -68,42 +64,9 @@ impl Lookup for Names {
     }
 }
 
-/// The servers behind the proxy, at [`HOST`] and on loopback.
-struct Servers {
-    authority: Authority,
-    receiver: Receiver,
-    tokens: TokenService,
-}
-
-impl Servers {
-    async fn start() -> Self {
-        let authority = Authority::new();
-        let tls = authority.server_config(&[HOST]);
-        let tokens = TokenService::start_with(tls.clone()).await.unwrap();
-        tokens.register(Client::new("id", "secret"));
-        let receiver = Receiver::start_with(tls, tokens.tokens()).await.unwrap();
-        Self { authority, receiver, tokens }
-    }
-
-    fn url(&self, way: Way) -> String {
-        match way {
-            Way::Post | Way::Options => self.receiver.url("/"),
-            Way::Token => self.tokens.url(),
-        }
-    }
-
-    fn named(&self, way: Way) -> String {
-        self.url(way).replace("127.0.0.1", HOST)
-    }
-
-    fn port(&self, way: Way) -> u16 {
-        self.url(way).parse::<url::Url>().unwrap().port().unwrap()
-    }
-
-    async fn sender(&self, policy: Policy, names: &Arc<Names>, proxy: Proxy) -> Sender {
-        let egress = Egress::with_lookup(policy, names.clone()).through(proxy);
-        Sender::over(egress.client("test", &trusting(&self.authority)).unwrap()).await
-    }
+/// Creates a sender that reaches the servers through this proxy, with this policy and these names.
+async fn sender_to(servers: &Servers, policy: Policy, names: &Arc<Names>, proxy: Proxy) -> Sender {
+    servers.sender(Egress::with_lookup(policy, names.clone()).through(proxy)).await
 }
 
 fn settings(proxy: &ForwardProxy) -> ProxySettings {
@@ -125,7 +88,7 @@ fn without(proxy: &ForwardProxy, hosts: &[&str]) -> Proxy {
 
 #[tokio::test]
 async fn every_request_goes_through_the_proxy_to_the_address_and_tls_to_the_name() {
-    let servers = Servers::start().await;
+    let servers = Servers::start(HOST).await;
     let of_proxy = Authority::new();
     let folder = Folder::new("proxy").unwrap();
     let ca_file = folder.write("ca.pem", of_proxy.ca_pem()).unwrap();
@@ -135,7 +98,7 @@ async fn every_request_goes_through_the_proxy_to_the_address_and_tls_to_the_name
         let names = Names::of(&[(HOST, &[PUBLIC])]);
         let ca_file = tls.is_some().then(|| ca_file.clone());
         let through = configured(ProxySettings { ca_file, ..settings(&proxy) });
-        let sender = servers.sender(Policy::default(), &names, through).await;
+        let sender = sender_to(&servers, Policy::default(), &names, through).await;
         for way in WAYS {
             let before = proxy.targets().len();
             assert_eq!(sender.answer(way, &servers.named(way)).await, Ok(()), "{way:?}");
@@ -151,16 +114,7 @@ async fn every_request_goes_through_the_proxy_to_the_address_and_tls_to_the_name
 #[tokio::test]
 async fn a_request_through_the_proxy_has_the_lines_of_a_direct_request() {
     let authority = Authority::new();
-    let (requests, mut received) = mpsc::unbounded_channel();
-    let server = RawServer::tls(authority.server_config(&[]), move |mut stream: TlsStream<TcpStream>| {
-        let requests = requests.clone();
-        async move {
-            let _ = requests.send(String::from_utf8(read_request(&mut stream).await).unwrap());
-            let _ = stream.write_all(b"HTTP/1.1 204 No Content\r\nConnection: close\r\n\r\n").await;
-            let _ = stream.shutdown().await;
-        }
-    });
-    let server = server.await.unwrap();
+    let (server, mut received) = RawServer::recording(authority.server_config(&[])).await.unwrap();
     let [direct, proxied] = Sender::both(allowing("127.0.0.1"), &trusting(&authority)).await;
     for way in WAYS {
         let mut of_both = Vec::new();
@@ -179,18 +133,18 @@ async fn a_request_through_the_proxy_has_the_lines_of_a_direct_request() {
 
 #[tokio::test]
 async fn s04_the_proxy_gets_no_request_for_an_address_that_the_policy_denies() {
-    let servers = Servers::start().await;
+    let servers = Servers::start(HOST).await;
     let proxy = ForwardProxy::start(None).await.unwrap();
     let names = Names::of(&[(HOST, &[PRIVATE]), ("both.example.com", &[PRIVATE, PUBLIC]), ("a.b.svc", &[PUBLIC])]);
     proxy.lead(&PUBLIC.to_string(), Ipv4Addr::LOCALHOST);
-    let sender = servers.sender(Policy::default(), &names, plain(&proxy)).await;
+    let sender = sender_to(&servers, Policy::default(), &names, plain(&proxy)).await;
     for url in ["https://hooks.example.com/", "https://127.0.0.1/", "https://[::ffff:10.1.2.3]/", "https://a.b.svc/"] {
         for way in WAYS {
             assert_eq!(sender.answer(way, url).await, Err(AttemptReason::EgressDenied), "{way:?} {url}");
         }
         assert!(sender.http.check(&url.parse().unwrap()).await.is_err(), "{url}");
     }
-    let ports = servers.sender(Policy::default().allowing_ports(vec![443]), &names, plain(&proxy)).await;
+    let ports = sender_to(&servers, Policy::default().allowing_ports(vec![443]), &names, plain(&proxy)).await;
     assert_eq!(ports.answer(Way::Post, "https://both.example.com:22/").await, Err(AttemptReason::EgressDenied));
     assert_eq!(proxy.connections(), 0, "{:?}", proxy.targets());
     // Of several addresses, the proxy connects to the allowed one alone.
@@ -205,12 +159,12 @@ async fn s04_the_proxy_gets_no_request_for_an_address_that_the_policy_denies() {
 
 #[tokio::test]
 async fn the_next_address_is_tried_when_the_proxy_cannot_connect_to_the_first() {
-    let servers = Servers::start().await;
+    let servers = Servers::start(HOST).await;
     let proxy = ForwardProxy::start(None).await.unwrap();
     let other = Ipv4Addr::new(93, 184, 216, 35);
     proxy.lead(&other.to_string(), Ipv4Addr::LOCALHOST);
     let names = Names::of(&[(HOST, &[PUBLIC, other])]);
-    let sender = servers.sender(Policy::default(), &names, plain(&proxy)).await;
+    let sender = sender_to(&servers, Policy::default(), &names, plain(&proxy)).await;
     assert_eq!(sender.answer(Way::Post, &servers.named(Way::Post)).await, Ok(()));
     let port = servers.port(Way::Post);
     assert_eq!(proxy.targets(), [format!("{PUBLIC}:{port}"), format!("{other}:{port}")]);
@@ -218,9 +172,9 @@ async fn the_next_address_is_tried_when_the_proxy_cannot_connect_to_the_first() 
 
 #[tokio::test]
 async fn a_proxy_that_refuses_or_breaks_is_named_with_its_status_and_its_answer_is_bounded() {
-    let servers = Servers::start().await;
+    let servers = Servers::start(HOST).await;
     let proxy = ForwardProxy::start(None).await.unwrap();
-    let sender = servers.sender(allowing("127.0.0.1"), &Names::of(&[]), plain(&proxy)).await;
+    let sender = sender_to(&servers, allowing("127.0.0.1"), &Names::of(&[]), plain(&proxy)).await;
     let answer = |text: &str| Manner::Answer(text.as_bytes().to_vec());
     let endless = [b"HTTP/1.1 200 OK\r\n".as_slice(), "X: y\r\n".repeat(1 << 20).as_bytes()].concat();
     let cases = [
@@ -249,15 +203,15 @@ async fn a_proxy_that_refuses_or_breaks_is_named_with_its_status_and_its_answer_
     let url = proxy.url();
     drop(proxy);
     let gone = configured(settings_at(&url));
-    let sender = servers.sender(allowing("127.0.0.1"), &Names::of(&[]), gone).await;
+    let sender = sender_to(&servers, allowing("127.0.0.1"), &Names::of(&[]), gone).await;
     let message = sender.message(Way::Post, &servers.url(Way::Post)).await;
     assert!(message.contains("cannot connect to the proxy"), "{message}");
     let nameless = configured(settings_at("http://proxy.example.com:3128"));
-    let sender = servers.sender(allowing("127.0.0.1"), &Names::of(&[]), nameless).await;
+    let sender = sender_to(&servers, allowing("127.0.0.1"), &Names::of(&[]), nameless).await;
     let message = sender.message(Way::Post, &servers.url(Way::Post)).await;
     assert!(message.contains("the proxy's host name does not resolve"), "{message}");
     let stranger = ForwardProxy::start(Some(Authority::new().server_config(&[]))).await.unwrap();
-    let sender = servers.sender(allowing("127.0.0.1"), &Names::of(&[]), plain(&stranger)).await;
+    let sender = sender_to(&servers, allowing("127.0.0.1"), &Names::of(&[]), plain(&stranger)).await;
     let message = sender.message(Way::Post, &servers.url(Way::Post)).await;
     assert!(message.contains("the TLS handshake with the proxy failed"), "{message}");
     assert!(stranger.asked().is_empty());
@@ -270,10 +224,10 @@ fn settings_at(url: &str) -> ProxySettings {
 
 #[tokio::test]
 async fn a_proxy_that_hangs_ends_with_the_attempt_and_is_named() {
-    let servers = Servers::start().await;
+    let servers = Servers::start(HOST).await;
     let proxy = ForwardProxy::start(None).await.unwrap();
     proxy.treat(Manner::Hang);
-    let sender = servers.sender(allowing("127.0.0.1"), &Names::of(&[]), plain(&proxy)).await;
+    let sender = sender_to(&servers, allowing("127.0.0.1"), &Names::of(&[]), plain(&proxy)).await;
     let url = servers.url(Way::Post);
     let began = Instant::now();
     let outcome = sender.post(&url, Duration::from_secs(1)).await;
@@ -296,13 +250,13 @@ async fn a_proxy_that_hangs_ends_with_the_attempt_and_is_named() {
 
 #[tokio::test]
 async fn credentials_are_sent_to_the_proxy_alone_and_a_corrected_file_needs_no_restart() {
-    let servers = Servers::start().await;
+    let servers = Servers::start(HOST).await;
     let proxy = ForwardProxy::start(None).await.unwrap();
     proxy.require("tidings:right");
     let folder = Folder::new("proxy").unwrap();
     let file = folder.write("credentials", "tidings:wrong\n").unwrap();
     let settings = ProxySettings { credentials_file: Some(file.clone()), ..settings(&proxy) };
-    let sender = servers.sender(allowing("127.0.0.1"), &Names::of(&[]), configured(settings)).await;
+    let sender = sender_to(&servers, allowing("127.0.0.1"), &Names::of(&[]), configured(settings)).await;
     let url = servers.url(Way::Post);
     let message = sender.message(Way::Post, &url).await;
     assert!(message.contains("rejected the operator's credentials (status 407)"), "{message}");
@@ -320,7 +274,7 @@ async fn credentials_are_sent_to_the_proxy_alone_and_a_corrected_file_needs_no_r
 
 #[tokio::test]
 async fn hosts_without_a_proxy_are_connected_to_directly_and_still_judged() {
-    let servers = Servers::start().await;
+    let servers = Servers::start(HOST).await;
     let names = || Names::of(&[(HOST, &[Ipv4Addr::LOCALHOST]), ("other.example.org", &[Ipv4Addr::LOCALHOST])]);
     let port = servers.port(Way::Post);
     let cases = [
@@ -335,27 +289,27 @@ async fn hosts_without_a_proxy_are_connected_to_directly_and_still_judged() {
     ];
     for (entry, url, is_direct) in cases {
         let proxy = ForwardProxy::start(None).await.unwrap();
-        let sender = servers.sender(allowing("127.0.0.1"), &names(), without(&proxy, &[entry])).await;
+        let sender = sender_to(&servers, allowing("127.0.0.1"), &names(), without(&proxy, &[entry])).await;
         assert_eq!(sender.answer(Way::Post, &url).await, Ok(()), "{entry} {url}");
         assert_eq!(proxy.targets().is_empty(), is_direct, "{entry} {url}");
-        let denied = servers.sender(Policy::default(), &names(), without(&proxy, &[entry])).await;
+        let denied = sender_to(&servers, Policy::default(), &names(), without(&proxy, &[entry])).await;
         assert_eq!(denied.answer(Way::Post, &url).await, Err(AttemptReason::EgressDenied), "{entry} {url}");
     }
     let proxy = ForwardProxy::start(None).await.unwrap();
     let own = format!("example.com:{port}");
-    let sender = servers.sender(allowing("127.0.0.1"), &names(), without(&proxy, &[&own])).await;
+    let sender = sender_to(&servers, allowing("127.0.0.1"), &names(), without(&proxy, &[&own])).await;
     assert_eq!(sender.answer(Way::Post, &servers.named(Way::Post)).await, Ok(()));
     assert_eq!(proxy.connections(), 0);
 }
 
 #[tokio::test]
 async fn a_proxy_that_resolves_names_gets_the_name_and_literal_addresses_are_still_judged() {
-    let servers = Servers::start().await;
+    let servers = Servers::start(HOST).await;
     let proxy = ForwardProxy::start(None).await.unwrap();
     proxy.lead(HOST, Ipv4Addr::LOCALHOST);
     let names = Names::of(&[]);
     let resolving = || configured(ProxySettings { resolves: true, ..settings(&proxy) });
-    let sender = servers.sender(Policy::default(), &names, resolving()).await;
+    let sender = sender_to(&servers, Policy::default(), &names, resolving()).await;
     for way in WAYS {
         assert_eq!(sender.http.check(&servers.named(way).parse().unwrap()).await, Ok(()));
         assert_eq!(sender.answer(way, &servers.named(way)).await, Ok(()), "{way:?}");
@@ -378,9 +332,9 @@ async fn a_proxy_that_resolves_names_gets_the_name_and_literal_addresses_are_sti
     let names = Names::of(&[(HOST, &[Ipv4Addr::LOCALHOST])]);
     let direct = || configured(ProxySettings { no_proxy: no_proxy.clone(), resolves: true, ..settings(&proxy) });
     let url = servers.named(Way::Post);
-    let sender = servers.sender(Policy::default(), &names, direct()).await;
+    let sender = sender_to(&servers, Policy::default(), &names, direct()).await;
     assert_eq!(sender.answer(Way::Post, &url).await, Err(AttemptReason::EgressDenied));
-    let sender = servers.sender(allowing("127.0.0.1"), &names, direct()).await;
+    let sender = sender_to(&servers, allowing("127.0.0.1"), &names, direct()).await;
     let before = proxy.connections();
     assert_eq!(sender.answer(Way::Post, &url).await, Ok(()));
     assert_eq!(proxy.connections(), before);
@@ -388,7 +342,7 @@ async fn a_proxy_that_resolves_names_gets_the_name_and_literal_addresses_are_sti
 
 #[tokio::test]
 async fn tunnels_are_reused_and_one_that_closes_under_a_request_costs_no_attempt() {
-    let servers = Servers::start().await;
+    let servers = Servers::start(HOST).await;
     let proxy = ForwardProxy::start(None).await.unwrap();
     let server = RawServer::tls(servers.authority.server_config(&[]), async |mut stream: TlsStream<TcpStream>| {
         read_request(&mut stream).await;
@@ -396,7 +350,7 @@ async fn tunnels_are_reused_and_one_that_closes_under_a_request_costs_no_attempt
         read_request(&mut stream).await;
     });
     let server = server.await.unwrap();
-    let sender = servers.sender(allowing("127.0.0.1"), &Names::of(&[]), plain(&proxy)).await;
+    let sender = sender_to(&servers, allowing("127.0.0.1"), &Names::of(&[]), plain(&proxy)).await;
     for request in 1..=4 {
         assert_eq!(sender.post(&server.url("/"), PATIENCE).await.verdict, Verdict::Delivered, "request {request}");
     }
@@ -420,10 +374,10 @@ async fn tunnels_are_reused_and_one_that_closes_under_a_request_costs_no_attempt
 #[tokio::test]
 async fn s19_a_proxy_that_hangs_holds_no_more_connections_to_a_host_than_a_server_that_hangs() {
     const MOST: usize = 128;
-    let servers = Servers::start().await;
+    let servers = Servers::start(HOST).await;
     let proxy = ForwardProxy::start(None).await.unwrap();
     proxy.treat(Manner::Hang);
-    let sender = servers.sender(allowing("127.0.0.1"), &Names::of(&[]), plain(&proxy)).await;
+    let sender = sender_to(&servers, allowing("127.0.0.1"), &Names::of(&[]), plain(&proxy)).await;
     let url = servers.url(Way::Options);
     let sent = futures::future::join_all((0..2 * MOST).map(|_| sender.options(&url, Duration::from_secs(8))));
     let counted = async {

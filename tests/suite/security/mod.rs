@@ -12,4 +12,5 @@ mod panics;
 mod quotes;
 mod secret_access;
 mod secret_values;
+mod servers;
 mod tenants;
