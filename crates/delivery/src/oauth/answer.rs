@@ -3,6 +3,7 @@
 use std::time::{Duration, SystemTime};
 
 use http::{HeaderValue, StatusCode};
+use oauth2::basic::BasicErrorResponseType;
 use secrecy::zeroize::Zeroizing;
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -21,15 +22,17 @@ const SHORTEST_LIFETIME: Duration = Duration::from_secs(1);
 /// The maximum lifetime and Retry-After.
 const LONGEST: Duration = Duration::from_secs(24 * 3600);
 
-/// Standard codes of permanent refusals: only another spec, Secret or registration resolves them.
+/// The codes of RFC 6749, section 5.2: permanent refusals.
+static REFUSALS_OF_OAUTH: [BasicErrorResponseType; 6] = [
+    BasicErrorResponseType::InvalidRequest,
+    BasicErrorResponseType::InvalidClient,
+    BasicErrorResponseType::InvalidGrant,
+    BasicErrorResponseType::UnauthorizedClient,
+    BasicErrorResponseType::UnsupportedGrantType,
+    BasicErrorResponseType::InvalidScope,
+];
+/// Codes of other permanent refusals: only another spec, Secret or registration resolves them.
 const REFUSALS: &[&str] = &[
-    // RFC 6749, section 5.2.
-    "invalid_request",
-    "invalid_client",
-    "invalid_grant",
-    "unauthorized_client",
-    "unsupported_grant_type",
-    "invalid_scope",
     // RFC 6749, section 4.1.2.1, and RFC 8628, section 3.5: a decision of the service.
     "access_denied",
     // RFC 8707, section 2: the parameter `resource`. RFC 9396, section 5: `authorization_details`.
@@ -92,12 +95,13 @@ impl Token {
             .and_then(|fields| fields.error.or(fields.error_code))
             .map(|error| text(error).unwrap_or_default());
         if let Some(code) = &code {
-            let of = |codes: &[&'static str]| codes.iter().copied().find(|known| *known == code.as_str());
-            if let Some(code) = of(REFUSALS) {
+            let is_code = |known: &&'static str| *known == code.as_str();
+            let refusals = REFUSALS_OF_OAUTH.iter().map(AsRef::as_ref).chain(REFUSALS.iter().copied());
+            if let Some(code) = { refusals }.find(is_code) {
                 return Err(TokenError::Rejected(code));
             }
             if status != StatusCode::UNAUTHORIZED
-                && let Some(code) = of(TROUBLES)
+                && let Some(code) = TROUBLES.iter().copied().find(is_code)
             {
                 return Err(unavailable(Some(code), None));
             }

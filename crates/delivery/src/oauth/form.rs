@@ -1,13 +1,11 @@
 //! Encodes a token request (RFC 6749, section 4.4.2). Pure.
 
-use std::time::SystemTime;
+use std::{cell::Cell, fmt, time::SystemTime};
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use bytes::Bytes;
-use http::{
-    HeaderValue, Method, Request,
-    header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE},
-};
+use http::{HeaderValue, Request, header::AUTHORIZATION};
+use oauth2::{AuthType, ClientId, ClientSecret, Scope, TokenUrl, basic::BasicClient};
 use secrecy::{ExposeSecret, SecretString, zeroize::Zeroizing};
 use url::form_urlencoded::{Serializer, byte_serialize};
 
@@ -21,51 +19,76 @@ const JWT_BEARER: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer
 pub(super) enum NotEncoded {
     /// The URL cannot be the target of a request.
     #[error("the URL cannot be the target of a request")]
-    Target(#[from] http::Error),
+    Target,
+    /// Client id and secret cannot be the value of a header.
+    #[error("client id and secret cannot be the value of a header")]
+    Credentials(#[from] http::Error),
     /// The private key cannot sign.
     #[error("the private key cannot sign")]
     Unsigned(#[from] Unsigned),
 }
 
-/// Makes the HTTP request. Fails if the URL cannot be the target of a request, or if the private key cannot sign.
+/// Makes the HTTP request: the grant, and what authenticates the client. Fails if the URL cannot be the target of a
+/// request, or if the private key cannot sign.
 ///
 /// `id`: the random id of a client assertion.
 pub(super) fn encode(request: &TokenRequest, now: SystemTime, id: [u8; 16]) -> Result<Request<Bytes>, NotEncoded> {
     let Credentials { client_id, authentication } = &request.credentials;
-    let scope = request.scopes.join(" ");
-    let mut fields = vec![("grant_type", "client_credentials")];
-    if !scope.is_empty() {
-        fields.push(("scope", &scope));
-    }
-    fields.extend(request.audience.as_deref().map(|audience| ("audience", audience)));
-    fields.extend(request.resources.iter().map(|resource| ("resource", resource.as_str())));
-    fields.extend(request.parameters.iter().map(|(name, value)| (name.as_str(), value.as_str())));
-    let assertion = match authentication {
-        AuthMethod::PrivateKeyJwt(issuer) => Some(issuer.issue(client_id, now, id)?),
-        _ => None,
+    let (mut head, grant) = grant(request).ok_or(NotEncoded::Target)?.into_parts();
+    head.headers.extend(request.headers.clone());
+    let body = match authentication {
+        AuthMethod::Basic(secret) => {
+            let encoded = |text: &str| byte_serialize(text.as_bytes()).collect();
+            head.headers.insert(AUTHORIZATION, basic(client_id, secret, encoded)?);
+            Bytes::from(grant)
+        }
+        AuthMethod::BasicUnencoded(secret) => {
+            head.headers.insert(AUTHORIZATION, basic(client_id, secret, str::to_owned)?);
+            Bytes::from(grant)
+        }
+        AuthMethod::Post(secret) => with_fields(&grant, &[("client_secret", secret.expose_secret())]),
+        AuthMethod::Tls => Bytes::from(grant),
+        AuthMethod::PrivateKeyJwt(issuer) => {
+            let assertion = issuer.issue(client_id, now, id)?;
+            with_fields(&grant, &[("client_assertion_type", JWT_BEARER), ("client_assertion", &assertion)])
+        }
     };
-    let client = ("client_id", client_id.as_str());
-    match authentication {
-        AuthMethod::Basic(_) | AuthMethod::BasicUnencoded(_) => {}
-        AuthMethod::Post(secret) => fields.extend([client, ("client_secret", secret.expose_secret())]),
-        AuthMethod::Tls => fields.push(client),
-        AuthMethod::PrivateKeyJwt(_) => fields.extend([client, ("client_assertion_type", JWT_BEARER)]),
-    }
-    fields.extend(assertion.as_ref().map(|assertion| ("client_assertion", assertion.as_str())));
-    let mut encoded = Request::builder()
-        .method(Method::POST)
-        .uri(request.url.as_str())
-        .header(ACCEPT, "application/json")
-        .header(CONTENT_TYPE, "application/x-www-form-urlencoded")
-        .body(form(&fields))?;
-    let authorization = match authentication {
-        AuthMethod::Basic(secret) => Some(basic(client_id, secret, |text| byte_serialize(text.as_bytes()).collect())?),
-        AuthMethod::BasicUnencoded(secret) => Some(basic(client_id, secret, str::to_owned)?),
-        AuthMethod::Post(_) | AuthMethod::Tls | AuthMethod::PrivateKeyJwt(_) => None,
+    Ok(Request::from_parts(head, body))
+}
+
+/// The request of the client credentials grant, as the `oauth2` crate writes it, but without what proves the client's
+/// identity: the crate would copy a secret into memory that nothing wipes. Returns None if the URL cannot be the target
+/// of a request.
+fn grant(request: &TokenRequest) -> Option<Request<String>> {
+    let client = BasicClient::new(ClientId::new(request.credentials.client_id.clone()))
+        .set_token_uri(TokenUrl::from_url(request.url.clone()));
+    let client = match &request.credentials.authentication {
+        // The crate leaves the client ID out of the form only for a client with a secret. `encode` replaces the header
+        // that the crate makes of this empty one.
+        AuthMethod::Basic(_) | AuthMethod::BasicUnencoded(_) => {
+            client.set_client_secret(ClientSecret::new(String::new()))
+        }
+        AuthMethod::Post(_) | AuthMethod::Tls | AuthMethod::PrivateKeyJwt(_) => {
+            client.set_auth_type(AuthType::RequestBody)
+        }
     };
-    encoded.headers_mut().extend(request.headers.clone());
-    encoded.headers_mut().extend(authorization.map(|value| (AUTHORIZATION, value)));
-    Ok(encoded)
+    let audience = request.audience.iter().map(|audience| ("audience", audience));
+    let resources = request.resources.iter().map(|resource| ("resource", resource));
+    let parameters = request.parameters.iter().map(|(name, value)| (name.as_str(), value));
+    let grant = client.exchange_client_credentials().add_scopes(request.scopes.iter().cloned().map(Scope::new));
+    let grant = audience
+        .chain(resources)
+        .chain(parameters)
+        .fold(grant, |grant, (name, value)| grant.add_extra_param(name, value));
+    // The crate hands its request to an HTTP client alone. This one keeps the request and sends nothing.
+    let prepared = Cell::new(None);
+    let keep = |request| {
+        prepared.set(Some(request));
+        Err(fmt::Error)
+    };
+    let _never_sent = grant.request(&keep);
+    let (head, form) = prepared.take()?.into_parts();
+    Some(Request::from_parts(head, String::from_utf8(form).ok()?))
 }
 
 /// Encodes id and secret as user and password of HTTP Basic: form-encoded by RFC 6749, section 2.3.1, or as they are.
@@ -76,14 +99,15 @@ fn basic(client_id: &str, secret: &SecretString, encoded: fn(&str) -> String) ->
     Ok(secret_header(Zeroizing::new(format!("Basic {}", *encoded)))?)
 }
 
-/// Encodes the fields as `application/x-www-form-urlencoded` (RFC 6749, appendix B).
+/// Appends fields to a form (`application/x-www-form-urlencoded`; RFC 6749, appendix B).
 ///
-/// The memory of the body is wiped with its last copy, because the body may contain the client secret.
-fn form(fields: &[(&str, &str)]) -> Bytes {
+/// The memory of the body is wiped with its last copy, because the fields may contain a secret.
+fn with_fields(form: &str, fields: &[(&str, &str)]) -> Bytes {
     // Enough for every byte as %XX: a growing buffer would leave copies of the secret behind.
-    let capacity = fields.iter().map(|(name, value)| 3 * (name.len() + value.len()) + 2).sum();
-    let form = Serializer::new(String::with_capacity(capacity)).extend_pairs(fields).finish();
-    Bytes::from_owner(Zeroizing::new(form))
+    let capacity: usize = fields.iter().map(|(name, value)| 3 * (name.len() + value.len()) + 2).sum();
+    let mut whole = String::with_capacity(form.len() + capacity);
+    whole.push_str(form);
+    Bytes::from_owner(Zeroizing::new(Serializer::new(whole).extend_pairs(fields).finish()))
 }
 
 #[cfg(test)]
@@ -94,7 +118,10 @@ mod tests {
         time::Duration,
     };
 
-    use http::HeaderMap;
+    use http::{
+        HeaderMap, Method,
+        header::{ACCEPT, CONTENT_TYPE},
+    };
     use proptest::prelude::*;
 
     use super::*;
@@ -160,9 +187,8 @@ mod tests {
 
     #[test]
     fn every_field_is_sent_once_and_the_credentials_one_way_alone() {
-        let common = [
-            ("grant_type", "client_credentials"),
-            ("scope", "events.write a&b"),
+        let grant = [("grant_type", "client_credentials"), ("scope", "events.write a&b")];
+        let target = [
             ("audience", "https://hooks.example.com/?a=b"),
             ("resource", "urn:acme"),
             ("resource", "https://hooks.example.com/"),
@@ -178,12 +204,10 @@ mod tests {
         assert_eq!(post.headers()[CONTENT_TYPE], "application/x-www-form-urlencoded");
         assert!(post.headers().get(AUTHORIZATION).is_none());
         assert_eq!((&post.headers()["x-api-key"], post.headers().len()), (&"key".parse().unwrap(), 3));
-        assert_eq!(
-            fields(post.body()),
-            owned(&[&common[..], &[("client_id", "id"), ("client_secret", "s&=+%")]].concat())
-        );
+        let post_fields = [&grant[..], &[("client_id", "id")], &target, &[("client_secret", "s&=+%")]].concat();
+        assert_eq!(fields(post.body()), owned(&post_fields));
         let basic = encoded(&request(AuthMethod::Basic, "id", "secret"));
-        assert_eq!(fields(basic.body()), owned(&common));
+        assert_eq!(fields(basic.body()), owned(&[&grant[..], &target].concat()));
         let key = testkit::Authority::new().client_identity("shop").key_pem;
         let key = crate::oauth::ClientKey::from_pem(crate::oauth::JwsAlgorithm::Es256, key.as_bytes()).unwrap();
         let mut signed = request(|_secret| AuthMethod::Tls, "a&b", "secret");
@@ -195,10 +219,11 @@ mod tests {
         let (name, assertion) = sent.pop().unwrap();
         assert!(name == "client_assertion" && assertion.split('.').count() == 3, "{name}={assertion}");
         let kind = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
-        assert_eq!(sent, owned(&[&common[..], &[("client_id", "a&b"), ("client_assertion_type", kind)]].concat()));
+        let with_id = [&grant[..], &[("client_id", "a&b")], &target].concat();
+        assert_eq!(sent, owned(&[&with_id[..], &[("client_assertion_type", kind)]].concat()));
         let tls = encoded(&request(|_secret| AuthMethod::Tls, "a&b", "secret"));
         assert!(tls.headers().get(AUTHORIZATION).is_none());
-        assert_eq!(fields(tls.body()), owned(&[&common[..], &[("client_id", "a&b")]].concat()));
+        assert_eq!(fields(tls.body()), owned(&with_id));
     }
 
     #[test]
