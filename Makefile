@@ -131,7 +131,7 @@ lint-commits:
 .PHONY: lint-chart
 lint-chart: $(helm)
 	@echo "==> The chart, with each set of values"
-	@for values in charts/tidings/values.yaml charts/tidings/ci/*.yaml; do \
+	@for values in charts/tidings/ci/*.yaml; do \
 		echo "$$values"; \
 		$(helm) lint --strict --quiet --values "$$values" charts/tidings; \
 		$(helm) template tidings charts/tidings --values "$$values" >/dev/null; \
@@ -153,8 +153,8 @@ fmt: ## format the code
 	cargo fmt --all
 
 .PHONY: generate
-generate: $(control_plane) $(helm) ## regenerate crds/, the copy in the chart, and api.md, messages.md, reasons.md, troubleshooting.md in docs/
-	@echo "==> crds/, docs/api.md, docs/messages.md, docs/reasons.md and docs/troubleshooting.md"
+generate: $(control_plane) $(helm) ## regenerate crds/, the copy and the README of the chart, and api.md, messages.md, reasons.md, troubleshooting.md in docs/
+	@echo "==> crds/, charts/tidings/README.md, docs/api.md, docs/messages.md, docs/reasons.md and docs/troubleshooting.md"
 	TIDINGS_UPDATE_GOLDEN=1 cargo test --workspace --locked --test suite -- golden troubleshooting
 	@mkdir -p charts/tidings/files
 	cp crds/tidings.dev.yaml charts/tidings/files/

@@ -9,6 +9,8 @@ use crate::error::{Error, Result};
 
 const CRDS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../crds");
 const CHART: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../charts/tidings");
+/// The least that an installation sets.
+const VALUES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../charts/tidings/ci/default-values.yaml");
 
 /// The time within which the API server must serve the CustomResourceDefinitions.
 const SERVED_LIMIT: Duration = Duration::from_secs(60);
@@ -70,7 +72,7 @@ pub async fn token(plane: &ControlPlane, namespace: &str) -> Result<String> {
 /// # Errors
 /// When Helm is missing (the error says how to install it) or rejects the values.
 pub fn render(namespace: &str, args: &[&str]) -> Result<String> {
-    helm(&["template", "tidings", CHART, "--namespace", namespace], args)
+    helm(&["template", "tidings", CHART, "--namespace", namespace, "--values", VALUES], args)
 }
 
 /// Renders the notes that Helm prints after the installation of a release `tidings` in `namespace`, with further
@@ -79,7 +81,7 @@ pub fn render(namespace: &str, args: &[&str]) -> Result<String> {
 /// # Errors
 /// As [`render`].
 pub fn notes(namespace: &str, args: &[&str]) -> Result<String> {
-    let install = ["install", "tidings", CHART, "--namespace", namespace, "--dry-run=client"];
+    let install = ["install", "tidings", CHART, "--namespace", namespace, "--values", VALUES, "--dry-run=client"];
     let printed = helm(&install, args)?;
     Ok(printed.split_once("\nNOTES:\n").map(|(_, notes)| notes.to_owned()).unwrap_or_default())
 }

@@ -24,12 +24,8 @@ async fn the_chart_is_accepted_by_the_api_server_with_each_set_of_values() {
     for watched in ["shop", "billing"] {
         plane.kubectl(&["create", "namespace", watched]).await.unwrap().ok().unwrap();
     }
-    let mut sets = vec![("values.yaml".to_owned(), root().join("charts/tidings/values.yaml"))];
     for (name, _) in files("charts/tidings/ci") {
         let path = root().join("charts/tidings/ci").join(&name);
-        sets.push((name, path));
-    }
-    for (name, path) in sets {
         let chart =
             render_chart(&release, &["--values", path.to_str().unwrap(), "--set", "crds.install=false"]).unwrap();
         let args = ["--server-side", "--force-conflicts", "--validate=strict"];
@@ -99,6 +95,132 @@ fn the_program_accepts_the_arguments_of_the_chart() {
 }
 
 #[test]
+fn every_flag_of_the_program_is_a_value_of_the_chart() {
+    use clap::CommandFactory;
+    let command = tidings::cli::Cli::command();
+    let run = command.find_subcommand("run").unwrap();
+    let values = root().join("charts/tidings/ci/cluster-values.yaml");
+    let all = ["--values", values.to_str().unwrap(), "--set", "watchNamespaces={shop}"];
+    let objects = objects(&render_chart("tidings", &all).unwrap());
+    let args = &of_kind(&objects, "Deployment")[0]["spec"]["template"]["spec"]["containers"][0]["args"];
+    let set: Vec<_> = args.as_array().unwrap().iter().map(|arg| arg.as_str().unwrap()).collect();
+    let flags: Vec<_> = run.get_arguments().filter_map(|arg| arg.get_long()).filter(|flag| *flag != "help").collect();
+    assert!(flags.len() > 20, "{flags:?}");
+    for flag in flags {
+        let flag = format!("--{flag}");
+        assert!(
+            set.iter().any(|arg| arg.split('=').next() == Some(&flag)),
+            "no value of the chart sets {flag}: {set:?}"
+        );
+    }
+}
+
+#[test]
+fn an_image_is_required_with_what_to_do() {
+    let refusal = render_chart("tidings", &["--set", "image.repository="]).unwrap_err();
+    assert!(refusal.contains("image.repository is not set: build the image"), "{refusal}");
+}
+
+#[test]
+fn a_drain_leaves_a_replica_and_replicas_spread() {
+    let objects = objects(&render_chart("tidings", &[]).unwrap());
+    let deployment = of_kind(&objects, "Deployment")[0];
+    let pods = &deployment["spec"]["selector"]["matchLabels"];
+    let budget = of_kind(&objects, "PodDisruptionBudget")[0];
+    assert_eq!(budget["spec"]["selector"]["matchLabels"], *pods);
+    assert_eq!(budget["spec"]["maxUnavailable"], 1, "a single replica can be drained, too");
+    let pod = &deployment["spec"]["template"]["spec"];
+    let spread = pod["topologySpreadConstraints"].as_array().unwrap();
+    let keys: Vec<_> = spread.iter().map(|of| of["topologyKey"].as_str().unwrap()).collect();
+    assert_eq!(keys, ["kubernetes.io/hostname", "topology.kubernetes.io/zone"]);
+    for of in spread {
+        assert_eq!((&of["labelSelector"]["matchLabels"], &of["whenUnsatisfiable"]), (pods, &json!("ScheduleAnyway")));
+    }
+    assert_eq!(pod["enableServiceLinks"], false);
+}
+
+#[test]
+fn the_network_policy_lets_through_what_the_operator_needs_and_no_more() {
+    let policy = |values: &[&str]| {
+        let sets = ["networkPolicy.enabled=true"].iter().chain(values).flat_map(|value| ["--set", value]);
+        let objects = objects(&render_chart("tidings", &sets.collect::<Vec<_>>()).unwrap());
+        of_kind(&objects, "NetworkPolicy")[0]["spec"].clone()
+    };
+    let ports = |rule: &Value| {
+        let ports = rule["ports"].as_array().unwrap().iter();
+        ports.map(|port| format!("{} {}", port["protocol"].as_str().unwrap(), port["port"])).collect::<Vec<_>>()
+    };
+    let usual = policy(&[]);
+    assert_eq!(usual["policyTypes"], json!(["Ingress", "Egress"]));
+    assert_eq!(usual["ingress"], json!([{"ports": [{"protocol": "TCP", "port": "health"}]}]));
+    let egress = usual["egress"].as_array().unwrap();
+    assert_eq!(egress.len(), 2);
+    assert_eq!(ports(&egress[0]), ["UDP 53", "TCP 53"]);
+    assert_eq!(
+        (ports(&egress[1]), &egress[1]["to"]),
+        (vec!["TCP 443".to_owned(), "TCP 6443".to_owned()], &Value::Null)
+    );
+    let scraped = policy(&["networkPolicy.metricsFrom[0].podSelector.matchLabels.app=prometheus"]);
+    let from = json!([{"podSelector": {"matchLabels": {"app": "prometheus"}}}]);
+    assert_eq!(
+        (&scraped["ingress"][1]["from"], ports(&scraped["ingress"][1])),
+        (&from, vec!["TCP \"admin\"".to_owned()])
+    );
+    let special = policy(&[
+        "dns.servers={10.96.0.10,10.96.0.11:5353,[fd00::a]:5454,fd00::53}",
+        "egress.allowPorts={8443}",
+        "networkPolicy.apiServerPorts={6444}",
+        "networkPolicy.allowCIDRs={10.0.0.0/8}",
+        "egress.proxy.url=http://proxy.example.com:3128/",
+        "egress.proxy.noProxy={.svc}",
+    ]);
+    let egress = special["egress"].as_array().unwrap();
+    assert_eq!(ports(&egress[0]), ["UDP 53", "TCP 53", "UDP 5353", "TCP 5353", "UDP 5454", "TCP 5454"]);
+    assert_eq!(
+        (ports(&egress[1]), &egress[1]["to"]),
+        (vec!["TCP 8443".to_owned(), "TCP 6444".to_owned()], &json!([{"ipBlock": {"cidr": "10.0.0.0/8"}}]))
+    );
+    assert_eq!(ports(&egress[2]), ["TCP 3128"]);
+    for (url, port) in [
+        ("http://proxy.example.com", "TCP 80"),
+        ("https://[fd00::1]/", "TCP 443"),
+        ("https://[fd00::1]:8443", "TCP 8443"),
+    ] {
+        let spec = policy(&[&format!("egress.proxy.url={url}"), "networkPolicy.apiServerPorts={6444}"]);
+        assert_eq!(ports(&spec["egress"][1]), ["TCP 6444"], "only the API server");
+        assert_eq!(ports(&spec["egress"][2]), [port], "{url}");
+    }
+}
+
+#[test]
+fn the_roles_of_kubernetes_know_the_objects_of_tidings() {
+    let objects = objects(&render_chart("tidings", &[]).unwrap());
+    let role = |name: &str| {
+        let roles = of_kind(&objects, "ClusterRole");
+        roles.into_iter().find(|role| role["metadata"]["name"] == name).unwrap_or_else(|| panic!("{name}"))
+    };
+    let aggregates = |role: &Value, to: &str| {
+        role["metadata"]["labels"][format!("rbac.authorization.k8s.io/aggregate-to-{to}")] == "true"
+    };
+    let (view, edit) = (role("tidings-view"), role("tidings-edit"));
+    assert!(["view", "edit", "admin"].iter().all(|to| aggregates(view, to)));
+    assert!(["edit", "admin"].iter().all(|to| aggregates(edit, to)) && !aggregates(edit, "view"));
+    assert_eq!(view["rules"][0]["verbs"], json!(["get", "list", "watch"]));
+    for rule in [&view["rules"], &edit["rules"]] {
+        assert_eq!(rule[0]["resources"], json!(["subscribers", "notifications"]), "never the status");
+    }
+}
+
+#[test]
+fn additional_objects_are_templates() {
+    let set =
+        r#"extraObjects=[{"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "{{ .Release.Name }}-a"}}]"#;
+    let objects = objects(&render_chart("tidings", &["--set-json", set]).unwrap());
+    assert_eq!(of_kind(&objects, "ConfigMap")[0]["metadata"]["name"], "tidings-a");
+    assert!(render_chart("tidings", &["--set", "extraObjects[0].kind=ConfigMap"]).unwrap_err().contains("apiVersion"));
+}
+
+#[test]
 fn s20_access_to_secrets_is_checked_unless_secrets_consent_themselves() {
     let cases: [(&[&str], bool); 6] = [
         (&[], true),
@@ -165,6 +287,13 @@ fn bad_values_are_refused_with_their_name() {
         ("egress.proxy.credentialsSecretName=Login,egress.proxy.url=http://a", "credentialsSecretName"),
         ("dns.clusterDomain=", "clusterDomain"),
         ("dns.servers={kube-dns}", "servers"),
+        ("dnsPolicy=Cluster", "dnsPolicy"),
+        ("limits.maxInFlight=0", "maxInFlight"),
+        ("limits.eventMemoryMiB=4", "eventMemoryMiB"),
+        ("limits.workerThreads=-1", "workerThreads"),
+        ("networkPolicy.allowCIDRs={10.0.0.0}", "allowCIDRs"),
+        ("networkPolicy.apiServerPorts={0}", "apiServerPorts"),
+        ("podDisruptionBudget.enabled=yes", "podDisruptionBudget"),
     ] {
         let refusal = render_chart("tidings", &["--set", value]).unwrap_err();
         assert!(refusal.contains(expected), "{value}: {refusal}");

@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, env, fs, path::Path};
 
 use crate::{
     architecture,
-    docs::{messages, reference},
+    docs::{chart_values, messages, reference},
 };
 
 fn check(file: &str, generated: &str) {
@@ -107,4 +107,9 @@ fn golden_api_reference_is_what_the_schemas_say() {
 #[test]
 fn golden_messages_are_what_the_source_says() {
     check("docs/messages.md", &messages::page());
+}
+
+#[test]
+fn golden_the_readme_of_the_chart_has_each_value() {
+    check("charts/tidings/README.md", &chart_values::readme());
 }

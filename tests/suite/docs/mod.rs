@@ -1,5 +1,6 @@
 //! Pages and files that are generated, or that name tests.
 
+mod chart_values;
 mod golden;
 mod messages;
 mod prose;
