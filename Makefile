@@ -23,7 +23,7 @@ else
 os := $(shell uname -s | tr A-Z a-z)
 arch := $(patsubst aarch64,arm64,$(patsubst x86_64,amd64,$(shell uname -m)))
 assets := .tools/k8s/$(K8S_VERSION)-$(os)-$(arch)
-control_plane := $(assets)/etcd $(assets)/kubectl $(assets)/kube-apiserver
+control_plane := $(addprefix $(assets)/,etcd kubectl kube-apiserver kube-controller-manager)
 KUBEBUILDER_ASSETS := $(CURDIR)/$(assets)
 endif
 export KUBEBUILDER_ASSETS
@@ -182,6 +182,8 @@ clean-tools: ## remove .tools/ (about twelve minutes to build again)
 
 $(assets)/kube-apiserver: package := k8s.io/kubernetes/cmd/kube-apiserver
 $(assets)/kube-apiserver: takes := 6 minutes
+$(assets)/kube-controller-manager: package := k8s.io/kubernetes/cmd/kube-controller-manager
+$(assets)/kube-controller-manager: takes := 3 minutes
 $(assets)/kubectl: package := k8s.io/kubernetes/cmd/kubectl
 $(assets)/kubectl: takes := 1 minute
 $(assets)/etcd: package := go.etcd.io/etcd/server/v3

@@ -25,6 +25,19 @@ pub enum Command {
     Run(Box<Run>),
     /// Print the CustomResourceDefinitions and the admission policies as YAML, for kubectl apply.
     Crds,
+    /// Check that the API server serves what the operator needs, with the permissions of the operator.
+    ///
+    /// Prints what is missing, and exits with status 1, if the CustomResourceDefinitions are missing or too old, or if the
+    /// account may not list Subscribers and Notifications. Changes nothing.
+    Check(Check),
+}
+
+/// The flags of `tidings check`.
+#[derive(Debug, Args)]
+pub struct Check {
+    /// Namespace that the operator watches; repeatable. Default: all namespaces.
+    #[arg(long = "watch-namespace", value_name = "NAMESPACE", env = "TIDINGS_WATCH_NAMESPACE", value_delimiter = ',', value_parser = namespace)]
+    pub watch_namespaces: Vec<String>,
 }
 
 /// The flags of `tidings run`.
@@ -186,7 +199,7 @@ impl From<Run> for Settings {
     fn from(run: Run) -> Self {
         Self {
             // An empty variable is an empty list, here and for the other lists.
-            watch_namespaces: run.watch_namespaces.into_iter().filter(|name| !name.is_empty()).collect(),
+            watch_namespaces: run.watch_namespaces,
             egress_allow_cidrs: run.egress_allow_cidrs.into_iter().flatten().collect(),
             egress_allow_hosts: run.egress_allow_hosts.into_iter().flatten().collect(),
             egress_deny_cidrs: run.egress_deny_cidrs.into_iter().flatten().collect(),

@@ -18,6 +18,7 @@ fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Run(flags) => run(*flags),
         Command::Crds => print_crds(),
+        Command::Check(flags) => check(flags),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -31,6 +32,12 @@ fn main() -> ExitCode {
 fn run(flags: tidings::cli::Run) -> Result<(), Box<dyn Error>> {
     telemetry::init(flags.log_format, flags.log_level)?;
     Ok(operator::in_workers(flags.threads(), operator::run(flags.into()))??)
+}
+
+/// Says that the operator can work in this cluster, or why it cannot.
+fn check(flags: tidings::cli::Check) -> Result<(), Box<dyn Error>> {
+    operator::in_workers(1, operator::check(flags.watch_namespaces))??;
+    Ok(writeln!(io::stdout(), "the API server serves what the operator needs")?)
 }
 
 /// Prints the manifests as YAML documents. A reader that closes the pipe early, such as `head`, is not an error.

@@ -71,6 +71,17 @@ pub async fn run(settings: Settings) -> Result<(), Error> {
     result
 }
 
+/// Checks that the API server serves the CustomResourceDefinitions of this version, and that this account may list
+/// Subscribers and Notifications in each of these namespaces (none: in all).
+pub async fn check(watch_namespaces: Vec<String>) -> Result<(), Error> {
+    let config = Config::infer().await?;
+    let reader = cluster::reader(&config).map_err(Error::Client)?;
+    for namespace in settings::watched(&watch_namespaces) {
+        crds::check(&reader, &[namespace]).await?;
+    }
+    Ok(())
+}
+
 /// What all parts share.
 struct Shared {
     /// The namespaces to watch (None: all).
@@ -97,7 +108,7 @@ impl Shared {
         let reader = cluster::reader(&config).map_err(Error::Client)?;
         // Renewals of the Lease never wait for other requests.
         let of_lease = cluster::single_try(&config).map_err(Error::Client)?;
-        let namespaces = settings.namespaces();
+        let namespaces = settings::watched(&settings.watch_namespaces);
         let (metrics, readiness) = (Metrics::default(), Readiness::of_parts(namespaces.len() + 1));
         let mut tasks = JoinSet::new();
         // Starts before the first request to the API server, so that the kubelet's probes get a response.

@@ -1,6 +1,6 @@
 //! The settings of the operator.
 
-use std::net::SocketAddr;
+use std::{collections::BTreeSet, net::SocketAddr};
 
 use http::HeaderValue;
 use tidings_delivery::egress::{
@@ -55,14 +55,6 @@ impl Settings {
         Bounds { in_flight: self.max_in_flight, bytes_in_flight: bytes, bytes_kept: bytes }
     }
 
-    /// Returns what to watch: each namespace once, or all (None).
-    pub(super) fn namespaces(&self) -> Vec<Option<String>> {
-        let mut namespaces = self.watch_namespaces.clone();
-        namespaces.sort();
-        namespaces.dedup();
-        if namespaces.is_empty() { vec![None] } else { namespaces.into_iter().map(Some).collect() }
-    }
-
     /// Makes the egress to webhooks and token services.
     pub(super) fn egress(&self) -> Result<Egress, InvalidProxy> {
         let policy = Policy::allowing(self.egress_allow_cidrs.clone())
@@ -83,4 +75,10 @@ impl Settings {
         info!("requests to webhooks and token services go through the egress proxy");
         Ok(egress.through(proxy))
     }
+}
+
+/// Returns what to watch: each of these namespaces once, or all (None) if there is none.
+pub(super) fn watched(namespaces: &[String]) -> Vec<Option<String>> {
+    let named: BTreeSet<_> = namespaces.iter().filter(|name| !name.is_empty()).cloned().collect();
+    if named.is_empty() { vec![None] } else { named.into_iter().map(Some).collect() }
 }

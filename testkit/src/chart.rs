@@ -8,7 +8,8 @@ use crate::control_plane::{ControlPlane, Kubectl};
 use crate::error::{Error, Result};
 
 const CRDS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../crds");
-const CHART: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../charts/tidings");
+/// The folder of the chart.
+pub const PATH: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../charts/tidings");
 /// The least that an installation sets.
 const VALUES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../charts/tidings/ci/default-values.yaml");
 
@@ -72,7 +73,7 @@ pub async fn token(plane: &ControlPlane, namespace: &str) -> Result<String> {
 /// # Errors
 /// When Helm is missing (the error says how to install it) or rejects the values.
 pub fn render(namespace: &str, args: &[&str]) -> Result<String> {
-    helm(&["template", "tidings", CHART, "--namespace", namespace, "--values", VALUES], args)
+    helm(&["template", "tidings", PATH, "--namespace", namespace, "--values", VALUES], args)
 }
 
 /// Renders the notes that Helm prints after the installation of a release `tidings` in `namespace`, with further
@@ -81,9 +82,19 @@ pub fn render(namespace: &str, args: &[&str]) -> Result<String> {
 /// # Errors
 /// As [`render`].
 pub fn notes(namespace: &str, args: &[&str]) -> Result<String> {
-    let install = ["install", "tidings", CHART, "--namespace", namespace, "--values", VALUES, "--dry-run=client"];
+    let install = ["install", "tidings", PATH, "--namespace", namespace, "--values", VALUES, "--dry-run=client"];
     let printed = helm(&install, args)?;
     Ok(printed.split_once("\nNOTES:\n").map(|(_, notes)| notes.to_owned()).unwrap_or_default())
+}
+
+/// Runs Helm with these arguments for a release of the chart on `plane`; a new release needs an image, and
+/// `install` and `upgrade` need [`PATH`]. Returns what it prints.
+///
+/// # Errors
+/// As [`helm`].
+pub fn release(plane: &ControlPlane, command: &[&str], args: &[&str]) -> Result<String> {
+    let kubeconfig = plane.admin_kubeconfig().display().to_string();
+    helm(&[command, &["--kubeconfig", &kubeconfig]].concat(), args)
 }
 
 /// Runs Helm with these arguments. Returns what it prints.

@@ -30,7 +30,7 @@ const TRIES: u32 = 3;
 
 static SHARED: OnceCell<ControlPlane> = OnceCell::const_new();
 
-/// A local control plane. It has no controller-manager, so it collects no garbage and deletes no namespaces.
+/// A local control plane. Until [`ControlPlane::start_controllers`], it collects no garbage and deletes no namespaces.
 ///
 /// Both programs are killed and the folder is removed when it is dropped or when this process ends.
 #[derive(Debug)]
@@ -87,6 +87,17 @@ impl ControlPlane {
     /// As [`ControlPlane::start`].
     pub async fn shared() -> Result<&'static Self> {
         SHARED.get_or_try_init(Self::start).await
+    }
+
+    /// Starts the controller-manager: it collects garbage, deletes namespaces, counts quotas, aggregates ClusterRoles and
+    /// makes Pods of Deployments, which no kubelet runs. It stops when the result is dropped.
+    ///
+    /// # Errors
+    /// When the program is missing (the error says how to install it).
+    pub async fn start_controllers(&self) -> Result<Process> {
+        let (path, port) = (binaries::find("kube-controller-manager")?, free_address()?.port());
+        let program = programs::controller_manager(path, self.folder.path(), self.admin_kubeconfig(), port);
+        Process::start(program).await
     }
 
     async fn try_start(logs: Option<&Path>) -> Result<Self> {

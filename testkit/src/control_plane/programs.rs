@@ -64,6 +64,17 @@ pub(crate) fn api_server(
         .args(args.map(|(flag, value)| format!("--{flag}={value}"))))
 }
 
+pub(crate) fn controller_manager(path: PathBuf, logs: &Path, kubeconfig: &Path, port: u16) -> Program {
+    Program::new("kube-controller-manager", path, logs.join("kube-controller-manager.log")).args([
+        format!("--kubeconfig={}", kubeconfig.display()),
+        "--leader-elect=false".to_owned(),
+        "--bind-address=127.0.0.1".to_owned(),
+        format!("--secure-port={port}"),
+        // The default is 5 minutes: a quota of a kind that the controller did not know yet is counted only then.
+        "--resource-quota-sync-period=5s".to_owned(),
+    ])
+}
+
 /// A kubeconfig as JSON, which is valid YAML.
 pub(crate) fn kubeconfig(address: SocketAddr, ca_file: &Path, token: &str) -> String {
     let config = json!({

@@ -5,3 +5,4 @@ mod examples;
 mod probes;
 mod program;
 pub mod refusals;
+mod release;

@@ -13,4 +13,5 @@ mod quotes;
 mod secret_access;
 mod secret_values;
 mod servers;
+mod tenant_policies;
 mod tenants;

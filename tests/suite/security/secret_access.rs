@@ -13,13 +13,13 @@ use crate::{
 };
 
 /// Users of one namespace.
-struct Tenants {
-    plane: &'static ControlPlane,
-    namespace: String,
+pub(super) struct Tenants {
+    pub(super) plane: &'static ControlPlane,
+    pub(super) namespace: String,
 }
 
 impl Tenants {
-    async fn new(name: &str) -> Self {
+    pub(super) async fn new(name: &str) -> Self {
         let plane = cluster().await;
         let tenants = Self { plane, namespace: namespace(plane, name).await };
         tenants
@@ -47,7 +47,7 @@ impl Tenants {
     }
 
     /// A user who may write Subscribers, and what this role permits.
-    async fn user(&self, name: &str, role: Option<&str>) -> User<'_> {
+    pub(super) async fn user(&self, name: &str, role: Option<&str>) -> User<'_> {
         let subject = json!({"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": name});
         self.bind(&subject, "Role/subscriber-writer").await;
         if let Some(role) = role {
@@ -67,7 +67,7 @@ impl Tenants {
     }
 
     /// A Role that permits to get these Secrets alone.
-    async fn readers_of(&self, role: &str, secrets: &[String]) {
+    pub(super) async fn readers_of(&self, role: &str, secrets: &[String]) {
         self.apply(&json!({
             "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "Role", "metadata": {"name": role},
             "rules": [{"apiGroups": [""], "resources": ["secrets"], "resourceNames": secrets, "verbs": ["get"]}],
@@ -76,7 +76,8 @@ impl Tenants {
     }
 }
 
-struct User<'a> {
+/// One of them, and the way to the API server.
+pub(super) struct User<'a> {
     tenants: &'a Tenants,
     kubectl: Kubectl,
     impersonated: Option<String>,
@@ -89,12 +90,12 @@ impl User<'_> {
         self.kubectl.run_with_input(&args, input).await.unwrap()
     }
 
-    async fn create(&self, name: &str, mut manifest: Value) -> Output {
+    pub(super) async fn create(&self, name: &str, mut manifest: Value) -> Output {
         manifest["metadata"]["name"] = name.into();
         self.run(&["create", "-f", "-"], &manifest.to_string()).await
     }
 
-    async fn patch(&self, name: &str, patch: Value) -> Output {
+    pub(super) async fn patch(&self, name: &str, patch: Value) -> Output {
         self.run(&["patch", "subscriber", name, "--type=merge", "-p", &patch.to_string()], "").await
     }
 }
