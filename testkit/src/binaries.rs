@@ -1,6 +1,7 @@
 //! Finds the programs that the kit starts.
 
 use std::env::consts::{ARCH, OS};
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::{env, fs};
 
@@ -34,6 +35,17 @@ pub(crate) fn tool(name: &str, variable: &str) -> Result<PathBuf> {
         true => Ok(path.canonicalize()?),
         false => Err(Error::new(format!("there is no {}: run `make tools`", path.display()))),
     }
+}
+
+/// The value of `PATH` with which a shell finds kubectl and Helm first.
+///
+/// # Errors
+/// When one of them is missing (the error says how to install it).
+pub fn search_path() -> Result<OsString> {
+    let own = [find("kubectl")?, tool("helm", "TIDINGS_HELM")?];
+    let own = own.iter().filter_map(|path| path.parent()).map(Path::to_owned);
+    let others = env::var_os("PATH").unwrap_or_default();
+    env::join_paths(own.chain(env::split_paths(&others))).map_err(|error| Error::new(error.to_string()))
 }
 
 /// The newest folder for this platform; the parent folder if there is none.

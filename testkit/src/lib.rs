@@ -21,7 +21,7 @@ pub mod proxies;
 pub mod stage;
 
 mod background;
-mod binaries;
+pub mod binaries;
 
 pub use control_plane::{ControlPlane, Part};
 pub use endpoints::{Behaviour, Client, Hydra, NameServer, RawServer, Receiver, TokenService};

@@ -12,7 +12,7 @@ use tokio::{sync::OnceCell, time::sleep};
 
 use crate::{
     api::chart::{objects, of_kind},
-    cluster::{cluster, render_chart, unique},
+    cluster::{cluster, render_chart, root, unique},
     world::{CLIENT, PATIENCE, binary},
 };
 
@@ -210,4 +210,48 @@ async fn helm_test_runs_the_check_with_the_permissions_of_the_operator() {
     // The operator has no permission in other namespaces.
     let (code, text) = check(&mut args.chain(["--watch-namespace=default"]));
     assert!(code == Some(1) && text.contains("forbidden") && text.contains("default"), "{text}");
+}
+
+#[tokio::test]
+async fn the_guide_to_a_hardened_installation_works_as_it_is_written() {
+    let plane = ControlPlane::start().await.unwrap();
+    let _controllers = plane.start_controllers().await.unwrap();
+    let page = std::fs::read_to_string(root().join("docs/multi-tenancy.md")).unwrap();
+    let guide = page.split("\n## ").find(|section| section.starts_with("From zero")).unwrap();
+    let blocks: Vec<_> = guide.split("```sh\n").skip(1).map(|rest| rest.split("```").next().unwrap()).collect();
+    let (checks, steps) = blocks.split_last().unwrap();
+    assert_eq!(steps.len(), 5);
+    let run = |script: &str| {
+        let path = testkit::binaries::search_path().unwrap();
+        let shell = Command::new("bash")
+            .args(["-euo", "pipefail", "-c", script])
+            .current_dir(root())
+            .env("PATH", path)
+            .env("KUBECONFIG", plane.admin_kubeconfig())
+            .output()
+            .unwrap();
+        (shell.status.success(), String::from_utf8([shell.stdout, shell.stderr].concat()).unwrap())
+    };
+    for step in steps {
+        let (success, text) = run(step);
+        assert!(success, "{step}\n{text}");
+    }
+    // The API server enforces a new policy within a few seconds.
+    let commands: Vec<_> = checks.replace("\\\n", " ").lines().map(str::to_owned).collect();
+    let refusals = ["no", "no", "may not use the host evil.example:443", "must be Required in this cluster"];
+    assert_eq!(commands.len(), refusals.len());
+    for (command, expected) in commands.iter().zip(refusals) {
+        let mut answer = run(command);
+        for _ in 0..100 {
+            if !answer.0 {
+                break;
+            }
+            sleep(Duration::from_millis(200)).await;
+            answer = run(command);
+        }
+        assert!(!answer.0 && answer.1.contains(expected), "{command}\n{}", answer.1);
+    }
+    let objects =
+        plane.kubectl(&["get", "resourcequotas,networkpolicies", "-A", "-o", "name"]).await.unwrap().ok().unwrap();
+    assert_eq!(objects.lines().count(), 3, "{objects}");
 }

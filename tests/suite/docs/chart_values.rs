@@ -38,7 +38,7 @@ fn rows(values: &str, defaults: &Value) -> Vec<[String; 3]> {
         path.retain(|(depth, _)| *depth < indent);
         path.push((indent, key.to_owned()));
         let keys = path.iter().map(|(_, key)| key.as_str());
-        let value = keys.clone().fold(Some(defaults), |value, key| value?.get(key)).unwrap();
+        let value = keys.clone().try_fold(defaults, |value, key| value.get(key)).unwrap();
         let path = keys.collect::<Vec<_>>().join(".");
         // The settings of the container belong to one value.
         let is_group = value.as_mapping().is_some_and(|fields| !fields.is_empty());
@@ -66,7 +66,7 @@ fn each_value_of_the_chart_has_a_comment_and_a_description_or_type_in_the_schema
     assert!(rows.len() > 50, "{}", rows.len());
     for [path, _, meaning] in rows {
         assert!(meaning.ends_with(['.', ')']) || path == "resources", "{path}: {meaning}");
-        let in_schema = path.split('.').fold(Some(&schema), |schema, key| schema?.get("properties")?.get(key));
+        let in_schema = path.split('.').try_fold(&schema, |schema, key| schema.get("properties")?.get(key));
         assert!(in_schema.is_some(), "values.schema.json: {path} is missing");
     }
 }

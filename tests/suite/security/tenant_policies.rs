@@ -100,10 +100,10 @@ async fn a_tenant_may_use_the_hosts_of_the_namespace_and_no_others() {
         assert!(refused.stderr.contains("spec.webhook.url"), "{url}: {}", refused.stderr);
     }
     let token = user.create("bad", at("https://hooks.example.com/", "https://hooks.example.com/token")).await;
-    assert!(token.stderr.contains("tidings.dev/allowed-token-hosts"), "{}", token.stderr);
+    assert!(token.stderr.contains("tidings.dev/allowed-token-service-hosts"), "{}", token.stderr);
 
     // Only what changes is checked, so that a Subscriber can be suspended after the list has changed.
-    annotate(&["tidings.dev/allowed-webhook-hosts=", "tidings.dev/allowed-token-hosts=*"]).await;
+    annotate(&["tidings.dev/allowed-webhook-hosts=", "tidings.dev/allowed-token-service-hosts=*"]).await;
     user.patch("good-0", json!({"spec": {"suspend": true}})).await.ok().unwrap();
     let moved = user.patch("good-0", json!({"spec": {"webhook": {"url": "https://eu.corp.example/"}}})).await;
     assert!(moved.stderr.contains("may not use the host eu.corp.example:443"), "{}", moved.stderr);
