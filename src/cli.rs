@@ -186,6 +186,13 @@ pub struct Run {
     pub log_level: LevelFilter,
 }
 
+impl Check {
+    /// The namespaces to check; none: all.
+    pub fn namespaces(self) -> Vec<String> {
+        named(self.watch_namespaces)
+    }
+}
+
 impl Run {
     /// The number of worker threads. A few are enough, because a delivery costs the API server many times what it costs
     /// the operator; more threads would wake each other more often than they help.
@@ -199,7 +206,7 @@ impl From<Run> for Settings {
     fn from(run: Run) -> Self {
         Self {
             // An empty variable is an empty list, here and for the other lists.
-            watch_namespaces: run.watch_namespaces,
+            watch_namespaces: named(run.watch_namespaces),
             egress_allow_cidrs: run.egress_allow_cidrs.into_iter().flatten().collect(),
             egress_allow_hosts: run.egress_allow_hosts.into_iter().flatten().collect(),
             egress_deny_cidrs: run.egress_deny_cidrs.into_iter().flatten().collect(),
@@ -224,6 +231,10 @@ impl From<Run> for Settings {
             event_bytes: (run.event_memory as usize) << 20,
         }
     }
+}
+
+fn named(namespaces: Vec<String>) -> Vec<String> {
+    namespaces.into_iter().filter(|name| !name.is_empty()).collect()
 }
 
 fn unless_empty<T: FromStr>(text: &str) -> Result<Option<T>, T::Err> {
@@ -316,7 +327,7 @@ mod tests {
         let run = |arguments: &[&str]| Cli::try_parse_from(["tidings", "run"].iter().chain(arguments));
         let settings = |arguments: &[&str]| match run(arguments).unwrap().command {
             Command::Run(flags) => Settings::from(*flags),
-            Command::Crds => panic!("not run"),
+            Command::Crds | Command::Check(_) => panic!("not run"),
         };
         let names = settings(&["--watch-namespace", "a", "--watch-namespace", "b,c"]).watch_namespaces;
         assert_eq!(names, ["a", "b", "c"]);

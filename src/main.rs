@@ -36,7 +36,7 @@ fn run(flags: tidings::cli::Run) -> Result<(), Box<dyn Error>> {
 
 /// Says that the operator can work in this cluster, or why it cannot.
 fn check(flags: tidings::cli::Check) -> Result<(), Box<dyn Error>> {
-    operator::in_workers(1, operator::check(flags.watch_namespaces))??;
+    operator::in_workers(1, operator::check(flags.namespaces()))??;
     Ok(writeln!(io::stdout(), "the API server serves what the operator needs")?)
 }
 

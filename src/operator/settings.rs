@@ -79,6 +79,6 @@ impl Settings {
 
 /// Returns what to watch: each of these namespaces once, or all (None) if there is none.
 pub(super) fn watched(namespaces: &[String]) -> Vec<Option<String>> {
-    let named: BTreeSet<_> = namespaces.iter().filter(|name| !name.is_empty()).cloned().collect();
+    let named: BTreeSet<_> = namespaces.iter().cloned().collect();
     if named.is_empty() { vec![None] } else { named.into_iter().map(Some).collect() }
 }
