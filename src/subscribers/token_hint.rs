@@ -13,9 +13,7 @@ pub(super) fn hint(error: &TokenError, sent: RequestOutline) -> (Reason, String)
         TokenError::Unauthorized => format!("check tokenService.url and {}", proof(sent)).into(),
         TokenError::Rejected(code) => match *code {
             "invalid_client" => format!("check {}", proof(sent)).into(),
-            "unauthorized_client" => {
-                "enable the client credentials grant for this client at the token service, and check the client secret: some token services answer this to a wrong secret".into()
-            }
+            "unauthorized_client" => unauthorized(sent),
             "unsupported_grant_type" => {
                 "check that tokenService.url is the token endpoint, and that the token service supports the client credentials grant".into()
             }
@@ -61,6 +59,17 @@ pub(super) fn hint(error: &TokenError, sent: RequestOutline) -> (Reason, String)
     (Reason::TokenRejected, format!(": {advice}"))
 }
 
+/// What to check when the client may not use the grant. Keycloak answers the same to a wrong secret.
+fn unauthorized(sent: RequestOutline) -> Cow<'static, str> {
+    let grant = "enable the client credentials grant for this client at the token service";
+    match sent.proof {
+        ClientProof::Basic { .. } | ClientProof::BasicUnencoded | ClientProof::Post => {
+            format!("{grant}; some token services answer this to a wrong secret: check {}", proof(sent)).into()
+        }
+        ClientProof::Certificate | ClientProof::Assertion => grant.into(),
+    }
+}
+
 /// What to check when the token service does not know the client, and what to try if it is correct.
 fn proof(sent: RequestOutline) -> String {
     let secret = |other: &str| {
@@ -81,7 +90,7 @@ fn proof(sent: RequestOutline) -> String {
             "the client ID, and whether the certificate in the Secret that tokenService.tls.clientCertificateSecretRef names is registered for the client at the token service".into()
         }
         ClientProof::Assertion => {
-            "the client ID, and whether the token service has the public key of the client and accepts the algorithm, keyID and audience of tokenService.privateKeyJWT".into()
+            "the client ID, and whether the token service has the public key of the client and accepts the algorithm, keyID and audience of tokenService.privateKeyJWT; if they are correct, compare the clocks of the operator and the token service, or set a longer tokenService.privateKeyJWT.lifetimeSeconds".into()
         }
     }
 }
@@ -135,6 +144,9 @@ mod tests {
             assert!(hint(&refusal, encoded).1.contains("BasicUnencoded"));
             assert!(!hint(&refusal, NOTHING).1.contains("BasicUnencoded"));
         }
+        // Keycloak answers so to a wrong secret.
+        assert!(rejected("unauthorized_client", encoded).contains("BasicUnencoded"));
+        assert!(!rejected("unauthorized_client", NOTHING).contains("BasicUnencoded"));
         assert!(!rejected("invalid_scope", encoded).contains("BasicUnencoded"));
     }
 
@@ -146,7 +158,8 @@ mod tests {
             (ClientProof::Post, &["to Basic"], &["Post"]),
         ] {
             let sent = RequestOutline { proof, ..NOTHING };
-            for refusal in [TokenError::Rejected("invalid_client"), TokenError::Unauthorized] {
+            let rejections = ["invalid_client", "unauthorized_client"].map(TokenError::Rejected);
+            for refusal in rejections.into_iter().chain([TokenError::Unauthorized]) {
                 let hint = hint(&refusal, sent).1;
                 assert!(hint.contains("check ") && hint.contains("tokenService.credentialsSecretRef"), "{hint}");
                 assert!(named.iter().all(|word| hint.contains(word)), "{proof:?}: {hint}");
@@ -166,6 +179,8 @@ mod tests {
                 let hint = hint(&refusal, RequestOutline { proof, ..NOTHING }).1;
                 assert!(hint.contains(named) && !hint.contains("client secret"), "{hint}");
             }
+            let hint = rejected("unauthorized_client", RequestOutline { proof, ..NOTHING });
+            assert!(hint.contains("client credentials grant") && !hint.contains("client secret"), "{hint}");
         }
     }
 
