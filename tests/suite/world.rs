@@ -12,7 +12,7 @@ use http::Method;
 use kube::{Api, api::PostParams};
 use serde_json::{Value, json};
 use testkit::{
-    ApiProxy, Client, ControlPlane, Operator, Stage, chart,
+    ApiProxy, Client, ControlPlane, Identity, Operator, Stage, chart,
     endpoints::Received,
     stage::{Endpoints, Launch},
 };
@@ -255,6 +255,14 @@ pub fn binary() -> &'static Path {
 /// A kubeconfig with a token of the chart's ServiceAccount, from a TokenRequest.
 pub async fn operator_kubeconfig(plane: &ControlPlane, namespace: &str) -> PathBuf {
     plane.kubeconfig_for_token(namespace, &chart::token(plane, namespace).await.unwrap()).unwrap()
+}
+
+/// A Secret as `kubectl create secret tls` makes it.
+pub fn tls_secret(name: &str, identity: &Identity) -> Value {
+    json!({
+        "apiVersion": "v1", "kind": "Secret", "type": "kubernetes.io/tls", "metadata": {"name": name},
+        "stringData": {"tls.crt": identity.certificate_pem, "tls.key": identity.key_pem},
+    })
 }
 
 fn notification(name: &str, subscriber: &str, event: Value) -> Value {

@@ -10,8 +10,7 @@ use testkit::{
 
 use crate::{
     delivery::keys::{self, Parts},
-    security::client_certificates::tls_secret,
-    world::{World, condition},
+    world::{World, condition, tls_secret},
 };
 
 /// A client of which a server has only the certificate.

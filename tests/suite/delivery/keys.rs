@@ -53,11 +53,16 @@ pub fn thumbprint(certificate: &str) -> String {
 
 /// The public key of a private key as a JWK (RFC 7517) with this id, for signatures with this algorithm.
 pub fn jwk(key: &str, id: &str, algorithm: &str) -> Value {
-    let mut jwk = if algorithm == "ES256" {
-        // The point is the end of the SubjectPublicKeyInfo: 04, x and y.
+    // The end of the SubjectPublicKeyInfo is the point: of ECDSA 04, x and y, of Ed25519 its 32 bytes.
+    let point = |length: usize| {
         let der = openssl(&["pkey", "-pubout", "-outform", "DER"], key.as_bytes());
-        let point = &der[der.len() - 64..];
+        der[der.len() - length..].to_vec()
+    };
+    let mut jwk = if algorithm == "ES256" {
+        let point = point(64);
         json!({"kty": "EC", "crv": "P-256", "x": URL_SAFE_NO_PAD.encode(&point[..32]), "y": URL_SAFE_NO_PAD.encode(&point[32..])})
+    } else if algorithm == "EdDSA" {
+        json!({"kty": "OKP", "crv": "Ed25519", "x": URL_SAFE_NO_PAD.encode(point(32))})
     } else {
         let modulus = String::from_utf8(openssl(&["rsa", "-noout", "-modulus"], key.as_bytes())).unwrap();
         let digits = modulus.trim().strip_prefix("Modulus=").unwrap();

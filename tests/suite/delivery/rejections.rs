@@ -7,10 +7,7 @@ use testkit::{Authority, Behaviour, Receiver, endpoints::Reply};
 use tokio_rustls::rustls::pki_types::{CertificateDer, pem::PemObject};
 
 use super::gates::{event, shop};
-use crate::{
-    security::client_certificates::tls_secret,
-    world::{CLIENT, PATIENCE, World, condition, path},
-};
+use crate::world::{CLIENT, PATIENCE, World, condition, path, tls_secret};
 
 /// The number of Notifications with this phase and reason.
 async fn count(world: &World, phase: &str, reason: &str) -> usize {

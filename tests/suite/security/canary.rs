@@ -10,9 +10,9 @@ use testkit::{Behaviour, Client, Operator, endpoints::Reply};
 
 use crate::{
     delivery::keys,
-    security::client_certificates::{guarded, tls_secret},
+    security::client_certificates::guarded,
     subscribers::test_event,
-    world::{CLIENT, PATIENCE, World, condition, path},
+    world::{CLIENT, PATIENCE, World, condition, path, tls_secret},
 };
 
 const SECRET: &str = "canary-client-secret";

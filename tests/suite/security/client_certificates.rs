@@ -1,20 +1,12 @@
 //! Client certificates (mTLS), for the webhook and for the token service apart, and their rotation.
 
 use serde_json::{Value, json};
-use testkit::{Authority, Client, Receiver, TokenService, pki::Identity};
+use testkit::{Authority, Client, Receiver, TokenService};
 
 use crate::{
     subscribers::test_event::test,
-    world::{CLIENT, World, condition, path},
+    world::{CLIENT, World, condition, path, tls_secret},
 };
-
-/// A Secret as `kubectl create secret tls` makes it.
-pub fn tls_secret(name: &str, identity: &Identity) -> Value {
-    json!({
-        "apiVersion": "v1", "kind": "Secret", "type": "kubernetes.io/tls", "metadata": {"name": name},
-        "stringData": {"tls.crt": identity.certificate_pem, "tls.key": identity.key_pem},
-    })
-}
 
 /// A world whose receiver and token service demand certificates of two different authorities.
 pub async fn guarded(name: &str) -> (World, [Authority; 2]) {
