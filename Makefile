@@ -7,6 +7,8 @@ SHELL := bash
 .DEFAULT_GOAL := help
 
 CARGO_DENY_VERSION := 0.20.2
+KEYCLOAK_VERSION := 26.7.3
+KEYCLOAK_SHA256 := 77657f30b7e90d70f727712ce1c967f430fd6a5e9f458d32d8c6df0635345f47
 # The version of Kubernetes comes from the Go module that builds the control plane.
 K8S_VERSION := $(shell awk '$$1 == "k8s.io/kubernetes" { print substr($$2, 2) }' tools/controlplane/go.mod)
 
@@ -14,6 +16,7 @@ built := $(abspath $(or $(CARGO_TARGET_DIR),target))
 bin := $(built)/debug
 helm := .tools/bin/helm
 hydra := .tools/bin/hydra
+keycloak := .tools/keycloak-$(KEYCLOAK_VERSION)/bin/kc.sh
 cargo_deny := .tools/cargo-deny-$(CARGO_DENY_VERSION)/bin/cargo-deny
 
 # The control plane for the demo and the tests. Set KUBEBUILDER_ASSETS to a folder with one to use your own.
@@ -29,6 +32,7 @@ endif
 export KUBEBUILDER_ASSETS
 export TIDINGS_HELM := $(CURDIR)/$(helm)
 export TIDINGS_HYDRA := $(CURDIR)/$(hydra)
+export TIDINGS_KEYCLOAK := $(CURDIR)/$(keycloak)
 
 # The cluster in the shell's KUBECONFIG is never used: only `make demo KUBECONFIG=…` uses a cluster.
 ifneq ($(origin KUBECONFIG),command line)
@@ -69,6 +73,11 @@ test: $(control_plane) $(helm) $(hydra) ## run all tests; TEST=word runs the tes
 	@echo "==> Tests (a few minutes to build the first time)"
 	cargo test --workspace --locked $(TEST)
 
+.PHONY: keycloak
+keycloak: $(control_plane) $(helm) $(keycloak) ## test every client authentication with Keycloak and write docs/keycloak.md (needs Java and Maven)
+	@echo "==> Keycloak $(KEYCLOAK_VERSION): a minute to start, then a minute"
+	cargo test --locked --test keycloak
+
 # Instruments the targets and the workspace crates that they use. Reuses the dependencies that the tests have built.
 fuzz: fuzz_targets = $(patsubst fuzz/fuzz_targets/%.rs,%,$(wildcard fuzz/fuzz_targets/*$(FUZZ)*.rs))
 fuzz: FUZZ_SECONDS ?= 10
@@ -101,6 +110,7 @@ lint-rust:
 	@echo "==> Format and lints (a few minutes the first time)"
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --locked -- -D warnings
+	cargo clippy --test keycloak --locked -- -D warnings
 	RUSTDOCFLAGS='-D warnings' \
 		cargo doc --workspace --exclude tidings-fuzz --no-deps --document-private-items --locked --quiet
 
@@ -211,6 +221,20 @@ $(hydra): tools/hydra/go.mod tools/hydra/go.sum
 	@mkdir -p $(@D)
 	@cd tools/hydra && CGO_ENABLED=1 go build -trimpath -tags sqlite -ldflags "-s -w" -o $(abspath $@) github.com/ory/hydra/v2
 	@touch $@
+
+# From Maven Central, and prepared for a start without a build: the data is in memory, and client certificates are requested.
+$(keycloak):
+	@echo "==> keycloak $(KEYCLOAK_VERSION) from Maven Central (170 MB), up to 2 minutes, once"
+	@mkdir -p .tools/build-keycloak
+	@mvn --quiet --batch-mode -Dstyle.color=never -Dmaven.repo.local=$(CURDIR)/.tools/build-keycloak/maven -DoutputDirectory=$(CURDIR)/.tools/build-keycloak \
+		org.apache.maven.plugins:maven-dependency-plugin:2.8:copy \
+		-Dartifact=org.keycloak:keycloak-quarkus-dist:$(KEYCLOAK_VERSION):tar.gz
+	@cd .tools/build-keycloak && echo '$(KEYCLOAK_SHA256)  keycloak-quarkus-dist-$(KEYCLOAK_VERSION).tar.gz' | sha256sum --check --quiet
+	@tar -xzf .tools/build-keycloak/keycloak-quarkus-dist-$(KEYCLOAK_VERSION).tar.gz -C .tools/build-keycloak
+	@.tools/build-keycloak/keycloak-$(KEYCLOAK_VERSION)/bin/kc.sh build --db=dev-mem --cache=local --https-client-auth=request >.tools/build-keycloak/keycloak.log 2>&1 \
+		|| { cat .tools/build-keycloak/keycloak.log >&2; exit 1; }
+	@mv .tools/build-keycloak/keycloak-$(KEYCLOAK_VERSION) .tools/
+	@rm -rf .tools/build-keycloak
 
 # Built for a short build time, not for speed.
 $(cargo_deny):

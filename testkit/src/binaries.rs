@@ -29,11 +29,16 @@ pub(crate) fn find(name: &str) -> Result<PathBuf> {
 
 /// The path of a tool that `make tools` builds. The environment variable `variable` overrides the default path.
 pub(crate) fn tool(name: &str, variable: &str) -> Result<PathBuf> {
+    tool_of("make tools", name, variable)
+}
+
+/// The path of a tool that this command installs. The environment variable `variable` overrides the default path.
+pub(crate) fn tool_of(command: &str, name: &str, variable: &str) -> Result<PathBuf> {
     let named = env::var_os(variable).filter(|path| !path.is_empty()).map(PathBuf::from);
     let path = named.unwrap_or_else(|| Path::new(TOOLS).join(name));
     match path.is_file() {
         true => Ok(path.canonicalize()?),
-        false => Err(Error::new(format!("there is no {}: run `make tools`", path.display()))),
+        false => Err(Error::new(format!("there is no {}: run `{command}`", path.display()))),
     }
 }
 

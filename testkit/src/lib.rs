@@ -24,7 +24,7 @@ mod background;
 pub mod binaries;
 
 pub use control_plane::{ControlPlane, Part};
-pub use endpoints::{Behaviour, Client, Hydra, NameServer, RawServer, Receiver, TokenService};
+pub use endpoints::{Behaviour, Client, Hydra, Keycloak, NameServer, RawServer, Receiver, TokenService};
 pub use error::{Error, Result};
 pub use operator::Operator;
 pub use pki::{Authority, Identity};

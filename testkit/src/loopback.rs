@@ -22,7 +22,7 @@ pub fn free_address() -> Result<SocketAddr> {
 /// # Errors
 /// When there is no complete response within `limit`.
 pub async fn get(address: SocketAddr, path: &str, limit: Duration) -> Result<(u16, String)> {
-    send(address, &format!("GET {path}"), "\r\n", limit).await
+    request(address, "GET", path, &[], "", limit).await
 }
 
 /// Sends a POST over plain HTTP and returns the status and the body. Meant for the administration API of a server that
@@ -37,15 +37,29 @@ pub async fn post(
     body: &str,
     limit: Duration,
 ) -> Result<(u16, String)> {
-    let headers = format!("Content-Type: {content_type}\r\nContent-Length: {}\r\n\r\n{body}", body.len());
-    send(address, &format!("POST {path}"), &headers, limit).await
+    request(address, "POST", path, &[("Content-Type", content_type)], body, limit).await
 }
 
-async fn send(address: SocketAddr, line: &str, rest: &str, limit: Duration) -> Result<(u16, String)> {
+/// Sends a request with these headers over plain HTTP and returns the status and the body. Meant for the administration
+/// API of a server that the kit has started.
+///
+/// # Errors
+/// When there is no complete response within `limit`.
+pub async fn request(
+    address: SocketAddr,
+    method: &str,
+    path: &str,
+    headers: &[(&str, &str)],
+    body: &str,
+    limit: Duration,
+) -> Result<(u16, String)> {
+    let headers: String = headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
+    let length = body.len();
     let exchange = async {
         let mut stream = TcpStream::connect(address).await?;
         // With HTTP/1.0, the response ends with the connection and is never chunked.
-        stream.write_all(format!("{line} HTTP/1.0\r\nHost: {address}\r\n{rest}").as_bytes()).await?;
+        let head = format!("{method} {path} HTTP/1.0\r\nHost: {address}\r\n{headers}Content-Length: {length}\r\n\r\n");
+        stream.write_all(format!("{head}{body}").as_bytes()).await?;
         let mut answer = Vec::new();
         stream.read_to_end(&mut answer).await?;
         std::io::Result::Ok(String::from_utf8_lossy(&answer).into_owned())

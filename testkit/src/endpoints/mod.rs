@@ -4,6 +4,7 @@
 mod exchange;
 mod https;
 mod hydra;
+mod keycloak;
 mod name_server;
 mod raw;
 mod receiver;
@@ -17,6 +18,7 @@ mod token_service;
 pub use exchange::{Answer, Reply, Request};
 pub use https::{Endpoint, HttpsServer};
 pub use hydra::Hydra;
+pub use keycloak::{Keycloak, KeycloakIntrospection};
 pub use name_server::{NameAnswer, NameServer};
 pub use raw::{RawServer, read_request};
 pub use receiver::{Received, Receiver};

@@ -113,3 +113,12 @@ fn golden_messages_are_what_the_source_says() {
 fn golden_the_readme_of_the_chart_has_each_value() {
     check("charts/tidings/README.md", &chart_values::readme());
 }
+
+/// `make keycloak` writes the page, and `make test` does not run Keycloak.
+#[test]
+fn golden_keycloak_report_is_of_the_version_in_the_makefile() {
+    let read = |file: &str| fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(file)).unwrap();
+    let (makefile, page) = (read("Makefile"), read("docs/keycloak.md"));
+    let version = makefile.lines().find_map(|line| line.strip_prefix("KEYCLOAK_VERSION := ")).unwrap();
+    assert!(page.contains(&format!("# Test report: Keycloak {version}\n")), "run make keycloak");
+}
