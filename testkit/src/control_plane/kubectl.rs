@@ -15,7 +15,7 @@ use crate::error::{Error, Result};
 const LIMIT: Duration = Duration::from_secs(120);
 
 /// kubectl with a kubeconfig.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Kubectl {
     program: PathBuf,
     kubeconfig: PathBuf,

@@ -95,6 +95,7 @@ impl Hydra {
             "token_endpoint_auth_method": match authentication {
                 AuthMethod::Basic => "client_secret_basic",
                 AuthMethod::Post => "client_secret_post",
+                AuthMethod::Assertion => "private_key_jwt",
                 // Hydra answers that it does not support the method.
                 AuthMethod::Tls => "tls_client_auth",
             },

@@ -13,6 +13,7 @@ mod token_book;
 mod token_client;
 mod token_endpoint;
 mod token_request;
+mod token_review;
 mod token_service;
 
 pub use exchange::{Answer, Reply, Request};

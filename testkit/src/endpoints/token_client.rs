@@ -3,6 +3,9 @@
 use tokio_rustls::rustls::pki_types::CertificateDer;
 use tokio_rustls::rustls::pki_types::pem::PemObject;
 
+use crate::control_plane::Kubectl;
+use crate::endpoints::token_review::TokenReviewer;
+
 /// A registered client.
 #[derive(Clone, Debug)]
 pub struct Client {
@@ -18,6 +21,10 @@ pub(crate) enum Proof {
     Secret(String),
     /// Exactly this client certificate, in DER.
     Certificate(Vec<u8>),
+    /// This assertion.
+    Assertion(String),
+    /// An assertion that is a token of this ServiceAccount, and that was not used before.
+    ServiceAccount(TokenReviewer),
 }
 
 /// How a client authenticates.
@@ -29,6 +36,8 @@ pub enum AuthMethod {
     Post,
     /// `tls_client_auth`: the client certificate, which the TLS configuration verifies.
     Tls,
+    /// An assertion in the body (RFC 7523, section 2.2).
+    Assertion,
 }
 
 impl Client {
@@ -46,11 +55,18 @@ impl Client {
         Self { id: id.into(), proof: Proof::Certificate(certificate.to_vec()), scopes: Vec::new() }
     }
 
+    /// A client without a secret: it authenticates with tokens for `audience` of the ServiceAccount with this user name
+    /// (`system:serviceaccount:NAMESPACE:NAME`), which the API server of `kubectl` reviews, each token once.
+    pub fn with_service_account(id: impl Into<String>, kubectl: &Kubectl, audience: &str, username: &str) -> Self {
+        let reviewer = TokenReviewer::new(kubectl, audience, username);
+        Self { id: id.into(), proof: Proof::ServiceAccount(reviewer), scopes: Vec::new() }
+    }
+
     /// The secret. Empty if the client has none.
     pub(crate) fn secret(&self) -> &str {
         match &self.proof {
             Proof::Secret(secret) => secret,
-            Proof::Certificate(_) => "",
+            Proof::Certificate(_) | Proof::Assertion(_) | Proof::ServiceAccount(_) => "",
         }
     }
 

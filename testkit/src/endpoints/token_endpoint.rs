@@ -1,6 +1,6 @@
 //! Answers the requests to the token service.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Mutex;
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use crate::endpoints::exchange::{Answer, Reply, Request};
 use crate::endpoints::https::Endpoint;
 use crate::endpoints::script::{Behaviour, Scripts};
 use crate::endpoints::token_book::TokenBook;
-use crate::endpoints::token_client::Client;
+use crate::endpoints::token_client::{Client, Proof};
 use crate::endpoints::token_request::{self, Credentials, Fields, Refusal, TokenRequest};
 
 /// The state of the token service: its clients, its scripts and the requests so far.
@@ -24,6 +24,8 @@ pub(crate) struct TokenEndpoint {
     pub(crate) book: TokenBook,
     pub(crate) scripts: Scripts,
     pub(crate) requests: Mutex<Vec<TokenRequest>>,
+    /// The assertions so far: each is accepted once (RFC 7523, section 3).
+    assertions: Mutex<HashSet<String>>,
 }
 
 impl Endpoint for TokenEndpoint {
@@ -42,17 +44,19 @@ impl Endpoint for TokenEndpoint {
             answered: None,
             error: None,
         };
-        let behaviour = self.scripts.take(&request.path).unwrap_or_else(|| {
-            let gateway = self.gateway.lock().unwrap().clone();
-            if gateway.is_some_and(|(name, value)| request.headers.get(&name) != Some(&value)) {
+        let behaviour = match self.scripts.take(&request.path) {
+            Some(behaviour) => behaviour,
+            None if self.is_stopped_by_gateway(&request) => {
                 // As Azure API Management answers without its subscription key.
                 let body = json!({"statusCode": 401, "message": "Access denied due to an invalid subscription key."});
-                return Behaviour::reply(Reply::status(401).body(body.to_string()));
+                Behaviour::reply(Reply::status(401).body(body.to_string()))
             }
-            let outcome = self.token(&request, &record.fields, credentials);
-            record.error = outcome.as_ref().err().map(|refusal| refusal.code);
-            Behaviour::reply(reply(&request.method, outcome))
-        });
+            None => {
+                let outcome = self.token(&request, &record.fields, credentials).await;
+                record.error = outcome.as_ref().err().map(|refusal| refusal.code);
+                Behaviour::reply(reply(&request.method, outcome))
+            }
+        };
         record.answered = behaviour.immediate_status();
         let number = {
             let mut requests = self.requests.lock().unwrap();
@@ -64,7 +68,12 @@ impl Endpoint for TokenEndpoint {
 }
 
 impl TokenEndpoint {
-    fn token(
+    fn is_stopped_by_gateway(&self, request: &Request) -> bool {
+        let gateway = self.gateway.lock().unwrap().clone();
+        gateway.is_some_and(|(name, value)| request.headers.get(&name) != Some(&value))
+    }
+
+    async fn token(
         &self,
         request: &Request,
         fields: &Fields,
@@ -74,7 +83,7 @@ impl TokenEndpoint {
             return Err(Refusal::new("invalid_request", "the method is not POST"));
         }
         token_request::check_form(request, fields)?;
-        let client = self.authenticate(&credentials?)?;
+        let client = self.authenticate(&credentials?).await?;
         token_request::check_grant(fields)?;
         let scopes = token_request::scopes(fields, &client.scopes)?;
         let life = *self.expires_in.lock().unwrap();
@@ -86,10 +95,18 @@ impl TokenEndpoint {
         Ok(token.into())
     }
 
-    fn authenticate(&self, credentials: &Credentials) -> Result<Client, Refusal> {
+    async fn authenticate(&self, credentials: &Credentials) -> Result<Client, Refusal> {
         let client = self.clients.lock().unwrap().get(&credentials.id).cloned();
         let unknown = || Refusal::new("invalid_client", "unknown client or wrong secret");
-        client.filter(|client| client.proof == credentials.proof).ok_or_else(unknown)
+        let client = client.ok_or_else(unknown)?;
+        let is_proven = match (&client.proof, &credentials.proof) {
+            (Proof::ServiceAccount(reviewer), Proof::Assertion(jwt)) => {
+                let is_new = self.assertions.lock().unwrap().insert(jwt.clone());
+                is_new && reviewer.accepts(jwt).await
+            }
+            (registered, given) => registered == given,
+        };
+        if is_proven { Ok(client) } else { Err(unknown()) }
     }
 }
 

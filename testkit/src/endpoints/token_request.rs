@@ -10,6 +10,9 @@ use http::header::{AUTHORIZATION, CONTENT_TYPE};
 use crate::endpoints::exchange::Request;
 use crate::endpoints::token_client::{AuthMethod, Proof};
 
+/// The type of an assertion that is a JWT (RFC 7523, section 2.2).
+const JWT_BEARER: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
+
 /// The fields of a form, in order.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Fields(pub Vec<(String, String)>);
@@ -110,8 +113,8 @@ pub(crate) fn check_form(request: &Request, fields: &Fields) -> Result<(), Refus
     Ok(())
 }
 
-/// Reads the client's credentials from HTTP Basic or the body, but not both (section 2.3), or from the connection (RFC
-/// 8705, section 2).
+/// Reads the client's credentials from HTTP Basic or the body, but not both (section 2.3), an assertion in the body (RFC
+/// 7523, section 2.2), or the connection (RFC 8705, section 2).
 pub(crate) fn credentials(request: &Request, fields: &Fields) -> Result<Credentials, Refusal> {
     let header = request.headers.get(AUTHORIZATION);
     match (header, fields.get("client_secret")) {
@@ -128,6 +131,16 @@ pub(crate) fn credentials(request: &Request, fields: &Fields) -> Result<Credenti
             let id = fields.get("client_id").ok_or_else(|| Refusal::invalid_request("there is no client_id"))?;
             let (id, secret) = (id.to_owned(), secret.to_owned());
             Ok(Credentials { id, proof: Proof::Secret(secret), method: AuthMethod::Post })
+        }
+        (None, None) if let (Some(id), Some(jwt)) = (fields.get("client_id"), fields.get("client_assertion")) => {
+            if fields.get("client_assertion_type") != Some(JWT_BEARER) {
+                return Err(Refusal::invalid_request("the assertion has another type than a JWT"));
+            }
+            Ok(Credentials {
+                id: id.to_owned(),
+                proof: Proof::Assertion(jwt.to_owned()),
+                method: AuthMethod::Assertion,
+            })
         }
         (None, None) if let (Some(id), Some(certificate)) = (fields.get("client_id"), &request.certificate) => {
             let proof = Proof::Certificate(certificate.to_vec());
