@@ -156,7 +156,8 @@ impl Parts {
         let (reports, reports_from) = mpsc::unbounded_channel();
         let bounded = cluster::bounded(&shared.reader, CONCURRENT_READS);
         let consent = settings.require_secret_consent;
-        let resolver = TargetResolver::new(bounded, egress, settings.origin.clone(), consent);
+        let writer = shared.writer.clone();
+        let resolver = TargetResolver::new(bounded, writer, egress, settings.origin.clone(), consent);
         let mandate = Mandate::new(leader_election.leadership(), stopping.subscribe());
         let (reader, writer, metrics) = (shared.reader.clone(), shared.writer.clone(), shared.metrics.clone());
         let subscribers = Subscribers::new(reader, writer, resolver, mandate.clone(), metrics, updates_to);

@@ -59,9 +59,11 @@ fn check_error(error: &TokenError, answered: StatusCode) {
         TokenError::Unauthorized => assert_eq!(answered, StatusCode::UNAUTHORIZED),
         TokenError::Malformed(_) => assert!(answered.is_success()),
         // No response here has the header, and no credentials are known here.
-        TokenError::Encoded(_) | TokenError::NotAcceptedYet(_) | TokenError::Unreachable(_) | TokenError::Internal => {
-            panic!("{shown}")
-        }
+        TokenError::Encoded(_)
+        | TokenError::NotAcceptedYet(_)
+        | TokenError::NoAssertion(_)
+        | TokenError::Unreachable(_)
+        | TokenError::Internal => panic!("{shown}"),
     }
 }
 

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use k8s_openapi::jiff::Timestamp;
-use tidings_api::{AbuseProtection, SubscriberSpec};
+use tidings_api::{AbuseProtection, SubscriberReason as Reason, SubscriberSpec};
 use tidings_delivery::webhook::{NoValidationResponse, ValidationResponse, request_validation};
 
 use super::{
@@ -20,6 +20,9 @@ use crate::{contract::Route, ownership::Mandate};
 
 /// How long until the next check of what no watch reports, such as a DNS change that satisfies the egress policy.
 const CHECK_AGAIN: Duration = Duration::from_secs(300);
+
+/// The same for a ServiceAccount: the operator may not watch ServiceAccounts.
+const CHECK_ACCOUNT_AGAIN: Duration = Duration::from_secs(60);
 
 /// How long a pass that has a token waits for the response to new credentials.
 const ACCEPTANCE_WAIT: Duration = Duration::from_secs(2);
@@ -47,10 +50,11 @@ impl Checker {
         let route = match self.resolver.route(&pass.key().namespace, pass.version().clone(), spec).await {
             Ok(route) => route,
             Err(Unresolved::Subscriber { reason, message, of_credentials }) => {
+                let again = check_again(reason);
                 let why = Finding::no(reason, message);
                 let token = of_credentials.then(|| why.clone());
                 let blocked = Prerequisites::blocked(Step::Secret, why);
-                return Ok(Some(Prerequisites { token, again: Some(CHECK_AGAIN), ..blocked }));
+                return Ok(Some(Prerequisites { token, again: Some(again), ..blocked }));
             }
             Err(error) => return Err(error),
         };
@@ -122,5 +126,15 @@ impl Checker {
         }
         pass.enter(Step::Handshake);
         self.mandate.unless_stopping(request_validation(&route.target, settings.request_rate_per_minute)).await
+    }
+}
+
+/// How long until the next check of a Subscriber that has this reason.
+fn check_again(reason: Reason) -> Duration {
+    match reason {
+        Reason::ServiceAccountNotFound | Reason::ServiceAccountNotPermitted | Reason::TokenRequestDenied => {
+            CHECK_ACCOUNT_AGAIN
+        }
+        _ => CHECK_AGAIN,
     }
 }

@@ -1,5 +1,7 @@
 //! Reads how the client of a Subscriber authenticates at the token service.
 
+use std::sync::Arc;
+
 use secrecy::SecretString;
 use tidings_api::{
     ClientAuthentication as Method, CredentialsSecretRef, PrivateKeySecretRef, SigningAlgorithm as Algorithm,
@@ -8,6 +10,7 @@ use tidings_api::{
 use tidings_delivery::oauth::{AssertionIssuer, AuthMethod, ClientKey, Credentials, JwsAlgorithm, KeyFault, KeyNames};
 
 use super::{
+    account_tokens::{AccountClient, AccountTokens},
     consent::Purpose,
     referrers::Reference,
     secrets::{ObjectReader, Wanted, want},
@@ -19,7 +22,7 @@ use super::{
 pub(super) struct ReadClient {
     /// The client ID, and what proves the client's identity.
     pub(super) credentials: Credentials,
-    /// The uid of the Secret with the credentials. Empty if there is no such Secret.
+    /// The uid of the Secret with the credentials, or of the ServiceAccount. Empty if there is neither.
     pub(super) secret_uid: String,
     /// The keys of that Secret.
     pub(super) secret_keys: Vec<String>,
@@ -42,7 +45,7 @@ fn keys<'r>(service: &TokenService, reference: &'r CredentialsSecretRef) -> Vec<
     let id = service.client_id.is_none().then_some(&*reference.client_id_key);
     let secret = match service.client_authentication {
         Method::Basic | Method::BasicUnencoded | Method::Post => Some(&*reference.client_secret_key),
-        Method::Tls | Method::PrivateKeyJwt => None,
+        Method::Tls | Method::PrivateKeyJwt | Method::ServiceAccountToken => None,
     };
     id.into_iter().chain(secret).collect()
 }
@@ -52,18 +55,25 @@ fn keys<'r>(service: &TokenService, reference: &'r CredentialsSecretRef) -> Vec<
 pub(super) fn purposes_of_certificate(service: &TokenService) -> &'static [Purpose] {
     match service.client_authentication {
         Method::Tls => &[Purpose::TokenService, Purpose::Webhook],
-        Method::Basic | Method::BasicUnencoded | Method::Post | Method::PrivateKeyJwt => &[Purpose::TokenService],
+        Method::Basic | Method::BasicUnencoded | Method::Post | Method::PrivateKeyJwt | Method::ServiceAccountToken => {
+            &[Purpose::TokenService]
+        }
     }
 }
 
 /// Reads the client ID and what proves the client's identity. Checks again what the API server has validated.
-pub(super) async fn read(reader: &mut ObjectReader<'_>, service: &TokenService) -> Result<ReadClient, Unresolved> {
+pub(super) async fn read(
+    reader: &mut ObjectReader<'_>,
+    accounts: &Arc<AccountTokens>,
+    service: &TokenService,
+) -> Result<ReadClient, Unresolved> {
     let reference = service.credentials_secret_ref.as_ref();
     let client_id = match (&service.client_id, reference) {
         (Some(client_id), _) => client_id.clone(),
         (None, Some(reference)) => reader.client_id(reference).await?,
         (None, None) => return Err(incomplete("set clientID or credentialsSecretRef")),
     };
+    let mut account_uid = None;
     let authentication = match service.client_authentication {
         Method::Basic => AuthMethod::Basic(client_secret(reader, reference).await?),
         Method::BasicUnencoded if client_id.contains(':') => return Err(colon(service)),
@@ -76,6 +86,11 @@ pub(super) async fn read(reader: &mut ObjectReader<'_>, service: &TokenService) 
             AuthMethod::Tls
         }
         Method::PrivateKeyJwt => AuthMethod::PrivateKeyJwt(assertion_issuer(reader, service).await?),
+        Method::ServiceAccountToken => {
+            let AccountClient { uid, assertions } = account_client(reader, accounts, service).await?;
+            account_uid = Some(uid);
+            AuthMethod::IssuedAssertion(assertions)
+        }
     };
     let keys = reference.map(|reference| keys(service, reference)).unwrap_or_default();
     // The Secret that proves the client: with a private key, the other one holds no more than the client ID.
@@ -84,7 +99,7 @@ pub(super) async fn read(reader: &mut ObjectReader<'_>, service: &TokenService) 
     let secret = of_key.or(reference.map(|reference| &reference.name));
     Ok(ReadClient {
         credentials: Credentials { client_id, authentication },
-        secret_uid: secret.map(|name| reader.uid(name)).unwrap_or_default(),
+        secret_uid: account_uid.or_else(|| secret.map(|name| reader.uid(name))).unwrap_or_default(),
         secret_keys: keys.into_iter().map(str::to_owned).collect(),
     })
 }
@@ -97,6 +112,18 @@ async fn client_secret(
         Some(reference) => reader.client_secret(reference).await,
         None => Err(incomplete("this clientAuthentication sends a client secret: set credentialsSecretRef")),
     }
+}
+
+/// Reads the ServiceAccount whose tokens authenticate the client.
+async fn account_client(
+    reader: &ObjectReader<'_>,
+    accounts: &Arc<AccountTokens>,
+    service: &TokenService,
+) -> Result<AccountClient, Unresolved> {
+    let settings = service.service_account_token.as_ref();
+    let settings = settings
+        .ok_or_else(|| incomplete("clientAuthentication ServiceAccountToken needs serviceAccountToken: set it"))?;
+    accounts.client(reader.namespace(), settings, reader.endpoints(), reader.requires_consent()).await
 }
 
 /// Reads the private key, and the names by which the token service knows it.

@@ -1,8 +1,9 @@
-//! Reads the consent annotations of a Secret: which endpoints its values may be sent to. Pure.
+//! Reads the consent annotations of a Secret or ServiceAccount: which endpoints its values, or its tokens, may be sent
+//! to. Pure.
 
 use std::collections::BTreeMap;
 
-use tidings_api::{CONSENT_ANNOTATION, TOKEN_CONSENT_ANNOTATION};
+use tidings_api::{CONSENT_ANNOTATION, TOKEN_CONSENT_ANNOTATION, TOKEN_REQUEST_ANNOTATION};
 use url::Url;
 
 /// The port of an entry without a port: https.
@@ -53,6 +54,16 @@ pub fn check(annotations: &BTreeMap<String, String>, purpose: Purpose, url: &Url
     };
     let entries = list.map_or("", String::as_str).split(',');
     entries.into_iter().any(|entry| covers(entry.trim(), url)).then_some(()).ok_or(name)
+}
+
+/// Whether a ServiceAccount with these annotations allows its tokens for `audience` to be sent to `url`. An entry is
+/// `AUDIENCE host[:port][/path-prefix]`, and an entry of any other form allows nothing.
+pub fn allows_token_request(annotations: &BTreeMap<String, String>, audience: &str, url: &Url) -> bool {
+    let list = annotations.get(TOKEN_REQUEST_ANNOTATION).map_or("", String::as_str);
+    list.split(',').any(|entry| {
+        let words: Vec<_> = entry.split_ascii_whitespace().take(3).collect();
+        matches!(words[..], [of, endpoint] if of == audience && covers(endpoint, url))
+    })
 }
 
 /// The entry that allows `url` and every other path of its host and port.
@@ -231,7 +242,70 @@ mod tests {
         assert_eq!(missing(Some("a"), Some("h.example"), Purpose::Webhook), CONSENT_ANNOTATION);
     }
 
+    fn allows_token(list: &str, audience: &str, target: &str) -> bool {
+        let annotations = BTreeMap::from([(TOKEN_REQUEST_ANNOTATION.to_owned(), list.to_owned())]);
+        allows_token_request(&annotations, audience, &url(target))
+    }
+
+    #[test]
+    fn s26_a_service_account_allows_an_audience_and_an_endpoint_together() {
+        let list = "https://a.example/x@y:1 login.example:8443/oauth2,\n api://B   login.example ,,";
+        for (audience, target, expected) in [
+            ("https://a.example/x@y:1", "https://login.example:8443/oauth2/token", true),
+            ("api://B", "https://login.example/token", true),
+            // The audience of one entry with the endpoint of another.
+            ("api://B", "https://login.example:8443/oauth2/token", false),
+            ("https://a.example/x@y:1", "https://login.example/token", false),
+            ("https://a.example/x@y:1", "https://login.example:8443/other", false),
+            ("api://b", "https://login.example/token", false),
+            ("api://B/", "https://login.example/token", false),
+            ("", "https://login.example/token", false),
+        ] {
+            assert_eq!(allows_token(list, audience, target), expected, "{audience} {target}");
+        }
+        for list in [
+            "",
+            "login.example",
+            "a",
+            " login.example",
+            "a@login.example",
+            "login.example a",
+            "a b login.example",
+            "a login.example b",
+            "* login.example",
+            "a *",
+            "a, login.example",
+        ] {
+            assert!(!allows_token(list, "a", "https://login.example/token"), "{list}");
+        }
+        let other = annotations(Some("a login.example"), Some("a login.example"));
+        assert!(!allows_token_request(&other, "a", &url("https://login.example/token")), "another annotation");
+    }
+
     proptest! {
+        /// Any audience that the schema accepts, with any separator between words and entries.
+        #[test]
+        fn s26_an_entry_allows_its_own_audience_at_its_own_endpoint_and_no_other(
+            audiences in proptest::collection::btree_set("[!-+.-~-]{1,12}", 2), at in 0usize..2,
+            before in "[ \t\n]{0,3}", between in "[ \t\n]{1,3}", after in "[ \t\n]{0,3}",
+            host in "[a-z]{1,5}(\\.[a-z]{1,5}){0,2}", other in "[a-z]{1,5}(\\.[a-z]{1,5}){0,2}",
+        ) {
+            let audiences: Vec<_> = audiences.into_iter().collect();
+            let (allowed, not) = (&audiences[at], &audiences[1 - at]);
+            let list = format!("{before}{allowed}{between}{host}{after},{not} elsewhere.example");
+            let target = format!("https://{host}/token");
+            prop_assert!(allows_token(&list, allowed, &target));
+            prop_assert!(!allows_token(&list, not, &target));
+            prop_assert_eq!(allows_token(&list, allowed, &format!("https://{other}/token")), other == host);
+        }
+
+        #[test]
+        fn s26_any_annotation_value_that_does_not_name_the_endpoint_allows_nothing(
+            list in "\\PC{0,60}", audience in "[!-+.-~-]{1,6}",
+        ) {
+            prop_assert!(!allows_token(&list.replace("h.example", ""), &audience, "https://h.example/token"));
+        }
+
         #[test]
         fn s24_the_entry_of_a_url_covers_that_host_and_port_alone(
             host in "[a-z]{1,5}(\\.[a-z]{1,5}){0,2}", other in "[a-z]{1,5}(\\.[a-z]{1,5}){0,2}",

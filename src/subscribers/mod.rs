@@ -4,7 +4,7 @@
 //! [`reconcile_queue`] decides which Subscriber is next, and [`reconcile`] makes one pass over it. A pass checks what
 //! the Subscriber's events depend on ([`check`], [`validation`]), sends a test event if an annotation requests one
 //! ([`test_event`]), opens or closes the Subscriber's lane in the engine, and writes its findings into the status
-//! ([`status`], [`event_publisher`]). While a pass takes long, [`progress_statuses`] names its step there.
+//! ([`status`], [`event_publisher`]). [`account_tokens`] gets client assertions from the API server. While a pass takes long, [`progress_statuses`] names its step there.
 //!
 //! Which part opens and closes a lane: [`reconcile`] decides at the end of a pass whether the Subscriber's events may
 //! be sent, or which gate holds them. [`member`] corrects that decision by what has happened since the pass started (a
@@ -14,6 +14,7 @@
 //!
 //! Only [`status_store`] writes a Subscriber's status. [`reports`] and [`health_board`] report how its deliveries go.
 
+mod account_tokens;
 mod check;
 mod client_authentication;
 mod consent;

@@ -76,6 +76,9 @@ fn failed_step(reason: &str) -> Option<Step> {
         Reason::InvalidTrustBundle,
         Reason::SecretNotPermitted,
         Reason::SecretTypeDenied,
+        Reason::ServiceAccountNotFound,
+        Reason::ServiceAccountNotPermitted,
+        Reason::TokenRequestDenied,
         Reason::EgressDenied,
     ]) {
         Some(Step::Secret)

@@ -18,6 +18,7 @@ use tidings_queue::{Backoff, Limits, SpecVersion};
 use url::Url;
 
 use super::{
+    account_tokens::AccountTokens,
     client_authentication::{self, ReadClient, purposes_of_certificate, want_credentials},
     consent::Purpose,
     headers,
@@ -26,12 +27,14 @@ use super::{
     times::seconds,
     unresolved::Unresolved,
 };
-use crate::contract::Route;
+use crate::{cluster::SingleTry, contract::Route};
 
 /// Makes targets. Holds what all Subscribers share.
 pub struct TargetResolver {
     /// Reads Secrets and ConfigMaps.
     client: Client,
+    /// Requests tokens of ServiceAccounts.
+    accounts: Arc<AccountTokens>,
     egress: Egress,
     tokens: TokenCache,
     /// The operator's name in WebHook-Request-Origin.
@@ -70,10 +73,17 @@ fn wanted(spec: &SubscriberSpec) -> Wanted {
 }
 
 impl TargetResolver {
-    /// Reads Secrets and ConfigMaps with `client`. Events are sent with `egress`, and `origin` is the sender's name in
-    /// WebHook-Request-Origin.
-    pub fn new(client: Client, egress: Egress, origin: HeaderValue, require_secret_consent: bool) -> Self {
-        Self { client, egress, tokens: TokenCache::default(), origin, require_secret_consent }
+    /// Reads Secrets and ConfigMaps with `client`, and requests tokens of ServiceAccounts with `writer`. Events are sent
+    /// with `egress`, and `origin` is the sender's name in WebHook-Request-Origin.
+    pub fn new(
+        client: Client,
+        writer: SingleTry,
+        egress: Egress,
+        origin: HeaderValue,
+        require_secret_consent: bool,
+    ) -> Self {
+        let accounts = Arc::new(AccountTokens::new(writer));
+        Self { client, accounts, egress, tokens: TokenCache::default(), origin, require_secret_consent }
     }
 
     /// The operator's name in WebHook-Request-Origin.
@@ -145,7 +155,8 @@ impl TargetResolver {
         let service = &spec.token_service;
         check_parameters(service.parameters.keys())?;
         check_resources(service)?;
-        let client = client_authentication::read(reader, service).await.map_err(Unresolved::of_credentials)?;
+        let client =
+            client_authentication::read(reader, &self.accounts, service).await.map_err(Unresolved::of_credentials)?;
         let ReadClient { credentials, secret_uid, secret_keys } = client;
         let (http, trust) = self
             .endpoint_client(reader, namespace, service.tls.as_ref(), "tokenService", purposes_of_certificate(service))

@@ -126,6 +126,21 @@ impl<'a> ObjectReader<'a> {
         Self { client, namespace, require_consent, endpoints, wanted, fetched: HashMap::new() }
     }
 
+    /// The namespace of the objects.
+    pub fn namespace(&self) -> &'a str {
+        self.namespace
+    }
+
+    /// The endpoints that the values are sent to.
+    pub fn endpoints(&self) -> Endpoints<'a> {
+        self.endpoints
+    }
+
+    /// Whether a Secret's values are sent only to endpoints that the Secret allows.
+    pub fn requires_consent(&self) -> bool {
+        self.require_consent
+    }
+
     /// Reads the client ID.
     pub async fn client_id(&mut self, reference: &CredentialsSecretRef) -> Result<String, Unresolved> {
         let CredentialsSecretRef { name, client_id_key, .. } = reference;
@@ -327,7 +342,7 @@ fn only(keys: &HashSet<String>, values: impl Iterator<Item = (String, Vec<u8>)>)
 }
 
 /// Whether the name is a DNS subdomain (RFC 1123).
-fn is_object_name(name: &str) -> bool {
+pub(super) fn is_object_name(name: &str) -> bool {
     let label = |label: &str| {
         !label.is_empty()
             && label.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')

@@ -54,6 +54,9 @@ pub(super) fn hint(error: &TokenError, sent: RequestOutline) -> (Reason, String)
                 "; the operator tries again: some token services need minutes until they accept new client credentials".into(),
             );
         }
+        TokenError::NoAssertion(none) if none.reason != Reason::TokenUnavailable => {
+            return (none.reason, String::new());
+        }
         _ => return (Reason::TokenUnavailable, "; the operator tries again".into()),
     };
     (Reason::TokenRejected, format!(": {advice}"))
@@ -66,7 +69,7 @@ fn unauthorized(sent: RequestOutline) -> Cow<'static, str> {
         ClientProof::Basic { .. } | ClientProof::BasicUnencoded | ClientProof::Post => {
             format!("{grant}; some token services answer this to a wrong secret: check {}", proof(sent)).into()
         }
-        ClientProof::Certificate | ClientProof::Assertion => grant.into(),
+        ClientProof::Certificate | ClientProof::Assertion | ClientProof::IssuedAssertion => grant.into(),
     }
 }
 
@@ -91,6 +94,9 @@ fn proof(sent: RequestOutline) -> String {
         }
         ClientProof::Assertion => {
             "the client ID, and whether the token service has the public key of the client and accepts the algorithm, keyID and audience of tokenService.privateKeyJWT; if they are correct, compare the clocks of the operator and the token service, or set a longer tokenService.privateKeyJWT.lifetimeSeconds".into()
+        }
+        ClientProof::IssuedAssertion => {
+            "the client ID, and whether the token service trusts the issuer of this cluster's ServiceAccount tokens and accepts the subject system:serviceaccount:NAMESPACE:NAME and the audience of tokenService.serviceAccountToken".into()
         }
     }
 }
@@ -120,12 +126,14 @@ fn other_places(sent: RequestOutline) -> &'static str {
         ClientProof::Post => {
             "; if it reads the credentials from the Authorization header, set tokenService.clientAuthentication to Basic"
         }
-        ClientProof::Certificate | ClientProof::Assertion => "",
+        ClientProof::Certificate | ClientProof::Assertion | ClientProof::IssuedAssertion => "",
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use tidings_delivery::oauth::NoAssertion;
+
     use super::*;
 
     const NOTHING: RequestOutline =
@@ -174,6 +182,7 @@ mod tests {
         for (proof, named) in [
             (ClientProof::Certificate, "tokenService.tls.clientCertificateSecretRef"),
             (ClientProof::Assertion, "tokenService.privateKeyJWT"),
+            (ClientProof::IssuedAssertion, "tokenService.serviceAccountToken"),
         ] {
             for refusal in [TokenError::Rejected("invalid_client"), TokenError::Unauthorized] {
                 let hint = hint(&refusal, RequestOutline { proof, ..NOTHING }).1;
@@ -209,6 +218,15 @@ mod tests {
             let hint = rejected(code, sent);
             assert!(hint.contains(named), "{code}: {hint}");
         }
+    }
+
+    #[test]
+    fn a_missing_assertion_has_the_reason_with_which_it_is_missing() {
+        let none = |reason| TokenError::NoAssertion(NoAssertion { reason, message: "m".into() });
+        let (reason, hint_of) = hint(&none(Reason::ServiceAccountNotPermitted), NOTHING);
+        assert_eq!((reason, hint_of.as_str()), (Reason::ServiceAccountNotPermitted, ""));
+        let (reason, hint_of) = hint(&none(Reason::TokenUnavailable), NOTHING);
+        assert_eq!((reason, hint_of.as_str()), (Reason::TokenUnavailable, "; the operator tries again"));
     }
 
     #[test]

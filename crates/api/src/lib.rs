@@ -65,12 +65,15 @@ pub const REPLAY_LABEL: &str = "tidings.dev/replay";
 pub const REQUEST_ANNOTATION: &str = "tidings.dev/reconcile-requested-at";
 /// Annotation of a Subscriber. A new value requests a test: every step is checked and one test event is sent.
 pub const TEST_ANNOTATION: &str = "tidings.dev/test-requested-at";
-/// Annotation of a Secret: the endpoints that may receive its values and the tokens obtained with them. A
-/// comma-separated list of `host[:port][/path-prefix]`.
+/// Annotation of a Secret or ServiceAccount: the endpoints that may receive its values and the tokens obtained with
+/// them. A comma-separated list of `host[:port][/path-prefix]`.
 pub const CONSENT_ANNOTATION: &str = "tidings.dev/allowed-hosts";
 /// Annotation of a Secret: the token services that may receive its values, in the same form. Absent: the endpoints in
 /// [`CONSENT_ANNOTATION`].
 pub const TOKEN_CONSENT_ANNOTATION: &str = "tidings.dev/allowed-token-hosts";
+/// Annotation of a ServiceAccount: the token services that may receive its tokens, and for which audience. A
+/// comma-separated list of `AUDIENCE host[:port][/path-prefix]`.
+pub const TOKEN_REQUEST_ANNOTATION: &str = "tidings.dev/allowed-token-requests";
 /// Types of Secrets that are never sent, whatever their annotations say: each is a credential of the cluster itself or
 /// contains credentials of others.
 pub const DENIED_SECRET_TYPES: &[&str] =

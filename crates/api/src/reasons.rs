@@ -90,12 +90,20 @@ catalogue! {
         /// Not Ready: the operator never sends Secrets of this type (ServiceAccount token, bootstrap token or Helm
         /// release).
         SecretTypeDenied: "Store the value that the endpoint expects in a Secret of type Opaque, and name that Secret.",
+        /// Not Ready: the ServiceAccount that `tokenService.serviceAccountToken` names does not exist.
+        ServiceAccountNotFound: "Create the ServiceAccount that the message names; the operator looks for it again every minute.",
+        /// Not Ready: the ServiceAccount does not allow its tokens for this audience to be sent to the token service, or
+        /// the tokens for them to the webhook.
+        ServiceAccountNotPermitted: "As the owner of the ServiceAccount, add the entry to the annotation that the message names: `tidings.dev/allowed-token-requests` or `tidings.dev/allowed-hosts`.",
+        /// Not Ready: the operator may not read the ServiceAccount or create its tokens.
+        TokenRequestDenied: "Have an administrator add the ServiceAccount to the chart value `serviceAccountTokens`, or grant the permission that the message names.",
         /// Not Ready: the operator's egress policy denies the address of the webhook or of the token service.
         EgressDenied: "Use a public address, or have an administrator allow the address with `--egress-allow-cidr` or `--egress-allow-host`.",
         /// TokenAvailable: the token service issued a token.
         TokenIssued: "Nothing.",
         /// TokenAvailable is False: the token service is unreachable, returns no token, or does not accept new client
-        /// credentials yet; the request is retried. Also not Ready if the Subscriber was not Operational before.
+        /// credentials yet, or the API server issues no token of the ServiceAccount; the request is retried. Also not
+        /// Ready if the Subscriber was not Operational before.
         TokenUnavailable: "Wait, or fix the token service; no attempts are spent.",
         /// TokenAvailable is False: the token service rejects the client: wrong ID, secret, scope or grant. Also not
         /// Ready, unless an earlier token is still valid.
@@ -252,6 +260,8 @@ impl SubscriberReason {
                 | Self::InvalidSpec
                 | Self::SecretNotPermitted
                 | Self::SecretTypeDenied
+                | Self::ServiceAccountNotPermitted
+                | Self::TokenRequestDenied
                 | Self::HandshakeRefused
                 | Self::EgressDenied
                 | Self::EndpointGone

@@ -70,6 +70,29 @@ fn named_namespaces_need_no_cluster_role_and_get_one_role_each() {
 }
 
 #[test]
+fn s26_tokens_may_be_created_of_the_named_service_accounts_alone_and_of_none_by_default() {
+    let namespaces = "watchNamespaces={a,b}";
+    let named = "serviceAccountTokens.a={robot,robot.v2}";
+    let tokens = |args: &[&str]| {
+        let args: Vec<_> = args.iter().flat_map(|value| ["--set", value]).collect();
+        let rendered = render_chart("tidings", &args).unwrap();
+        let objects = objects(&rendered);
+        let about = |object: &&Value| object["rules"].to_string().contains("serviceaccounts");
+        objects.iter().filter(about).cloned().collect::<Vec<_>>()
+    };
+    for none in [&[][..], &[namespaces]] {
+        assert!(tokens(none).is_empty());
+    }
+    for values in [&[named][..], &[namespaces, named]] {
+        let roles = tokens(values);
+        assert_eq!(roles.len(), 1, "{roles:?}");
+        assert_eq!((&roles[0]["kind"], &roles[0]["metadata"]["namespace"]), (&"Role".into(), &"a".into()));
+        let rule = |resource: &str, verb: &str| json!({"apiGroups": [""], "resources": [resource], "resourceNames": ["robot", "robot.v2"], "verbs": [verb]});
+        assert_eq!(roles[0]["rules"], json!([rule("serviceaccounts", "get"), rule("serviceaccounts/token", "create")]));
+    }
+}
+
+#[test]
 fn the_container_has_no_rights_it_does_not_need() {
     let objects = objects(&render_chart("tidings", &[]).unwrap());
     let pod = &of_kind(&objects, "Deployment")[0]["spec"]["template"]["spec"];
@@ -286,6 +309,11 @@ fn bad_values_are_refused_with_their_name() {
         ("egress.proxy.resolves=true", "url"),
         ("egress.proxy.credentialsSecretName=login", "url"),
         ("egress.proxy.credentialsSecretName=Login,egress.proxy.url=http://a", "credentialsSecretName"),
+        ("serviceAccountTokens.shop={*}", "serviceAccountTokens"),
+        ("serviceAccountTokens.shop=robot", "serviceAccountTokens"),
+        ("serviceAccountTokens={shop}", "serviceAccountTokens"),
+        ("serviceAccountTokens.Shop={robot}", "Shop"),
+        ("watchNamespaces={billing},serviceAccountTokens.shop={robot}", "serviceAccountTokens.shop"),
         ("dns.clusterDomain=", "clusterDomain"),
         ("dns.servers={kube-dns}", "servers"),
         ("dnsPolicy=Cluster", "dnsPolicy"),

@@ -91,7 +91,7 @@ async fn every_subscriber_on_the_pages_is_accepted_by_the_api_server() {
 
 /// The paths of all fields below `schema` that name another object.
 fn references(schema: &Value, path: &str, into: &mut BTreeSet<String>) {
-    if path.ends_with("Ref") {
+    if path.ends_with("Ref") || path.ends_with("/serviceAccountToken") {
         into.insert(format!("{path}/name"));
     }
     if schema["items"].is_object() {

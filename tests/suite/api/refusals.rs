@@ -43,6 +43,19 @@ fn signing(change: impl FnOnce(&mut Value)) -> Value {
     })
 }
 
+/// A valid Subscriber whose token service knows the client by tokens of a ServiceAccount, altered in
+/// `serviceAccountToken`.
+pub fn by_account(change: impl FnOnce(&mut Value)) -> Value {
+    subscriber(|spec| {
+        let service = &mut spec["tokenService"];
+        service.as_object_mut().unwrap().remove("credentialsSecretRef");
+        service["clientAuthentication"] = "ServiceAccountToken".into();
+        service["clientID"] = "shop".into();
+        service["serviceAccountToken"] = json!({"name": "robot", "audience": "api://AzureADTokenExchange"});
+        change(&mut service["serviceAccountToken"]);
+    })
+}
+
 /// A valid Subscriber, altered by `change`.
 pub fn subscriber(change: impl FnOnce(&mut Value)) -> Value {
     let mut spec = json!({
@@ -331,6 +344,44 @@ async fn a_client_authentication_without_what_it_needs_is_refused_and_each_compl
             }),
             "set exactly one of clientID and credentialsSecretRef",
         ),
+        (by_account(|settings| *settings = Value::Null), "set serviceAccountToken"),
+        (
+            subscriber(|spec| spec["tokenService"]["serviceAccountToken"] = json!({"name": "robot", "audience": "a"})),
+            "remove serviceAccountToken or change clientAuthentication",
+        ),
+        (
+            subscriber(|spec| {
+                by_key(spec);
+                spec["tokenService"]["serviceAccountToken"] = json!({"name": "robot", "audience": "a"});
+            }),
+            "remove serviceAccountToken or change clientAuthentication",
+        ),
+        (
+            {
+                let mut both = by_account(|_| ());
+                both["spec"]["tokenService"]["credentialsSecretRef"] = json!({"name": "oauth"});
+                both
+            },
+            "set exactly one of clientID and credentialsSecretRef",
+        ),
+        (
+            {
+                let mut neither = by_account(|_| ());
+                neither["spec"]["tokenService"].as_object_mut().unwrap().remove("clientID");
+                neither
+            },
+            "set exactly one of clientID and credentialsSecretRef",
+        ),
+        (by_account(|settings| drop(settings.as_object_mut().unwrap().remove("name"))), "Required value"),
+        (by_account(|settings| drop(settings.as_object_mut().unwrap().remove("audience"))), "Required value"),
+        (by_account(|settings| settings["name"] = "../victim/robot".into()), "must be a valid object name"),
+        (by_account(|settings| settings["audience"] = "".into()), "at least 1 chars"),
+        (by_account(|settings| settings["audience"] = "a b".into()), "without spaces and commas"),
+        (by_account(|settings| settings["audience"] = "a,b".into()), "without spaces and commas"),
+        (by_account(|settings| settings["audience"] = "é".into()), "without spaces and commas"),
+        (by_account(|settings| settings["audience"] = "a".repeat(1025).into()), "may not be more than 1024"),
+        (by_account(|settings| settings["expirationSeconds"] = 599.into()), "greater than or equal to 600"),
+        (by_account(|settings| settings["expirationSeconds"] = 3601.into()), "less than or equal to 3600"),
         (signing(|settings| settings["algorithm"] = "HS256".into()), "supported values"),
         (signing(|settings| drop(settings.as_object_mut().unwrap().remove("algorithm"))), "Required value"),
         (signing(|settings| settings["lifetimeSeconds"] = 9.into()), "greater than or equal to 10"),

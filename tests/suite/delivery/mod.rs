@@ -17,6 +17,7 @@ mod replay;
 mod retention;
 mod rotations;
 mod sdk;
+pub mod service_accounts;
 mod signatures;
 mod size;
 mod token_budgets;

@@ -9,10 +9,14 @@ use tidings_api::SubscriberReason as Reason;
 
 use crate::{
     cluster::root,
+    delivery::service_accounts::{account, by_account, grant},
     world::{CLIENT, PATIENCE, World, path},
 };
 
 const PAGE: &str = "docs/troubleshooting.md";
+
+/// The audience of the tokens of ServiceAccounts.
+const AUDIENCE: &str = "https://login.acme.example";
 
 /// What leads to a reason: the Subscriber's name is the reason's in lower case, and so is its path at the receiver.
 struct Case {
@@ -83,6 +87,9 @@ fn cases() -> Vec<Case> {
                 json!([{"name": "X-Api-Key", "valueFrom": {"secretKeyRef": {"name": "release", "key": "release"}}}]);
         }),
         case(Reason::InvalidTrustBundle, |spec| spec["webhook"]["tls"]["caRef"]["name"] = "not-pem".into()),
+        case(Reason::ServiceAccountNotFound, |spec| by_account(spec, "acme-robto", AUDIENCE)),
+        case(Reason::ServiceAccountNotPermitted, |spec| by_account(spec, "acme-robot", AUDIENCE)),
+        case(Reason::TokenRequestDenied, |spec| by_account(spec, "other-robot", AUDIENCE)),
         case(Reason::TokenIssued, nothing),
         case(Reason::TokenUnavailable, |spec| {
             let url = spec["tokenService"]["url"].as_str().unwrap().replace("/oauth2/token", "/unavailable");
@@ -141,9 +148,10 @@ async fn all() -> BTreeMap<&'static str, String> {
         "apiVersion": "v1", "kind": "Secret", "metadata": {"name": "release"}, "type": "helm.sh/release.v1",
         "stringData": {"release": "r"},
     });
-    for object in [wrong, not_pem, release] {
+    for object in [wrong, not_pem, release, account("acme-robot", &json!({}))] {
         world.apply(&object).await;
     }
+    grant(&world, &["acme-robot", "acme-robto"]).await;
     script(&world);
     let _operator = world.operator().await;
     let mut shown = BTreeMap::new();
@@ -169,6 +177,7 @@ fn plain(described: &str, world: &World) -> String {
     let status = described.find("\nStatus:").map_or("", |at| &described[at + 1..]);
     let status = status.replace(&host(&world.tokens.url()), "login.acme.example");
     let status = status.replace(&host(&world.receiver.url("/")), "hooks.acme.example");
+    let status = status.replace(&world.namespace, "shop");
     status.replace("127.0.0.1", "hooks.acme.example").lines().map(|line| format!("{}\n", line.trim_end())).collect()
 }
 

@@ -9,7 +9,10 @@ use serde_json::{Value, json};
 use testkit::{Behaviour, Client, Operator, endpoints::Reply};
 
 use crate::{
-    delivery::keys,
+    delivery::{
+        keys,
+        service_accounts::{ANNOTATION, AUDIENCE, account, by_account, grant},
+    },
     security::client_certificates::guarded,
     subscribers::test_event,
     world::{CLIENT, PATIENCE, World, condition, path, tls_secret},
@@ -122,6 +125,42 @@ async fn signer(world: &World) -> String {
     key
 }
 
+/// Where the token service takes every token of a ServiceAccount.
+const OF_ACCOUNT: &str = "/of-account";
+
+/// Applies a ServiceAccount, and a Subscriber `robot` that it authenticates.
+async fn robot(world: &World) {
+    let token = json!({"access_token": "robot", "token_type": "Bearer"}).to_string();
+    world.tokens.answer_always_at(OF_ACCOUNT, Behaviour::reply(Reply::status(200).body(token)));
+    grant(world, &["robot"]).await;
+    let host = format!("localhost:{}", world.tokens.address().port());
+    world.apply(&account("robot", &json!({ANNOTATION: format!("{AUDIENCE} {host}")}))).await;
+    world
+        .subscriber("robot", |spec| {
+            by_account(spec, "robot", AUDIENCE);
+            spec["tokenService"]["url"] = format!("https://{host}{OF_ACCOUNT}").into();
+            spec["tokenService"]["tls"]["clientCertificateSecretRef"] = json!({"name": "token-mtls"});
+        })
+        .await;
+}
+
+/// Tokens of a ServiceAccount that are taken and refused, and a ServiceAccount that is missing.
+async fn exchange_account_tokens(world: &World) {
+    world.until_reason("robot", "Operational").await;
+    let refusal = json!({"error": "invalid_client", "error_description": DESCRIPTION}).to_string();
+    world.tokens.answer_always_at(OF_ACCOUNT, Behaviour::reply(answer(401).body(refusal)));
+    let patch = json!({"spec": {"tokenService": {"serviceAccountToken": {"expirationSeconds": 900}}}}).to_string();
+    world.kubectl(&["patch", "subr", "robot", "--type=merge", "-p", &patch]).await.ok().unwrap();
+    let refused = |s: &Value| {
+        condition(s, "TokenAvailable")["message"].as_str().is_some_and(|m| m.contains("new client credentials yet"))
+    };
+    world.until("subscriber", "robot", refused).await;
+    world.kubectl(&["delete", "serviceaccount", "robot"]).await.ok().unwrap();
+    let patch = json!({"spec": {"tokenService": {"serviceAccountToken": {"expirationSeconds": 901}}}}).to_string();
+    world.kubectl(&["patch", "subr", "robot", "--type=merge", "-p", &patch]).await.ok().unwrap();
+    world.until_reason("robot", "ServiceAccountNotFound").await;
+}
+
 /// Assertions that are taken and refused, and private keys that cannot be used.
 async fn exchange_assertions(world: &World, key: &str) {
     world.until_reason("signer", "Operational").await;
@@ -144,12 +183,13 @@ async fn exchange_assertions(world: &World, key: &str) {
     }
 }
 
-/// The assertions that were sent, and the signature of each.
-fn assertions(world: &World) -> Vec<String> {
-    let requests = world.tokens.requests();
+/// The assertions that were sent at this path, and the parts of each: tokens of one API server share their first part.
+fn assertions(world: &World, path: &str) -> Vec<String> {
+    let mut requests = world.tokens.requests();
+    requests.retain(|request| request.path == path);
     let sent: Vec<_> = requests.iter().filter_map(|request| request.fields.get("client_assertion")).collect();
-    let signatures = sent.iter().filter_map(|assertion| assertion.rsplit('.').next());
-    sent.iter().copied().chain(signatures).map(str::to_owned).collect()
+    let parts = sent.iter().flat_map(|assertion| assertion.split('.'));
+    sent.iter().copied().chain(parts).map(str::to_owned).collect()
 }
 
 /// Sends an event, and returns how that ended.
@@ -229,12 +269,14 @@ async fn exchange_tokens(world: &World) {
 async fn run(format: &str) -> Run {
     let (mut world, keys) = world().await;
     let signing_key = signer(&world).await;
+    robot(&world).await;
     let flags = ["--egress-allow-cidr", "127.0.0.0/8", "--log-level", "trace", "--log-format", format];
     let operator = world.start(&flags).await;
     operator.ready(PATIENCE).await.unwrap();
     exchange_events(&mut world).await;
     exchange_tokens(&world).await;
     exchange_assertions(&world, &signing_key).await;
+    exchange_account_tokens(&world).await;
     assert_everything_was_in_play(&world);
     let shown = everything_shown(&world, &operator).await;
     let secrets = [SECRET, ROTATED, WRONG, HEADER, PLAIN_HEADER, BROKEN_HEADER, DESCRIPTION, MALFORMED];
@@ -244,7 +286,9 @@ async fn run(format: &str) -> Run {
     let decoded = signing_keys.each_ref().map(|key| String::from_utf8(STANDARD.decode(key).unwrap()).unwrap());
     let keys = keys.into_iter().chain(signing_keys).chain(decoded);
     let secrets = secrets.map(str::to_owned).into_iter().chain(keys).chain(world.tokens.tokens().all());
-    let secrets = secrets.chain(signing_key.lines().nth(1).map(str::to_owned)).chain(assertions(&world));
+    let secrets = secrets
+        .chain(signing_key.lines().nth(1).map(str::to_owned))
+        .chain([SIGNED, OF_ACCOUNT].iter().flat_map(|path| assertions(&world, path)));
     let answers = [BODY, ANSWER_HEADER, ORIGIN].map(str::to_owned).into_iter().chain(addresses);
     Run { shown, secrets: secrets.collect(), answers: answers.collect() }
 }
@@ -257,7 +301,7 @@ async fn everything_shown(world: &World, operator: &Operator) -> Vec<(&'static s
         object["metadata"]["annotations"].take();
     }
     let mut described = String::new();
-    for object in ["subr/shop", "subr/signer", "ntf/n-500"] {
+    for object in ["subr/shop", "subr/signer", "subr/robot", "ntf/n-500"] {
         let text = world.kubectl(&["describe", object]).await.ok().unwrap();
         described += &text[text.find("\nStatus:").unwrap()..];
     }
@@ -291,7 +335,9 @@ fn assert_everything_was_in_play(world: &World) {
     let issued: BTreeSet<_> = world.tokens.tokens().all().into_iter().collect();
     let used: BTreeSet<_> = requests.iter().filter_map(|request| request.token().map(str::to_owned)).collect();
     assert!(used.len() >= 3 && used.is_subset(&issued), "{used:?}");
-    assert!(assertions(world).len() >= 4, "two assertions, each with its signature");
+    for path in [SIGNED, OF_ACCOUNT] {
+        assert!(assertions(world, path).len() >= 8, "two assertions, each with its parts");
+    }
     let asked = world.tokens.requests();
     let asked: BTreeSet<_> = asked.iter().map(|request| (request.answered.unwrap(), request.error)).collect();
     for hostile in [201, 203, 302, 503, 400, 401].map(|status| (status, None)) {

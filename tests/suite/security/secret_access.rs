@@ -8,7 +8,7 @@ use testkit::{
 };
 
 use crate::{
-    api::refusals::subscriber,
+    api::refusals::{by_account, subscriber},
     cluster::{cluster, namespace},
 };
 
@@ -243,6 +243,63 @@ async fn s20_another_client_authentication_may_not_send_a_key_that_was_not_sent_
     let other = json!({"spec": {"tokenService": {"tls": {"clientCertificateSecretRef": {"name": "other"}}}}});
     let other = olga.patch("by-secret", other).await;
     assert!(other.stderr.contains("olga may not get Secret other"), "{}{}", other.stdout, other.stderr);
+}
+
+#[tokio::test]
+async fn s26_who_may_not_create_tokens_of_a_service_account_may_not_have_them_sent() {
+    let tenants = Tenants::new("accounts").await;
+    aggregate_roles(tenants.plane).await;
+    let refused = |output: Output, account: &str| {
+        let says = format!("olga may not create tokens of ServiceAccount {account} in namespace {}", tenants.namespace);
+        assert!(!output.success && output.stderr.contains(&says), "{}{}", output.stdout, output.stderr);
+        assert!(output.stderr.contains("serviceaccounts/token for the ServiceAccount"), "{}", output.stderr);
+    };
+    // A viewer who may get every Secret may create no tokens.
+    let olga = tenants.user("olga", Some("ClusterRole/view")).await;
+    tenants.readers_of("all-secrets", &[]).await;
+    let subject = json!({"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": "olga"});
+    tenants.bind(&subject, "Role/all-secrets").await;
+    refused(olga.create("shop", by_account(|_| ())).await, "robot");
+    let admin = User { tenants: &tenants, kubectl: tenants.plane.admin().clone(), impersonated: None };
+    admin.create("shop", by_account(|_| ())).await.ok().unwrap();
+
+    let service = |change: Value| json!({"spec": {"tokenService": change}});
+    let account = |change: Value| service(json!({"serviceAccountToken": change}));
+    for (patch, name) in [
+        (account(json!({"name": "other"})), "other"),
+        (account(json!({"audience": "https://elsewhere.example.com"})), "robot"),
+        (service(json!({"url": "https://evil.example/"})), "robot"),
+        (json!({"spec": {"webhook": {"url": "https://evil.example/"}}}), "robot"),
+    ] {
+        refused(olga.patch("shop", patch).await, name);
+    }
+    // What changes neither the token nor its way stays free.
+    for patch in [
+        json!({"spec": {"suspend": true}}),
+        account(json!({"expirationSeconds": 900})),
+        service(
+            json!({"clientAuthentication": "Basic", "serviceAccountToken": null, "clientID": null, "credentialsSecretRef": {"name": "oauth"}}),
+        ),
+    ] {
+        olga.patch("shop", patch).await.ok().unwrap();
+    }
+    let back = json!({"clientAuthentication": "ServiceAccountToken", "clientID": "shop", "credentialsSecretRef": null, "serviceAccountToken": {"name": "robot", "audience": "a"}});
+    refused(olga.patch("shop", service(back.clone())).await, "robot");
+
+    tenants
+        .apply(&json!({
+            "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "Role", "metadata": {"name": "robot-tokens"},
+            "rules": [{
+                "apiGroups": [""], "resources": ["serviceaccounts/token"], "resourceNames": ["robot"],
+                "verbs": ["create"],
+            }],
+        }))
+        .await;
+    tenants.bind(&subject, "Role/robot-tokens").await;
+    olga.patch("shop", service(back)).await.ok().unwrap();
+    refused(olga.patch("shop", account(json!({"name": "other"}))).await, "other");
+    let edith = tenants.user("edith", Some("ClusterRole/edit")).await;
+    edith.create("edited", by_account(|_| ())).await.ok().unwrap();
 }
 
 #[tokio::test]

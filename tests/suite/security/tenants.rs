@@ -4,7 +4,7 @@
 use serde_json::{Value, json};
 use testkit::Operator;
 
-use crate::delivery::keys;
+use crate::delivery::{keys, service_accounts};
 use crate::world::{CLIENT, PATIENCE, World, condition, path};
 
 #[test]
@@ -243,6 +243,46 @@ async fn s09_a_private_key_that_signs_assertions_must_allow_the_token_service_an
     world.until("subscriber", "shop", |s| condition(s, "Ready")["reason"] == "TokenUnavailable").await;
     world.until("notification", "n", |n| n["status"]["reason"] == "SubscriberNotReady").await;
     assert!(world.posts(&path("shop")).is_empty(), "the token of another key");
+}
+
+#[tokio::test]
+async fn s09_a_service_account_must_allow_the_webhook_too_where_consent_is_required() {
+    let (world, _operator) = consenting("robots").await;
+    service_accounts::register(&world);
+    service_accounts::grant(&world, &["robot"]).await;
+    let webhook = world.receiver.url("");
+    let webhook = endpoint(&webhook);
+    let entry = service_accounts::entry(&world, service_accounts::AUDIENCE);
+    let consent = |hosts: &str| {
+        let annotations = json!({service_accounts::ANNOTATION: entry, "tidings.dev/allowed-hosts": hosts});
+        service_accounts::account("robot", &annotations)
+    };
+    world.apply(&consent("login.acme.example")).await;
+    let by_account = |spec: &mut Value| service_accounts::by_account(spec, "robot", service_accounts::AUDIENCE);
+    world.subscriber("shop", by_account).await;
+    // The webhook would receive a token that was obtained with a token of the ServiceAccount.
+    let message = message(&world, "shop", "ServiceAccountNotPermitted").await;
+    let parts = [&*format!("may not be sent to {webhook} (webhook.url)"), "annotation tidings.dev/allowed-hosts"];
+    assert!(parts.iter().all(|part| message.contains(part)), "{message}");
+    assert!(world.tokens.requests().is_empty() && world.receiver.requests().is_empty(), "no connection");
+    world.apply(&consent(webhook)).await;
+    world.kubectl(&["annotate", "subr", "shop", "tidings.dev/reconcile-requested-at=1"]).await.ok().unwrap();
+    world.until_reason("shop", "Operational").await;
+}
+
+#[tokio::test]
+async fn s26_a_subscriber_finds_the_service_accounts_of_its_own_namespace_alone() {
+    let (victim, tenant) = (World::new("victim").await, World::new("tenant").await);
+    let consent = json!({service_accounts::ANNOTATION: service_accounts::entry(&tenant, service_accounts::AUDIENCE)});
+    victim.apply(&service_accounts::account("robot", &consent)).await;
+    // Whatever the operator may do in the other namespace.
+    service_accounts::grant(&victim, &["robot"]).await;
+    service_accounts::grant(&tenant, &["robot"]).await;
+    let _operator = tenant.operator().await;
+    let by_account = |spec: &mut Value| service_accounts::by_account(spec, "robot", service_accounts::AUDIENCE);
+    tenant.subscriber("shop", by_account).await;
+    tenant.until_reason("shop", "ServiceAccountNotFound").await;
+    assert!(tenant.tokens.requests().is_empty());
 }
 
 #[tokio::test]

@@ -15,6 +15,7 @@ mod private_key_jwt;
 mod resources;
 mod schema;
 mod secret_access;
+mod service_account_token;
 mod signature;
 #[allow(clippy::duplicated_attributes, reason = "each printcolumn has its own type_")]
 mod subscriber;
@@ -37,6 +38,7 @@ pub use private_key_jwt::{PrivateKeyJwt, PrivateKeySecretRef, SigningAlgorithm};
 pub use resources::resource_fault;
 pub use schema::HttpsUrl;
 pub use secret_access::{SECRET_ACCESS_POLICY, secret_access_policy};
+pub use service_account_token::ServiceAccountToken;
 pub use signature::Signature;
 pub use subscriber::{Subscriber, SubscriberSpec};
 pub use subscriber_status::{LastFailure, SubscriberStatus, WebhookStatus};

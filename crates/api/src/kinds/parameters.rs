@@ -26,7 +26,7 @@ pub const RESERVED_TOKEN_PARAMETERS: &[Reserved] = &[
     },
     Reserved {
         names: &["client_assertion", "client_assertion_type"],
-        instead: "set tokenService.clientAuthentication to PrivateKeyJWT",
+        instead: "set tokenService.clientAuthentication to PrivateKeyJWT or ServiceAccountToken",
     },
     Reserved { names: &["scope"], instead: "list scopes in tokenService.scopes" },
     Reserved { names: &["audience"], instead: "set tokenService.audience" },

@@ -83,6 +83,11 @@ pub(super) fn key_id(_: &mut SchemaGenerator) -> Schema {
     text(256, "self.matches('^[ -~]+$')", "must be printable ASCII")
 }
 
+/// An audience of a ServiceAccount's token. Spaces and commas separate audiences in the annotation that allows them.
+pub(super) fn token_audience(_: &mut SchemaGenerator) -> Schema {
+    text(1024, "self.matches('^[!-+.-~-]+$')", "must be printable ASCII without spaces and commas")
+}
+
 /// OAuth 2.0 scopes (RFC 6749, section 3.3) without duplicates.
 pub(super) fn scopes(_: &mut SchemaGenerator) -> Schema {
     let scope = text(

@@ -1,5 +1,5 @@
 //! The ValidatingAdmissionPolicy that checks whether the user who writes a Subscriber may get the Secrets whose values
-//! the Subscriber sends.
+//! the Subscriber sends, and may create the ServiceAccount tokens that it sends.
 
 use k8s_openapi::api::admissionregistration::v1::{
     ValidatingAdmissionPolicy, ValidatingAdmissionPolicyBinding, Validation, Variable,
@@ -12,11 +12,13 @@ pub const SECRET_ACCESS_POLICY: &str = "subscriber-secrets.tidings.dev";
 
 /// Maximum number of Secrets that are checked by name. A check costs 350,000 units of CEL; the API server allows
 /// 1,000,000 for an expression and 10,000,000 for a binding. Each expression therefore has one check: one for each of
-/// 20 Secrets and one for the namespace.
+/// 20 Secrets, one for the namespace and one for the ServiceAccount.
 const MOST_NAMES: usize = 20;
 
 /// The endpoints that may have headers.
 const ENDPOINTS: [&str; 2] = ["webhook", "tokenService"];
+/// The field that names a ServiceAccount.
+const ACCOUNT: &str = "object.spec.tokenService.?serviceAccountToken";
 /// The optional fields that name a Secret.
 const OPTIONAL: [&str; 6] = [
     "tokenService.?credentialsSecretRef",
@@ -40,6 +42,7 @@ pub fn secret_access_policy() -> (ValidatingAdmissionPolicy, ValidatingAdmission
     let no_more = format!("variables.free || variables.names{}.size() == 0", MOST_NAMES + 1);
     let mut validations = vec![forbidden(&no_more, &too_many, None)];
     validations.extend((1..=MOST_NAMES).map(may_get));
+    validations.push(may_create_tokens());
     policy(SECRET_ACCESS_POLICY, "subscribers", variables(), validations)
 }
 
@@ -55,10 +58,11 @@ fn variables() -> Vec<Variable> {
     };
     let named = optional.map(|of| format!("{}.optMap(ref, [ref.name]).orValue([])", of("object")));
     let values = ENDPOINTS.map(|endpoint| format!("{}.map(ref, ref.name)", headers("object", endpoint)));
-    let mut unchanged = vec!["oldObject != null".to_owned()];
-    unchanged.extend(
+    let mut same_endpoints = vec!["oldObject != null".to_owned()];
+    same_endpoints.extend(
         ["webhook.url", "tokenService.url"].map(|field| format!("object.spec.{field} == oldObject.spec.{field}")),
     );
+    let mut unchanged = vec!["variables.sameEndpoints".to_owned()];
     // Another client authentication may send another key of the same Secret.
     unchanged.push(format!(
         "(!(object.spec.tokenService.clientAuthentication in {SEND_A_SECRET}) || oldObject.spec.tokenService.clientAuthentication in {SEND_A_SECRET})"
@@ -77,6 +81,7 @@ fn variables() -> Vec<Variable> {
     }));
     let names = [&named[..], &values].concat().join(" + ");
     let mut variables = vec![
+        variable("sameEndpoints", &same_endpoints.join(" && ")),
         variable("unchanged", &unchanged.join(" && ")),
         variable("free", &format!("variables.unchanged || {}", allowed(None))),
         variable("names1", &names),
@@ -97,6 +102,27 @@ fn may_get(n: usize) -> Validation {
         &format!("spec: the user may not get a Secret that this Subscriber names: {remedy}"),
         Some(format!(
             "'spec: ' + request.userInfo.username + ' may not get Secret ' + {name} + ' in namespace ' + request.namespace + ': {remedy}'"
+        )),
+    )
+}
+
+/// The rule that the user may create tokens of the ServiceAccount.
+fn may_create_tokens() -> Validation {
+    let (old, name) = (ACCOUNT.replacen("object", "oldObject", 1), "object.spec.tokenService.serviceAccountToken.name");
+    // The same ServiceAccount with another audience is a credential of another token service.
+    let same = ["name", "audience"].map(|field| format!("{ACCOUNT}.?{field} == {old}.?{field}")).join(" && ");
+    let allowed = format!(
+        "authorizer.group('').resource('serviceaccounts').subresource('token').namespace(request.namespace).name({name}).check('create').allowed()"
+    );
+    let rule = format!("!{ACCOUNT}.hasValue() || variables.sameEndpoints && {same} || {allowed}");
+    let remedy = "this Subscriber sends tokens of the ServiceAccount to a token service. Have a user who may create its tokens apply this Subscriber, or have an administrator of the namespace grant the verb create on serviceaccounts/token for the ServiceAccount";
+    forbidden(
+        &rule,
+        &format!(
+            "spec.tokenService.serviceAccountToken: the user may not create tokens of the ServiceAccount: {remedy}"
+        ),
+        Some(format!(
+            "'spec.tokenService.serviceAccountToken: ' + request.userInfo.username + ' may not create tokens of ServiceAccount ' + {name} + ' in namespace ' + request.namespace + ': {remedy}'"
         )),
     )
 }
@@ -124,7 +150,8 @@ mod tests {
     fn paths(schema: &Value, path: &str, found: &mut Vec<String>) {
         for (name, property) in schema["properties"].as_object().into_iter().flatten() {
             let path = format!("{path}.{name}");
-            let is_secret = ["SecretRef", "secretRef", "secretKeyRef"].iter().any(|end| name.ends_with(end));
+            let ends = ["SecretRef", "secretRef", "secretKeyRef", "serviceAccountToken"];
+            let is_secret = ends.iter().any(|end| name.ends_with(end));
             if is_secret || name == "url" {
                 found.push(path.clone());
             }
@@ -144,6 +171,7 @@ mod tests {
             "spec.tokenService.credentialsSecretRef",
             "spec.tokenService.headers.valueFrom.secretKeyRef",
             "spec.tokenService.privateKeyJWT.keySecretRef",
+            "spec.tokenService.serviceAccountToken",
             "spec.tokenService.tls.clientCertificateSecretRef",
             "spec.tokenService.url",
             "spec.webhook.headers.valueFrom.secretKeyRef",

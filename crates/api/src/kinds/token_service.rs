@@ -7,7 +7,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Header, HttpsUrl, PrivateKeyJwt, Tls,
+    Header, HttpsUrl, PrivateKeyJwt, ServiceAccountToken, Tls,
     header::{free_in_token_requests, named_once, within_32_kib},
     parameters::token_parameters,
     resources::resources,
@@ -18,16 +18,20 @@ use super::{
 #[derive(Clone, Debug, Deserialize, Serialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(
-    validation = Rule::new("self.clientAuthentication in ['TLS', 'PrivateKeyJWT'] || has(self.credentialsSecretRef)")
+    validation = Rule::new("self.clientAuthentication in ['TLS', 'PrivateKeyJWT', 'ServiceAccountToken'] || has(self.credentialsSecretRef)")
         .message("clientAuthentication Basic, BasicUnencoded and Post send a client secret: set credentialsSecretRef to the Secret that holds it, or change clientAuthentication"),
-    validation = Rule::new("!(self.clientAuthentication in ['TLS', 'PrivateKeyJWT']) || has(self.clientID) != has(self.credentialsSecretRef)")
-        .message("clientAuthentication TLS and PrivateKeyJWT send a client ID and no client secret: set exactly one of clientID and credentialsSecretRef"),
+    validation = Rule::new("!(self.clientAuthentication in ['TLS', 'PrivateKeyJWT', 'ServiceAccountToken']) || has(self.clientID) != has(self.credentialsSecretRef)")
+        .message("clientAuthentication TLS, PrivateKeyJWT and ServiceAccountToken send a client ID and no client secret: set exactly one of clientID and credentialsSecretRef"),
     validation = Rule::new("self.clientAuthentication != 'TLS' || has(self.tls) && has(self.tls.clientCertificateSecretRef)")
         .message("clientAuthentication TLS needs a client certificate: set tls.clientCertificateSecretRef"),
     validation = Rule::new("self.clientAuthentication != 'PrivateKeyJWT' || has(self.privateKeyJWT)")
         .message("clientAuthentication PrivateKeyJWT needs a private key: set privateKeyJWT"),
     validation = Rule::new("self.clientAuthentication == 'PrivateKeyJWT' || !has(self.privateKeyJWT)")
         .message("privateKeyJWT belongs to clientAuthentication PrivateKeyJWT: remove privateKeyJWT or change clientAuthentication"),
+    validation = Rule::new("self.clientAuthentication != 'ServiceAccountToken' || has(self.serviceAccountToken)")
+        .message("clientAuthentication ServiceAccountToken needs a ServiceAccount and an audience: set serviceAccountToken"),
+    validation = Rule::new("self.clientAuthentication == 'ServiceAccountToken' || !has(self.serviceAccountToken)")
+        .message("serviceAccountToken belongs to clientAuthentication ServiceAccountToken: remove serviceAccountToken or change clientAuthentication"),
     validation = Rule::new("!has(self.resources) || self.resources.size() == 0 || !has(self.parameters) || self.parameters.all(name, name.lowerAscii() != 'resource')")
         .message("set resources or the parameter resource, but not both: move the parameter into resources"),
     validation = Rule::new("self.clientAuthentication != 'BasicUnencoded' || !has(self.clientID) || !self.clientID.contains(':')")
@@ -42,7 +46,7 @@ pub struct TokenService {
     #[schemars(schema_with = "client_id")]
     pub client_id: Option<String>,
     /// The Secret, in this namespace, that holds the client secret and, unless clientID is set, the client ID. With
-    /// clientAuthentication TLS or PrivateKeyJWT, only the client ID is read.
+    /// clientAuthentication TLS, PrivateKeyJWT or ServiceAccountToken, only the client ID is read.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub credentials_secret_ref: Option<CredentialsSecretRef>,
     /// How the client authenticates. Basic (default): client ID and secret in the Authorization header, form-encoded
@@ -51,12 +55,16 @@ pub struct TokenService {
     /// form body and the client certificate that tls.clientCertificateSecretRef names, without a secret
     /// (tls_client_auth and self_signed_tls_client_auth; RFC 8705, section 2). PrivateKeyJWT: client ID and an
     /// assertion, signed with the private key that privateKeyJWT names, in the form body, without a secret
-    /// (private_key_jwt; RFC 7523, section 2.2).
+    /// (private_key_jwt; RFC 7523, section 2.2). ServiceAccountToken: client ID and a token of the ServiceAccount that
+    /// serviceAccountToken names as the assertion in the form body, without a stored secret (RFC 7523, section 2.2).
     #[serde(default)]
     pub client_authentication: ClientAuthentication,
     /// The private key of clientAuthentication PrivateKeyJWT, and the assertions that it signs.
     #[serde(rename = "privateKeyJWT", default, skip_serializing_if = "Option::is_none")]
     pub private_key_jwt: Option<PrivateKeyJwt>,
+    /// The ServiceAccount of clientAuthentication ServiceAccountToken, and the tokens that the operator requests for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub service_account_token: Option<ServiceAccountToken>,
     /// Scopes to request (RFC 6749, section 3.3), for example [events.write]. Omitted: no scope parameter is sent.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "scopes")]
@@ -114,6 +122,8 @@ pub enum ClientAuthentication {
     /// `private_key_jwt` (RFC 7523, section 2.2): an assertion that the client's private key signs.
     #[serde(rename = "PrivateKeyJWT")]
     PrivateKeyJwt,
+    /// An assertion (RFC 7523, section 2.2) that the API server issues: a token of a ServiceAccount.
+    ServiceAccountToken,
 }
 
 /// Names a Secret with OAuth client credentials, in the Subscriber's namespace.

@@ -3,7 +3,7 @@
 use std::time::{Duration, SystemTime};
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
-use secrecy::zeroize::Zeroizing;
+use secrecy::{SecretString, zeroize::Zeroizing};
 use serde::Serialize;
 
 use super::{
@@ -71,7 +71,7 @@ impl AssertionIssuer {
     }
 
     /// Makes an assertion of this client. `id` must be random: token services accept each id once.
-    pub(super) fn issue(&self, client_id: &str, now: SystemTime, id: [u8; 16]) -> Result<Zeroizing<String>, Unsigned> {
+    pub(super) fn issue(&self, client_id: &str, now: SystemTime, id: [u8; 16]) -> Result<SecretString, Unsigned> {
         let issued = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
         let claims = Claims {
             iss: client_id,
@@ -84,11 +84,11 @@ impl AssertionIssuer {
         let signed = format!("{}.{}", self.header, encoded(&claims));
         let signature = Zeroizing::new(URL_SAFE_NO_PAD.encode(self.key.sign(signed.as_bytes())?));
         // Enough for all: a growing string would leave copies of the assertion behind.
-        let mut assertion = Zeroizing::new(String::with_capacity(signed.len() + 1 + signature.len()));
+        let mut assertion = String::with_capacity(signed.len() + 1 + signature.len());
         for part in [&signed, ".", &signature] {
             assertion.push_str(part);
         }
-        Ok(assertion)
+        Ok(assertion.into())
     }
 
     /// Distinguishes the assertions of two issuers: equal for the same key, header, audience and lifetime.
@@ -112,6 +112,7 @@ mod tests {
     use std::collections::BTreeSet;
 
     use proptest::prelude::*;
+    use secrecy::ExposeSecret;
     use serde_json::{Value, json};
     use testkit::Authority;
 
@@ -133,7 +134,7 @@ mod tests {
         let header = |key_id: Option<&str>, thumbprint: Option<&str>| {
             let names = KeyNames { key_id: key_id.map(str::to_owned), thumbprint: thumbprint.map(str::to_owned) };
             let jwt = issuer(&key, &names, "a", 60).issue("shop", SystemTime::UNIX_EPOCH, [0; 16]).unwrap();
-            read(jwt.split('.').next().unwrap())
+            read(jwt.expose_secret().split('.').next().unwrap())
         };
         assert_eq!(header(None, None), json!({"alg": "ES256", "typ": "JWT"}));
         assert_eq!(header(Some("k 1"), None), json!({"alg": "ES256", "typ": "JWT", "kid": "k 1"}));
@@ -174,7 +175,7 @@ mod tests {
             for id in ids {
                 let at = SystemTime::UNIX_EPOCH + Duration::from_secs(now);
                 let jwt = issuer.issue(&client_id, at, id).unwrap();
-                let parts: Vec<_> = jwt.split('.').collect();
+                let parts: Vec<_> = jwt.expose_secret().split('.').collect();
                 prop_assert_eq!(parts.len(), 3);
                 let claims = read(parts[1]);
                 let jti = claims["jti"].as_str().unwrap().to_owned();

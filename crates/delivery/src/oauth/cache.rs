@@ -24,7 +24,7 @@ const SHARE: usize = 256 * 1024;
 pub struct TokenKey {
     /// The namespace that owns the credentials.
     pub namespace: String,
-    /// The Secret's uid.
+    /// The uid of the Secret, or of the ServiceAccount, with the credentials.
     pub secret_uid: String,
     /// The content of the credentials: a change of the Secret that leaves them as they are does not matter.
     pub credentials: CredentialsFingerprint,

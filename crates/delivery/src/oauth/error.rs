@@ -5,6 +5,7 @@ use std::time::Duration;
 use http::StatusCode;
 use tokio::time::Instant;
 
+use super::NoAssertion;
 use crate::egress::SendError;
 
 /// Why a token request returned no token. The errors contain nothing that the token service sent except the status and
@@ -44,6 +45,9 @@ pub enum TokenError {
         "the response of the token service has {0}, which the operator cannot read: have the token service, or the gateway in front of it, obey the request header Accept-Encoding: identity"
     )]
     Encoded(&'static str),
+    /// The party that issues the client's assertions issued none; no request was sent.
+    #[error(transparent)]
+    NoAssertion(#[from] NoAssertion),
     /// The operator itself failed.
     #[error("internal error during a token request; see the operator's log")]
     Internal,

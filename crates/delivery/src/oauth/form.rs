@@ -1,6 +1,6 @@
 //! Encodes a token request (RFC 6749, section 4.4.2). Pure.
 
-use std::{cell::Cell, fmt, time::SystemTime};
+use std::{cell::Cell, fmt};
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use bytes::Bytes;
@@ -9,7 +9,7 @@ use oauth2::{AuthType, ClientId, ClientSecret, Scope, TokenUrl, basic::BasicClie
 use secrecy::{ExposeSecret, SecretString, zeroize::Zeroizing};
 use url::form_urlencoded::{Serializer, byte_serialize};
 
-use super::{AuthMethod, Credentials, TokenRequest, secret_header::secret_header, signing_key::Unsigned};
+use super::{AuthMethod, Credentials, TokenRequest, secret_header::secret_header};
 
 /// The type of an assertion that is a JWT (RFC 7523, section 2.2).
 const JWT_BEARER: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
@@ -23,16 +23,16 @@ pub(super) enum NotEncoded {
     /// Client id and secret cannot be the value of a header.
     #[error("client id and secret cannot be the value of a header")]
     Credentials(#[from] http::Error),
-    /// The private key cannot sign.
-    #[error("the private key cannot sign")]
-    Unsigned(#[from] Unsigned),
+    /// The client authenticates with an assertion, and there is none.
+    #[error("there is no assertion")]
+    NoAssertion,
 }
 
 /// Makes the HTTP request: the grant, and what authenticates the client. Fails if the URL cannot be the target of a
-/// request, or if the private key cannot sign.
+/// request.
 ///
-/// `id`: the random id of a client assertion.
-pub(super) fn encode(request: &TokenRequest, now: SystemTime, id: [u8; 16]) -> Result<Request<Bytes>, NotEncoded> {
+/// `assertion`: the new client assertion, if the client authenticates with one.
+pub(super) fn encode(request: &TokenRequest, assertion: Option<&str>) -> Result<Request<Bytes>, NotEncoded> {
     let Credentials { client_id, authentication } = &request.credentials;
     let (mut head, grant) = grant(request).ok_or(NotEncoded::Target)?.into_parts();
     head.headers.extend(request.headers.clone());
@@ -48,9 +48,9 @@ pub(super) fn encode(request: &TokenRequest, now: SystemTime, id: [u8; 16]) -> R
         }
         AuthMethod::Post(secret) => with_fields(&grant, &[("client_secret", secret.expose_secret())]),
         AuthMethod::Tls => Bytes::from(grant),
-        AuthMethod::PrivateKeyJwt(issuer) => {
-            let assertion = issuer.issue(client_id, now, id)?;
-            with_fields(&grant, &[("client_assertion_type", JWT_BEARER), ("client_assertion", &assertion)])
+        AuthMethod::PrivateKeyJwt(_) | AuthMethod::IssuedAssertion(_) => {
+            let assertion = assertion.ok_or(NotEncoded::NoAssertion)?;
+            with_fields(&grant, &[("client_assertion_type", JWT_BEARER), ("client_assertion", assertion)])
         }
     };
     Ok(Request::from_parts(head, body))
@@ -68,7 +68,7 @@ fn grant(request: &TokenRequest) -> Option<Request<String>> {
         AuthMethod::Basic(_) | AuthMethod::BasicUnencoded(_) => {
             client.set_client_secret(ClientSecret::new(String::new()))
         }
-        AuthMethod::Post(_) | AuthMethod::Tls | AuthMethod::PrivateKeyJwt(_) => {
+        AuthMethod::Post(_) | AuthMethod::Tls | AuthMethod::PrivateKeyJwt(_) | AuthMethod::IssuedAssertion(_) => {
             client.set_auth_type(AuthType::RequestBody)
         }
     };
@@ -118,6 +118,7 @@ mod tests {
         time::Duration,
     };
 
+    use futures::future::BoxFuture;
     use http::{
         HeaderMap, Method,
         header::{ACCEPT, CONTENT_TYPE},
@@ -126,10 +127,19 @@ mod tests {
 
     use super::*;
     use crate::egress::{Client, Egress, Policy};
-    use crate::oauth::{AssertionIssuer, ClientProof, KeyNames};
+    use crate::oauth::{AssertionIssuer, AssertionProvider, ClientProof, IssuedAssertions, KeyNames, NoAssertion};
 
     static HTTP: LazyLock<Arc<Client>> =
         LazyLock::new(|| Egress::new(Policy::default()).client("test", &crate::egress::Trust::default()).unwrap());
+
+    /// Issues no assertions.
+    struct Nobody;
+
+    impl AssertionProvider for Nobody {
+        fn assertion(&self) -> BoxFuture<'_, Result<SecretString, NoAssertion>> {
+            unreachable!("the caller of encode gets the assertion")
+        }
+    }
 
     /// A way to send a client secret.
     type Way = fn(SecretString) -> AuthMethod;
@@ -149,7 +159,7 @@ mod tests {
     }
 
     fn encoded(request: &TokenRequest) -> Request<Bytes> {
-        encode(request, SystemTime::UNIX_EPOCH, [7; 16]).unwrap()
+        encode(request, None).unwrap()
     }
 
     /// Decodes `application/x-www-form-urlencoded` by appendix B of RFC 6749, without a library.
@@ -213,14 +223,17 @@ mod tests {
         let mut signed = request(|_secret| AuthMethod::Tls, "a&b", "secret");
         let issuer = AssertionIssuer::new(key, &KeyNames::default(), "aud".into(), Duration::from_secs(60));
         signed.credentials.authentication = AuthMethod::PrivateKeyJwt(issuer);
-        let signed = encoded(&signed);
+        assert!(encode(&signed, None).is_err());
+        let signed = encode(&signed, Some("a.b.c+=")).unwrap();
         assert!(signed.headers().get(AUTHORIZATION).is_none());
         let mut sent = fields(signed.body());
-        let (name, assertion) = sent.pop().unwrap();
-        assert!(name == "client_assertion" && assertion.split('.').count() == 3, "{name}={assertion}");
+        assert_eq!(sent.pop().unwrap(), ("client_assertion".to_owned(), "a.b.c+=".to_owned()));
         let kind = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
         let with_id = [&grant[..], &[("client_id", "a&b")], &target].concat();
         assert_eq!(sent, owned(&[&with_id[..], &[("client_assertion_type", kind)]].concat()));
+        let mut issued = request(|_secret| AuthMethod::Tls, "a&b", "secret");
+        issued.credentials.authentication = AuthMethod::IssuedAssertion(IssuedAssertions::new(Arc::new(Nobody), &[]));
+        assert_eq!(encode(&issued, Some("a.b.c+=")).unwrap().body(), signed.body());
         let tls = encoded(&request(|_secret| AuthMethod::Tls, "a&b", "secret"));
         assert!(tls.headers().get(AUTHORIZATION).is_none());
         assert_eq!(fields(tls.body()), owned(&with_id));

@@ -15,6 +15,8 @@ const SPREAD: f64 = 0.5;
 /// The waits after temporary failures: doubling from the first to the longest, each up to a fifth shorter or longer.
 const FIRST_RETRY: Duration = Duration::from_secs(5);
 const LONGEST_RETRY: Duration = Duration::from_secs(5 * 60);
+/// The longest wait where the client's assertion is missing: no token service has been asked.
+const LONGEST_WITHOUT_ASSERTION: Duration = Duration::from_secs(60);
 /// The waits after the service rejected the client: doubling from the first to the longest, each up to a fifth longer.
 const REJECTED_FIRST: Duration = Duration::from_secs(15 * 60);
 const REJECTED_LONGEST: Duration = Duration::from_secs(50 * 60);
@@ -270,7 +272,11 @@ fn ask_again_after(error: &TokenError, before: u32, chance: f64) -> Duration {
     if is_rejected(error) {
         return doubled(REJECTED_FIRST, REJECTED_LONGEST).mul_f64(1.0 + 0.2 * chance);
     }
-    let backoff = doubled(FIRST_RETRY, LONGEST_RETRY).mul_f64(0.8 + 0.4 * chance);
+    let longest = match error {
+        TokenError::NoAssertion(_) => LONGEST_WITHOUT_ASSERTION,
+        _ => LONGEST_RETRY,
+    };
+    let backoff = doubled(FIRST_RETRY, longest).mul_f64(0.8 + 0.4 * chance);
     match error {
         // The service requested this of many clients, so the wait is never shorter and slightly longer at random.
         TokenError::Unavailable { retry_after: Some(wanted), .. } => wanted.mul_f64(1.0 + 0.2 * chance).max(backoff),
@@ -283,8 +289,10 @@ mod tests {
     use http::StatusCode;
     use proptest::prelude::*;
 
+    use tidings_api::SubscriberReason;
+
     use super::*;
-    use crate::egress::SendError;
+    use crate::{egress::SendError, oauth::NoAssertion};
 
     const REJECTED: TokenError = TokenError::Rejected("invalid_client");
     const UNREACHABLE: TokenError = TokenError::Unreachable(SendError::Connection);
@@ -373,6 +381,13 @@ mod tests {
             all.iter().map(|time| time.round()).collect::<Vec<_>>(),
             [0.0, 5.0, 15.0, 35.0, 75.0, 155.0, 315.0, 615.0, 915.0, 1215.0]
         );
+    }
+
+    #[test]
+    fn a_missing_assertion_is_requested_again_within_a_minute() {
+        let none = NoAssertion { reason: SubscriberReason::TokenUnavailable, message: "none".into() };
+        let all = requests(TokenError::NoAssertion(none), 200.0, || 0.5);
+        assert_eq!(all.iter().map(|time| time.round()).collect::<Vec<_>>(), [0.0, 5.0, 15.0, 35.0, 75.0, 135.0, 195.0]);
     }
 
     #[test]

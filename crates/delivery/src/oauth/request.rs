@@ -11,7 +11,7 @@ use http::HeaderMap;
 use secrecy::{ExposeSecret, SecretString, zeroize::Zeroizing};
 use url::{Url, form_urlencoded::byte_serialize};
 
-use super::{AssertionIssuer, CredentialsFingerprint};
+use super::{AssertionIssuer, CredentialsFingerprint, IssuedAssertions};
 use crate::egress::Client;
 
 /// How the client authenticates at the token endpoint, with what that needs.
@@ -27,6 +27,8 @@ pub enum AuthMethod {
     Tls,
     /// `private_key_jwt` (RFC 7523, section 2.2): a new assertion for each request, in the form body.
     PrivateKeyJwt(AssertionIssuer),
+    /// A new assertion of another party for each request (RFC 7523, section 2.2), in the form body.
+    IssuedAssertion(IssuedAssertions),
 }
 
 /// What a client proves its identity with, for advice about a refusal.
@@ -45,6 +47,8 @@ pub enum ClientProof {
     Certificate,
     /// An assertion that the client's private key signed.
     Assertion,
+    /// An assertion that another party issued for the client.
+    IssuedAssertion,
 }
 
 /// Client id, and what proves the client's identity.
@@ -64,6 +68,7 @@ impl Credentials {
             }
             AuthMethod::Tls => (b"certificate", Vec::new()),
             AuthMethod::PrivateKeyJwt(issuer) => (b"key", vec![&issuer.fingerprint().0[..]]),
+            AuthMethod::IssuedAssertion(issued) => (b"issued", vec![&issued.fingerprint().0[..]]),
         };
         CredentialsFingerprint::of([kind, self.client_id.as_bytes()].into_iter().chain(parts))
     }
@@ -125,6 +130,7 @@ impl TokenRequest {
             AuthMethod::Post(_) => ClientProof::Post,
             AuthMethod::Tls => ClientProof::Certificate,
             AuthMethod::PrivateKeyJwt(_) => ClientProof::Assertion,
+            AuthMethod::IssuedAssertion(_) => ClientProof::IssuedAssertion,
         }
     }
 
@@ -157,6 +163,7 @@ impl TokenRequest {
             }
             AuthMethod::Tls => 0,
             AuthMethod::PrivateKeyJwt(issuer) => issuer.bytes(),
+            AuthMethod::IssuedAssertion(issued) => issued.bytes(),
         };
         OVERHEAD + self.url.as_str().len() + client_id.len() + secret + texts
     }
@@ -184,6 +191,7 @@ mod tests {
         <AuthMethod as Hidden<_>>::is_hidden();
         <crate::oauth::AssertionIssuer as Hidden<_>>::is_hidden();
         <crate::oauth::ClientKey as Hidden<_>>::is_hidden();
+        <crate::oauth::IssuedAssertions as Hidden<_>>::is_hidden();
         <TokenRequest as Hidden<_>>::is_hidden();
         <crate::oauth::Token as Hidden<_>>::is_hidden();
         <crate::egress::Response as Hidden<_>>::is_hidden();
