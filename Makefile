@@ -17,6 +17,7 @@ bin := $(built)/debug
 helm := .tools/bin/helm
 hydra := .tools/bin/hydra
 keycloak := .tools/keycloak-$(KEYCLOAK_VERSION)/bin/kc.sh
+jaeger := .tools/bin/jaeger
 cargo_deny := .tools/cargo-deny-$(CARGO_DENY_VERSION)/bin/cargo-deny
 
 # The control plane for the demo and the tests. Set KUBEBUILDER_ASSETS to a folder with one to use your own.
@@ -33,6 +34,7 @@ export KUBEBUILDER_ASSETS
 export TIDINGS_HELM := $(CURDIR)/$(helm)
 export TIDINGS_HYDRA := $(CURDIR)/$(hydra)
 export TIDINGS_KEYCLOAK := $(CURDIR)/$(keycloak)
+export TIDINGS_JAEGER := $(CURDIR)/$(jaeger)
 
 # The cluster in the shell's KUBECONFIG is never used: only `make demo KUBECONFIG=…` uses a cluster.
 ifneq ($(origin KUBECONFIG),command line)
@@ -102,6 +104,12 @@ fuzz: ## run each fuzz target for FUZZ_SECONDS (10); FUZZ=word selects targets, 
 chaos: $(control_plane) $(helm) bins ## inject faults and check that no event is lost; DURATION=10m, SEED=7, RATE=30, ONLY='Lease back'
 	TIDINGS_BIN='$(bin)/tidings' '$(bin)/chaos'
 
+# Not part of the tests, because Jaeger takes long to build.
+.PHONY: jaeger
+jaeger: $(control_plane) $(helm) $(jaeger) ## export traces to a real Jaeger, by both protocols, and read them there
+	@echo "==> Traces, received by Jaeger"
+	cargo test --locked --test jaeger
+
 .PHONY: lint
 lint: lint-rust lint-deps lint-generated lint-docs lint-chart lint-commits ## check code, dependencies, generated files, docs, chart and commits
 
@@ -110,7 +118,7 @@ lint-rust:
 	@echo "==> Format and lints (a few minutes the first time)"
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --locked -- -D warnings
-	cargo clippy --test keycloak --locked -- -D warnings
+	cargo clippy --test keycloak --test jaeger --locked -- -D warnings
 	RUSTDOCFLAGS='-D warnings' \
 		cargo doc --workspace --exclude tidings-fuzz --no-deps --document-private-items --locked --quiet
 
@@ -235,6 +243,12 @@ $(keycloak):
 		|| { cat .tools/build-keycloak/keycloak.log >&2; exit 1; }
 	@mv .tools/build-keycloak/keycloak-$(KEYCLOAK_VERSION) .tools/
 	@rm -rf .tools/build-keycloak
+
+$(jaeger): tools/jaeger/go.mod tools/jaeger/go.sum
+	@echo "==> jaeger, from source (ten minutes and more on two cores, once)"
+	@mkdir -p $(@D)
+	@cd tools/jaeger && CGO_ENABLED=0 go build -trimpath -ldflags "-s -w" -o $(abspath $@) github.com/jaegertracing/jaeger/cmd/jaeger
+	@touch $@
 
 # Built for a short build time, not for speed.
 $(cargo_deny):

@@ -7,7 +7,11 @@ use http::HeaderValue;
 use tidings_delivery::egress::{Cidr, ClusterDomain, HostPattern, Nat64Prefix, NoProxy, ProxySettings, name_server};
 use tracing::level_filters::LevelFilter;
 
-use crate::{operator::Settings, telemetry::LogFormat};
+use crate::{
+    operator::Settings,
+    telemetry::LogFormat,
+    traces::{self, InvalidTraces, Protocol, Sampling},
+};
 
 /// The `tidings` program. The help shows the description in Cargo.toml instead of this text.
 #[derive(Debug, Parser)]
@@ -184,6 +188,29 @@ pub struct Run {
     /// Lowest level to log: off, error, warn, info, debug or trace.
     #[arg(long, value_name = "LEVEL", env = "TIDINGS_LOG_LEVEL", default_value = "info", value_parser = level)]
     pub log_level: LevelFilter,
+
+    /// URL of the OpenTelemetry collector to which to export traces (OTLP). Default: no traces.
+    ///
+    /// The egress policy and the egress proxy do not apply to the collector. Headers for the collector, such as
+    /// credentials, are in the variable OTEL_EXPORTER_OTLP_HEADERS.
+    #[arg(long, value_name = "URL", env = "TIDINGS_OTLP_ENDPOINT", default_value = "", hide_default_value = true)]
+    pub otlp_endpoint: String,
+
+    /// Protocol of the collector: grpc or http/protobuf.
+    #[arg(long, value_name = "PROTOCOL", env = "TIDINGS_OTLP_PROTOCOL", default_value = "grpc")]
+    pub otlp_protocol: Protocol,
+
+    /// PEM file with certificate authorities to trust for an https collector. Default: the public ones only.
+    ///
+    /// The operator reads the file when it starts.
+    #[arg(long, value_name = "FILE", env = "TIDINGS_OTLP_CA_FILE")]
+    pub otlp_ca_file: Option<String>,
+
+    /// Share of attempts to trace, from 0 to 1.
+    ///
+    /// An event with the attribute traceparent decides itself: its attempts are traced if its trace is sampled.
+    #[arg(long, value_name = "RATIO", env = "TIDINGS_TRACE_SAMPLING", default_value = "1")]
+    pub trace_sampling: Sampling,
 }
 
 impl Check {
@@ -199,6 +226,21 @@ impl Run {
     pub fn threads(&self) -> usize {
         let half = || std::thread::available_parallelism().map_or(1, |processors| (processors.get() / 2).clamp(1, 4));
         self.worker_threads.map_or_else(half, usize::from)
+    }
+
+    /// The settings of the export of traces (None: no export).
+    ///
+    /// # Errors
+    /// When the endpoint is no URL of a collector, or a flag has no meaning without it.
+    pub fn traces(&self) -> Result<Option<traces::ExportSettings>, InvalidTraces> {
+        let ca_file = file(self.otlp_ca_file.clone());
+        if self.otlp_endpoint.is_empty() {
+            return if ca_file.is_some() { Err(InvalidTraces::CaAlone) } else { Ok(None) };
+        }
+        // Not parsed earlier, because errors of the command line quote the value, which could contain a password.
+        let endpoint = self.otlp_endpoint.parse().map_err(InvalidTraces::Endpoint)?;
+        let (protocol, sampling) = (self.otlp_protocol, self.trace_sampling);
+        Ok(Some(traces::ExportSettings { endpoint, protocol, ca_file, sampling }))
     }
 }
 

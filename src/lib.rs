@@ -14,3 +14,4 @@ pub mod operator;
 mod ownership;
 mod subscribers;
 pub mod telemetry;
+pub mod traces;

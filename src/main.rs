@@ -29,19 +29,23 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(flags: tidings::cli::Run) -> Result<(), Box<dyn Error>> {
-    telemetry::init(flags.log_format, flags.log_level)?;
-    Ok(operator::in_workers(flags.threads(), operator::run(flags.into()))??)
+fn run(flags: tidings::cli::Run) -> Result<(), Box<dyn Error + Send + Sync>> {
+    operator::in_workers(flags.threads(), async move {
+        let telemetry = telemetry::init(flags.log_format, flags.log_level, flags.traces()?.as_ref())?;
+        let result = operator::run(flags.into()).await;
+        telemetry.shut_down().await;
+        Ok(result?)
+    })?
 }
 
 /// Says that the operator can work in this cluster, or why it cannot.
-fn check(flags: tidings::cli::Check) -> Result<(), Box<dyn Error>> {
+fn check(flags: tidings::cli::Check) -> Result<(), Box<dyn Error + Send + Sync>> {
     operator::in_workers(1, operator::check(flags.namespaces()))??;
     Ok(writeln!(io::stdout(), "the API server serves what the operator needs")?)
 }
 
 /// Prints the manifests as YAML documents. A reader that closes the pipe early, such as `head`, is not an error.
-fn print_crds() -> Result<(), Box<dyn Error>> {
+fn print_crds() -> Result<(), Box<dyn Error + Send + Sync>> {
     let mut out = io::stdout().lock();
     for manifest in tidings_api::manifests()? {
         match write!(out, "---\n{}", serde_yaml::to_string(&manifest)?) {

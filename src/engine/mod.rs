@@ -36,12 +36,13 @@ use tracing::{error, info};
 
 use self::{
     attempt::{Attempted, attempt, signal},
-    source::{Answer, Source},
+    source::{Answer, Payload, Source},
 };
 use crate::{
     contract::{LANES_EVERY, LaneUpdate, Report, Route, pause},
     metrics::Metrics,
     ownership::Mandate,
+    traces::AttemptTrace,
 };
 
 /// What an engine shares with the rest of the operator.
@@ -154,7 +155,9 @@ impl<S: Source> Engine<S> {
         let Flight { ticket, item, route, permit, term } = flight;
         let cleared = AttemptClearance { of: ticket.of.clone(), mandate: self.with.mandate.clone(), permit, term };
         self.tasks.spawn(async move {
-            let attempted = attempt(item, ticket.event, &route, &cleared, rand::random()).await;
+            let (of, number) = (&ticket.of, ticket.attempts.saturating_add(1));
+            let trace = AttemptTrace::begin(&of.namespace, &of.name, &ticket.name, item.uid(), number);
+            let attempted = attempt(item, ticket.event, &route, &cleared, trace, rand::random()).await;
             TaskEnded::Attempt(ticket, route, attempted)
         })
     }
@@ -199,7 +202,7 @@ impl<S: Source> Engine<S> {
                 let outcome = &answer.outcome;
                 self.with.metrics.attempt(outcome.reason.as_str(), answer.duration);
                 if outcome.reason == AttemptReason::InternalError {
-                    error!(notification = %format_args!("{}/{}", of.namespace, ticket.name), "the delivery panicked");
+                    error!(namespace = %of.namespace, name = %ticket.name, subscriber = %of.name, "the delivery panicked");
                 }
                 if outcome.reason.is_attempt() {
                     let failed = outcome.verdict != Verdict::Delivered;

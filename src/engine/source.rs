@@ -65,6 +65,9 @@ pub trait Payload: Send + 'static {
     /// Drops the events.
     fn drop_events(&mut self);
 
+    /// Returns the uid of the object that has the events.
+    fn uid(&self) -> &str;
+
     /// Returns how many attempts failed, without attempts that a pause deferred.
     fn failures(&self) -> u32;
 }
@@ -87,6 +90,8 @@ pub struct Answer {
     pub outcome: Outcome,
     /// The id that the event was, or would have been, sent with.
     pub event_id: String,
+    /// The id of the trace that the attempt belongs to, if there is one.
+    pub trace_id: Option<String>,
     /// When the attempt began.
     pub began: Instant,
     /// How long the attempt took.

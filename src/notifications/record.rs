@@ -210,7 +210,7 @@ impl StatusWriter {
 
     fn failed(&self, read: &Unfinished, error: &kube::Error) {
         self.metrics.status_write("error");
-        warn!(notification = %format_args!("{}/{}", namespace(read), name(read)), error = %plain(error), "the outcome could not be written yet; the operator keeps it and retries");
+        warn!(namespace = namespace(read), name = name(read), uid = read.metadata.uid, error = %plain(error), "the outcome could not be written yet; the operator keeps it and retries");
     }
 }
 

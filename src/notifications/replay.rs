@@ -175,7 +175,11 @@ impl Replays {
                 // It is checked again when it changes, or after a restart.
                 Err(error) if is_too_large(&error) => {
                     self.metrics.status_write("too_large");
-                    warn!(notification = %format_args!("{}/{}", read.namespace(), read.name()), "cannot replay the Notification: the object is too large for its status; create a Notification with less data");
+                    warn!(
+                        namespace = read.namespace(),
+                        name = read.name(),
+                        "cannot replay the Notification: the object is too large for its status; create a Notification with less data"
+                    );
                     return true;
                 }
                 Err(error) => error,
@@ -208,7 +212,12 @@ impl Replays {
         if read.status.is_finished() {
             self.finished_count.changed(read.namespace(), -1);
         }
-        info!(notification = %format_args!("{}/{}", read.namespace(), read.name()), label = read.replay_label(), "replayed; the event will be sent again");
+        info!(
+            namespace = read.namespace(),
+            name = read.name(),
+            label = read.replay_label(),
+            "replayed; the event will be sent again"
+        );
     }
 
     fn failed(&self, read: &StoredNotification, error: &kube::Error) {
@@ -216,7 +225,7 @@ impl Replays {
             self.metrics.status_write("conflict");
         } else {
             self.metrics.status_write("error");
-            warn!(notification = %format_args!("{}/{}", read.namespace(), read.name()), error = %plain(error), "cannot replay the Notification yet; retrying");
+            warn!(namespace = read.namespace(), name = read.name(), error = %plain(error), "cannot replay the Notification yet; retrying");
         }
     }
 

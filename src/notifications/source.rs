@@ -83,17 +83,21 @@ impl Notifications {
 
     /// Writes the outcome of an attempt.
     async fn record(&self, of: &Ticket<Self>, mut object: Box<Unfinished>, answer: &Answer) -> Written<Self> {
-        let outcome = &answer.outcome;
         let mut attempt = Attempt {
-            outcome,
+            outcome: &answer.outcome,
             event_id: &answer.event_id,
             duration: answer.duration,
             next_wait: answer.next_wait,
             max_attempts: answer.max_attempts,
             began_before_label: false,
         };
+        let mut is_logged = false;
         let (status, written) = loop {
             let status = after(&object, &attempt, Timestamp::now());
+            // Before the write, which may take long.
+            if !std::mem::replace(&mut is_logged, true) {
+                log(of, answer, status.attempts);
+            }
             match self.writer.record(&object, status).await {
                 // The attempt began after a replay that its object did not show, so it is the attempt that the replay
                 // requested. A label that shows only now requests another replay.
@@ -105,12 +109,6 @@ impl Notifications {
                 written => break written,
             }
         };
-        if outcome.verdict == Verdict::Delivered {
-            debug!(notification = %shown(of), subscriber = %of.of.name, attempts = status.attempts, "delivered");
-        } else {
-            let (reason, status_code): (AttemptReason, _) = (outcome.reason, outcome.status.map(|code| code.as_u16()));
-            info!(notification = %shown(of), subscriber = %of.of.name, %reason, status_code, attempts = status.attempts, why = outcome.message, "the attempt failed");
-        }
         match written {
             Patched::Recorded { version, .. } if status.phase == Phase::Pending => Written::Retry {
                 version,
@@ -142,7 +140,7 @@ impl Notifications {
         }
         let (status, written) = self.writer.record(&object, expired(&object, Timestamp::now())).await;
         if matches!(written, Patched::Recorded { .. }) {
-            info!(notification = %shown(of), attempts = status.attempts, "expired");
+            info!(namespace = %of.of.namespace, name = of.name.name(), uid = of.name.uid(&of.id), subscriber = %of.of.name, attempts = status.attempts, "expired");
         }
         self.finished(&object, &status, written).await
     }
@@ -179,7 +177,7 @@ impl Notifications {
             attempts: of.attempts,
         };
         if let Err(error) = self.writer.explain(&waiting, reason).await {
-            debug!(error = %plain(&error), "cannot write an explanation");
+            debug!(namespace = %of.of.namespace, name = of.name.name(), error = %plain(&error), "cannot write an explanation");
         }
     }
 }
@@ -258,6 +256,10 @@ impl Payload for Unfinished {
         self.spec.event = RawValue::NULL.to_owned();
     }
 
+    fn uid(&self) -> &str {
+        self.metadata.uid.as_deref().unwrap_or_default()
+    }
+
     fn failures(&self) -> u32 {
         self.status.attempts.saturating_sub(self.status.deferred_attempts)
     }
@@ -334,11 +336,21 @@ fn superseded(object: &Unfinished) -> Option<Current<Notifications>> {
 }
 
 fn unread(of: &Ticket<Notifications>, error: &kube::Error) {
-    warn!(notification = %shown(of), error = %plain(error), "cannot read the Notification; retrying");
+    warn!(namespace = %of.of.namespace, name = of.name.name(), uid = of.name.uid(&of.id), subscriber = %of.of.name, error = %plain(error), "cannot read the Notification; retrying");
 }
 
-fn shown(of: &Ticket<Notifications>) -> impl std::fmt::Display {
-    format!("{}/{}", of.of.namespace, of.name.name())
+/// Writes the one line of an attempt: at the level info if it failed. `number` counts the attempts, with this one.
+fn log(of: &Ticket<Notifications>, answer: &Answer, number: u32) {
+    let Answer { outcome, event_id, trace_id, .. } = answer;
+    let (namespace, subscriber, name) = (&of.of.namespace, &of.of.name, of.name.name());
+    let uid = || of.name.uid(&of.id);
+    if outcome.verdict == Verdict::Delivered {
+        debug!(%namespace, name, uid = uid(), %subscriber, event_id, attempt = number, trace_id, "delivered");
+    } else {
+        let reason: AttemptReason = outcome.reason;
+        let (status_code, detail) = (outcome.status.map(|code| code.as_u16()), &outcome.message);
+        info!(%namespace, name, uid = uid(), %subscriber, event_id, attempt = number, %reason, status_code, trace_id, detail, "the attempt failed");
+    }
 }
 
 fn calendar(time: Timestamp) -> SystemTime {

@@ -60,8 +60,8 @@ impl Unrecorded {
             "the API server refuses to store the status of this Notification, because the object is too large: the result is {phase} after {attempts} attempts, and this operator makes no more. Delete the Notification; to send the event again, create a Notification with less data"
         );
         let (namespace, name) = (object.metadata.namespace.as_deref(), object.metadata.name.as_deref());
-        let notification = format!("{}/{}", namespace.unwrap_or_default(), name.unwrap_or_default());
-        error!(notification, %reason, why, "the outcome cannot be stored");
+        let uid = object.metadata.uid.as_deref();
+        error!(namespace, name, uid, %reason, detail = why, "the outcome cannot be stored");
         let event = Event {
             type_: EventType::Warning,
             reason: reason.to_string(),
@@ -70,7 +70,7 @@ impl Unrecorded {
             secondary: None,
         };
         if let Err(error) = in_time(self.recorder.publish(&event, &object.object_ref(&()))).await {
-            debug!(notification, error = %plain(&error), "cannot publish the Event");
+            debug!(namespace, name, error = %plain(&error), "cannot publish the Event");
         }
     }
 }

@@ -284,11 +284,11 @@ impl Candidate {
     }
 
     fn log(&self, error: &kube::Error) {
-        let (lease, namespace, why) = (&self.name, &self.namespace, plain(error));
+        let (lease, namespace, error_text) = (&self.name, &self.namespace, plain(error));
         if matches!(error, kube::Error::Api(status) if status.code == 404) {
-            warn!(lease, namespace, %why, "cannot create the Lease: the namespace does not exist; create it, or change --lease-namespace; retrying");
+            warn!(lease, namespace, error = %error_text, "cannot create the Lease: the namespace does not exist; create it, or change --lease-namespace; retrying");
         } else {
-            warn!(lease, namespace, %why, "cannot read or write the Lease; retrying");
+            warn!(lease, namespace, error = %error_text, "cannot read or write the Lease; retrying");
         }
     }
 

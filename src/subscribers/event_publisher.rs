@@ -36,7 +36,7 @@ impl EventPublisher {
         tokio::spawn(async move {
             while let Some((event, subscriber)) = waiting.recv().await {
                 if let Err(error) = in_time(recorder.publish(&event, &subscriber)).await {
-                    debug!(subscriber = subscriber.name, error = %plain(&error), "cannot publish the Event");
+                    debug!(namespace = subscriber.namespace, subscriber = subscriber.name, error = %plain(&error), "cannot publish the Event");
                 }
             }
         });
@@ -49,9 +49,9 @@ impl EventPublisher {
             let Condition { type_, reason, message, .. } = condition;
             let good = is_good(condition);
             if good {
-                info!(subscriber = %key, condition = type_, %reason, why = message, "condition changed");
+                info!(namespace = %key.namespace, subscriber = %key.name, condition = type_, %reason, detail = message, "condition changed");
             } else {
-                warn!(subscriber = %key, condition = type_, %reason, why = message, "condition changed");
+                warn!(namespace = %key.namespace, subscriber = %key.name, condition = type_, %reason, detail = message, "condition changed");
             }
             let event = Event {
                 type_: if good { EventType::Normal } else { EventType::Warning },
@@ -72,7 +72,7 @@ impl EventPublisher {
                 ..ObjectReference::default()
             };
             if self.0.try_send((event, subscriber)).is_err() {
-                debug!(subscriber = %key, "dropped an Event: too many Events are waiting");
+                debug!(namespace = %key.namespace, subscriber = %key.name, "dropped an Event: too many Events are waiting");
             }
         }
     }

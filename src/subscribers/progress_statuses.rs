@@ -41,7 +41,7 @@ impl ProgressStatuses {
     pub(super) async fn write(&self, subscriber: &StoredSubscriber) {
         let (key, uid) = (subscriber.key(), subscriber.id().uid);
         if let Err(error) = self.statuses.write(&key, &uid).await {
-            debug!(subscriber = %key, error = %plain(&error), "cannot write the step into the status; the pass writes its result when it ends");
+            debug!(namespace = %key.namespace, subscriber = %key.name, error = %plain(&error), "cannot write the step into the status; the pass writes its result when it ends");
         }
     }
 }

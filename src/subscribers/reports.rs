@@ -90,7 +90,7 @@ impl Reports {
                 });
             }
             Report::Reconcile { of, why } => {
-                debug!(subscriber = %of, ?why, "deliveries are blocked; reconciling the Subscriber");
+                debug!(namespace = %of.namespace, subscriber = %of.name, reason = ?why, "deliveries are blocked; reconciling the Subscriber");
                 self.roster.mark(&of, ReconcileCause::Trouble);
             }
             Report::Lanes(lanes) => self.health_board.count(lanes),
@@ -128,7 +128,7 @@ impl Reports {
             self.writing.spawn(async move {
                 let stored = statuses.update(&key, health.uid(), |status| health.put_into(status, clock)).await;
                 if let Err(error) = stored {
-                    debug!(subscriber = %key, error = %plain(&error), "cannot write the delivery health yet; retrying");
+                    debug!(namespace = %key.namespace, subscriber = %key.name, error = %plain(&error), "cannot write the delivery health yet; retrying");
                 }
             });
         }

@@ -135,7 +135,7 @@ impl StatusStore {
                 Err(_) if !self.mandate.leads(key) => return,
                 // If another Subscriber has the name now, the watch reports it soon.
                 Err(error) => {
-                    warn!(subscriber = %key, error = %plain(&error), "cannot write the status yet; the operator keeps it and retries");
+                    warn!(namespace = %key.namespace, subscriber = %key.name, error = %plain(&error), "cannot write the status yet; the operator keeps it and retries");
                 }
             }
             tokio::time::sleep(BACKOFF.wait(failures, rand::random())).await;

@@ -257,15 +257,15 @@ impl Watching {
         let again = match ended {
             Some(Ok(Ended::Done(again))) => again,
             Some(Ok(Ended::Interrupted)) => {
-                debug!(subscriber = %key, "reconcile interrupted: the operator does not lead or is stopping");
+                debug!(namespace = %key.namespace, subscriber = %key.name, "reconcile interrupted: the operator does not lead or is stopping");
                 Some(TRY_AGAIN)
             }
             Some(Err(error)) => {
-                warn!(subscriber = %key, %error, "reconcile failed; retrying");
+                warn!(namespace = %key.namespace, subscriber = %key.name, %error, "reconcile failed; retrying");
                 Some(TRY_AGAIN)
             }
             None => {
-                error!(subscriber = %key, "the reconcile panicked: this is a bug, please report it with this log; retrying");
+                error!(namespace = %key.namespace, subscriber = %key.name, "the reconcile panicked: this is a bug, please report it with this log; retrying");
                 return self.reconcile_queue.panicked(&key, now, rand::random());
             }
         };

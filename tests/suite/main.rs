@@ -13,5 +13,6 @@ mod reliability;
 mod security;
 mod sending;
 mod subscribers;
+mod telemetry;
 mod token_sources;
 mod world;

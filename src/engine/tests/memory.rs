@@ -546,6 +546,10 @@ impl Payload for Item {
         self.events.clear();
     }
 
+    fn uid(&self) -> &str {
+        ""
+    }
+
     fn failures(&self) -> u32 {
         self.failures
     }

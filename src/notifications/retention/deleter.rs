@@ -88,7 +88,7 @@ impl Deleter {
         match in_time(self.api(due).delete(&due.name, &params)).await {
             Ok(_) => {
                 self.finished_count.changed(&due.namespace, -1);
-                debug!(notification = %due, "deleted; its TTL has expired");
+                debug!(namespace = due.namespace, name = due.name, uid = due.uid, "deleted; its TTL has expired");
                 Ok(Deleted::Gone)
             }
             Err(kube::Error::Api(answer)) if is_not_found(&answer) => Ok(Deleted::Gone),

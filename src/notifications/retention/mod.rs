@@ -172,7 +172,7 @@ impl Retention {
             Err(error) => {
                 let failures = due.failures.saturating_add(1);
                 let wait = OF_ONE.wait(failures, rand::random());
-                warn!(notification = %due, error = %plain(&error), "cannot delete the Notification yet; retrying in {} s", wait.as_secs());
+                warn!(namespace = due.namespace, name = due.name, uid = due.uid, error = %plain(&error), "cannot delete the Notification yet; retrying in {} s", wait.as_secs());
                 let at = now.checked_add(wait).unwrap_or(Timestamp::MAX);
                 self.deadlines.add(&Due { at, failures, ..due });
             }
@@ -200,11 +200,5 @@ impl Retention {
                 }
             }
         }
-    }
-}
-
-impl std::fmt::Display for Due {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}/{}", self.namespace, self.name)
     }
 }

@@ -213,6 +213,14 @@ fn the_network_policy_lets_through_what_the_operator_needs_and_no_more() {
         assert_eq!(ports(&spec["egress"][1]), ["TCP 6444"], "only the API server");
         assert_eq!(ports(&spec["egress"][2]), [port], "{url}");
     }
+    for (url, port) in [
+        ("http://collector.monitoring.svc:4317", "TCP 4317"),
+        ("https://collector.example.com/otlp", "TCP 443"),
+        ("http://[fd00::1]", "TCP 80"),
+    ] {
+        let spec = policy(&[&format!("tracing.endpoint={url}")]);
+        assert_eq!(ports(&spec["egress"][2]), [port], "{url}");
+    }
 }
 
 #[test]
@@ -314,6 +322,11 @@ fn bad_values_are_refused_with_their_name() {
         ("serviceAccountTokens={shop}", "serviceAccountTokens"),
         ("serviceAccountTokens.Shop={robot}", "Shop"),
         ("watchNamespaces={billing},serviceAccountTokens.shop={robot}", "serviceAccountTokens.shop"),
+        ("tracing.endpoint=collector:4317", "endpoint"),
+        ("tracing.endpoint=http://user:password@collector", "endpoint"),
+        ("tracing.protocol=http", "protocol"),
+        ("tracing.sampling=2", "sampling"),
+        ("tracing.caConfigMapName=ca,tracing.endpoint=http://collector", "endpoint"),
         ("dns.clusterDomain=", "clusterDomain"),
         ("dns.servers={kube-dns}", "servers"),
         ("dnsPolicy=Cluster", "dnsPolicy"),
@@ -330,7 +343,7 @@ fn bad_values_are_refused_with_their_name() {
 }
 
 #[test]
-fn the_files_of_the_proxy_are_mounted_where_the_flags_say() {
+fn the_files_of_the_proxy_and_the_collector_are_mounted_where_the_flags_say() {
     let pod = |values: &[&str]| {
         let args: Vec<_> = values.iter().flat_map(|value| ["--set", value]).collect();
         let objects = objects(&render_chart("tidings", &args).unwrap());
@@ -342,6 +355,8 @@ fn the_files_of_the_proxy_are_mounted_where_the_flags_say() {
         "egress.proxy.url=https://proxy.example.com",
         "egress.proxy.credentialsSecretName=login",
         "egress.proxy.caConfigMapName=ca",
+        "tracing.endpoint=https://collector",
+        "tracing.caConfigMapName=collector-ca",
         "extraVolumes[0].name=own",
         "extraVolumeMounts[0].name=own,extraVolumeMounts[0].mountPath=/own",
     ]);
@@ -349,6 +364,7 @@ fn the_files_of_the_proxy_are_mounted_where_the_flags_say() {
     for (name, flag, source) in [
         ("proxy-credentials", "--egress-proxy-credentials-file=", json!({"secretName": "login"})),
         ("proxy-ca", "--egress-proxy-ca-file=", json!({"name": "ca"})),
+        ("otlp-ca", "--otlp-ca-file=", json!({"name": "collector-ca"})),
     ] {
         let mounts = container["volumeMounts"].as_array().unwrap();
         let mount = mounts.iter().find(|mount| mount["name"] == name).unwrap();
@@ -363,7 +379,7 @@ fn the_files_of_the_proxy_are_mounted_where_the_flags_say() {
             assert_eq!(content[key], *value, "{name}");
         }
     }
-    assert_eq!(volumes.len(), 3, "{volumes:?}");
+    assert_eq!(volumes.len(), 4, "{volumes:?}");
 }
 
 #[test]

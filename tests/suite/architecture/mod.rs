@@ -22,9 +22,9 @@ use self::graph::{Crate, Module, circles};
 /// Each room of `src/`, and the rooms, or files, that it may import.
 const ROOMS: &[(&str, &[&str])] = &[
     ("main", &["cli", "operator", "telemetry"]),
-    ("cli", &["operator", "telemetry"]),
+    ("cli", &["operator", "telemetry", "traces"]),
     ("operator", &["admin", "cluster", "contract", "engine", "metrics", "notifications", "ownership", "subscribers"]),
-    ("engine", &["contract", "metrics", "ownership"]),
+    ("engine", &["contract", "metrics", "ownership", "traces"]),
     ("notifications", &["cluster", "engine/source", "metrics"]),
     ("subscribers", &["cluster", "contract", "metrics", "ownership"]),
     ("ownership", &["cluster"]),
@@ -32,12 +32,18 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("admin", &["metrics"]),
     ("cluster", &[]),
     ("metrics", &[]),
-    ("telemetry", &[]),
+    ("telemetry", &["traces"]),
+    ("traces", &[]),
 ];
 
 /// Each room of `crates/delivery`, and the rooms that it may import.
-const DELIVERY: &[(&str, &[&str])] =
-    &[("webhook", &["egress", "event", "oauth"]), ("oauth", &["egress"]), ("egress", &[]), ("event", &[])];
+const DELIVERY: &[(&str, &[&str])] = &[
+    ("webhook", &["egress", "event", "oauth", "spans"]),
+    ("oauth", &["egress"]),
+    ("egress", &["spans"]),
+    ("event", &[]),
+    ("spans", &[]),
+];
 
 /// Crates, and parts of crates, that only these rooms may name, tests included. The manifests hold the crates `api` and
 /// `queue`.
@@ -49,10 +55,16 @@ const CRATES: &[(&str, &[&str])] = &[
     ("tidings_api::Notification", &["main", "notifications"]),
     ("tidings_api::Subscriber", &["main", "operator", "subscribers"]),
     ("clap", &["main", "cli", "telemetry"]),
+    ("opentelemetry", &["traces"]),
+    ("opentelemetry_http", &["traces"]),
+    ("opentelemetry_otlp", &["traces"]),
+    ("opentelemetry_sdk", &["traces"]),
+    ("tracing_opentelemetry", &["traces"]),
 ];
 
-/// Where connections are opened (S5): to the world in one, to the API server of the configuration in the other.
-const OPENS_CONNECTIONS: [&str; 2] = ["delivery/egress", "cluster"];
+/// Where connections are opened (S5): to what users name in one; to what the administrator names, that is the API server
+/// and the collector of traces, in the others.
+const OPENS_CONNECTIONS: [&str; 3] = ["delivery/egress", "cluster", "traces"];
 
 /// What opens connections, and may be named there alone: names, wherever they stand, and paths.
 const WAYS_OUT: (&[&str], &[&str]) = (
@@ -67,6 +79,8 @@ const WAYS_OUT: (&[&str], &[&str]) = (
         "curl",
         "attohttpc",
         "hyper_rustls",
+        "opentelemetry_otlp",
+        "tonic",
     ],
     &["hyper::client", "hyper_util::client"],
 );
@@ -348,6 +362,8 @@ fn s05_a_room_that_opens_connections_of_its_own_is_found_however_it_writes_that(
         "use tokio::net::{TcpListener, TcpStream};",
         "std::net::TcpStream::connect(address)",
         "let socket = TcpSocket::new_v4();",
+        "use tonic::transport::Endpoint;",
+        "opentelemetry_otlp::SpanExporter::builder()",
     ] {
         let opens = |room| out_of_place(room, code).iter().any(|fault| fault.contains("opens connections"));
         for room in [
@@ -359,6 +375,7 @@ fn s05_a_room_that_opens_connections_of_its_own_is_found_however_it_writes_that(
             "ownership",
             "contract",
             "operator",
+            "telemetry",
             "admin",
             "queue",
             "api",

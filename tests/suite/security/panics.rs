@@ -61,8 +61,8 @@ fn s10_a_panic_in_any_thread_says_where_and_never_what() {
             telemetry::log_panics();
         }
         match case.as_str() {
-            "text" => telemetry::init(LogFormat::Text, LevelFilter::TRACE).unwrap(),
-            "json" => telemetry::init(LogFormat::Json, LevelFilter::TRACE).unwrap(),
+            "text" => drop(telemetry::init(LogFormat::Text, LevelFilter::TRACE, None).unwrap()),
+            "json" => drop(telemetry::init(LogFormat::Json, LevelFilter::TRACE, None).unwrap()),
             _ => {}
         }
         return panic_in_threads_and_tasks();

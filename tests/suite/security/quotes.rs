@@ -40,8 +40,8 @@ async fn read_a_broken_secret() {
 fn s10_an_answer_of_the_api_server_that_cannot_be_read_is_not_quoted() {
     if let Ok(case) = env::var(CASE) {
         match case.as_str() {
-            "text" => telemetry::init(LogFormat::Text, LevelFilter::TRACE).unwrap(),
-            "json" => telemetry::init(LogFormat::Json, LevelFilter::TRACE).unwrap(),
+            "text" => drop(telemetry::init(LogFormat::Text, LevelFilter::TRACE, None).unwrap()),
+            "json" => drop(telemetry::init(LogFormat::Json, LevelFilter::TRACE, None).unwrap()),
             _ => tracing_subscriber::fmt().with_max_level(LevelFilter::TRACE).with_writer(io::stderr).init(),
         }
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();

@@ -38,6 +38,7 @@ pub use proxy_fault::ProxyFault;
 pub use resolver::Lookup;
 pub use retry_after::retry_after;
 pub use roots::{NoRoots, load_public_roots};
+pub use stores::tls_config;
 pub use tls_fault::{CertificateNames, TlsFault};
 pub(crate) use trust::has_encrypted_key;
 pub use trust::{Authorities, ClientIdentity, Fingerprint, IdentityFault, RootsFault, Trust, TrustError};

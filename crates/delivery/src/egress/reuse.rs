@@ -10,6 +10,9 @@ use std::{
 use futures::future::BoxFuture;
 use tokio::{sync::Semaphore, task_local};
 use tower::{Layer, Service};
+use tracing::{Span, field::Empty, info_span};
+
+use crate::spans;
 
 /// The maximum number of concurrent connection attempts to one host, as many as one Subscriber may have deliveries. A
 /// server that never completes a handshake holds no more connections than these.
@@ -25,6 +28,8 @@ struct Exchange {
     begun: Cell<bool>,
     /// Limits the concurrent connection attempts to its host.
     connecting: Arc<Semaphore>,
+    /// The span that the exchange belongs to.
+    span: Option<Span>,
 }
 
 /// Makes the limit of concurrent connection attempts to one host.
@@ -39,7 +44,12 @@ pub(super) async fn watched<T>(connecting: Arc<Semaphore>, exchange: impl Future
         let result = exchange.await;
         (result, EXCHANGE.with(|exchange| exchange.begun.get()))
     };
-    EXCHANGE.scope(Exchange { begun: Cell::new(false), connecting }, watched).await
+    EXCHANGE.scope(Exchange { begun: Cell::new(false), connecting, span: spans::current() }, watched).await
+}
+
+/// The span of a connection attempt: the wait for a turn, name, TCP and TLS.
+fn span(of: &Span) -> Span {
+    info_span!(target: spans::TARGET, parent: of, "connect", otel.status_code = Empty)
 }
 
 /// Records and limits the connection attempts of the HTTP client.
@@ -76,17 +86,19 @@ where
     fn call(&mut self, target: R) -> Self::Future {
         let connecting = EXCHANGE.try_with(|exchange| {
             exchange.begun.set(true);
-            exchange.connecting.clone()
+            (exchange.connecting.clone(), exchange.span.as_ref().map(span))
         });
         // The service that was polled ready is the one to call.
         let clone = self.0.clone();
         let mut connector = std::mem::replace(&mut self.0, clone);
         Box::pin(async move {
-            let _turn = match connecting {
-                Ok(connecting) => connecting.acquire_owned().await.ok(),
-                Err(_) => None,
-            };
-            connector.call(target).await
+            let Ok((connecting, span)) = connecting else { return connector.call(target).await };
+            let _turn = connecting.acquire_owned().await.ok();
+            let connected = connector.call(target).await;
+            if let (Some(span), Err(_)) = (span, &connected) {
+                span.record("otel.status_code", "ERROR");
+            }
+            connected
         })
     }
 }

@@ -5,13 +5,25 @@ use std::{
     sync::{Arc, Mutex, PoisonError, Weak},
 };
 
-use rustls::RootCertStore;
+use rustls::{ClientConfig, RootCertStore};
 use sha2::{Digest, Sha256};
 
 use super::{
     roots::public_roots,
-    trust::{Authorities, RootsFault, add},
+    trust::{Authorities, RootsFault, Trust, TrustError, add},
 };
+
+/// Makes the TLS configuration of connections to a server of the administrator, such as a collector of traces: TLS 1.2 and
+/// 1.3, without application protocols, which the caller adds.
+///
+/// # Errors
+/// When the bundle of the authorities cannot be used.
+pub fn tls_config(authorities: Authorities) -> Result<ClientConfig, TrustError> {
+    let roots = Stores::default().with(&authorities)?;
+    let mut config = Trust { authorities, identity: None }.config(roots)?;
+    config.alpn_protocols.clear();
+    Ok(config)
+}
 
 /// Whether the public authorities are in a store, and the SHA-256 of its bundle.
 type Key = (bool, Option<[u8; 32]>);

@@ -84,7 +84,12 @@ impl CheckedEvent {
 
     /// The event's id, the same in every attempt.
     pub fn id(&self) -> &str {
-        self.attributes.get("id").map_or("", String::as_str)
+        self.attribute("id").unwrap_or_default()
+    }
+
+    /// An attribute in its canonical text (CloudEvents, section 3.1.1), if the event has it.
+    pub fn attribute(&self, name: &str) -> Option<&str> {
+        self.attributes.get(name).map(String::as_str)
     }
 }
 

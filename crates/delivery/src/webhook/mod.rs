@@ -9,7 +9,7 @@ mod target;
 mod validation;
 mod verdict;
 
-pub use deliver::{Clearance, Delivery, NotCleared, Unauthorized};
+pub use deliver::{Clearance, Delivery, NotCleared, TraceHeaders, Unauthorized};
 pub use header::{InvalidHeader, MAX_HEADER_VALUE, MAX_HEADERS, extra_header};
 pub use rules::{Consequence, ResponseRules};
 pub use signature::{InvalidSigningKey, Signer, SigningKey};
