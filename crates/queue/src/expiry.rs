@@ -63,6 +63,12 @@ impl Ages {
         (ends != NEVER).then_some((ends, no))
     }
 
+    /// Returns when the life of the oldest entry began.
+    pub(crate) fn oldest(&self) -> Option<Seconds> {
+        let first = [self.tried.first(), self.untried.first()];
+        first.into_iter().flatten().map(|(began, _)| *began).min()
+    }
+
     /// Returns all entries.
     pub(crate) fn iter(&self) -> impl Iterator<Item = RecordNumber> {
         self.tried.iter().chain(&self.untried).map(|(_, no)| *no)

@@ -35,6 +35,20 @@ impl Gate {
         Self::RejectsAll,
     ];
 
+    /// The name of the gate: where Notifications name it, the reason in their status.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::SubscriberNotFound => "SubscriberNotFound",
+            Self::SubscriberNotReady => "SubscriberNotReady",
+            Self::Suspended => "Suspended",
+            Self::EndpointGone => "EndpointGone",
+            Self::Paused => "Paused",
+            Self::CircuitOpen => "CircuitOpen",
+            Self::RejectsAll => "RejectsAll",
+            Self::NotOwned => "NotOwned",
+        }
+    }
+
     /// The number of gates.
     pub(crate) const COUNT: usize = Self::ALL.len();
 

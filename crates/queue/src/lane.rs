@@ -6,9 +6,9 @@ use std::{
 };
 
 use crate::{
-    LaneSnapshot, LaneState, Limits, SourceId, SpecVersion, SubscriberKey,
+    Circuit, LaneReading, LaneSnapshot, LaneState, Limits, SourceId, SpecVersion, SubscriberKey,
     breaker::{Allowance, Breaker, Cycle, OpenCause},
-    clock::{NEVER, Seconds, Tick},
+    clock::{NEVER, Seconds, Tick, calendar},
     expiry::{Ages, Lifetime},
     gate::Gate,
     numbers::{FIRST, RecordNumber, Turn},
@@ -269,6 +269,25 @@ impl<R> Lane<R> {
             LaneState::Delivering
         };
         Some(LaneSnapshot { uid: self.version.as_ref()?.uid.clone(), pending: self.pending(), state })
+    }
+
+    /// Returns what it holds. `oldest_in_flight` is when the life of the oldest event in flight began.
+    pub(crate) fn reading(&self, now: Instant, oldest_in_flight: Option<Seconds>) -> LaneReading {
+        let circuit = self.breaker.open_cause().map(|cause| match (cause, self.breaker.allowance()) {
+            (OpenCause::Rejections, _) => Circuit::RejectsAll,
+            (OpenCause::Failures, Allowance::Nothing) => Circuit::HalfOpen,
+            (OpenCause::Failures, _) => Circuit::Open,
+        });
+        LaneReading {
+            of: self.key.clone(),
+            is_known: self.version.is_some(),
+            pending: self.pending(),
+            in_flight: self.in_flight,
+            oldest: self.ages.oldest().into_iter().chain(oldest_in_flight).min().map(calendar),
+            gate: self.gate(now),
+            circuit,
+            is_paused: self.pause_end(now).is_some(),
+        }
     }
 
     /// Whether only the rate limit holds an event that is due.

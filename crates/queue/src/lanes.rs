@@ -71,6 +71,11 @@ impl<R> Lanes<R> {
             .map(|(_, no)| *no)
     }
 
+    /// Returns all lanes.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (LaneNumber, &Lane<R>)> {
+        self.by_no.iter().map(|(no, lane)| (*no, lane))
+    }
+
     /// Marks the lane as changed, so that it is checked before any event starts.
     pub(crate) fn touch(&mut self, no: LaneNumber) {
         if let Some(lane) = self.by_no.get_mut(&no)

@@ -46,6 +46,7 @@
 //! | `scopes` | the namespaces that are listed and watched, and the state of each list |
 //! | `tombstones` | entries that are finished or gone and that a late watch event may still show |
 //! | `snapshots` | the last reported state of each lane |
+//! | `readings` | what the lanes hold at one time, for metrics |
 
 #![cfg_attr(not(test), warn(unreachable_pub))]
 // Tests choose the starting time.
@@ -67,6 +68,7 @@ mod names;
 mod numbers;
 mod queue;
 mod rate;
+mod readings;
 mod ready_queue;
 mod schedule;
 mod scopes;
@@ -82,6 +84,7 @@ pub use clock::Now;
 pub use gate::Gate;
 pub use names::{SpecVersion, SubscriberKey};
 pub use queue::{Bounds, Queue};
+pub use readings::{Circuit, LaneReading};
 pub use update::{LaneSnapshot, LaneState, Limits, Term, Update};
 pub use work::{
     Action, Answered, Content, Current, Done, Entry, Flight, Loaded, NotSent, Permit, RejectionMeaning, ScopeId, Seen,

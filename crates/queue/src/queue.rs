@@ -7,7 +7,7 @@ use std::{
 };
 
 use crate::{
-    Gate, Health, LaneSnapshot, Limits, SourceId, SpecVersion, SubscriberKey, Term, Update,
+    Gate, Health, LaneReading, LaneSnapshot, Limits, SourceId, SpecVersion, SubscriberKey, Term, Update,
     batch::Batch,
     breaker::RejectedEvent,
     clock::{NEVER, Now, seconds, span},
@@ -261,6 +261,17 @@ impl<W: Work> Queue<W> {
         let is_known = |key: &SubscriberKey| scopes.of(&key.namespace).is_some_and(|scope| scope.synced);
         let snapshot = |key: &SubscriberKey| schedule.lanes.by_key(key).and_then(|lane| lane.snapshot(schedule.now()));
         self.snapshots.news(changed, is_known, snapshot)
+    }
+
+    /// Returns what the lane of each Subscriber holds, in no order. Without a term, [`Gate::NotOwned`] holds all lanes.
+    /// The cost is proportional to the number of lanes and of events in flight, not to the number of entries.
+    pub fn readings(&mut self, now: Now) -> Vec<LaneReading> {
+        self.schedule.clock.set(now);
+        let mut readings = self.schedule.readings();
+        if self.term.is_none() {
+            readings.iter_mut().for_each(|reading| reading.gate = Some(Gate::NotOwned));
+        }
+        readings
     }
 
     /// Returns what a rejection means for the event in flight that a ticket names.

@@ -7,7 +7,7 @@ use std::{
 };
 
 use crate::{
-    Gate, SubscriberKey, Term,
+    Gate, LaneReading, SubscriberKey, Term,
     clock::{Clock, NEVER, Now, Seconds, calendar},
     entries::{Entries, EventPlace, Record},
     expiry::{Expiries, NextExpiry},
@@ -489,6 +489,19 @@ impl<W: Work> Schedule<W> {
         let no = self.thirsty.iter().next().copied()?;
         self.thirsty.remove(&no);
         Some(no)
+    }
+
+    /// Returns what each lane holds. The cost is proportional to the number of lanes and of events in flight.
+    pub(crate) fn readings(&self) -> Vec<LaneReading> {
+        // Events in flight are in no order of ages.
+        let mut in_flight: HashMap<LaneNumber, Seconds> = HashMap::new();
+        for record in self.flights.events().filter_map(|event| self.entries.get(event)) {
+            in_flight
+                .entry(record.lane)
+                .and_modify(|oldest| *oldest = record.began.min(*oldest))
+                .or_insert(record.began);
+        }
+        self.lanes.iter().map(|(no, lane)| lane.reading(self.clock.now(), in_flight.get(&no).copied())).collect()
     }
 
     /// Whether no trace of any entry is left.

@@ -13,6 +13,7 @@ mod explanation;
 mod groups;
 mod news;
 mod pulls;
+mod readings;
 mod rejections;
 
 const SECOND: Duration = Duration::from_secs(1);
