@@ -8,9 +8,8 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderMap, Request, StatusCode};
+use http::Request;
 use rustls::{ClientConfig, client::Resumption};
-use secrecy::zeroize::Zeroizing;
 use tokio::{
     sync::Semaphore,
     time::{Instant, timeout, timeout_at},
@@ -18,18 +17,18 @@ use tokio::{
 use url::{Host, Url};
 
 use super::{
-    Dns, Fingerprint, Lookup, Policy, Proxy, SendError, Trust, TrustError, WeakMap,
+    Dns, Fingerprint, Lookup, Observer, Policy, Proxy, SendError, Trust, TrustError, WeakMap,
     common::{CONNECT, IDLE_FOR, headers},
     dns::Share,
     error::{BoxError, Denied, broke_off, has_cause, sort},
+    observer::Unobserved,
     proxy::{ProxyWait, Tunnels},
     resolver::AddressResolver,
+    response::{Response, answer},
     reuse::{Connections, connecting, watched},
     stores::Stores,
 };
 
-/// The maximum number of headers in a response.
-const HEADER_LIMIT: usize = 32 * 1024;
 /// The timeout of a lookup that only checks whether an address is allowed.
 const CHECK: Duration = Duration::from_secs(5);
 /// The maximum number of idle connections for each host: as many as four Subscribers with the default limit use
@@ -50,6 +49,7 @@ pub struct Egress {
     /// The parts that clients of one trust share across namespaces.
     trusts: Mutex<WeakMap<Fingerprint, ClientConfig>>,
     stores: Stores,
+    observer: Arc<dyn Observer>,
 }
 
 /// How names are resolved.
@@ -69,6 +69,7 @@ pub struct Client {
     fresh: OnceLock<Http>,
     /// Shared with the clients of this trust in other namespaces.
     trust: Arc<ClientConfig>,
+    observer: Arc<dyn Observer>,
     /// The connection limit of each host with exchanges in flight.
     connecting: Mutex<WeakMap<String, Semaphore>>,
 }
@@ -80,18 +81,6 @@ enum Http {
     Direct(reqwest::Client),
     /// Through the proxy.
     Proxied(Box<Tunnels>),
-}
-
-/// A response. It has no Debug, because the body of a token response is a secret.
-pub struct Response {
-    /// The HTTP status code.
-    pub status: StatusCode,
-    /// The response headers.
-    pub headers: HeaderMap,
-    /// The body, up to the limits of size and time.
-    pub body: Zeroizing<Vec<u8>>,
-    /// Whether the body is complete.
-    pub complete: bool,
 }
 
 impl Egress {
@@ -115,6 +104,11 @@ impl Egress {
         Self { proxy: Some(Arc::new(proxy)), ..self }
     }
 
+    /// Reports to `observer` what happens. Call it before the first client is made.
+    pub fn observed_by(self, observer: Arc<dyn Observer>) -> Self {
+        Self { observer, ..self }
+    }
+
     fn of(policy: Policy, names: NameResolution) -> Self {
         Self {
             policy: Arc::new(policy),
@@ -123,6 +117,7 @@ impl Egress {
             clients: Mutex::default(),
             trusts: Mutex::default(),
             stores: Stores::default(),
+            observer: Arc::new(Unobserved),
         }
     }
 
@@ -134,9 +129,10 @@ impl Egress {
         if let Some(client) = clients.get(&key) {
             return Ok(client);
         }
-        let names = self.names.of_namespace(namespace);
+        let names = self.names.of_namespace(namespace, &self.observer);
         let resolver = AddressResolver { policy: self.policy.clone(), names };
-        let client = Arc::new(Client::new(resolver, self.proxy.clone(), self.trust(key.1, trust)?)?);
+        let (proxy, observer) = (self.proxy.clone(), self.observer.clone());
+        let client = Arc::new(Client::new(resolver, proxy, self.trust(key.1, trust)?, observer)?);
         clients.insert(key, &client);
         Ok(client)
     }
@@ -154,13 +150,13 @@ impl Egress {
 }
 
 impl NameResolution {
-    fn of_namespace(&self, namespace: &str) -> Arc<dyn Lookup> {
+    fn of_namespace(&self, namespace: &str, observer: &Arc<dyn Observer>) -> Arc<dyn Lookup> {
         match self {
             Self::Given(names) => names.clone(),
             Self::Dns { dns, shares } => {
                 let mut shares = shares.lock().unwrap_or_else(PoisonError::into_inner);
                 shares.get(namespace).unwrap_or_else(|| {
-                    let share = Arc::new(Share::new(dns.clone()));
+                    let share = Arc::new(Share::new(dns.clone(), observer.clone()));
                     shares.insert(namespace.to_owned(), &share);
                     share
                 })
@@ -170,10 +166,20 @@ impl NameResolution {
 }
 
 impl Client {
-    fn new(resolver: AddressResolver, proxy: Option<Arc<Proxy>>, trust: Arc<ClientConfig>) -> Result<Self, TrustError> {
-        let http = Http::new(&resolver, proxy.as_ref(), &trust, IDLE_PER_HOST);
+    fn new(
+        resolver: AddressResolver,
+        proxy: Option<Arc<Proxy>>,
+        trust: Arc<ClientConfig>,
+        observer: Arc<dyn Observer>,
+    ) -> Result<Self, TrustError> {
+        let http = Http::new(&resolver, proxy.as_ref(), &trust, &observer, IDLE_PER_HOST);
         let http = http.map_err(|_error| TrustError::Unsupported)?;
-        Ok(Self { resolver, proxy, http, fresh: OnceLock::new(), trust, connecting: Mutex::default() })
+        Ok(Self { resolver, proxy, http, fresh: OnceLock::new(), trust, observer, connecting: Mutex::default() })
+    }
+
+    /// Receives the results of what is sent with this client.
+    pub(crate) fn observer(&self) -> &dyn Observer {
+        &*self.observer
     }
 
     /// Sends one request and reads at most `body_limit` bytes of the response body, within `timeout`.
@@ -244,7 +250,7 @@ impl Client {
         if let Some(fresh) = self.fresh.get() {
             return Ok(fresh);
         }
-        let made = Http::new(&self.resolver, self.proxy.as_ref(), &self.trust, 0)?;
+        let made = Http::new(&self.resolver, self.proxy.as_ref(), &self.trust, &self.observer, 0)?;
         Ok(self.fresh.get_or_init(|| made))
     }
 
@@ -297,13 +303,18 @@ impl Http {
         resolver: &AddressResolver,
         proxy: Option<&Arc<Proxy>>,
         trust: &ClientConfig,
+        observer: &Arc<dyn Observer>,
         idle: usize,
     ) -> Result<Self, reqwest::Error> {
+        let connections = Connections::observed_by(observer.clone());
         let mut tls = trust.clone();
         tls.resumption = Resumption::in_memory_sessions(SESSIONS);
         match proxy {
-            None => direct(resolver, tls, idle).map(Self::Direct),
-            Some(proxy) => Ok(Self::Proxied(Box::new(Tunnels::new(resolver.clone(), proxy.clone(), tls, idle)))),
+            None => direct(resolver, tls, connections, idle).map(Self::Direct),
+            Some(proxy) => {
+                let tunnels = Tunnels::new(resolver.clone(), proxy.clone(), tls, connections, idle);
+                Ok(Self::Proxied(Box::new(tunnels)))
+            }
         }
     }
 
@@ -317,7 +328,12 @@ impl Http {
 }
 
 /// Makes the HTTP client for direct connections.
-fn direct(resolver: &AddressResolver, tls: ClientConfig, idle: usize) -> Result<reqwest::Client, reqwest::Error> {
+fn direct(
+    resolver: &AddressResolver,
+    tls: ClientConfig,
+    connections: Connections,
+    idle: usize,
+) -> Result<reqwest::Client, reqwest::Error> {
     reqwest::Client::builder()
         .tls_backend_preconfigured(tls)
         .https_only(true)
@@ -331,49 +347,13 @@ fn direct(resolver: &AddressResolver, tls: ClientConfig, idle: usize) -> Result<
         .pool_idle_timeout(IDLE_FOR)
         .default_headers(headers())
         .dns_resolver(Arc::new(resolver.clone()))
-        .connector_layer(Connections)
+        .connector_layer(connections)
         // As Go, Java, curl and .NET send them: some receivers compare the bytes.
         .http1_title_case_headers()
         // A user agent unfolds header lines (RFC 9112, section 5.2) and ignores a space before the colon.
         .http1_allow_obsolete_multiline_headers_in_responses(true)
         .http1_allow_spaces_after_header_name_in_responses(true)
         .build()
-}
-
-/// Reads the response until the deadline.
-async fn answer(mut response: reqwest::Response, body_limit: usize, deadline: Instant) -> Result<Response, SendError> {
-    let headers: usize = response.headers().iter().map(|(name, value)| name.as_str().len() + value.len()).sum();
-    if headers > HEADER_LIMIT {
-        return Err(SendError::Broken);
-    }
-    let mut body = Zeroizing::default();
-    let complete = timeout_at(deadline, read(&mut response, &mut body, body_limit)).await.unwrap_or(false);
-    Ok(Response { status: response.status(), headers: std::mem::take(response.headers_mut()), body, complete })
-}
-
-async fn read(response: &mut reqwest::Response, body: &mut Zeroizing<Vec<u8>>, limit: usize) -> bool {
-    while let Ok(chunk) = response.chunk().await {
-        let Some(chunk) = chunk else {
-            return true;
-        };
-        let room = limit - body.len();
-        append(body, &chunk[..chunk.len().min(room)]);
-        if chunk.len() > room {
-            break;
-        }
-    }
-    false
-}
-
-/// Appends `more`. When the buffer grows, its old memory is wiped.
-fn append(body: &mut Zeroizing<Vec<u8>>, more: &[u8]) {
-    let length = body.len() + more.len();
-    if length > body.capacity() {
-        let mut larger = Zeroizing::new(Vec::with_capacity(length.max(2 * body.capacity())));
-        larger.extend_from_slice(body);
-        *body = larger;
-    }
-    body.extend_from_slice(more);
 }
 
 #[cfg(test)]

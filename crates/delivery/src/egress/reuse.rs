@@ -12,6 +12,11 @@ use tokio::{sync::Semaphore, task_local};
 use tower::{Layer, Service};
 use tracing::{Span, field::Empty, info_span};
 
+use super::{
+    Observer,
+    error::{BoxError, sort},
+    observer,
+};
 use crate::spans;
 
 /// The maximum number of concurrent connection attempts to one host, as many as one Subscriber may have deliveries. A
@@ -53,26 +58,38 @@ fn span(of: &Span) -> Span {
 }
 
 /// Records and limits the connection attempts of the HTTP client.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Connections;
+#[derive(Clone, Debug)]
+pub(super) struct Connections {
+    observer: Arc<dyn Observer>,
+}
+
+impl Connections {
+    /// Reports each attempt to connect to `observer`.
+    pub(super) fn observed_by(observer: Arc<dyn Observer>) -> Self {
+        Self { observer }
+    }
+}
 
 impl<S> Layer<S> for Connections {
     type Service = Bounded<S>;
 
     fn layer(&self, connector: S) -> Bounded<S> {
-        Bounded(connector)
+        Bounded { connector, observer: self.observer.clone() }
     }
 }
 
 /// A connector that records its calls, and waits while there are too many connection attempts to the host. The HTTP
 /// client calls it in the task of the exchange, and may continue in another task.
 #[derive(Clone, Debug)]
-pub(super) struct Bounded<S>(S);
+pub(super) struct Bounded<S> {
+    connector: S,
+    observer: Arc<dyn Observer>,
+}
 
 impl<R, S> Service<R> for Bounded<S>
 where
     R: Send + 'static,
-    S: Service<R> + Clone + Send + 'static,
+    S: Service<R, Error = BoxError> + Clone + Send + 'static,
     S::Future: Send,
 {
     type Response = S::Response;
@@ -80,7 +97,7 @@ where
     type Future = BoxFuture<'static, Result<S::Response, S::Error>>;
 
     fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
-        self.0.poll_ready(context)
+        self.connector.poll_ready(context)
     }
 
     fn call(&mut self, target: R) -> Self::Future {
@@ -89,16 +106,20 @@ where
             (exchange.connecting.clone(), exchange.span.as_ref().map(span))
         });
         // The service that was polled ready is the one to call.
-        let clone = self.0.clone();
-        let mut connector = std::mem::replace(&mut self.0, clone);
+        let clone = self.connector.clone();
+        let mut connector = std::mem::replace(&mut self.connector, clone);
+        let observer = self.observer.clone();
         Box::pin(async move {
-            let Ok((connecting, span)) = connecting else { return connector.call(target).await };
-            let _turn = connecting.acquire_owned().await.ok();
-            let connected = connector.call(target).await;
-            if let (Some(span), Err(_)) = (span, &connected) {
-                span.record("otel.status_code", "ERROR");
-            }
-            connected
+            let connected = async {
+                let Ok((connecting, span)) = connecting else { return connector.call(target).await };
+                let _turn = connecting.acquire_owned().await.ok();
+                let connected = connector.call(target).await;
+                if let (Some(span), Err(_)) = (span, &connected) {
+                    span.record("otel.status_code", "ERROR");
+                }
+                connected
+            };
+            observer::connect(&observer, |error: &BoxError| sort(&**error), connected).await
         })
     }
 }

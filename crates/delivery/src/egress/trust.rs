@@ -1,6 +1,11 @@
 //! TLS trust: trusted certificate authorities and client certificates.
 
-use std::{borrow::Cow, fmt, sync::Arc};
+use std::{
+    borrow::Cow,
+    fmt,
+    sync::Arc,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
 
 use rustls::{
     ClientConfig, Error as TlsError, RootCertStore,
@@ -10,6 +15,7 @@ use rustls::{
 };
 use secrecy::{ExposeSecret, SecretSlice};
 use sha2::{Digest, Sha256};
+use x509_parser::{certificate::X509Certificate, prelude::FromDer};
 
 /// The TLS settings that distinguish clients. The default trusts the public authorities and has no client certificate.
 #[derive(Clone, Default)]
@@ -213,6 +219,14 @@ pub(crate) fn has_encrypted_key(pem: &[u8]) -> bool {
 }
 
 impl ClientIdentity {
+    /// Returns when the certificate expires (None: it cannot be read). The certificates that follow it do not count.
+    pub fn expires(&self) -> Option<SystemTime> {
+        let certificate = CertificateDer::pem_slice_iter(&lines_apart(&self.certificate_pem)).next()?.ok()?;
+        let (_, certificate) = X509Certificate::from_der(&certificate).ok()?;
+        let seconds = u64::try_from(certificate.validity().not_after.timestamp()).ok()?;
+        UNIX_EPOCH.checked_add(Duration::from_secs(seconds))
+    }
+
     fn parse(&self) -> Result<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>), IdentityFault> {
         use rustls::pki_types::pem::Error;
         let certificates = lines_apart(&self.certificate_pem);
@@ -270,6 +284,20 @@ mod tests {
 
     fn fault(trust: &Trust) -> TrustError {
         config(trust).map(drop).unwrap_err()
+    }
+
+    #[test]
+    fn the_expiry_of_a_client_certificate_is_that_of_the_first_certificate() {
+        let expires = |pem: &str| identity(pem, "").unwrap().expires();
+        let authority = Authority::new();
+        // The first second of the year 4096.
+        let at = UNIX_EPOCH + Duration::from_secs(67_090_118_400);
+        let client = authority.client_identity("a").certificate_pem;
+        assert_eq!(expires(&client), Some(at));
+        assert_eq!(expires(&format!("{client}{}", authority.ca_pem())), Some(at));
+        for bad in ["", "none", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"] {
+            assert_eq!(expires(bad), None, "{bad}");
+        }
     }
 
     #[test]

@@ -6,7 +6,7 @@ use http::StatusCode;
 use tokio::time::Instant;
 
 use super::NoAssertion;
-use crate::egress::SendError;
+use crate::egress::{SendError, TokenRequestResult};
 
 /// Why a token request returned no token. The errors contain nothing that the token service sent except the status and
 /// a standard error code.
@@ -51,6 +51,21 @@ pub enum TokenError {
     /// The operator itself failed.
     #[error("internal error during a token request; see the operator's log")]
     Internal,
+}
+
+impl TokenError {
+    /// The result of a request that failed with this error, for metrics.
+    pub(super) fn result(&self) -> TokenRequestResult {
+        match self {
+            Self::Rejected(_) | Self::NotAcceptedYet(Some(_)) => TokenRequestResult::Rejected,
+            Self::Unauthorized | Self::NotAcceptedYet(None) => TokenRequestResult::Unauthorized,
+            Self::Unavailable { .. } => TokenRequestResult::Unavailable,
+            Self::Unreachable(_) => TokenRequestResult::Unreachable,
+            Self::Malformed(_) | Self::Encoded(_) => TokenRequestResult::Malformed,
+            Self::NoAssertion(_) => TokenRequestResult::NoAssertion,
+            Self::Internal => TokenRequestResult::Internal,
+        }
+    }
 }
 
 /// Why there is no token, and when the next request follows.

@@ -17,6 +17,7 @@ use super::{
     lineage::Lineage,
     policy::{TokenDecision, TokenState},
 };
+use crate::egress::TokenRequestResult;
 
 /// Returns the token of one key, and requests a new one when it is due.
 pub struct TokenSource {
@@ -177,9 +178,12 @@ impl TokenSource {
     async fn request_once(self: &Arc<Self>) -> Result<HeaderValue, NoToken> {
         let asked = Instant::now();
         let answer = AssertUnwindSafe(client::send(&self.request)).catch_unwind().await;
+        let answer = answer.unwrap_or(Err(TokenError::Internal));
+        let result = answer.as_ref().map_or_else(TokenError::result, |_| TokenRequestResult::Issued);
+        self.request.http.observer().token_requested(result, asked.elapsed());
         let mut state = self.state.lock().await;
         state.flight = None;
-        let result = match answer.unwrap_or(Err(TokenError::Internal)) {
+        let result = match answer {
             Ok(token) => Ok(state.token_state.issued(asked, token, rand::random())),
             Err(error) => state.token_state.failed(Instant::now(), error, rand::random()),
         };

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
 
 use super::Target;
-use crate::egress::{SendError, retry_after};
+use crate::egress::{SendError, ValidationResult, retry_after};
 
 /// The maximum granted rate: the maximum of an integer in the API.
 const MOST: u32 = i32::MAX as u32;
@@ -70,6 +70,18 @@ pub async fn request_validation(
     target: &Target,
     request_rate: Option<u32>,
 ) -> Result<ValidationResponse, NoValidationResponse> {
+    let response = validate(target, request_rate).await;
+    target.http.observer().validation_requested(match &response {
+        Ok(ValidationResponse::Granted(_)) => ValidationResult::Granted,
+        Ok(ValidationResponse::Refused) => ValidationResult::Refused,
+        Ok(ValidationResponse::Silent) => ValidationResult::NotSupported,
+        Err(NoValidationResponse::Trouble { .. }) => ValidationResult::Unavailable,
+        Err(NoValidationResponse::Failed(_)) => ValidationResult::Unreachable,
+    });
+    response
+}
+
+async fn validate(target: &Target, request_rate: Option<u32>) -> Result<ValidationResponse, NoValidationResponse> {
     let mut headers = HeaderMap::new();
     if let Some(rate) = request_rate {
         headers.insert("webhook-request-rate", HeaderValue::from(rate));

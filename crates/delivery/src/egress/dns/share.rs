@@ -15,7 +15,7 @@ use futures::{
 use tokio::sync::Semaphore;
 
 use super::{Dns, LookupError, ResolvedName};
-use crate::egress::Lookup;
+use crate::egress::{Lookup, Observer, observer};
 
 /// The maximum number of concurrent lookups of one namespace; further lookups wait. Slow name servers for these lookups
 /// do not affect other namespaces. While a name server is silent, each lookup holds up to eight sockets: two families,
@@ -31,6 +31,7 @@ pub(in crate::egress) struct Share(Arc<ShareState>);
 
 struct ShareState {
     dns: Arc<Dns>,
+    observer: Arc<dyn Observer>,
     room: Semaphore,
     /// Never locked during a query.
     names: Mutex<HashMap<String, PendingLookup>>,
@@ -46,8 +47,9 @@ enum PendingLookup {
 }
 
 impl Share {
-    pub(in crate::egress) fn new(dns: Arc<Dns>) -> Self {
-        Self(Arc::new(ShareState { dns, room: Semaphore::new(AT_ONCE), names: Mutex::default() }))
+    /// Makes the lookups of one namespace, which `observer` counts.
+    pub(in crate::egress) fn new(dns: Arc<Dns>, observer: Arc<dyn Observer>) -> Self {
+        Self(Arc::new(ShareState { dns, observer, room: Semaphore::new(AT_ONCE), names: Mutex::default() }))
     }
 }
 
@@ -83,7 +85,7 @@ impl ShareState {
     async fn ask(self: Arc<Self>, name: String) -> LookupAnswer {
         // The semaphore is never closed; if it were, only the limit would be missing.
         let _turn = self.room.acquire().await;
-        let answer = self.dns.ask(&name).await;
+        let answer = observer::lookup(&self.observer, self.dns.ask(&name)).await;
         let mut names = self.names.lock().unwrap_or_else(PoisonError::into_inner);
         match answer {
             Ok(ResolvedName { addresses, until }) => {

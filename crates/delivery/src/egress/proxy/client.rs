@@ -14,6 +14,7 @@ use crate::egress::{
     common::{IDLE_FOR, headers},
     error::BoxError,
     resolver::AddressResolver,
+    reuse::Connections,
 };
 
 /// An HTTP client whose connections are tunnels through the proxy, or direct ones to hosts that need no proxy. It has the
@@ -28,9 +29,15 @@ pub(in crate::egress) struct Tunnels {
 
 impl Tunnels {
     /// Makes a client that keeps `idle` connections for each host.
-    pub(in crate::egress) fn new(resolver: AddressResolver, proxy: Arc<Proxy>, tls: ClientConfig, idle: usize) -> Self {
+    pub(in crate::egress) fn new(
+        resolver: AddressResolver,
+        proxy: Arc<Proxy>,
+        tls: ClientConfig,
+        connections: Connections,
+        idle: usize,
+    ) -> Self {
         let router = Router { resolver, proxy };
-        let connector = Connector { router: router.clone(), tls: Arc::new(tls) };
+        let connector = Connector { router: router.clone(), tls: Arc::new(tls), connections };
         let pool = Client::builder(TokioExecutor::new())
             .pool_timer(TokioTimer::new())
             .pool_max_idle_per_host(idle)

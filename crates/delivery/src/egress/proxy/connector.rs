@@ -49,6 +49,7 @@ const MOST_TARGETS: usize = 4;
 pub(super) struct Connector {
     pub(super) router: Router,
     pub(super) tls: Arc<ClientConfig>,
+    pub(super) connections: Connections,
 }
 
 impl Service<Uri> for Connector {
@@ -64,7 +65,7 @@ impl Service<Uri> for Connector {
     fn call(&mut self, uri: Uri) -> Self::Future {
         let mut https = HttpsConnector::from((Dialer(self.router.clone()), self.tls.clone()));
         https.enforce_https();
-        let connected = Connections.layer(https).call(uri);
+        let connected = self.connections.layer(https).call(uri);
         Box::pin(async move {
             match timeout(CONNECT, connected).await {
                 Ok(connected) => connected,
