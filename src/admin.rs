@@ -13,7 +13,10 @@ use std::{
     time::Duration,
 };
 
-use http::{Request, Response, StatusCode, header::CONTENT_TYPE};
+use http::{
+    HeaderMap, Request, Response, StatusCode,
+    header::{ACCEPT, CONTENT_TYPE, VARY},
+};
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
@@ -23,7 +26,7 @@ use tokio::{
 };
 use tracing::debug;
 
-use crate::metrics::Metrics;
+use crate::metrics::{Exposition, Metrics};
 
 /// Maximum number of concurrent connections to one address.
 const CONNECTIONS: usize = 64;
@@ -95,8 +98,8 @@ pub async fn serve(listener: TcpListener, answers: AdminEndpoint) {
 
 async fn converse(stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static, answers: AdminEndpoint) {
     let service = service_fn(|request: Request<Incoming>| {
-        let answer = answers.to(request.uri().path());
-        async move { Ok::<_, Infallible>(answer) }
+        let answers = answers.clone();
+        async move { Ok::<_, Infallible>(answers.to(request.uri().path(), request.headers()).await) }
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -109,7 +112,7 @@ async fn converse(stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static, 
 }
 
 impl AdminEndpoint {
-    fn to(&self, path: &str) -> Response<String> {
+    async fn to(&self, path: &str, headers: &HeaderMap) -> Response<String> {
         let plain = "text/plain; charset=utf-8";
         let (status, content_type, text) = match (self, path) {
             (Self::Health(_), "/healthz") => (StatusCode::OK, plain, "ok\n".to_owned()),
@@ -119,7 +122,9 @@ impl AdminEndpoint {
                 (StatusCode::SERVICE_UNAVAILABLE, plain, text)
             }
             (Self::Metrics(metrics), "/metrics") => {
-                (StatusCode::OK, "application/openmetrics-text; version=1.0.0; charset=utf-8", metrics.encode())
+                let accept = headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok());
+                let format = Exposition::negotiated(accept);
+                (StatusCode::OK, format.content_type(), metrics.scrape(format).await)
             }
             (Self::Health(_), _) => {
                 let text = "this address serves /healthz and /readyz; --admin-addr serves /metrics\n".to_owned();
@@ -133,6 +138,9 @@ impl AdminEndpoint {
         let mut response = Response::new(text);
         *response.status_mut() = status;
         response.headers_mut().insert(CONTENT_TYPE, http::HeaderValue::from_static(content_type));
+        if matches!(self, Self::Metrics(_)) {
+            response.headers_mut().insert(VARY, http::HeaderValue::from_static("accept"));
+        }
         response
     }
 }

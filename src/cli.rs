@@ -159,6 +159,16 @@ pub struct Run {
     #[arg(long, value_name = "ADDRESS", env = "TIDINGS_ADMIN_ADDR", default_value = "127.0.0.1:8080", value_parser = address)]
     pub admin_addr: SocketAddr,
 
+    /// Serve metrics for each Subscriber, with the labels namespace and subscriber.
+    #[arg(long, value_name = "BOOL", env = "TIDINGS_SUBSCRIBER_METRICS", default_value_t = true, action = clap::ArgAction::Set)]
+    pub subscriber_metrics: bool,
+
+    /// Maximum number of Subscribers with metrics of their own.
+    ///
+    /// The metrics of further Subscribers are added up in series with the label subscriber="overflow".
+    #[arg(long, value_name = "NUMBER", env = "TIDINGS_SUBSCRIBER_METRICS_LIMIT", default_value = "1000", value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub subscriber_metrics_limit: u32,
+
     /// Address on which to serve /healthz and /readyz.
     #[arg(long, value_name = "ADDRESS", env = "TIDINGS_HEALTH_ADDR", default_value = "127.0.0.1:8081", value_parser = address)]
     pub health_addr: SocketAddr,
@@ -268,6 +278,7 @@ impl From<Run> for Settings {
             lease: run.lease_namespace.filter(|name| !name.is_empty()).map(|namespace| (namespace, run.lease_name)),
             generated_ttl: run.generated_ttl,
             admin_addr: run.admin_addr,
+            subscriber_metrics: run.subscriber_metrics.then_some(run.subscriber_metrics_limit as usize),
             health_addr: run.health_addr,
             max_in_flight: run.max_in_flight as usize,
             event_bytes: (run.event_memory as usize) << 20,
@@ -414,6 +425,8 @@ mod tests {
             ["--log-level", "loud"],
             ["--log-level", "3"],
             ["--worker-threads", "0"],
+            ["--subscriber-metrics", "some"],
+            ["--subscriber-metrics-limit", "0"],
         ] {
             let message = run(&bad).unwrap_err().to_string();
             assert!(message.contains(bad[0]) && message.contains(bad[1]), "{message}");

@@ -109,7 +109,8 @@ impl Shared {
         // Renewals of the Lease never wait for other requests.
         let of_lease = cluster::single_try(&config).map_err(Error::Client)?;
         let namespaces = settings::watched(&settings.watch_namespaces);
-        let (metrics, readiness) = (Metrics::default(), Readiness::of_parts(namespaces.len() + 1));
+        let (metrics, readiness) =
+            (Metrics::new(settings.subscriber_metrics), Readiness::of_parts(namespaces.len() + 1));
         let mut tasks = JoinSet::new();
         // Starts before the first request to the API server, so that the kubelet's probes get a response.
         tasks.spawn(admin::serve(for_health, AdminEndpoint::Health(readiness.clone())));
@@ -150,13 +151,13 @@ struct Channels {
 impl Parts {
     /// Builds the parts that a standby needs too: a standby watches Secrets and ConfigMaps, and no Subscribers.
     fn build(mut shared: Shared, settings: Settings, egress: Egress) -> (Self, Channels) {
-        let leader_election = LeaderElection::begin(settings.lease.as_ref(), &shared.of_lease);
+        let leader_election = LeaderElection::begin(settings.lease.as_ref(), &shared.of_lease, &shared.metrics);
         let stopping = watch::Sender::new(false);
         let (updates_to, updates) = mpsc::unbounded_channel();
         let (reports, reports_from) = mpsc::unbounded_channel();
         let bounded = cluster::bounded(&shared.reader, CONCURRENT_READS);
         let consent = settings.require_secret_consent;
-        let writer = shared.writer.clone();
+        let (writer, egress) = (shared.writer.clone(), egress.observed_by(Arc::new(shared.metrics.clone())));
         let resolver = TargetResolver::new(bounded, writer, egress, settings.origin.clone(), consent);
         let mandate = Mandate::new(leader_election.leadership(), stopping.subscribe());
         let (reader, writer, metrics) = (shared.reader.clone(), shared.writer.clone(), shared.metrics.clone());
@@ -182,9 +183,9 @@ impl Parts {
     /// Works as the leader, from fresh lists, until a signal comes or a part ends that must not. Then waits for the
     /// work in progress.
     async fn run(&mut self, channels: Channels, signals: &mut Signals) -> Result<(), Error> {
-        self.shared.metrics.leads();
+        self.shared.metrics.leading(true);
         self.shared.tasks.spawn(self.subscribers.receive(channels.reports));
-        let unrecorded = Arc::new(Unrecorded::new(self.shared.writer.clone().into()));
+        let unrecorded = Arc::new(Unrecorded::new(self.shared.writer.clone().into(), self.shared.metrics.clone()));
         let engine = self.start_notifications(&unrecorded);
         let (reader, namespaces) = (self.shared.reader.clone(), self.shared.namespaces.clone());
         let (of_engine, of_passes) = (self.shared.readiness.clone(), self.shared.readiness.clone());
@@ -196,7 +197,7 @@ impl Parts {
             mandate.leadership().all_are_listed();
             of_engine.part_is_ready();
         };
-        let seen = Notifications::watch(&reader, &namespaces, &unrecorded);
+        let seen = Notifications::watch(&reader, &namespaces, &unrecorded, &self.shared.metrics);
         let engine = engine.run(seen, channels.updates, listed);
         // Not in a separate task: see `in_workers`.
         let ((), result) = tokio::join!(engine, self.until_end(passes, signals));

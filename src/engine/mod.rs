@@ -40,7 +40,7 @@ use self::{
 };
 use crate::{
     contract::{LANES_EVERY, LaneUpdate, Report, Route, pause},
-    metrics::Metrics,
+    metrics::{AttemptOutcome, LanesWanted, Metrics},
     ownership::Mandate,
     traces::AttemptTrace,
 };
@@ -96,6 +96,7 @@ impl<S: Source> Engine<S> {
         let (mut seen, mut stopping, mut leadership) =
             (pin!(seen), pin!(mandate.stopping()), mandate.leadership().clone());
         let mut listed = Some(listed);
+        let mut wanted = self.with.metrics.lanes_wanted();
         let mut snapshots = tokio::time::interval(LANES_EVERY);
         snapshots.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -104,7 +105,7 @@ impl<S: Source> Engine<S> {
             let wake = self.queue.wake_at();
             tokio::select! {
                 Some(seen) = seen.next() => {
-                    self.queue.observe(seen, now());
+                    self.observe(seen);
                     if listed.is_some() && self.queue.is_listed() && let Some(listed) = listed.take() {
                         info!(unfinished = self.queue.len(), "all unfinished Notifications are listed");
                         listed();
@@ -113,6 +114,7 @@ impl<S: Source> Engine<S> {
                 Some(update) = updates.recv() => self.queue.apply(update, now()),
                 Some(ended) = self.tasks.join_next() => self.ended(ended),
                 _ = snapshots.tick() => self.report_lanes(),
+                Some(answer) = wanted.recv() => self.show_lanes(answer),
                 () = leadership.regained() => {}
                 () = until(wake) => {}
                 () = &mut stopping => break,
@@ -121,10 +123,35 @@ impl<S: Source> Engine<S> {
         info!(in_flight = self.tasks.len(), "shutting down: no new attempts start; waiting for the attempts in flight");
         self.queue.drain();
         self.act();
-        while let Some(ended) = self.tasks.join_next().await {
-            self.ended(ended);
+        loop {
+            tokio::select! {
+                ended = self.tasks.join_next() => match ended {
+                    Some(ended) => self.ended(ended),
+                    None => return,
+                },
+                Some(answer) = wanted.recv() => self.show_lanes(answer),
+            }
             self.act();
         }
+    }
+
+    /// Hands what the source shows to the queue. Of an entry that is new, records how late the source shows it.
+    fn observe(&mut self, seen: Seen<S>) {
+        let (known, now) = (self.queue.len(), now());
+        // The first list shows what was created at any time.
+        let began = match &seen {
+            Seen::Present(entry) if self.queue.is_listed() && entry.attempts == 0 => Some(entry.began),
+            _ => None,
+        };
+        self.queue.observe(seen, now);
+        if let Some(began) = began.filter(|_| self.queue.len() > known) {
+            self.with.metrics.shown_after(now.wall.duration_since(began).unwrap_or_default());
+        }
+    }
+
+    fn show_lanes(&mut self, answer: LanesWanted) {
+        // A scrape that no longer waits needs no answer.
+        let _ = answer.send(self.queue.readings(now()));
     }
 
     /// Starts a task for each action of the queue.
@@ -148,7 +175,7 @@ impl<S: Source> Engine<S> {
                 }),
             };
         }
-        self.with.metrics.queue(self.queue.len(), self.queue.in_flight());
+        self.with.metrics.queue(self.queue.len(), self.queue.in_flight(), self.queue.bytes_in_flight());
     }
 
     fn send(&mut self, flight: Flight<S>) -> tokio::task::AbortHandle {
@@ -200,7 +227,7 @@ impl<S: Source> Engine<S> {
                     }
                 }
                 let outcome = &answer.outcome;
-                self.with.metrics.attempt(outcome.reason.as_str(), answer.duration);
+                self.with.metrics.attempt(&of, outcome.reason, outcome_of(outcome.verdict), answer.duration);
                 if outcome.reason == AttemptReason::InternalError {
                     error!(namespace = %of.namespace, name = %ticket.name, subscriber = %of.name, "the delivery panicked");
                 }
@@ -247,6 +274,18 @@ impl<S: Source> Engine<S> {
     fn publish(&self, report: Report) {
         // `subscribers` stops first only when a part of the operator failed.
         let _ = self.with.reports.send(report);
+    }
+}
+
+/// Returns what the consequence of an attempt is counted as.
+fn outcome_of(verdict: Verdict) -> AttemptOutcome {
+    match verdict {
+        Verdict::Delivered => AttemptOutcome::Delivered,
+        Verdict::Rejected | Verdict::Hold => AttemptOutcome::Rejected,
+        Verdict::Failed => AttemptOutcome::Failed,
+        Verdict::Retry | Verdict::Defer | Verdict::Pause(_) | Verdict::RetryAfter(_) | Verdict::Gone => {
+            AttemptOutcome::Retried
+        }
     }
 }
 

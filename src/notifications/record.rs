@@ -22,7 +22,7 @@ use crate::{
         call::{found, in_time, is_not_found, is_too_large, plain, version},
         patch::{self, add, test},
     },
-    metrics::Metrics,
+    metrics::{Metrics, WriteResult, WrittenKind},
 };
 
 const BACKOFF: Backoff = Backoff { initial: Duration::from_millis(100), max: Duration::from_secs(5) };
@@ -100,9 +100,12 @@ impl StatusWriter {
         Ok(stored.filter(|stored| stored.metadata.uid.as_deref() == Some(uid)).map(Box::new))
     }
 
-    /// Counts a Notification that finished in this phase.
-    pub fn finished(&self, phase: Phase) {
-        self.metrics.finished(phase.as_str());
+    /// Counts a Notification that finished in this phase at this time, and how long that took.
+    pub fn finished(&self, read: &Unfinished, phase: Phase, at: Timestamp) {
+        self.metrics.finished(phase);
+        if phase == Phase::Delivered {
+            self.metrics.delivered_after(Duration::try_from(at.duration_since(read.began())).unwrap_or_default());
+        }
     }
 
     /// Replaces the status in `read` with `status`, and no other status: the patch tests uid, phase, attempts, and the
@@ -131,14 +134,14 @@ impl StatusWriter {
         loop {
             match self.patch(read, &expected, status).await {
                 Ok(metadata) => {
-                    self.metrics.status_write("recorded");
+                    self.count(WriteResult::Recorded);
                     return recorded(&metadata, status, &expected);
                 }
                 Err(kube::Error::Api(answer)) if is_not_found(&answer) => return Patched::Gone,
                 Err(kube::Error::Api(answer)) if answer.code == 422 => match self.load_again(read).await {
                     Ok(None) => return Patched::Gone,
                     Ok(Some(current)) => {
-                        self.metrics.status_write("conflict");
+                        self.count(WriteResult::Conflict);
                         if is_ours(&current, status) {
                             return recorded(&current.metadata, status, &expected);
                         }
@@ -165,7 +168,7 @@ impl StatusWriter {
                     Err(error) => self.failed(read, &error),
                 },
                 Err(error) if is_too_large(&error) => {
-                    self.metrics.status_write("too_large");
+                    self.count(WriteResult::TooLarge);
                     return Patched::TooLarge;
                 }
                 Err(error) => self.failed(read, &error),
@@ -188,9 +191,14 @@ impl StatusWriter {
         ];
         let mut request = patch::request::<Unfinished>(&at.namespace, &at.name, operations)?;
         patch::want_metadata_alone(&mut request);
-        let _: PatchResponse = in_time(self.client.request(request)).await?;
-        self.metrics.status_write("explanation");
-        Ok(())
+        let written = in_time(self.client.request::<PatchResponse>(request)).await;
+        match &written {
+            Ok(_) => self.count(WriteResult::Explanation),
+            // The Notification has changed or is gone: there is nothing to explain.
+            Err(kube::Error::Api(answer)) if matches!(answer.code, 404 | 422) => {}
+            Err(_) => self.count(WriteResult::Error),
+        }
+        written.map(drop)
     }
 
     async fn patch(
@@ -208,8 +216,12 @@ impl StatusWriter {
         self.load(namespace(read), name(read), read.metadata.uid.as_deref().unwrap_or_default()).await
     }
 
+    fn count(&self, result: WriteResult) {
+        self.metrics.api_write(WrittenKind::Notification, result);
+    }
+
     fn failed(&self, read: &Unfinished, error: &kube::Error) {
-        self.metrics.status_write("error");
+        self.count(WriteResult::Error);
         warn!(namespace = namespace(read), name = name(read), uid = read.metadata.uid, error = %plain(error), "the outcome could not be written yet; the operator keeps it and retries");
     }
 }

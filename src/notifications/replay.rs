@@ -34,7 +34,7 @@ use crate::{
         call::{WATCH_SECONDS, found, in_namespace, in_time, is_too_large, plain, plain_watch},
         patch::{self, add, test},
     },
-    metrics::Metrics,
+    metrics::{Metrics, WatchedKind, WriteResult, WrittenKind},
 };
 
 /// The maximum number of concurrent replays.
@@ -131,6 +131,7 @@ impl Replays {
                 Ok(watcher::Event::InitApply(object) | watcher::Event::Apply(object)) => Some(object),
                 Ok(_) => None,
                 Err(error) => {
+                    self.metrics.watch_restarted(WatchedKind::Notification);
                     warn!(error = %plain_watch(&error), "watching for Notifications to replay failed; retrying");
                     None
                 }
@@ -174,7 +175,7 @@ impl Replays {
                 }
                 // It is checked again when it changes, or after a restart.
                 Err(error) if is_too_large(&error) => {
-                    self.metrics.status_write("too_large");
+                    self.count(WriteResult::TooLarge);
                     warn!(
                         namespace = read.namespace(),
                         name = read.name(),
@@ -208,7 +209,7 @@ impl Replays {
 
     fn succeeded(&self, read: &StoredNotification) {
         self.handled.note(read);
-        self.metrics.status_write("recorded");
+        self.count(WriteResult::Recorded);
         if read.status.is_finished() {
             self.finished_count.changed(read.namespace(), -1);
         }
@@ -222,11 +223,15 @@ impl Replays {
 
     fn failed(&self, read: &StoredNotification, error: &kube::Error) {
         if matches!(error, kube::Error::Api(answer) if matches!(answer.code, 404 | 409 | 422)) {
-            self.metrics.status_write("conflict");
+            self.count(WriteResult::Conflict);
         } else {
-            self.metrics.status_write("error");
+            self.count(WriteResult::Error);
             warn!(namespace = read.namespace(), name = read.name(), error = %plain(error), "cannot replay the Notification yet; retrying");
         }
+    }
+
+    fn count(&self, result: WriteResult) {
+        self.metrics.api_write(WrittenKind::Notification, result);
     }
 
     fn api(&self, read: &StoredNotification) -> Api<StoredNotification> {

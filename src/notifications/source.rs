@@ -7,7 +7,7 @@ use std::{
     time::SystemTime,
 };
 
-use futures::{Stream, StreamExt, stream};
+use futures::{Stream, StreamExt, TryStreamExt, stream};
 use k8s_openapi::jiff::Timestamp;
 use kube::{Client, runtime::watcher::Event as Watched};
 use serde::Deserialize;
@@ -36,6 +36,7 @@ use super::{
 use crate::{
     cluster::call::plain,
     engine::source::{Answer, Payload, SharedRoute, Source, Unsendable},
+    metrics::{Metrics, WatchedKind},
 };
 
 /// The Notifications of the API server.
@@ -58,20 +59,28 @@ impl Notifications {
         Self { writer, retention, replays, unrecorded }
     }
 
-    /// Returns what the watches of these namespaces (None: of all) show, without what `unrecorded` contains.
+    /// Returns what the watches of these namespaces (None: of all) show, without what `unrecorded` contains. `metrics`
+    /// counts the watches that fail.
     pub fn watch(
         client: &Client,
         namespaces: &[Option<String>],
         unrecorded: &Arc<Unrecorded>,
+        metrics: &Metrics,
     ) -> impl Stream<Item = Seen<Self>> + use<> {
         let pages = watch::pages();
         let watches = namespaces.iter().cloned().enumerate().map(|(number, namespace)| {
-            let unrecorded = unrecorded.clone();
+            let (unrecorded, metrics) = (unrecorded.clone(), metrics.clone());
             let events = watch::watch(client, namespace.as_deref(), pages.clone());
             let shown = move |event| match event {
                 Ok(Watched::InitApply(object) | Watched::Apply(object)) if unrecorded.contains(&object) => None,
                 event => seen(ScopeId(number), namespace.as_deref().unwrap_or("(all)"), event),
             };
+            let events = events.inspect_err(move |error| {
+                // After an object that cannot be read, the watch continues.
+                if !matches!(error, kube::Error::SerdeError(_)) {
+                    metrics.watch_restarted(WatchedKind::Notification);
+                }
+            });
             events.filter_map(move |event| std::future::ready(shown(event))).boxed()
         });
         stream::select_all(watches)
@@ -153,7 +162,7 @@ impl Notifications {
     ) -> Written<Self> {
         match written {
             Patched::Recorded { version, over_final, replay_requested } => {
-                self.writer.finished(status.phase);
+                self.writer.finished(object, status.phase, Timestamp::now());
                 self.retention.finished(object, status, (!replay_requested).then_some(version));
                 Written::Finished { version, out_of_sight: over_final }
             }

@@ -13,7 +13,10 @@ use tidings_api::{NotificationReason, NotificationStatus};
 use tracing::{debug, error};
 
 use super::{names::Uid, wire::Unfinished};
-use crate::cluster::call::{in_time, plain};
+use crate::{
+    cluster::call::{in_time, plain},
+    metrics::{Metrics, WriteResult, WrittenKind},
+};
 
 /// The maximum number of Notifications that are remembered. An older one may be sent again.
 const MOST: usize = 10_000;
@@ -27,6 +30,7 @@ const MOST: usize = 10_000;
 pub struct Unrecorded {
     known: Mutex<RefusedObjects>,
     recorder: Recorder,
+    metrics: Metrics,
 }
 
 #[derive(Default)]
@@ -38,10 +42,10 @@ struct RefusedObjects {
 }
 
 impl Unrecorded {
-    /// Publishes Events with `client`.
-    pub fn new(client: Client) -> Self {
+    /// Publishes Events with `client`, and counts them in `metrics`.
+    pub fn new(client: Client, metrics: Metrics) -> Self {
         let reporter = Reporter { controller: "tidings.dev/tidings".into(), instance: None };
-        Self { known: Mutex::default(), recorder: Recorder::new(client, reporter) }
+        Self { known: Mutex::default(), recorder: Recorder::new(client, reporter), metrics }
     }
 
     /// Whether the API server refused to store the outcome of this Notification, and the Notification has not become
@@ -69,7 +73,10 @@ impl Unrecorded {
             action: "Record".into(),
             secondary: None,
         };
-        if let Err(error) = in_time(self.recorder.publish(&event, &object.object_ref(&()))).await {
+        let published = in_time(self.recorder.publish(&event, &object.object_ref(&()))).await;
+        let result = if published.is_ok() { WriteResult::Recorded } else { WriteResult::Error };
+        self.metrics.api_write(WrittenKind::Event, result);
+        if let Err(error) = published {
             debug!(namespace, name, error = %plain(&error), "cannot publish the Event");
         }
     }

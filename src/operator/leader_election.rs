@@ -7,6 +7,7 @@ use tokio::task::{JoinError, JoinHandle};
 use super::Error;
 use crate::{
     cluster::SingleTry,
+    metrics::Metrics,
     ownership::{Candidate, Leadership},
 };
 
@@ -21,8 +22,9 @@ pub(super) struct LeaderElection {
 
 impl LeaderElection {
     /// Starts to stand by for the Lease with this namespace and name. Without a Lease, the operator leads immediately.
-    pub(super) fn begin(lease: Option<&(String, String)>, client: &SingleTry) -> Self {
-        let candidate = lease.map(|(namespace, name)| Candidate::new(client, namespace, name, identity()));
+    pub(super) fn begin(lease: Option<&(String, String)>, client: &SingleTry, metrics: &Metrics) -> Self {
+        let candidate =
+            lease.map(|(namespace, name)| Candidate::new(client, namespace, name, identity(), metrics.clone()));
         let candidate = candidate.map(Arc::new);
         let leadership = candidate.as_ref().map_or_else(Leadership::alone, |candidate| candidate.leadership());
         // In a separate task, so that renewals continue while the last attempts in flight end.

@@ -40,6 +40,8 @@ pub struct Settings {
     pub generated_ttl: u32,
     /// The address that serves metrics.
     pub admin_addr: SocketAddr,
+    /// The number of Subscribers with metrics of their own; none: no Subscriber has its own.
+    pub subscriber_metrics: Option<usize>,
     /// The address that serves health and readiness.
     pub health_addr: SocketAddr,
     /// The maximum number of concurrent attempts, over all Subscribers.

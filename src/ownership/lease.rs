@@ -20,18 +20,19 @@ use tidings_queue::{SubscriberKey, Term};
 use tokio::sync::watch;
 use tracing::{debug, info, warn};
 
-use crate::cluster::{
-    SingleTry,
-    call::{found, plain, within},
+use super::lease_observation::{LIFE, LeaseDecision, LeaseObservation, READ_INTERVAL};
+use crate::{
+    cluster::{
+        SingleTry,
+        call::{found, plain, within},
+    },
+    metrics::{LeaseRenewal, Metrics, WriteResult, WrittenKind},
 };
 
-/// A candidate may take a Lease that was not renewed for this long.
-const LIFE: Duration = Duration::from_secs(15);
 /// A leader that could not renew for this long starts no new work.
 const RENEW_DEADLINE: Duration = Duration::from_secs(10);
-/// How often a leader renews the Lease, and a standby reads it.
+/// How often a leader renews the Lease.
 const RENEW_EVERY: Duration = Duration::from_secs(2);
-const READ_INTERVAL: Duration = Duration::from_secs(1);
 /// One of this many consecutive failures is logged: one every half minute.
 const LOG_EVERY: u32 = 30;
 /// A request to the API server that takes longer than this has failed.
@@ -166,63 +167,13 @@ impl Leadership {
     }
 }
 
-/// What a candidate does about the Lease that it read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum LeaseDecision {
-    /// Create the Lease: it does not exist.
-    Create,
-    /// Take the Lease: it is free.
-    Take,
-    /// Take the Lease over: its holder did not renew it for the whole lease duration.
-    TakeOver,
-    /// Renew the Lease: this candidate holds it.
-    Renew,
-    /// Wait: another operator holds the Lease. Read it again after this time at the latest.
-    Wait(Duration),
-}
-
-/// What a candidate remembers of the Lease between reads.
-#[derive(Debug, Default)]
-struct LeaseObservation {
-    version: Option<String>,
-    since: Option<Instant>,
-    /// Whether the Lease existed.
-    was_there: bool,
-    /// Since when the Lease is missing.
-    missing_since: Option<Instant>,
-}
-
-impl LeaseObservation {
-    /// Decides what to do about the Lease that was read at `now`.
-    fn judge(&mut self, identity: &str, lease: Option<&Lease>, now: Instant) -> LeaseDecision {
-        let Some(lease) = lease else { return self.judge_missing(now) };
-        (self.was_there, self.missing_since) = (true, None);
-        let spec = lease.spec.as_ref();
-        let holder = spec.and_then(|spec| spec.holder_identity.as_deref()).unwrap_or_default();
-        if holder == identity {
-            return LeaseDecision::Renew;
-        }
-        if holder.is_empty() {
-            return LeaseDecision::Take;
-        }
-        if self.version != lease.metadata.resource_version {
-            self.version.clone_from(&lease.metadata.resource_version);
-            self.since = Some(now);
-        }
-        let life = spec.and_then(|spec| spec.lease_duration_seconds).and_then(|seconds| u64::try_from(seconds).ok());
-        let life = life.map_or(LIFE, Duration::from_secs);
-        let left = self.since.map_or(life, |since| (since + life).saturating_duration_since(now));
-        if left.is_zero() { LeaseDecision::TakeOver } else { LeaseDecision::Wait(left.min(READ_INTERVAL)) }
-    }
-
-    /// Decides about a missing Lease. A deleted Lease may still have a leader, which continues until it notices the
-    /// deletion.
-    fn judge_missing(&mut self, now: Instant) -> LeaseDecision {
-        if !self.was_there {
-            return LeaseDecision::Create;
-        }
-        let left = (*self.missing_since.get_or_insert(now) + LIFE).saturating_duration_since(now);
-        if left.is_zero() { LeaseDecision::Create } else { LeaseDecision::Wait(left.min(READ_INTERVAL)) }
+/// Returns what a step of the leader means for its Lease.
+fn renewal(step: &Result<LeaseDecision, kube::Error>) -> LeaseRenewal {
+    match step {
+        Ok(LeaseDecision::Renew) => LeaseRenewal::Renewed,
+        Err(kube::Error::Api(status)) if status.code == 409 => LeaseRenewal::Conflict,
+        Ok(_) => LeaseRenewal::Conflict,
+        Err(_) => LeaseRenewal::Error,
     }
 }
 
@@ -233,14 +184,15 @@ pub struct Candidate {
     name: String,
     identity: String,
     lease_state: watch::Sender<LeaseState>,
+    metrics: Metrics,
 }
 
 impl Candidate {
     /// Makes a candidate for the Lease with this name. Each candidate needs a unique `identity`.
-    pub fn new(client: &SingleTry, namespace: &str, name: &str, identity: String) -> Self {
+    pub fn new(client: &SingleTry, namespace: &str, name: &str, identity: String, metrics: Metrics) -> Self {
         let (api, lease_state) = (client.namespaced(namespace), watch::Sender::default());
         let (namespace, name) = (namespace.to_owned(), name.to_owned());
-        Self { api, namespace, name, identity, lease_state }
+        Self { api, namespace, name, identity, lease_state, metrics }
     }
 
     /// Returns the leadership of this candidate.
@@ -256,6 +208,9 @@ impl Candidate {
         loop {
             let began = Instant::now();
             let result = self.step(&mut observation, led).await;
+            if led {
+                self.metrics.lease_renewal(renewal(&result));
+            }
             failures = if result.is_ok() { 0 } else { failures.saturating_add(1) };
             let wait = match result {
                 Ok(next) if led && next != LeaseDecision::Renew => return self.holder().await,
@@ -266,7 +221,11 @@ impl Candidate {
                         info!(lease = self.name, identity = self.identity, "became the leader");
                     }
                     led = true;
-                    self.lease_state.send_if_modified(|lease_state| lease_state.renewed(began + RENEW_DEADLINE));
+                    let renewed = |lease_state: &mut LeaseState| lease_state.renewed(began + RENEW_DEADLINE);
+                    if self.lease_state.send_if_modified(renewed) {
+                        self.metrics.lease_taken();
+                        self.metrics.leading(true);
+                    }
                     RENEW_EVERY
                 }
                 // Another candidate was faster: read again who leads.
@@ -278,7 +237,9 @@ impl Candidate {
                     READ_INTERVAL
                 }
             };
-            self.lease_state.send_if_modified(|lease_state| lease_state.lapsed(Instant::now()));
+            if self.lease_state.send_if_modified(|lease_state| lease_state.lapsed(Instant::now())) {
+                self.metrics.leading(false);
+            }
             tokio::time::sleep(wait).await;
         }
     }
@@ -344,7 +305,8 @@ impl Candidate {
             (LeaseDecision::Create, _) => {
                 let spec = self.spec(None, &self.identity);
                 let metadata = ObjectMeta { name: Some(self.name.clone()), ..ObjectMeta::default() };
-                within(CALL, self.api.create(&PostParams::default(), &Lease { metadata, spec: Some(spec) })).await?;
+                let lease = Lease { metadata, spec: Some(spec) };
+                self.counted(within(CALL, self.api.create(&PostParams::default(), &lease)).await)?;
             }
             (LeaseDecision::Take | LeaseDecision::TakeOver | LeaseDecision::Renew, Some(lease)) => {
                 self.replace(lease, &self.identity, Duration::ZERO).await?;
@@ -368,7 +330,18 @@ impl Candidate {
             annotations.insert(CONTESTED_ANNOTATION.into(), contested.as_secs().saturating_add(1).to_string());
         }
         let lease = Lease { metadata, spec: Some(self.spec(read.spec.as_ref(), holder)) };
-        within(CALL, self.api.replace(&self.name, &PostParams::default(), &lease)).await.map(drop)
+        self.counted(within(CALL, self.api.replace(&self.name, &PostParams::default(), &lease)).await)
+    }
+
+    /// Counts a write of the Lease.
+    fn counted(&self, written: Result<Lease, kube::Error>) -> Result<(), kube::Error> {
+        let result = match &written {
+            Ok(_) => WriteResult::Recorded,
+            Err(kube::Error::Api(status)) if status.code == 409 => WriteResult::Conflict,
+            Err(_) => WriteResult::Error,
+        };
+        self.metrics.api_write(WrittenKind::Lease, result);
+        written.map(drop)
     }
 
     fn spec(&self, old: Option<&LeaseSpec>, holder: &str) -> LeaseSpec {

@@ -3,6 +3,7 @@
 //! stops.
 
 mod lease;
+mod lease_observation;
 mod mandate;
 
 pub use lease::{Candidate, Leadership};

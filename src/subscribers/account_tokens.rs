@@ -16,7 +16,8 @@ use url::Url;
 
 use super::{
     consent::{self, Purpose},
-    secrets::{Endpoints, is_object_name},
+    object_name::is_object_name,
+    secrets::Endpoints,
     unresolved::Unresolved,
 };
 use crate::cluster::{

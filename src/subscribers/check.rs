@@ -16,7 +16,7 @@ use super::{
     unresolved::Unresolved,
     validation::{RecordedValidation, Validation, ValidationDecision},
 };
-use crate::{contract::Route, ownership::Mandate};
+use crate::{contract::Route, metrics::Metrics, ownership::Mandate};
 
 /// How long until the next check of what no watch reports, such as a DNS change that satisfies the egress policy.
 const CHECK_AGAIN: Duration = Duration::from_secs(300);
@@ -31,11 +31,13 @@ const ACCEPTANCE_WAIT: Duration = Duration::from_secs(2);
 pub(super) struct Checker {
     resolver: TargetResolver,
     mandate: Mandate,
+    metrics: Metrics,
 }
 
 impl Checker {
-    pub(super) fn new(resolver: TargetResolver, mandate: Mandate) -> Self {
-        Self { resolver, mandate }
+    /// `metrics` learns when what a Subscriber uses expires.
+    pub(super) fn new(resolver: TargetResolver, mandate: Mandate, metrics: Metrics) -> Self {
+        Self { resolver, mandate, metrics }
     }
 
     /// Checks step by step until a step fails or all have passed. Returns None if the operator may no longer send
@@ -47,8 +49,11 @@ impl Checker {
     ) -> Result<Option<Prerequisites>, Unresolved> {
         // Step 1: Secrets and ConfigMaps, from the API server.
         pass.enter(Step::Secret);
-        let route = match self.resolver.route(&pass.key().namespace, pass.version().clone(), spec).await {
-            Ok(route) => route,
+        let resolved = self.resolver.route(&pass.key().namespace, pass.version().clone(), spec).await;
+        let expiries = resolved.as_ref().map(|(_, expiries)| *expiries).unwrap_or_default();
+        self.metrics.subscriber_expires(pass.key(), expiries);
+        let route = match resolved {
+            Ok((route, _)) => route,
             Err(Unresolved::Subscriber { reason, message, of_credentials }) => {
                 let again = check_again(reason);
                 let why = Finding::no(reason, message);

@@ -1,6 +1,6 @@
 //! Reads how the client of a Subscriber authenticates at the token service.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::SystemTime};
 
 use secrecy::SecretString;
 use tidings_api::{
@@ -26,6 +26,8 @@ pub(super) struct ReadClient {
     pub(super) secret_uid: String,
     /// The keys of that Secret.
     pub(super) secret_keys: Vec<String>,
+    /// When that Secret says that the credentials expire.
+    pub(super) expires: Option<SystemTime>,
 }
 
 /// Adds the objects that hold the client's credentials.
@@ -101,6 +103,7 @@ pub(super) async fn read(
         credentials: Credentials { client_id, authentication },
         secret_uid: account_uid.or_else(|| secret.map(|name| reader.uid(name))).unwrap_or_default(),
         secret_keys: keys.into_iter().map(str::to_owned).collect(),
+        expires: secret.and_then(|name| reader.expires(name)),
     })
 }
 

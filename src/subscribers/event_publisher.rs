@@ -10,7 +10,10 @@ use tidings_queue::SubscriberKey;
 use tokio::sync::mpsc;
 use tracing::{debug, info, warn};
 
-use crate::cluster::call::{in_time, plain};
+use crate::{
+    cluster::call::{in_time, plain},
+    metrics::{Metrics, WriteResult, WrittenKind},
+};
 
 /// The conditions whose changes are published, in this order.
 const PUBLISHED: [ConditionType; 5] = [
@@ -25,22 +28,29 @@ const PUBLISHED: [ConditionType; 5] = [
 const WAITING: usize = 256;
 
 /// Publishes Kubernetes Events for condition changes. Runs in its own task, so that no caller waits for an Event.
-pub struct EventPublisher(mpsc::Sender<(Event, ObjectReference)>);
+pub struct EventPublisher {
+    waiting: mpsc::Sender<(Event, ObjectReference)>,
+    metrics: Metrics,
+}
 
 impl EventPublisher {
-    /// Starts a task that publishes with this client until the publisher is dropped.
-    pub fn start(client: Client) -> Self {
+    /// Starts a task that publishes with this client until the publisher is dropped, and counts in `metrics`.
+    pub fn start(client: Client, metrics: Metrics) -> Self {
         let reporter = Reporter { controller: "tidings.dev/tidings".into(), instance: None };
         let recorder = Recorder::new(client, reporter);
         let (sender, mut waiting) = mpsc::channel::<(Event, ObjectReference)>(WAITING);
+        let published = metrics.clone();
         tokio::spawn(async move {
             while let Some((event, subscriber)) = waiting.recv().await {
-                if let Err(error) = in_time(recorder.publish(&event, &subscriber)).await {
+                let result = in_time(recorder.publish(&event, &subscriber)).await;
+                let counted = if result.is_ok() { WriteResult::Recorded } else { WriteResult::Error };
+                published.api_write(WrittenKind::Event, counted);
+                if let Err(error) = result {
                     debug!(namespace = subscriber.namespace, subscriber = subscriber.name, error = %plain(&error), "cannot publish the Event");
                 }
             }
         });
-        Self(sender)
+        Self { waiting: sender, metrics }
     }
 
     /// Logs and publishes the changes from `old` to `new`.
@@ -71,7 +81,8 @@ impl EventPublisher {
                 uid: Some(uid.to_owned()),
                 ..ObjectReference::default()
             };
-            if self.0.try_send((event, subscriber)).is_err() {
+            if self.waiting.try_send((event, subscriber)).is_err() {
+                self.metrics.api_write(WrittenKind::Event, WriteResult::Dropped);
                 debug!(namespace = %key.namespace, subscriber = %key.name, "dropped an Event: too many Events are waiting");
             }
         }

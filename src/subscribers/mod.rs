@@ -22,6 +22,7 @@ mod event_publisher;
 mod headers;
 mod health_board;
 mod member;
+mod object_name;
 mod pass;
 mod prerequisites;
 mod progress;
@@ -88,11 +89,14 @@ impl Subscribers {
         updates: mpsc::UnboundedSender<LaneUpdate>,
     ) -> Self {
         let roster = Arc::new(Roster::new(updates));
-        let publisher = EventPublisher::start(reader.clone());
-        let statuses = Arc::new(StatusStore::new(writer, roster.clone(), publisher, mandate.clone()));
+        let publisher = EventPublisher::start(reader.clone(), metrics.clone());
+        let statuses = StatusStore::new(writer, roster.clone(), publisher, mandate.clone(), metrics.clone());
+        let statuses = Arc::new(statuses);
+        let counted = roster.clone();
+        metrics.count_statuses_with(move || counted.count_statuses());
         let origin = resolver.origin();
         let progress = ProgressStatuses::new(roster.clone(), statuses.clone(), mandate.clone(), origin.clone());
-        let checker = Checker::new(resolver, mandate.clone());
+        let checker = Checker::new(resolver, mandate.clone(), metrics.clone());
         let reconciler = Arc::new(Reconciler::new(roster.clone(), statuses.clone(), checker, mandate, origin));
         Self { reader, metrics, roster, statuses, reconciler, progress: Arc::new(progress) }
     }
@@ -100,7 +104,7 @@ impl Subscribers {
     /// Watches the Secrets and ConfigMaps of one namespace (None: of all namespaces), also while this operator is a
     /// standby.
     pub fn watch_referents(&self, namespace: Option<String>) -> impl Future<Output = ()> + Send + use<> {
-        referents::watch_referents(self.reader.clone(), self.roster.clone(), namespace)
+        referents::watch_referents(self.reader.clone(), self.roster.clone(), namespace, self.metrics.clone())
     }
 
     /// Processes the engine's reports until the engine stops.

@@ -17,14 +17,25 @@ use tidings_queue::SubscriberKey;
 use tracing::warn;
 
 use super::{reconcile_requests::ReconcileCause, referrers::Reference, roster::Roster, watch_config::watch_config};
-use crate::cluster::call::{in_namespace, plain_watch};
+use crate::{
+    cluster::call::{in_namespace, plain_watch},
+    metrics::{Metrics, WatchedKind},
+};
 
 /// Watches the Secrets and ConfigMaps of one namespace (None: of all namespaces). When one is created, changed or
 /// deleted, marks the Subscribers that refer to it. A standby does this too: it knows no Subscriber, so it marks and
 /// keeps nothing.
-pub(super) async fn watch_referents(client: Client, roster: Arc<Roster>, namespace: Option<String>) {
-    let secrets = referrers::<Secret>(&client, roster.clone(), namespace.clone(), Reference::Secret);
-    let config_maps = referrers::<ConfigMap>(&client, roster.clone(), namespace, Reference::ConfigMap);
+///
+/// `metrics` counts the watches that fail.
+pub(super) async fn watch_referents(client: Client, roster: Arc<Roster>, namespace: Option<String>, metrics: Metrics) {
+    let failed = |kind| {
+        let metrics = metrics.clone();
+        move || metrics.watch_restarted(kind)
+    };
+    let (of_secrets, of_config_maps) = (failed(WatchedKind::Secret), failed(WatchedKind::ConfigMap));
+    let secrets = referrers::<Secret, _>(&client, roster.clone(), namespace.clone(), Reference::Secret, of_secrets);
+    let config_maps =
+        referrers::<ConfigMap, _>(&client, roster.clone(), namespace, Reference::ConfigMap, of_config_maps);
     let mut referrers = pin!(stream::select(secrets, config_maps));
     while let Some(referrer) = referrers.next().await {
         roster.mark(&referrer, ReconcileCause::Change);
@@ -32,21 +43,26 @@ pub(super) async fn watch_referents(client: Client, roster: Arc<Roster>, namespa
 }
 
 /// A stream of the Subscribers to reconcile because an object of this kind that they refer to was created, changed or
-/// deleted.
-fn referrers<K>(
+/// deleted. Calls `failed` when the watch fails.
+fn referrers<K, F>(
     client: &Client,
     roster: Arc<Roster>,
     namespace: Option<String>,
     reference: fn(String) -> Reference,
-) -> impl Stream<Item = SubscriberKey> + Send + use<K>
+    failed: F,
+) -> impl Stream<Item = SubscriberKey> + Send + use<K, F>
 where
+    F: Fn() + Send,
     K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + DeserializeOwned + Debug + Send + 'static,
 {
     let objects = in_namespace::<PartialObjectMeta<K>>(client, namespace.as_deref());
     let mut referents = Referents { namespace, reference, shown: HashSet::new() };
     watcher(objects, watch_config())
         .default_backoff()
-        .inspect_err(|error| warn!(error = %plain_watch(error), kind = %K::kind(&()), "watch failed; restarting it"))
+        .inspect_err(move |error| {
+            failed();
+            warn!(error = %plain_watch(error), kind = %K::kind(&()), "watch failed; restarting it");
+        })
         .filter_map(|event| async { event.ok() })
         .flat_map(move |event| stream::iter(referents.observe(&roster, &event)))
 }

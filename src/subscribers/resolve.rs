@@ -1,6 +1,6 @@
 //! Resolves a Subscriber's spec, with the Secrets and ConfigMaps that it names, to a target: parsed once, checked once.
 
-use std::{collections::HashSet, sync::Arc};
+use std::{collections::HashSet, sync::Arc, time::SystemTime};
 
 use http::{HeaderMap, HeaderValue};
 use kube::Client;
@@ -9,7 +9,7 @@ use tidings_api::{
     SubscriberReason, SubscriberSpec, Tls, TokenService, resource_fault, token_parameter_fault,
 };
 use tidings_delivery::{
-    egress::{self, Authorities, Egress, Fingerprint, SendError, Trust, TrustError},
+    egress::{self, Authorities, ClientIdentity, Egress, Fingerprint, SendError, Trust, TrustError},
     event::Encoding,
     oauth::{self, Credentials, CredentialsFingerprint, TokenCache, TokenKey, TokenRequest},
     webhook::{Consequence, ResponseRules, Signer, Target, TokenDoubt},
@@ -27,7 +27,7 @@ use super::{
     times::seconds,
     unresolved::Unresolved,
 };
-use crate::{cluster::SingleTry, contract::Route};
+use crate::{cluster::SingleTry, contract::Route, metrics::ExpiryTimes};
 
 /// Makes targets. Holds what all Subscribers share.
 pub struct TargetResolver {
@@ -41,6 +41,15 @@ pub struct TargetResolver {
     origin: HeaderValue,
     /// Whether a Secret's values are sent only to the endpoints that its annotations allow.
     require_secret_consent: bool,
+}
+
+/// The HTTP client for one endpoint.
+struct EndpointClient {
+    http: Arc<egress::Client>,
+    /// The fingerprint of its trust settings.
+    trust: Fingerprint,
+    /// When its client certificate expires, if it has one.
+    certificate_expires: Option<SystemTime>,
 }
 
 /// The objects that a spec refers to, whether they exist or not.
@@ -91,16 +100,18 @@ impl TargetResolver {
         self.origin.to_str().unwrap_or_default().to_owned()
     }
 
-    /// Reads the objects that the spec names and makes the route. Sends nothing to the endpoints.
+    /// Reads the objects that the spec names and makes the route. Also returns when what they hold expires. Sends
+    /// nothing to the endpoints.
     pub(super) async fn route(
         &self,
         namespace: &str,
         version: SpecVersion,
         spec: &SubscriberSpec,
-    ) -> Result<Route, Unresolved> {
+    ) -> Result<(Route, ExpiryTimes), Unresolved> {
         let delivery = &spec.delivery;
-        Ok(Route {
-            target: self.target(namespace, spec).await?,
+        let (target, expiries) = self.target(namespace, spec).await?;
+        let route = Route {
+            target,
             version,
             limits: Limits {
                 max_in_flight: usize::try_from(delivery.max_in_flight).unwrap_or(usize::MAX),
@@ -112,16 +123,17 @@ impl TargetResolver {
             },
             max_attempts: delivery.max_attempts,
             expire_after: seconds(delivery.expire_after_seconds),
-        })
+        };
+        Ok((route, expiries))
     }
 
-    async fn target(&self, namespace: &str, spec: &SubscriberSpec) -> Result<Target, Unresolved> {
+    async fn target(&self, namespace: &str, spec: &SubscriberSpec) -> Result<(Target, ExpiryTimes), Unresolved> {
         let url = parse(&spec.webhook.url, "webhook.url")?;
         let token_url = parse(&spec.token_service.url, "tokenService.url")?;
         let endpoints = Endpoints { webhook: &url, token_service: &token_url };
         let require_consent = self.require_secret_consent;
         let mut reader = ObjectReader::new(&self.client, namespace, require_consent, endpoints, wanted(spec));
-        let (http, _) = self
+        let EndpointClient { http, certificate_expires: webhook_certificate, .. } = self
             .endpoint_client(&mut reader, namespace, spec.webhook.tls.as_ref(), "webhook", &[Purpose::Webhook])
             .await?;
         let headers = headers::read(&mut reader, &spec.webhook.headers, Purpose::Webhook).await?;
@@ -129,9 +141,9 @@ impl TargetResolver {
             Some(signature) => Some(signer(&mut reader, signature).await?),
             None => None,
         };
-        let tokens = self.tokens(&mut reader, namespace, spec, &token_url).await?;
+        let (tokens, token_service) = self.tokens(&mut reader, namespace, spec, &token_url).await?;
         check(&http, &url, "webhook.url").await?;
-        Ok(Target {
+        let target = Target {
             encoding: encoding(spec),
             headers,
             timeout: seconds(spec.webhook.timeout_seconds),
@@ -142,7 +154,8 @@ impl TargetResolver {
             signer,
             origin: self.origin.clone(),
             url,
-        })
+        };
+        Ok((target, ExpiryTimes { webhook_certificate, ..token_service }))
     }
 
     async fn tokens(
@@ -151,14 +164,14 @@ impl TargetResolver {
         namespace: &str,
         spec: &SubscriberSpec,
         url: &Url,
-    ) -> Result<Arc<oauth::TokenSource>, Unresolved> {
+    ) -> Result<(Arc<oauth::TokenSource>, ExpiryTimes), Unresolved> {
         let service = &spec.token_service;
         check_parameters(service.parameters.keys())?;
         check_resources(service)?;
         let client =
             client_authentication::read(reader, &self.accounts, service).await.map_err(Unresolved::of_credentials)?;
-        let ReadClient { credentials, secret_uid, secret_keys } = client;
-        let (http, trust) = self
+        let ReadClient { credentials, secret_uid, secret_keys, expires } = client;
+        let EndpointClient { http, trust, certificate_expires } = self
             .endpoint_client(reader, namespace, service.tls.as_ref(), "tokenService", purposes_of_certificate(service))
             .await?;
         let headers = headers::read(reader, &service.headers, Purpose::TokenService).await?;
@@ -179,11 +192,12 @@ impl TargetResolver {
             timeout: seconds(service.timeout_seconds),
             trust,
         };
-        Ok(self.tokens.source(key, || request(service, url, credentials, headers, http)))
+        let tokens = self.tokens.source(key, || request(service, url, credentials, headers, http));
+        let of_certificate = ExpiryTimes { token_service_certificate: certificate_expires, ..ExpiryTimes::default() };
+        Ok((tokens, ExpiryTimes { credentials: expires, ..of_certificate }))
     }
 
-    /// The HTTP client for one endpoint, and the fingerprint of its trust settings. `purposes`: the endpoints that the
-    /// Secret of a client certificate must allow.
+    /// The HTTP client for one endpoint. `purposes`: the endpoints that the Secret of a client certificate must allow.
     async fn endpoint_client(
         &self,
         reader: &mut ObjectReader<'_>,
@@ -191,7 +205,7 @@ impl TargetResolver {
         tls: Option<&Tls>,
         field: &str,
         purposes: &[Purpose],
-    ) -> Result<(Arc<egress::Client>, Fingerprint), Unresolved> {
+    ) -> Result<EndpointClient, Unresolved> {
         let mut trust = Trust::default();
         let (mut roots, mut identity) = (String::new(), String::new());
         check_roots(tls, field)?;
@@ -214,7 +228,8 @@ impl TargetResolver {
             };
             Unresolved::permanent(reason, format!("{of}: {error}"))
         })?;
-        Ok((client, trust.fingerprint()))
+        let certificate_expires = trust.identity.as_ref().and_then(ClientIdentity::expires);
+        Ok(EndpointClient { http: client, trust: trust.fingerprint(), certificate_expires })
     }
 }
 

@@ -8,7 +8,7 @@ use std::{
 };
 
 use k8s_openapi::jiff::Timestamp;
-use tidings_api::SubscriberStatus;
+use tidings_api::{ConditionStatus, ConditionType, SubscriberStatus};
 use tidings_delivery::oauth::TokenSource;
 use tidings_queue::{Gate, SpecVersion, SubscriberKey};
 use tokio::sync::mpsc;
@@ -23,7 +23,10 @@ use super::{
     step::Step,
     validation::FailedValidation,
 };
-use crate::contract::{LaneUpdate, Route, open};
+use crate::{
+    contract::{LaneUpdate, Route, open},
+    metrics::StatusTally,
+};
 
 /// The state of all Subscribers, from the watch, the reconciler and the engine's reports. It is kept in one place so
 /// that a reconcile that started earlier never opens the lane of a Subscriber that was deleted or whose webhook is
@@ -316,6 +319,19 @@ impl Roster {
             Some(StoredStatus { key, uid, status, is_behind: cell.is_behind() })
         });
         stored.collect()
+    }
+
+    /// Counts all Subscribers by what their status says.
+    pub(super) fn count_statuses(&self) -> StatusTally {
+        let (known, mut tally) = (self.lock(), StatusTally::default());
+        for (key, member) in &known.subscribers {
+            let conditions = &member.cell().desired().conditions;
+            let of = |type_: ConditionType| conditions.iter().find(|condition| condition.type_ == type_.as_str());
+            let stalled = of(ConditionType::Stalled).filter(|stalled| stalled.status == ConditionStatus::True);
+            let ready = of(ConditionType::Ready).map(|ready| (ready.status, ready.reason.as_str()));
+            tally.add(key, ready, stalled.map(|stalled| stalled.reason.as_str()));
+        }
+        tally
     }
 
     /// Calls `then` with the Subscriber of this uid while the lock is held, if the Subscriber still exists.

@@ -13,9 +13,10 @@ use super::{event_publisher::EventPublisher, roster::Roster, stored_subscriber::
 use crate::{
     cluster::{
         SingleTry,
-        call::{found, in_time, is_not_found, plain, version},
+        call::{found, in_time, is_not_found, is_too_large, plain, version},
         patch::{self, add, test},
     },
+    metrics::{Metrics, WriteResult, WrittenKind},
     ownership::Mandate,
 };
 
@@ -41,11 +42,18 @@ pub(super) struct StatusStore {
     roster: Arc<Roster>,
     publisher: EventPublisher,
     mandate: Mandate,
+    metrics: Metrics,
 }
 
 impl StatusStore {
-    pub(super) fn new(writer: SingleTry, roster: Arc<Roster>, publisher: EventPublisher, mandate: Mandate) -> Self {
-        Self { writer, roster, publisher, mandate }
+    pub(super) fn new(
+        writer: SingleTry,
+        roster: Arc<Roster>,
+        publisher: EventPublisher,
+        mandate: Mandate,
+        metrics: Metrics,
+    ) -> Self {
+        Self { writer, roster, publisher, mandate, metrics }
     }
 
     /// Changes the status of the Subscriber with this uid and writes it. The change applies to this process
@@ -74,7 +82,9 @@ impl StatusStore {
             let Some((stored, version, desired)) = self.roster.cell(key, uid, |cell| cell.unwritten()).flatten() else {
                 return Ok(StatusWrite::Yes);
             };
-            match self.patch(key, uid, version, &desired).await {
+            let patched = self.patch(key, uid, version, &desired).await;
+            self.count(&patched);
+            match patched {
                 Ok(version) => {
                     self.roster.cell(key, uid, |cell| cell.note_written(desired.clone(), version));
                     self.publisher.publish(key, uid, &stored.conditions, &desired.conditions);
@@ -114,6 +124,18 @@ impl StatusStore {
         // The metadata can be read even if this version cannot read the spec.
         let stored: PartialObjectMeta<Subscriber> = in_time(self.writer.request(request)).await?;
         Ok(crate::cluster::call::version(&stored.metadata))
+    }
+
+    fn count(&self, patched: &Result<u64, kube::Error>) {
+        let result = match patched {
+            Ok(_) => WriteResult::Recorded,
+            // The Subscriber was deleted.
+            Err(kube::Error::Api(status)) if is_not_found(status) => return,
+            Err(kube::Error::Api(status)) if status.code == 422 => WriteResult::Conflict,
+            Err(error) if is_too_large(error) => WriteResult::TooLarge,
+            Err(_) => WriteResult::Error,
+        };
+        self.metrics.api_write(WrittenKind::Subscriber, result);
     }
 
     /// Reads the current status and its resourceVersion, if the Subscriber still has this uid.

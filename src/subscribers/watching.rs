@@ -33,7 +33,7 @@ use super::{
 };
 use crate::{
     cluster::call::{in_namespace, plain_watch},
-    metrics::Metrics,
+    metrics::{Metrics, WatchedKind},
 };
 
 /// The wait before a pass is repeated after an error or an interruption.
@@ -75,7 +75,8 @@ struct SubscriberWatch {
 }
 
 impl Watching {
-    /// A loop that knows no Subscribers yet. `metrics` counts the namespaces whose Subscribers cannot be listed.
+    /// A loop that knows no Subscribers yet. `metrics` learns which Subscribers there are, how long reconciles take
+    /// and which namespaces cannot be listed.
     pub(super) fn new(
         roster: Arc<Roster>,
         reconciler: Arc<Reconciler>,
@@ -148,10 +149,11 @@ impl Watching {
             if self.checked.insert(key.clone()) {
                 self.under_way.push_back((now + CHECK_EVERY, key));
             }
-            let (reconciler, roster) = (self.reconciler.clone(), self.roster.clone());
+            let (reconciler, roster, metrics) = (self.reconciler.clone(), self.roster.clone(), self.metrics.clone());
             self.running.spawn(async move {
                 let (key, uid) = (subscriber.key(), subscriber.id().uid);
-                let ended = guarded(reconciler.reconcile(&subscriber)).await;
+                let ended = guarded(Box::pin(reconciler.reconcile(&subscriber))).await;
+                metrics.reconciled(now.elapsed());
                 roster.set_step(&key, &uid, None);
                 (key, ended)
             });
@@ -228,10 +230,12 @@ impl Watching {
                 }
             }
             Err(error) if is_refusal(&error) => {
+                self.metrics.watch_restarted(WatchedKind::Subscriber);
                 of.refused = true;
                 warn!(namespace, error = %plain_watch(&error), "the API server refused to list the Subscribers of this namespace; no events are delivered there until the operator's Role or the namespace is restored; retrying");
             }
             Err(error) => {
+                self.metrics.watch_restarted(WatchedKind::Subscriber);
                 warn!(namespace, error = %plain_watch(&error), "the watch of Subscribers failed; restarting it");
                 return false;
             }
@@ -242,11 +246,15 @@ impl Watching {
     fn apply(&mut self, change: WatchChange) {
         match change {
             WatchChange::New(key) => {
+                self.metrics.add_subscriber(&key);
                 self.reconcile_queue.mark(&key);
                 self.newcomers.push_back((Instant::now() + TURN_AFTER, key));
             }
             WatchChange::Changed(key) => self.reconcile_queue.mark(&key),
-            WatchChange::Gone(key) => self.reconcile_queue.forget(&key),
+            WatchChange::Gone(key) => {
+                self.metrics.remove_subscriber(&key);
+                self.reconcile_queue.forget(&key);
+            }
         }
     }
 

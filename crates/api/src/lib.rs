@@ -74,6 +74,8 @@ pub const TOKEN_CONSENT_ANNOTATION: &str = "tidings.dev/allowed-token-hosts";
 /// Annotation of a ServiceAccount: the token services that may receive its tokens, and for which audience. A
 /// comma-separated list of `AUDIENCE host[:port][/path-prefix]`.
 pub const TOKEN_REQUEST_ANNOTATION: &str = "tidings.dev/allowed-token-requests";
+/// Annotation of a Secret: when the credentials in it expire, as a time by RFC 3339. A metric shows the time.
+pub const EXPIRES_ANNOTATION: &str = "tidings.dev/expires";
 /// Types of Secrets that are never sent, whatever their annotations say: each is a credential of the cluster itself or
 /// contains credentials of others.
 pub const DENIED_SECRET_TYPES: &[&str] =

@@ -18,6 +18,7 @@ use crate::{
         SingleTry,
         call::{found, in_time, is_not_found},
     },
+    metrics::{Metrics, WriteResult, WrittenKind},
     notifications::stored::StoredNotification,
 };
 
@@ -45,14 +46,15 @@ pub struct Deleter {
     client: SingleTry,
     /// Counts each deletion.
     finished_count: FinishedCount,
+    metrics: Metrics,
     /// The rules to decide again after a change.
     rules: RetentionRules,
 }
 
 impl Deleter {
-    /// Makes a deleter that reads and deletes with `client`.
-    pub fn new(client: SingleTry, finished_count: FinishedCount, rules: RetentionRules) -> Self {
-        Self { client, finished_count, rules }
+    /// Makes a deleter that reads and deletes with `client`, and counts its deletions in `metrics`.
+    pub fn new(client: SingleTry, finished_count: FinishedCount, metrics: Metrics, rules: RetentionRules) -> Self {
+        Self { client, finished_count, metrics, rules }
     }
 
     /// Deletes `due` if it is unchanged; otherwise reads it and decides again, as of `now`.
@@ -88,13 +90,24 @@ impl Deleter {
         match in_time(self.api(due).delete(&due.name, &params)).await {
             Ok(_) => {
                 self.finished_count.changed(&due.namespace, -1);
+                self.count(WriteResult::Deleted);
                 debug!(namespace = due.namespace, name = due.name, uid = due.uid, "deleted; its TTL has expired");
                 Ok(Deleted::Gone)
             }
             Err(kube::Error::Api(answer)) if is_not_found(&answer) => Ok(Deleted::Gone),
-            Err(kube::Error::Api(answer)) if answer.code == 409 => Ok(Deleted::Changed),
-            Err(error) => Err(error),
+            Err(kube::Error::Api(answer)) if answer.code == 409 => {
+                self.count(WriteResult::Conflict);
+                Ok(Deleted::Changed)
+            }
+            Err(error) => {
+                self.count(WriteResult::Error);
+                Err(error)
+            }
         }
+    }
+
+    fn count(&self, result: WriteResult) {
+        self.metrics.api_write(WrittenKind::Notification, result);
     }
 
     fn api(&self, due: &Due) -> Api<StoredNotification> {

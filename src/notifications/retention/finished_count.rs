@@ -49,9 +49,10 @@ impl FinishedCount {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::metrics::Exposition;
 
     fn shown(metrics: &Metrics) -> String {
-        let text = metrics.encode();
+        let text = metrics.encode(Exposition::Text);
         text.lines().find_map(|line| line.strip_prefix("tidings_notifications_finished_stored ")).unwrap().to_owned()
     }
 

@@ -55,6 +55,7 @@ const LOOK: Duration = Duration::from_secs(60);
 /// finished immediately from its [`RetentionHandle`]s, and from listings at startup and every day.
 pub struct Retention {
     client: SingleTry,
+    metrics: Metrics,
     rules: RetentionRules,
     deadlines: Deadlines,
     /// The deletions in progress.
@@ -104,8 +105,8 @@ impl Retention {
     pub fn new(client: SingleTry, metrics: Metrics, generated_ttl: u32) -> Self {
         let rules = RetentionRules { generated_ttl: (generated_ttl > 0).then_some(generated_ttl) };
         let (sender, news) = mpsc::unbounded_channel();
-        let handle = RetentionHandle { rules, finished_count: FinishedCount::new(metrics), news: sender };
-        Self { client, rules, deadlines: Deadlines::default(), listings: HashMap::new(), news, handle }
+        let handle = RetentionHandle { rules, finished_count: FinishedCount::new(metrics.clone()), news: sender };
+        Self { client, metrics, rules, deadlines: Deadlines::default(), listings: HashMap::new(), news, handle }
     }
 
     /// Returns the handle that receives what this process finishes.
@@ -135,7 +136,8 @@ impl Retention {
     }
 
     async fn work(&mut self, mut listed: mpsc::Receiver<(ListedScope, Listed)>) {
-        let deleter = Deleter::new(self.client.clone(), self.handle.finished_count.clone(), self.rules);
+        let deleter =
+            Deleter::new(self.client.clone(), self.handle.finished_count.clone(), self.metrics.clone(), self.rules);
         let mut clock = SteadyClock::new(Timestamp::now(), Instant::now());
         let mut under_way = FuturesUnordered::new();
         loop {

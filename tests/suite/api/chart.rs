@@ -336,6 +336,8 @@ fn bad_values_are_refused_with_their_name() {
         ("networkPolicy.allowCIDRs={10.0.0.0}", "allowCIDRs"),
         ("networkPolicy.apiServerPorts={0}", "apiServerPorts"),
         ("podDisruptionBudget.enabled=yes", "podDisruptionBudget"),
+        ("metrics.subscribers.enabled=some", "enabled"),
+        ("metrics.subscribers.limit=0", "limit"),
     ] {
         let refusal = render_chart("tidings", &["--set", value]).unwrap_err();
         assert!(refusal.contains(expected), "{value}: {refusal}");

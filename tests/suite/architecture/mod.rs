@@ -27,7 +27,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("engine", &["contract", "metrics", "ownership", "traces"]),
     ("notifications", &["cluster", "engine/source", "metrics"]),
     ("subscribers", &["cluster", "contract", "metrics", "ownership"]),
-    ("ownership", &["cluster"]),
+    ("ownership", &["cluster", "metrics"]),
     ("contract", &[]),
     ("admin", &["metrics"]),
     ("cluster", &[]),

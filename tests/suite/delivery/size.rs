@@ -68,7 +68,11 @@ async fn until_noted(world: &World, name: &str) -> String {
 
 /// Whether the status writes that were refused because of the size are counted.
 async fn counts_refusals(operator: &testkit::Operator) -> bool {
-    operator.metrics().await.unwrap().contains("tidings_status_writes_total{result=\"too_large\"}")
+    !operator
+        .metrics()
+        .await
+        .unwrap()
+        .contains("tidings_api_writes_total{kind=\"Notification\",result=\"too_large\"} 0\n")
 }
 
 #[tokio::test]

@@ -101,7 +101,7 @@ fn texts() -> BTreeMap<String, Vec<(Place, String)>> {
     let files = SOURCES.iter().flat_map(|folder| architecture::files(&root.join(folder)));
     let read = files.map(|file| {
         let name = file.strip_prefix(root).unwrap().display().to_string();
-        let place = if name == "src/metrics.rs" { Place::Metric } else { Place::Message };
+        let place = if name.starts_with("src/metrics/") { Place::Metric } else { Place::Message };
         let mut texts = Vec::new();
         collect(fs::read_to_string(&file).unwrap().parse().unwrap(), place, &mut texts);
         (name, texts)

@@ -109,7 +109,7 @@ async fn a_failed_outcome_does_not_undo_another_writers_delivered() {
     let patch = ["patch", "ntf", "n", "--subresource=status", "--type=merge", "-p", &status.to_string()];
     world.kubectl(&patch).await.ok().unwrap();
     let written = world.get("notification", "n").await;
-    let conflict = "tidings_status_writes_total{result=\"conflict\"} 1";
+    let conflict = "tidings_api_writes_total{kind=\"Notification\",result=\"conflict\"} 1";
     while !operator.metrics().await.unwrap().contains(conflict) {
         sleep(Duration::from_millis(100)).await;
     }
