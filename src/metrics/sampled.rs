@@ -18,7 +18,7 @@ use tidings_queue::{Circuit, Gate, LaneReading, SubscriberKey};
 
 use super::{
     labels::AttemptOutcome,
-    subscriber_series::{ExpiryTimes, SeriesValues, SubscriberSeries, earliest},
+    subscriber_series::{ExpiryTimes, SeriesValues, SubscriberSeries, earliest, oldest_unheld},
 };
 
 /// The name of the Subscriber, in no namespace, whose series add up the rest.
@@ -99,8 +99,8 @@ fn of_queue(families: &mut Families<'_>, lanes: &[LaneReading]) -> Result<(), fm
     let help = "Unfinished Notifications that wait because a gate holds their Subscriber, by gate.";
     let gates = Gate::ALL.iter().map(|gate| (vec![("gate", gate.as_str())], waiting(*gate)));
     families.gauges("notifications_waiting", help, None, gates)?;
-    let oldest = lanes.iter().fold(None, |oldest, lane| earliest(oldest, lane.oldest));
-    let help = "When the oldest unfinished Notification was created, or last replayed.";
+    let oldest = lanes.iter().fold(None, |oldest, lane| earliest(oldest, oldest_unheld(lane)));
+    let help = "When the oldest unfinished Notification that is not suspended was created, or last replayed.";
     families.gauge("oldest_unfinished_timestamp", help, Some(&Unit::Seconds), oldest.map(timestamp))?;
     let known = || lanes.iter().filter(|lane| lane.is_known);
     let in_state = |state: Circuit| known().filter(|lane| lane.circuit == Some(state)).count();
@@ -132,7 +132,8 @@ fn of_subscribers(families: &mut Families<'_>, sample: &Sample, series: &Subscri
     let with = |of, label, value| [labels(of), vec![(label, value)]].concat();
     let help = "Unfinished Notifications of the Subscriber.";
     families.gauges("subscriber_pending", help, None, all.iter().map(|of| (labels(of), of.2.pending)))?;
-    let help = "When the oldest unfinished Notification of the Subscriber was created, or last replayed.";
+    let help =
+        "When the oldest unfinished Notification of a Subscriber that is not suspended was created, or last replayed.";
     let oldest = all.iter().filter_map(|of| Some((labels(of), timestamp(of.2.oldest?))));
     families.gauges("subscriber_oldest_pending_timestamp", help, Some(&Unit::Seconds), oldest)?;
     let help = "Delivery attempts of the Subscriber that ended, by what they mean for their event.";

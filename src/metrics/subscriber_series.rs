@@ -7,7 +7,7 @@ use std::{
     time::SystemTime,
 };
 
-use tidings_queue::{Circuit, LaneReading, SubscriberKey};
+use tidings_queue::{Circuit, Gate, LaneReading, SubscriberKey};
 
 use super::labels::AttemptOutcome;
 
@@ -149,7 +149,7 @@ impl SubscriberSeries {
 impl SeriesValues {
     fn add(&mut self, lane: &LaneReading) {
         self.pending += lane.pending;
-        self.oldest = earliest(self.oldest, lane.oldest);
+        self.oldest = earliest(self.oldest, oldest_unheld(lane));
         for (state, count) in Circuit::ALL.iter().zip(&mut self.circuits) {
             *count += usize::from(lane.circuit == Some(*state));
         }
@@ -162,6 +162,11 @@ impl ExpiryTimes {
         self.token_service_certificate = earliest(self.token_service_certificate, other.token_service_certificate);
         self.credentials = earliest(self.credentials, other.credentials);
     }
+}
+
+/// When the oldest event of a lane began, unless a user holds the lane on purpose: what is suspended is never too old.
+pub(super) fn oldest_unheld(lane: &LaneReading) -> Option<SystemTime> {
+    lane.oldest.filter(|_| lane.gate != Some(Gate::Suspended))
 }
 
 /// Returns the earlier of two times, or the one that there is.

@@ -52,7 +52,7 @@ async fn waiting_circuits_pauses_and_the_oldest_are_read_from_the_lanes() {
             LaneReading { gate: Some(Gate::Suspended), is_paused: true, oldest: at(10), ..lane("both", 2) },
             LaneReading { is_known: false, gate: Some(Gate::SubscriberNotFound), ..lane("missing", 7) },
             LaneReading { gate: Some(Gate::CircuitOpen), circuit: Some(Circuit::HalfOpen), ..lane("ill", 1) },
-            lane("well", 100),
+            LaneReading { oldest: at(30), ..lane("well", 100) },
         ],
     );
     let text = metrics.scrape(Exposition::Text).await;
@@ -62,7 +62,7 @@ async fn waiting_circuits_pauses_and_the_oldest_are_read_from_the_lanes() {
         assert!(waiting.contains(&expected), "{expected}: {waiting:?}");
     }
     assert_eq!(waiting.iter().filter(|sample| sample.ends_with(" 0")).count(), Gate::ALL.len() - 3);
-    assert_eq!(samples(&text, "tidings_oldest_unfinished_timestamp_seconds"), [" 10"]);
+    assert_eq!(samples(&text, "tidings_oldest_unfinished_timestamp_seconds"), [" 30"], "not suspended");
     let circuits = ["{state=\"open\"} 0", "{state=\"half_open\"} 1", "{state=\"rejects_all\"} 0"];
     assert_eq!(samples(&text, "tidings_circuits"), circuits);
     assert_eq!(samples(&text, "tidings_subscribers_paused"), [" 1"]);
