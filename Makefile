@@ -11,6 +11,10 @@ KEYCLOAK_VERSION := 26.7.3
 KEYCLOAK_SHA256 := 77657f30b7e90d70f727712ce1c967f430fd6a5e9f458d32d8c6df0635345f47
 # The version of Kubernetes comes from the Go module that builds the control plane.
 K8S_VERSION := $(shell awk '$$1 == "k8s.io/kubernetes" { print substr($$2, 2) }' tools/controlplane/go.mod)
+# The chart is checked with the schemas of the oldest version of Kubernetes that it supports, of the version above, and of
+# the kinds of Prometheus Operator.
+K8S_SCHEMAS := 1.32.13 $(K8S_VERSION)
+PROMETHEUS_OPERATOR_VERSION := 0.94.0
 
 built := $(abspath $(or $(CARGO_TARGET_DIR),target))
 bin := $(built)/debug
@@ -18,7 +22,11 @@ helm := .tools/bin/helm
 hydra := .tools/bin/hydra
 keycloak := .tools/keycloak-$(KEYCLOAK_VERSION)/bin/kc.sh
 jaeger := .tools/bin/jaeger
+kubeconform := .tools/bin/kubeconform
+prometheus := .tools/bin/prometheus .tools/bin/promtool
 cargo_deny := .tools/cargo-deny-$(CARGO_DENY_VERSION)/bin/cargo-deny
+operator_schemas := .tools/schemas/prometheus-operator-$(PROMETHEUS_OPERATOR_VERSION)
+k8s_schemas := $(K8S_SCHEMAS:%=.tools/schemas/kubernetes-%)
 
 # The control plane for the demo and the tests. Set KUBEBUILDER_ASSETS to a folder with one to use your own.
 ifdef KUBEBUILDER_ASSETS
@@ -147,13 +155,35 @@ lint-commits:
 
 # helm lint misses some failures that helm template finds. The tests check whether an API server accepts the result.
 .PHONY: lint-chart
-lint-chart: $(helm)
-	@echo "==> The chart, with each set of values"
+lint-chart: file = {{.ResourceKind}}{{.KindSuffix}}.json
+lint-chart: $(helm) $(kubeconform) $(k8s_schemas) $(operator_schemas)
+	@echo "==> The chart, with each set of values, and by the schemas of Kubernetes $(K8S_SCHEMAS)"
 	@for values in charts/tidings/ci/*.yaml; do \
 		echo "$$values"; \
 		$(helm) lint --strict --quiet --values "$$values" charts/tidings; \
-		$(helm) template tidings charts/tidings --values "$$values" >/dev/null; \
+		for schemas in $(k8s_schemas); do \
+			$(helm) template tidings charts/tidings --values "$$values" | $(kubeconform) -strict -summary \
+				-schema-location "$$schemas/$(file)" -schema-location '$(operator_schemas)/$(file)'; \
+		done; \
 	done
+
+.PHONY: rules
+rules: .tools/bin/promtool ## run the unit tests of the alerting rules with promtool
+	@echo "==> The alerting rules"
+	.tools/bin/promtool check rules --lint=all --lint-fatal charts/tidings/files/alerts.yaml
+	.tools/bin/promtool test rules tests/alerts/alerts.yaml
+
+# What needs programs that take too long to build for CI. Each proof is a target of its own: add it here.
+verifications := verify-monitoring keycloak jaeger
+
+.PHONY: verify
+verify: $(verifications) ## check alerts and dashboard with a real Prometheus, and write docs/verify.md (about fifteen minutes)
+
+# WALK=1 breaks one thing without saying which, and waits; WALK=1 FAULT=3 breaks the third.
+.PHONY: verify-monitoring
+verify-monitoring: $(control_plane) $(helm) $(prometheus) bins
+	@echo "==> Prometheus, two operators under load, and faults"
+	TIDINGS_BIN='$(bin)/tidings' '$(bin)/verify' $(if $(WALK),break $(FAULT))
 
 .PHONY: bench
 bench: $(control_plane) $(helm) ## measure speed, memory and scale beside the API server's own limits; QUICK=1, ONLY=scale
@@ -181,7 +211,7 @@ generate: $(control_plane) $(helm) ## regenerate crds/, the copy and the README 
 controlplane: $(control_plane) ## build the control plane that demo and tests run against, into .tools/
 
 .PHONY: tools
-tools: $(control_plane) $(helm) $(hydra) $(cargo_deny) ## build the tools that the other targets need, into .tools/
+tools: $(control_plane) $(helm) $(hydra) $(cargo_deny) $(kubeconform) ## build the tools that the other targets need, into .tools/
 
 .PHONY: hooks
 hooks: ## check the subject of each commit that you make in this clone (installs a commit-msg hook)
@@ -248,6 +278,32 @@ $(jaeger): tools/jaeger/go.mod tools/jaeger/go.sum
 	@echo "==> jaeger, from source (ten minutes and more on two cores, once)"
 	@mkdir -p $(@D)
 	@cd tools/jaeger && CGO_ENABLED=0 go build -trimpath -ldflags "-s -w" -o $(abspath $@) github.com/jaegertracing/jaeger/cmd/jaeger
+$(kubeconform): tools/kubeconform/go.mod tools/kubeconform/go.sum
+	@echo "==> kubeconform, from source (up to a minute on two cores, the first time)"
+	@mkdir -p $(@D)
+	@cd tools/kubeconform && CGO_ENABLED=0 go build -trimpath -ldflags "-s -w" -o $(abspath $@) github.com/yannh/kubeconform/cmd/kubeconform
+	@touch $@
+
+# The API that each version of Kubernetes publishes, from its Go module.
+$(k8s_schemas): .tools/schemas/kubernetes-%: tools/kubeconform/schemas/main.go tools/kubeconform/go.mod
+	@folder="$$(cd /; go mod download -json k8s.io/kubernetes@v$* | sed -n 's/^\t"Dir": "\(.*\)",$$/\1/p')"; \
+		cd tools/kubeconform && go run ./schemas $(abspath $@) "$$folder/api/openapi-spec/swagger.json"
+	@touch $@
+
+# The CustomResourceDefinitions of Prometheus Operator, from its Go module.
+$(operator_schemas): tools/kubeconform/schemas/main.go tools/kubeconform/go.mod
+	@folder="$$(cd /; go mod download -json github.com/prometheus-operator/prometheus-operator@v$(PROMETHEUS_OPERATOR_VERSION) | \
+			sed -n 's/^\t"Dir": "\(.*\)",$$/\1/p')"; \
+		cd tools/kubeconform && go run ./schemas $(abspath $@) "$$folder"/example/prometheus-operator-crd/*_{pod,service}monitors.yaml \
+			"$$folder"/example/prometheus-operator-crd/*_prometheusrules.yaml
+	@touch $@
+
+# Without the clients of cloud providers, in which Prometheus could look for targets.
+$(prometheus): tools/prometheus/go.mod tools/prometheus/go.sum
+	@echo "==> $(@F), from source (up to 8 minutes on two cores for both programs, the first time)"
+	@mkdir -p $(@D)
+	@cd tools/prometheus && CGO_ENABLED=0 go build -trimpath -tags remove_all_sd -ldflags "-s -w" -o $(abspath $@) \
+		github.com/prometheus/prometheus/cmd/$(@F)
 	@touch $@
 
 # Built for a short build time, not for speed.
