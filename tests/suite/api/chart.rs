@@ -26,8 +26,12 @@ async fn the_chart_is_accepted_by_the_api_server_with_each_set_of_values() {
     for (name, _) in files("charts/tidings/ci") {
         let release = namespace(plane, "chart").await;
         let path = root().join("charts/tidings/ci").join(&name);
-        let chart =
-            render_chart(&release, &["--values", path.to_str().unwrap(), "--set", "crds.install=false"]).unwrap();
+        let mut chart = objects(
+            &render_chart(&release, &["--values", path.to_str().unwrap(), "--set", "crds.install=false"]).unwrap(),
+        );
+        // Kinds of Prometheus Operator, which this API server does not serve: `make lint-chart` checks their schemas.
+        chart.retain(|object| object["apiVersion"] != "monitoring.coreos.com/v1");
+        let chart = json!({"apiVersion": "v1", "kind": "List", "items": chart}).to_string();
         let args = ["--server-side", "--force-conflicts", "--validate=strict"];
         let applied = plane.admin().apply(&chart, &args).await.unwrap_or_else(|error| panic!("{name}: {error}"));
         assert!(applied.contains("deployment.apps/"), "{name}: {applied}");

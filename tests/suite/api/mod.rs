@@ -2,6 +2,7 @@
 
 pub mod chart;
 mod examples;
+mod monitoring;
 mod probes;
 mod program;
 pub mod refusals;

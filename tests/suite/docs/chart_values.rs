@@ -31,7 +31,7 @@ fn rows(values: &str, defaults: &Value) -> Vec<[String; 3]> {
             comment = format!("{comment} {}", words.trim()).trim().to_owned();
             continue;
         }
-        let Some((key, _)) = text.split_once(':') else {
+        let Some((key, inline)) = text.split_once(':') else {
             comment.clear();
             continue;
         };
@@ -41,7 +41,7 @@ fn rows(values: &str, defaults: &Value) -> Vec<[String; 3]> {
         let value = keys.clone().try_fold(defaults, |value, key| value.get(key)).unwrap();
         let path = keys.collect::<Vec<_>>().join(".");
         // The settings of the container belong to one value.
-        let is_group = value.as_mapping().is_some_and(|fields| !fields.is_empty());
+        let is_group = inline.trim().is_empty() && value.is_mapping();
         if path.starts_with("resources.") {
             continue;
         }

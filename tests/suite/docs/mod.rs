@@ -3,6 +3,7 @@
 mod chart_values;
 mod golden;
 mod messages;
+mod monitoring;
 mod prose;
 mod reference;
 mod troubleshooting;
