@@ -22,9 +22,10 @@ pub enum Extent {
     Whole,
     /// The conditions without messages, and neither the last attempt nor the values of handled replays except the last.
     Short,
-    /// Phase, reason, completion time and counts.
+    /// Phase, reason, completion time, counts and, in phase Failed, the condition Stalled.
     Shorter,
-    /// Phase, reason and attempts: no more than the status of a new Notification takes.
+    /// Phase, reason and attempts, and in phase Failed an observed generation of -1: without conditions, kstatus would
+    /// show a Failed Notification as a success. No longer than the status of a new Notification, but for the reason.
     Least,
 }
 
@@ -71,12 +72,17 @@ pub fn shortened(status: &NotificationStatus, extent: Extent, now: Timestamp) ->
     if extent == Extent::Short {
         return status;
     }
+    let is_failed = status.phase == Phase::Failed;
+    let is_least = extent == Extent::Least;
+    status.conditions.retain(|condition| !is_least && condition.type_ == ConditionType::Stalled.as_str());
     NotificationStatus {
+        observed_generation: (is_failed && is_least).then_some(-1),
         phase: status.phase,
         reason: status.reason,
+        conditions: status.conditions,
         attempts: status.attempts,
         deferred_attempts: status.deferred_attempts,
-        completion_time: status.completion_time.filter(|_| extent == Extent::Shorter),
+        completion_time: status.completion_time.filter(|_| !is_least),
         last_handled_replay: status.last_handled_replay,
         ..NotificationStatus::default()
     }
@@ -168,7 +174,8 @@ mod tests {
                 assert!(size < before, "{extent:?}: {size}");
                 before = size;
             }
-            assert!(before <= first.to_string().len(), "{before}");
+            let longer_reason = "TooLarge".len() - "Queued".len();
+            assert!(before <= first.to_string().len() + longer_reason, "{before}");
         }
     }
 
@@ -183,6 +190,12 @@ mod tests {
             let delivered = shortened(&longest(Verdict::Delivered), extent, Timestamp::UNIX_EPOCH);
             assert_eq!((delivered.phase, delivered.attempts), (Phase::Delivered, 1));
             assert_eq!(delivered.completion_time.is_some(), extent != Extent::Least);
+            let stalls = |status: &NotificationStatus| {
+                status.conditions.iter().any(|condition| condition.type_ == ConditionType::Stalled.as_str())
+            };
+            // kstatus takes an object without conditions for a success.
+            assert!(stalls(&failed) || failed.observed_generation == Some(-1), "{extent:?}");
+            assert!(!stalls(&delivered) && delivered.observed_generation != Some(-1), "{extent:?}");
         }
         let short = shortened(&retrying, Extent::Short, Timestamp::UNIX_EPOCH);
         let types: Vec<_> = short.conditions.iter().map(|condition| condition.type_.as_str()).collect();

@@ -98,7 +98,8 @@ async fn field_24_an_event_that_leaves_no_room_for_its_status_fails_unsent_and_d
         let status = &failed["status"];
         assert_eq!((&status["reason"], &status["attempts"]), (&json!("TooLarge"), &json!(0)), "{status}");
         assert!(status["completionTime"].is_string() && status["lastAttempt"].is_null(), "{status}");
-        assert_eq!(condition(&failed, "Stalled")["reason"] == "TooLarge", has_conditions, "{status}");
+        assert_eq!(condition(&failed, "Stalled")["reason"], "TooLarge", "{status}");
+        assert_eq!(condition(&failed, "Delivered")["status"] == "False", has_conditions, "{status}");
     }
     let message = world.get("ntf", "large-0").await["status"]["message"].as_str().unwrap().to_owned();
     assert!(message.contains("leaves no room for its status") && message.contains("less data"), "{message}");
