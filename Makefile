@@ -24,6 +24,8 @@ keycloak := .tools/keycloak-$(KEYCLOAK_VERSION)/bin/kc.sh
 jaeger := .tools/bin/jaeger
 kubeconform := .tools/bin/kubeconform
 prometheus := .tools/bin/prometheus .tools/bin/promtool
+kstatus := .tools/bin/kstatus
+gitops_crds := .tools/crds/gitops.yaml
 cargo_deny := .tools/cargo-deny-$(CARGO_DENY_VERSION)/bin/cargo-deny
 operator_schemas := .tools/schemas/prometheus-operator-$(PROMETHEUS_OPERATOR_VERSION)
 k8s_schemas := $(K8S_SCHEMAS:%=.tools/schemas/kubernetes-%)
@@ -43,6 +45,8 @@ export TIDINGS_HELM := $(CURDIR)/$(helm)
 export TIDINGS_HYDRA := $(CURDIR)/$(hydra)
 export TIDINGS_KEYCLOAK := $(CURDIR)/$(keycloak)
 export TIDINGS_JAEGER := $(CURDIR)/$(jaeger)
+export TIDINGS_KSTATUS := $(CURDIR)/$(kstatus)
+export TIDINGS_GITOPS_CRDS := $(CURDIR)/$(gitops_crds)
 
 # The cluster in the shell's KUBECONFIG is never used: only `make demo KUBECONFIG=…` uses a cluster.
 ifneq ($(origin KUBECONFIG),command line)
@@ -79,7 +83,7 @@ bins:
 ##### Check
 
 .PHONY: test
-test: $(control_plane) $(helm) $(hydra) ## run all tests; TEST=word runs the tests whose names contain the word
+test: $(control_plane) $(helm) $(hydra) $(kstatus) $(gitops_crds) ## run all tests; TEST=word runs the tests whose names contain the word
 	@echo "==> Tests (a few minutes to build the first time)"
 	cargo test --workspace --locked $(TEST)
 
@@ -201,8 +205,8 @@ fmt: ## format the code
 	cargo fmt --all
 
 .PHONY: generate
-generate: $(control_plane) $(helm) ## regenerate crds/, the copy and the README of the chart, and api.md, messages.md, reasons.md, troubleshooting.md in docs/
-	@echo "==> crds/, charts/tidings/README.md, docs/api.md, docs/messages.md, docs/reasons.md and docs/troubleshooting.md"
+generate: $(control_plane) $(helm) $(kstatus) ## regenerate crds/, the copy and the README of the chart, and api.md, gitops.md, messages.md, reasons.md, troubleshooting.md in docs/
+	@echo "==> crds/, charts/tidings/README.md, docs/api.md, docs/gitops.md (a table), docs/messages.md, docs/reasons.md and docs/troubleshooting.md"
 	TIDINGS_UPDATE_GOLDEN=1 cargo test --workspace --locked --test suite -- golden troubleshooting
 	@mkdir -p charts/tidings/files
 	cp crds/tidings.dev.yaml charts/tidings/files/
@@ -211,7 +215,7 @@ generate: $(control_plane) $(helm) ## regenerate crds/, the copy and the README 
 controlplane: $(control_plane) ## build the control plane that demo and tests run against, into .tools/
 
 .PHONY: tools
-tools: $(control_plane) $(helm) $(hydra) $(cargo_deny) $(kubeconform) ## build the tools that the other targets need, into .tools/
+tools: $(control_plane) $(helm) $(hydra) $(kstatus) $(gitops_crds) $(kubeconform) $(cargo_deny) ## build the tools that the other targets need, into .tools/
 
 .PHONY: hooks
 hooks: ## check the subject of each commit that you make in this clone (installs a commit-msg hook)
@@ -223,7 +227,7 @@ clean: ## remove the build output of cargo
 	cargo clean
 
 .PHONY: clean-tools
-clean-tools: ## remove .tools/ (about twelve minutes to build again)
+clean-tools: ## remove .tools/ (about thirteen minutes to build again)
 	rm -rf .tools
 
 ##### Tools
@@ -305,6 +309,26 @@ $(prometheus): tools/prometheus/go.mod tools/prometheus/go.sum
 	@cd tools/prometheus && CGO_ENABLED=0 go build -trimpath -tags remove_all_sd -ldflags "-s -w" -o $(abspath $@) \
 		github.com/prometheus/prometheus/cmd/$(@F)
 	@touch $@
+
+# The status of objects as Flux computes it: see tools/kstatus/main.go.
+$(kstatus): tools/kstatus/go.mod tools/kstatus/go.sum tools/kstatus/main.go
+	@echo "==> kstatus, from source (up to 2 minutes on two cores, the first time)"
+	@mkdir -p $(@D)
+	@cd tools/kstatus && CGO_ENABLED=0 go build -trimpath -ldflags "-s -w" -o $(abspath $@) .
+	@touch $@
+
+# The CustomResourceDefinitions that examples/gitops needs.
+$(gitops_crds): tools/crds/go.mod tools/crds/go.sum
+	@echo "==> The CustomResourceDefinitions of External Secrets and Flux (downloads 20 MB, the first time)"
+	@mkdir -p $(@D)
+	@cd tools/crds && crd() { \
+		version=$$(awk -v module="$$1" '$$1 == module { print $$2 }' go.mod); \
+		folder=$$(go mod download -json "$$1@$$version" | awk -F'"' '$$2 == "Dir" { print $$4 }'); \
+		echo ---; cat "$$folder/$$2"; \
+	}; { \
+		crd github.com/external-secrets/external-secrets config/crds/bases/external-secrets.io_externalsecrets.yaml; \
+		crd github.com/fluxcd/kustomize-controller config/crd/bases/kustomize.toolkit.fluxcd.io_kustomizations.yaml; \
+	} > $(abspath $@)
 
 # Built for a short build time, not for speed.
 $(cargo_deny):

@@ -11,7 +11,7 @@ use crate::error::{Error, Result};
 const BUILT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../.tools/k8s");
 
 /// The folder in which `make tools` installs the other tools.
-const TOOLS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../.tools/bin");
+const TOOLS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../.tools");
 
 /// The path of `kube-apiserver`, `etcd` or `kubectl`: in `KUBEBUILDER_ASSETS` if it is set (the convention of envtest),
 /// otherwise in the folder of `make controlplane`.
@@ -27,7 +27,7 @@ pub(crate) fn find(name: &str) -> Result<PathBuf> {
     }
 }
 
-/// The path of a tool that `make tools` builds. The environment variable `variable` overrides the default path.
+/// The path of what `make tools` builds at `name` in `.tools`. The environment variable `variable` overrides the default path.
 pub(crate) fn tool(name: &str, variable: &str) -> Result<PathBuf> {
     tool_of("make tools", name, variable)
 }

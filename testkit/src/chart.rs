@@ -40,6 +40,19 @@ pub async fn install_crds(kubectl: &Kubectl) -> Result<()> {
     Ok(())
 }
 
+/// Applies the CustomResourceDefinitions of External Secrets and of Flux.
+///
+/// # Errors
+/// When they are missing (the error says how to download them), and when kubectl fails.
+pub async fn install_gitops_crds(kubectl: &Kubectl) -> Result<()> {
+    let file = binaries::tool("crds/gitops.yaml", "TIDINGS_GITOPS_CRDS")?;
+    let file = file.to_str().ok_or_else(|| Error::new("the path of the CustomResourceDefinitions is not UTF-8"))?;
+    kubectl.run(&["apply", "--server-side", "-f", file]).await?.ok()?;
+    let crds = ["crd/externalsecrets.external-secrets.io", "crd/kustomizations.kustomize.toolkit.fluxcd.io"];
+    let wait = ["wait", "--for=condition=Established", "--timeout=60s"];
+    kubectl.run(&[&wait[..], &crds].concat()).await?.ok().map(drop)
+}
+
 /// As [`install_crds`], but only once for each control plane: further calls do nothing.
 ///
 /// # Errors
@@ -102,7 +115,7 @@ pub fn release(plane: &ControlPlane, command: &[&str], args: &[&str]) -> Result<
 /// # Errors
 /// When Helm is missing (the error says how to install it) or fails.
 pub fn helm(command: &[&str], args: &[&str]) -> Result<String> {
-    let mut helm = Command::new(binaries::tool("helm", "TIDINGS_HELM")?);
+    let mut helm = Command::new(binaries::tool("bin/helm", "TIDINGS_HELM")?);
     let output = helm.args(command).args(args).output()?;
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     match output.status.success() {

@@ -13,6 +13,7 @@ pub mod control_plane;
 pub mod endpoints;
 pub mod error;
 pub mod folder;
+pub mod kstatus;
 pub mod loopback;
 pub mod operator;
 pub mod pki;

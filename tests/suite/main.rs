@@ -9,6 +9,7 @@ mod architecture;
 mod cluster;
 mod delivery;
 mod docs;
+mod gitops;
 mod metrics;
 mod reliability;
 mod security;

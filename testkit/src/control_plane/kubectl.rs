@@ -1,5 +1,6 @@
 //! Runs the real kubectl, as a user would.
 
+use std::env;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
@@ -78,10 +79,30 @@ impl Kubectl {
     /// # Errors
     /// As [`Kubectl::run`].
     pub async fn run_with_input(&self, args: &[&str], input: &str) -> Result<Output> {
-        let command = format!("kubectl {}", args.join(" "));
+        let mut kubectl = Command::new(&self.program);
+        kubectl.args(args);
+        self.finish(kubectl, format!("kubectl {}", args.join(" ")), input).await
+    }
+
+    /// Runs the commands of a page in `folder` with bash, which stops at the first command that fails. `kubectl` is
+    /// this kubectl.
+    ///
+    /// # Errors
+    /// As [`Kubectl::run`].
+    pub async fn shell(&self, folder: &Path, script: &str) -> Result<Output> {
+        let own = self.program.parent().map(Path::to_owned);
+        let others = env::var_os("PATH").unwrap_or_default();
+        let path = env::join_paths(own.into_iter().chain(env::split_paths(&others)));
+        let path = path.map_err(|error| Error::new(format!("cannot put kubectl on the PATH: {error}")))?;
+        let mut bash = Command::new("bash");
+        bash.args(["-euo", "pipefail", "-c", script]).current_dir(folder).env("PATH", path);
+        self.finish(bash, script.to_owned(), "").await
+    }
+
+    /// Runs `command`, described by `shown`, with this kubeconfig and `input` on its standard input.
+    async fn finish(&self, mut command: Command, shown: String, input: &str) -> Result<Output> {
         let run = async {
-            let mut child = Command::new(&self.program)
-                .args(args)
+            let mut child = command
                 .env("KUBECONFIG", &self.kubeconfig)
                 .envs(self.cache.iter().map(|cache| ("KUBECACHEDIR", cache)))
                 .stdin(Stdio::piped())
@@ -100,13 +121,13 @@ impl Kubectl {
         };
         let output = timeout(LIMIT, run)
             .await
-            .map_err(|_error| Error::new(format!("`{command}` is still running after {LIMIT:?}")))?
-            .map_err(|error| Error::new(format!("cannot run `{command}` ({}): {error}", self.program.display())))?;
+            .map_err(|_error| Error::new(format!("`{shown}` is still running after {LIMIT:?}")))?
+            .map_err(|error| Error::new(format!("cannot run `{shown}` ({}): {error}", self.program.display())))?;
         Ok(Output {
             success: output.status.success(),
             stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
             stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
-            command,
+            command: shown,
         })
     }
 

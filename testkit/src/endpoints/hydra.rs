@@ -53,9 +53,10 @@ impl Hydra {
         let folder = Folder::new("hydra")?;
         let (public, admin) = (free_address()?, free_address()?);
         let config = folder.write("hydra.json", &config(&folder, authority, public, admin)?.to_string())?;
-        let program = Program::new("hydra", binaries::tool("hydra", "TIDINGS_HYDRA")?, folder.path().join("hydra.log"))
-            .args(["serve", "all", "--config"])
-            .args([config]);
+        let program =
+            Program::new("hydra", binaries::tool("bin/hydra", "TIDINGS_HYDRA")?, folder.path().join("hydra.log"))
+                .args(["serve", "all", "--config"])
+                .args([config]);
         let hydra = Self { process: Process::start(program).await?, public, admin, _folder: folder };
         hydra.ready().await?;
         Ok(hydra)

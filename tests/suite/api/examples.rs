@@ -131,7 +131,8 @@ async fn field_26_kustomize_renames_every_reference_of_subscribers_and_notificat
     assert!(used.len() == 10 && used.iter().all(|name| names.contains(name)), "{used:?}, {names:?}");
 
     // The configuration has each field of the schemas that names an object.
-    let configured: Value = serde_yaml::from_str(&fs::read_to_string(folder.join("tidings.yaml")).unwrap()).unwrap();
+    let configured: Value =
+        serde_yaml::from_str(&fs::read_to_string(folder.join("kustomizeconfig.yaml")).unwrap()).unwrap();
     let specs =
         configured["nameReference"].as_array().unwrap().iter().flat_map(|of| of["fieldSpecs"].as_array().unwrap());
     let configured: BTreeSet<_> = specs.map(|spec| spec["path"].as_str().unwrap().to_owned()).collect();

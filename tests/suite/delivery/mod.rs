@@ -7,7 +7,6 @@ mod edges;
 mod field;
 mod foreign_token_server;
 pub mod gates;
-mod gitops;
 mod headers;
 pub mod keys;
 mod lifecycle;
