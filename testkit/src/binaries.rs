@@ -27,7 +27,8 @@ pub(crate) fn find(name: &str) -> Result<PathBuf> {
     }
 }
 
-/// The path of what `make tools` builds at `name` in `.tools`. The environment variable `variable` overrides the default path.
+/// The path of what `make tools` builds at `name` in `.tools`. The environment variable `variable` overrides the
+/// default path.
 pub(crate) fn tool(name: &str, variable: &str) -> Result<PathBuf> {
     tool_of("make tools", name, variable)
 }
@@ -47,7 +48,7 @@ pub(crate) fn tool_of(command: &str, name: &str, variable: &str) -> Result<PathB
 /// # Errors
 /// When one of them is missing (the error says how to install it).
 pub fn search_path() -> Result<OsString> {
-    let own = [find("kubectl")?, tool("helm", "TIDINGS_HELM")?];
+    let own = [find("kubectl")?, tool("bin/helm", "TIDINGS_HELM")?];
     let own = own.iter().filter_map(|path| path.parent()).map(Path::to_owned);
     let others = env::var_os("PATH").unwrap_or_default();
     env::join_paths(own.chain(env::split_paths(&others))).map_err(|error| Error::new(error.to_string()))

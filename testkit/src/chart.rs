@@ -62,13 +62,13 @@ pub async fn install_crds_once(plane: &ControlPlane) -> Result<()> {
 }
 
 /// Installs the chart in `namespace`, for an operator that watches the namespaces `watched`. The
-/// CustomResourceDefinitions are not installed.
+/// CustomResourceDefinitions and the hooks are not installed.
 ///
 /// # Errors
 /// As [`render`], and when kubectl fails.
 pub async fn install(plane: &ControlPlane, namespace: &str, watched: &[&str]) -> Result<()> {
     let watched = format!("watchNamespaces={{{}}}", watched.join(","));
-    let chart = render(namespace, &["--set", &watched, "--set", "crds.install=false"])?;
+    let chart = render(namespace, &["--set", &watched, "--set", "crds.install=false", "--no-hooks"])?;
     plane.admin().apply(&chart, &[]).await.map(drop)
 }
 

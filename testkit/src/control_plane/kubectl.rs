@@ -1,6 +1,5 @@
 //! Runs the real kubectl, as a user would.
 
-use std::env;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
@@ -84,18 +83,14 @@ impl Kubectl {
         self.finish(kubectl, format!("kubectl {}", args.join(" ")), input).await
     }
 
-    /// Runs the commands of a page in `folder` with bash, which stops at the first command that fails. `kubectl` is
-    /// this kubectl.
+    /// Runs the commands of a page in `folder` with bash, which stops at the first command that fails. kubectl uses this
+    /// kubeconfig.
     ///
     /// # Errors
-    /// As [`Kubectl::run`].
+    /// As [`Kubectl::run`] and [`binaries::search_path`].
     pub async fn shell(&self, folder: &Path, script: &str) -> Result<Output> {
-        let own = self.program.parent().map(Path::to_owned);
-        let others = env::var_os("PATH").unwrap_or_default();
-        let path = env::join_paths(own.into_iter().chain(env::split_paths(&others)));
-        let path = path.map_err(|error| Error::new(format!("cannot put kubectl on the PATH: {error}")))?;
         let mut bash = Command::new("bash");
-        bash.args(["-euo", "pipefail", "-c", script]).current_dir(folder).env("PATH", path);
+        bash.args(["-euo", "pipefail", "-c", script]).current_dir(folder).env("PATH", binaries::search_path()?);
         self.finish(bash, script.to_owned(), "").await
     }
 
