@@ -84,7 +84,7 @@ async fn what_holds_notifications_is_counted_and_the_series_of_a_deleted_subscri
             ("tidings_subscribers{ready=\"true\",reason=\"Suspended\"}", 1.0),
             ("tidings_oldest_unfinished_timestamp_seconds", 1.0),
             (&of("pending", "held", ""), 2.0),
-            (&of("oldest_pending_timestamp_seconds", "held", ""), 1.0),
+            (&of("oldest_pending_timestamp_seconds", "ill", ""), 1.0),
             (&of("circuit", "ill", ",state=\"open\""), 1.0),
             (&of("circuit", "picky", ",state=\"rejects_all\""), 1.0),
             (&of("attempts_total", "ill", ",outcome=\"retried\""), 5.0),
@@ -93,10 +93,12 @@ async fn what_holds_notifications_is_counted_and_the_series_of_a_deleted_subscri
     )
     .await;
     assert_eq!(scrape.value("tidings_notifications_waiting{gate=\"Suspended\"}"), Some(2.0));
-    let created = world.get("notification", "held-0").await["metadata"]["creationTimestamp"].clone();
+    let created = world.get("notification", "ill-0").await["metadata"]["creationTimestamp"].clone();
     let created: k8s_openapi::jiff::Timestamp = created.as_str().unwrap().parse().unwrap();
-    let oldest = scrape.value(&of("oldest_pending_timestamp_seconds", "held", "")).unwrap();
+    let oldest = scrape.value(&of("oldest_pending_timestamp_seconds", "ill", "")).unwrap();
     assert!((created.as_second() as f64 - oldest).abs() < 2.0, "{oldest}");
+    // A user holds these on purpose.
+    assert_eq!(scrape.value(&of("oldest_pending_timestamp_seconds", "held", "")), None);
     world.kubectl(&["delete", "subr", "held"]).await.ok().unwrap();
     let gone = until_scraped(&operator, |scrape| {
         let has_series = scrape.families.values().any(|family| family.series.keys().any(|of| of.contains("\"held\"")));
