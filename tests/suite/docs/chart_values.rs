@@ -66,7 +66,10 @@ fn each_value_of_the_chart_has_a_comment_and_a_description_or_type_in_the_schema
     assert!(rows.len() > 50, "{}", rows.len());
     for [path, _, meaning] in rows {
         assert!(meaning.ends_with(['.', ')']) || path == "resources", "{path}: {meaning}");
-        let in_schema = path.split('.').try_fold(&schema, |schema, key| schema.get("properties")?.get(key));
+        let in_schema = path.split('.').try_fold(&schema, |of, key| {
+            let named = of["$ref"].as_str().and_then(|name| schema.pointer(name.strip_prefix('#')?));
+            named.unwrap_or(of).get("properties")?.get(key)
+        });
         assert!(in_schema.is_some(), "values.schema.json: {path} is missing");
     }
 }
