@@ -1,5 +1,5 @@
-//! A Jaeger receives the traces of the operator. `make jaeger` builds Jaeger and runs this test. `make test` does not run
-//! it: the build takes long.
+//! A Jaeger receives the traces of the operator. `make jaeger` builds Jaeger and runs this test, which writes
+//! `docs/jaeger.md`. `make test` does not run it: the build takes long.
 
 // Tests stop at the first broken expectation.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
@@ -12,7 +12,7 @@ mod cluster;
 #[path = "../suite/world.rs"]
 mod world;
 
-use std::{env, path::PathBuf, time::Duration};
+use std::{env, fmt::Write, fs, path::PathBuf, time::Duration};
 
 use serde_json::{Value, json};
 use testkit::{
@@ -64,6 +64,7 @@ async fn jaeger_receives_the_traces_over_both_protocols() {
     world.secret(CLIENT.1).await;
     // Without a validation request, each operator sends its first event over a new connection.
     world.subscriber("shop", |spec| spec["abuseProtection"] = json!({"policy": "Disabled"})).await;
+    let mut rows = String::new();
     for (number, (protocol, address)) in [("grpc", &grpc), ("http/protobuf", &http)].into_iter().enumerate() {
         let flags = ["--otlp-protocol", protocol, "--otlp-endpoint", &format!("http://{address}")];
         let operator = world.launch().to_loopback().args(&flags).ready(PATIENCE).await.unwrap();
@@ -96,7 +97,25 @@ async fn jaeger_receives_the_traces_over_both_protocols() {
         for child in &SPANS[1..] {
             assert_eq!(parent(named(child)), named("deliver")["spanID"], "{child}");
         }
+        let children = SPANS[1..].iter().map(|child| format!("`{child}`")).collect::<Vec<_>>().join(", ");
+        writeln!(rows, "| `{protocol}` | the span of the event | `deliver` | {children} |").unwrap();
         let services = get(query.parse().unwrap(), "/api/services", Duration::from_secs(5)).await.unwrap();
         assert!(services.1.contains("\"tidings\""), "{services:?}");
     }
+    report(&rows);
+}
+
+/// Writes the page with the result.
+fn report(rows: &str) {
+    let root = env!("CARGO_MANIFEST_DIR");
+    let module = fs::read_to_string(format!("{root}/tools/jaeger/go.mod")).unwrap();
+    let version = module.lines().find_map(|line| line.trim().strip_prefix("github.com/jaegertracing/jaeger v"));
+    let version = version.unwrap().split(' ').next().unwrap();
+    let page = format!(
+        "# The report of make jaeger\n\n\
+        `make jaeger` builds Jaeger {version}, starts an operator for each protocol, and delivers an event that belongs to a\n\
+        trace. It then reads the trace from the API of Jaeger. This page is written by `make jaeger`.\n\n\
+        | `--otlp-protocol` | parent of the span | span | its children |\n|---|---|---|---|\n{rows}"
+    );
+    fs::write(format!("{root}/docs/jaeger.md"), page).unwrap();
 }

@@ -114,6 +114,16 @@ fn golden_the_readme_of_the_chart_has_each_value() {
     check("charts/tidings/README.md", &chart_values::readme());
 }
 
+/// `make jaeger` writes the page, and `make test` does not run Jaeger.
+#[test]
+fn golden_jaeger_report_is_of_the_version_in_its_module() {
+    let read = |file: &str| fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(file)).unwrap();
+    let (module, page) = (read("tools/jaeger/go.mod"), read("docs/jaeger.md"));
+    let version = module.lines().find_map(|line| line.trim().strip_prefix("github.com/jaegertracing/jaeger v"));
+    let version = version.unwrap().split(' ').next().unwrap();
+    assert!(page.contains(&format!("builds Jaeger {version},")), "run make jaeger");
+}
+
 /// `make keycloak` writes the page, and `make test` does not run Keycloak.
 #[test]
 fn golden_keycloak_report_is_of_the_version_in_the_makefile() {
