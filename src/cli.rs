@@ -29,10 +29,10 @@ pub enum Command {
     Run(Box<Run>),
     /// Print the CustomResourceDefinitions and the admission policies as YAML, for kubectl apply.
     Crds,
-    /// Check that the API server serves what the operator needs, with the permissions of the operator.
+    /// Check that the API server serves what the operator needs and permits what the operator does.
     ///
-    /// Prints what is missing, and exits with status 1, if the CustomResourceDefinitions are missing or too old, or if the
-    /// account may not list Subscribers and Notifications. Changes nothing.
+    /// Prints what is missing, and exits with status 1, if the CustomResourceDefinitions are missing or too old to list, or
+    /// if the account lacks a permission of the operator. Changes nothing.
     Check(Check),
 }
 
@@ -42,6 +42,20 @@ pub struct Check {
     /// Namespace that the operator watches; repeatable. Default: all namespaces.
     #[arg(long = "watch-namespace", value_name = "NAMESPACE", env = "TIDINGS_WATCH_NAMESPACE", value_delimiter = ',', value_parser = namespace)]
     pub watch_namespaces: Vec<String>,
+
+    /// Namespace of the leader-election Lease. Default: no Lease.
+    #[arg(long, value_name = "NAMESPACE", env = "TIDINGS_LEASE_NAMESPACE", value_parser = namespace)]
+    pub lease_namespace: Option<String>,
+
+    /// Name of the leader-election Lease.
+    #[arg(
+        long,
+        value_name = "NAME",
+        env = "TIDINGS_LEASE_NAME",
+        default_value = "tidings",
+        requires = "lease_namespace"
+    )]
+    pub lease_name: String,
 }
 
 /// The flags of `tidings run`.
@@ -223,13 +237,6 @@ pub struct Run {
     pub trace_sampling: Sampling,
 }
 
-impl Check {
-    /// The namespaces to check; none: all.
-    pub fn namespaces(self) -> Vec<String> {
-        named(self.watch_namespaces)
-    }
-}
-
 impl Run {
     /// The number of worker threads. A few are enough, because a delivery costs the API server many times what it costs
     /// the operator; more threads would wake each other more often than they help.
@@ -275,7 +282,7 @@ impl From<Run> for Settings {
             dns_servers: run.dns_servers.into_iter().flatten().collect(),
             origin: run.origin,
             require_secret_consent: run.require_secret_consent,
-            lease: run.lease_namespace.filter(|name| !name.is_empty()).map(|namespace| (namespace, run.lease_name)),
+            lease: lease(run.lease_namespace, run.lease_name),
             generated_ttl: run.generated_ttl,
             admin_addr: run.admin_addr,
             subscriber_metrics: run.subscriber_metrics.then_some(run.subscriber_metrics_limit as usize),
@@ -286,7 +293,13 @@ impl From<Run> for Settings {
     }
 }
 
-fn named(namespaces: Vec<String>) -> Vec<String> {
+/// The namespace and the name of the Lease. An empty variable is none.
+pub fn lease(namespace: Option<String>, name: String) -> Option<(String, String)> {
+    namespace.filter(|namespace| !namespace.is_empty()).map(|namespace| (namespace, name))
+}
+
+/// The namespaces of a list. An empty variable is an empty list.
+pub fn named(namespaces: Vec<String>) -> Vec<String> {
     namespaces.into_iter().filter(|name| !name.is_empty()).collect()
 }
 

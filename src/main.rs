@@ -8,7 +8,7 @@ use std::{
 
 use clap::Parser;
 use tidings::{
-    cli::{Cli, Command},
+    cli::{self, Cli, Command},
     operator, telemetry,
 };
 
@@ -29,7 +29,7 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(flags: tidings::cli::Run) -> Result<(), Box<dyn Error + Send + Sync>> {
+fn run(flags: cli::Run) -> Result<(), Box<dyn Error + Send + Sync>> {
     operator::in_workers(flags.threads(), async move {
         let telemetry = telemetry::init(flags.log_format, flags.log_level, flags.traces()?.as_ref())?;
         let result = operator::run(flags.into()).await;
@@ -39,9 +39,12 @@ fn run(flags: tidings::cli::Run) -> Result<(), Box<dyn Error + Send + Sync>> {
 }
 
 /// Says that the operator can work in this cluster, or why it cannot.
-fn check(flags: tidings::cli::Check) -> Result<(), Box<dyn Error + Send + Sync>> {
-    operator::in_workers(1, operator::check(flags.namespaces()))??;
-    Ok(writeln!(io::stdout(), "the API server serves what the operator needs")?)
+fn check(flags: cli::Check) -> Result<(), Box<dyn Error + Send + Sync>> {
+    operator::in_workers(
+        1,
+        operator::check(cli::named(flags.watch_namespaces), cli::lease(flags.lease_namespace, flags.lease_name)),
+    )??;
+    Ok(writeln!(io::stdout(), "the API server serves what the operator needs and permits what the operator does")?)
 }
 
 /// Prints the manifests as YAML documents. A reader that closes the pipe early, such as `head`, is not an error.

@@ -3,6 +3,7 @@
 mod crds;
 mod error;
 mod leader_election;
+mod permissions;
 mod process;
 mod settings;
 
@@ -71,15 +72,16 @@ pub async fn run(settings: Settings) -> Result<(), Error> {
     result
 }
 
-/// Checks that the API server serves the CustomResourceDefinitions of this version, and that this account may list
-/// Subscribers and Notifications in each of these namespaces (none: in all).
-pub async fn check(watch_namespaces: Vec<String>) -> Result<(), Error> {
+/// Checks that the API server serves the CustomResourceDefinitions, and that this account may do what the operator does in
+/// these namespaces (none: in all) and, if there is one, with the Lease in this namespace and of this name.
+pub async fn check(watch_namespaces: Vec<String>, lease: Option<(String, String)>) -> Result<(), Error> {
     let config = Config::infer().await?;
     let reader = cluster::reader(&config).map_err(Error::Client)?;
-    for namespace in settings::watched(&watch_namespaces) {
-        crds::check(&reader, &[namespace]).await?;
-    }
-    Ok(())
+    let namespaces = settings::watched(&watch_namespaces);
+    let lease = lease.as_ref().map(|(namespace, name)| (namespace.as_str(), name.as_str()));
+    // First, because without the right to list, nothing shows what the API server serves.
+    permissions::check(&reader, &namespaces, lease).await?;
+    crds::check(&reader, &namespaces).await
 }
 
 /// What all parts share.

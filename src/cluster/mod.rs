@@ -1,9 +1,10 @@
-//! Access to the API server: clients, requests with deadlines, patches, paged lists, tokens of ServiceAccounts.
+//! Access to the API server: clients, requests with deadlines, patches, paged lists, permissions, tokens of ServiceAccounts.
 
 pub mod call;
 mod client;
 pub mod pager;
 pub mod patch;
+pub mod permission;
 mod single_try;
 pub mod token_request;
 

@@ -24,6 +24,14 @@ pub enum Error {
         /// The error of the API server.
         source: kube::Error,
     },
+    /// This account lacks permissions that the operator needs.
+    #[error(
+        "the API server does not let this account do what the operator does: {missing}: grant it the Role or ClusterRole of the chart"
+    )]
+    Permissions {
+        /// What is missing.
+        missing: String,
+    },
     /// The certificate authorities that an administrator named cannot be read.
     #[error(transparent)]
     Roots(#[from] NoRoots),

@@ -197,6 +197,7 @@ async fn helm_test_runs_the_check_with_the_permissions_of_the_operator() {
     plane.admin().apply(&rendered, &["--server-side", "--validate=strict"]).await.unwrap();
     let objects = objects(&rendered);
     let pod = of_kind(&objects, "Pod")[0];
+    assert_eq!(pod["spec"]["automountServiceAccountToken"], true, "the ServiceAccount itself mounts no token");
     assert_eq!(pod["metadata"]["annotations"]["helm.sh/hook"], "test");
     let args = pod["spec"]["containers"][0]["args"].as_array().unwrap().iter().map(|arg| arg.as_str().unwrap());
     let token = chart::token(plane, &release).await.unwrap();
@@ -206,10 +207,24 @@ async fn helm_test_runs_the_check_with_the_permissions_of_the_operator() {
         (output.status.code(), String::from_utf8([output.stdout, output.stderr].concat()).unwrap())
     };
     let (code, text) = check(&mut args.clone());
-    assert_eq!((code, text.as_str()), (Some(0), "the API server serves what the operator needs\n"));
+    assert_eq!(
+        (code, text.as_str()),
+        (Some(0), "the API server serves what the operator needs and permits what the operator does\n")
+    );
     // The operator has no permission in other namespaces.
-    let (code, text) = check(&mut args.chain(["--watch-namespace=default"]));
-    assert!(code == Some(1) && text.contains("forbidden") && text.contains("default"), "{text}");
+    let (code, text) = check(&mut args.clone().chain(["--watch-namespace=default"]));
+    assert!(code == Some(1) && text.contains("list secrets in namespace default"), "{text}");
+    assert!(!text.contains(&tenant), "{text}");
+    // Each missing permission is named, and no other.
+    let patch = r#"[{"op": "replace", "path": "/rules/2/verbs", "value": ["get"]}]"#;
+    let patch = ["patch", "role", "tidings", "-n", &tenant, "--type=json", "-p", patch];
+    plane.kubectl(&patch).await.unwrap().ok().unwrap();
+    plane.kubectl(&["delete", "role", "tidings-lease", "-n", &release]).await.unwrap().ok().unwrap();
+    let missing = format!(
+        "delete notifications in namespace {tenant}, create leases in namespace {release}, get leases in namespace {release}, update leases in namespace {release}:"
+    );
+    let (code, text) = check(&mut args.clone());
+    assert!(code == Some(1) && text.contains(&missing), "{text}");
 }
 
 #[tokio::test]
