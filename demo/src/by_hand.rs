@@ -36,7 +36,7 @@ k get subscribers,notifications
 k explain notification.spec.event
 k patch subr acme --type=merge -p '{{\"spec\":{{\"suspend\":true}}}}'
 k patch subr acme --type=merge -p '{{\"spec\":{{\"suspend\":false}}}}'
-k patch secret acme-oauth -p '{{\"stringData\":{{\"client_secret\":\"wrong\"}}}}'     # the Subscriber's reason becomes TokenRejected
+k patch secret acme-oauth -p '{{\"stringData\":{{\"client_secret\":\"wrong\"}}}}'     # TokenAvailable becomes False: see k describe subr acme
 k patch secret acme-oauth -p '{{\"stringData\":{{\"client_secret\":\"s3cr3t-for-the-demo\"}}}}'
 k label ntf by-hand --overwrite tidings.dev/replay=$(date +%s)                    # sends the event again
 k annotate subr acme --overwrite tidings.dev/test-requested-at=$(date +%s)        # sends one test event; see k describe subr acme

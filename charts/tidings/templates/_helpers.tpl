@@ -8,6 +8,12 @@
 {{- .Values.fullnameOverride | default $full | trunc 63 | trimSuffix "-" -}}
 {{- end }}
 
+{{/* The full name with a suffix, of at most 63 characters: list . "lease". */}}
+{{- define "tidings.named" -}}
+{{- $suffix := last . -}}
+{{- include "tidings.fullname" (first .) | trunc (int (sub 62 (len $suffix))) | trimSuffix "-" }}-{{ $suffix }}
+{{- end }}
+
 {{- define "tidings.selectorLabels" -}}
 app.kubernetes.io/name: {{ include "tidings.name" . }}
 app.kubernetes.io/instance: {{ .Release.Name }}

@@ -182,7 +182,7 @@ fn the_network_policy_lets_through_what_the_operator_needs_and_no_more() {
     assert_eq!(usual["ingress"], json!([{"ports": [{"protocol": "TCP", "port": "health"}]}]));
     let egress = usual["egress"].as_array().unwrap();
     assert_eq!(egress.len(), 2);
-    assert_eq!(ports(&egress[0]), ["UDP 53", "TCP 53"]);
+    assert_eq!(ports(&egress[0]), ["UDP 53", "TCP 53", "UDP 5353", "TCP 5353"]);
     assert_eq!(
         (ports(&egress[1]), &egress[1]["to"]),
         (vec!["TCP 443".to_owned(), "TCP 6443".to_owned()], &Value::Null)
@@ -243,6 +243,24 @@ fn the_roles_of_kubernetes_know_the_objects_of_tidings() {
     assert_eq!(view["rules"][0]["verbs"], json!(["get", "list", "watch"]));
     for rule in [&view["rules"], &edit["rules"]] {
         assert_eq!(rule[0]["resources"], json!(["subscribers", "notifications"]), "never the status");
+    }
+}
+
+#[test]
+fn long_names_and_names_with_dots_give_each_object_a_name_of_its_own() {
+    let sets = "watchNamespaces={tidings},metrics.service.enabled=true,policies.allowedHosts.enabled=true,policies.requireHandshake=true";
+    for name in ["a".repeat(63), "a".repeat(62), format!("{}-b", "a".repeat(55)), "my.release".to_owned()] {
+        let set = format!("{sets},fullnameOverride={name}");
+        let objects = objects(&render_chart("tidings", &["--set", &set]).unwrap());
+        let mut seen = std::collections::BTreeSet::new();
+        for object in &objects {
+            let (kind, of) = (object["kind"].as_str().unwrap(), object["metadata"]["name"].as_str().unwrap());
+            let is_cluster_wide = object["kind"] == "CustomResourceDefinition";
+            assert!(is_cluster_wide || of.len() <= 63 && !of.ends_with('-'), "{kind} {of}");
+            assert!(kind != "Service" || !of.contains('.'), "{of}");
+            let namespace = object["metadata"]["namespace"].to_string();
+            assert!(seen.insert((kind.to_owned(), namespace, of.to_owned())), "{kind} {of} is there twice");
+        }
     }
 }
 
@@ -339,6 +357,8 @@ fn bad_values_are_refused_with_their_name() {
         ("limits.workerThreads=-1", "workerThreads"),
         ("networkPolicy.allowCIDRs={10.0.0.0}", "allowCIDRs"),
         ("networkPolicy.apiServerPorts={0}", "apiServerPorts"),
+        ("networkPolicy.dnsPorts={}", "dnsPorts"),
+        ("admin.port=8081", "health.port"),
         ("podDisruptionBudget.enabled=yes", "podDisruptionBudget"),
         ("metrics.subscribers.enabled=some", "enabled"),
         ("metrics.subscribers.limit=0", "limit"),
@@ -397,6 +417,8 @@ fn field_25_user_and_group_are_unset_where_the_platform_assigns_them() {
     };
     let usual = pod_security(&[]);
     assert_eq!((&usual["runAsUser"], &usual["runAsGroup"]), (&65532.into(), &65532.into()));
+    let empty = pod_security(&["--set", "runAsUser=,runAsGroup="]);
+    assert!(empty.get("runAsUser").is_none() && empty.get("runAsGroup").is_none(), "{empty}");
     let assigned = pod_security(&["--set", "runAsUser=null", "--set", "runAsGroup=null"]);
     assert!(assigned.get("runAsUser").is_none() && assigned.get("runAsGroup").is_none(), "{assigned}");
     assert_eq!(assigned["runAsNonRoot"], true);

@@ -5,7 +5,7 @@ use std::{
     process::{Command, Output},
 };
 
-use crate::world::binary;
+use crate::{cluster::root, world::binary};
 
 /// Runs the program with a kubeconfig that does not exist.
 fn without_cluster() -> Output {
@@ -28,4 +28,17 @@ fn a_missing_kubeconfig_is_named_without_debug_output() {
     let text = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(1), "{text}");
     assert!(text.contains("failed to read kubeconfig from '/nonexistent/config': No such file"), "{text}");
+}
+
+#[test]
+fn the_image_is_built_from_every_member_of_the_workspace() {
+    let read = |file: &str| std::fs::read_to_string(root().join(file)).unwrap();
+    let (manifest, ignored) = (read("Cargo.toml"), read(".dockerignore"));
+    let members = manifest.lines().find_map(|line| line.strip_prefix("members = ")).unwrap();
+    let members: Vec<String> = serde_json::from_str(members).unwrap();
+    assert!(members.len() > 4, "{members:?}");
+    for member in members {
+        let folder = member.split('/').next().unwrap();
+        assert!(ignored.lines().any(|line| line == format!("!{folder}")), ".dockerignore leaves out {folder}");
+    }
 }

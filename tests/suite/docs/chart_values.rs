@@ -51,8 +51,9 @@ fn rows(values: &str, defaults: &Value) -> Vec<[String; 3]> {
             // An angle bracket or a bar would end a cell or start a tag.
             let meaning = std::mem::take(&mut comment).replace('|', "\\|").replace('<', "&lt;");
             rows.push([path, format!("`{default}`"), meaning]);
+        } else if !comment.is_empty() {
+            rows.push([path, String::new(), std::mem::take(&mut comment)]);
         }
-        comment.clear();
     }
     rows
 }

@@ -103,6 +103,12 @@ async fn field_21_a_restore_with_statuses_sends_nothing_again_and_keeps_the_ids(
     world.until_phase("marker", "Delivered").await;
     assert_eq!(arrived(&world)[sent.len()..], ["marker"]);
 
+    // The operator runs, and the Subscriber in the backup is not suspended: the commands restore it last.
+    restore(&world, &before, RESTORE).await;
+    world.notification("marker-2", "shop", event("marker-2")).await;
+    world.until_phase("marker-2", "Delivered").await;
+    assert_eq!(arrived(&world)[sent.len()..], ["marker", "marker-2"]);
+
     // A replay of what was restored keeps the id, too.
     let id = world.get("ntf", "delivered-without-id").await["status"]["eventID"].clone();
     assert_ne!(id, json!(uid_of(&world.get("ntf", "delivered-without-id").await)));
@@ -122,8 +128,9 @@ async fn field_21_a_restore_without_statuses_sends_everything_again_under_the_id
     world.until_delivered(3).await;
     let before = backup(&world, BACK_UP).await;
     lose(&world).await;
-    let create = commands(RESTORE).lines().find(|line| line.contains(" create ")).unwrap().to_owned();
-    run(&world, &before, &create).await.ok().unwrap();
+    let all = commands(RESTORE);
+    let create: Vec<_> = all.lines().filter(|line| line.contains(" create ")).collect();
+    run(&world, &before, &create.join("\n")).await.ok().unwrap();
     world.until_delivered(3).await;
     let (mut first, mut again) = (arrived(&world), arrived(&world).split_off(3));
     first.truncate(3);

@@ -102,6 +102,13 @@ async fn a_tenant_may_use_the_hosts_of_the_namespace_and_no_others() {
     let token = user.create("bad", at("https://hooks.example.com/", "https://hooks.example.com/token")).await;
     assert!(token.stderr.contains("tidings.dev/allowed-token-service-hosts"), "{}", token.stderr);
 
+    // An entry that is no host allows nothing.
+    annotate(&["tidings.dev/allowed-webhook-hosts=*., *.*, :443, *.:443, **, .example.com"]).await;
+    for url in ["https://evil.example./", "https://evil.example/", "https://hooks.example.com/", "https://a.b/"] {
+        let refused = user.create("bad", at(url, login)).await;
+        assert!(refused.stderr.contains("tidings.dev/allowed-webhook-hosts"), "{url}: {}", refused.stderr);
+    }
+
     // Only what changes is checked, so that a Subscriber can be suspended after the list has changed.
     annotate(&["tidings.dev/allowed-webhook-hosts=", "tidings.dev/allowed-token-service-hosts=*"]).await;
     user.patch("good-0", json!({"spec": {"suspend": true}})).await.ok().unwrap();
