@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use http::HeaderValue;
+use tidings_api::SubscriberReason;
 use tokio::time::Instant;
 
 use super::{NoToken, TokenError, answer::Token};
@@ -180,9 +181,11 @@ impl TokenState {
         matches!(self.credentials, CredentialsState::Accepted)
     }
 
-    /// Returns the last failure if the service has not accepted the credentials, or accepts them no longer.
+    /// Returns the last failure if the service has not accepted the credentials, or accepts them no longer, or if the
+    /// client may have no more assertions.
     pub(super) fn refusal(&self) -> Option<NoToken> {
-        let failure = self.failure.as_ref().filter(|failure| !self.are_accepted() || is_rejected(&failure.error));
+        let ends = |error: &TokenError| is_rejected(error) || lacks_assertion_for_good(error);
+        let failure = self.failure.as_ref().filter(|failure| !self.are_accepted() || ends(&failure.error));
         failure.map(Failure::no_token)
     }
 
@@ -266,6 +269,11 @@ fn is_rejected(error: &TokenError) -> bool {
     matches!(error, TokenError::Rejected(_) | TokenError::Unauthorized)
 }
 
+/// Whether there is no assertion of the client until a user acts, for example because consent was withdrawn.
+fn lacks_assertion_for_good(error: &TokenError) -> bool {
+    matches!(error, TokenError::NoAssertion(none) if none.reason != SubscriberReason::TokenUnavailable)
+}
+
 /// Returns the wait after a failure with `before` preceding failures of the same kind.
 fn ask_again_after(error: &TokenError, before: u32, chance: f64) -> Duration {
     let doubled = |first: Duration, longest: Duration| first.saturating_mul(1 << before.min(16)).min(longest);
@@ -288,8 +296,6 @@ fn ask_again_after(error: &TokenError, before: u32, chance: f64) -> Duration {
 mod tests {
     use http::StatusCode;
     use proptest::prelude::*;
-
-    use tidings_api::SubscriberReason;
 
     use super::*;
     use crate::{egress::SendError, oauth::NoAssertion};
@@ -436,6 +442,25 @@ mod tests {
                 assert!(second(&mut token_state, now + seconds(60.0)));
                 assert_eq!(decision(&token_state, now + seconds(60.0)), "ask");
             }
+        }
+    }
+
+    #[test]
+    fn while_a_token_serves_a_missing_assertion_is_a_refusal_unless_it_is_temporary() {
+        let now = Instant::now();
+        for (reason, refuses) in [
+            (SubscriberReason::TokenUnavailable, false),
+            (SubscriberReason::ServiceAccountNotPermitted, true),
+            (SubscriberReason::ServiceAccountNotFound, true),
+            (SubscriberReason::TokenRequestDenied, true),
+        ] {
+            let mut token_state = holding(now, 3600.0);
+            assert_eq!(token_state.refusal(), None);
+            let error = TokenError::NoAssertion(NoAssertion { reason, message: "none".into() });
+            assert!(token_state.failed(now + seconds(3000.0), error.clone(), 0.5).is_ok(), "the token serves on");
+            assert_eq!(token_state.refusal().map(|no_token| no_token.error), refuses.then_some(error), "{reason}");
+            token_state.issued(now + seconds(3100.0), token("u", 3600.0), 0.0);
+            assert_eq!(token_state.refusal(), None, "the next token ends it");
         }
     }
 
