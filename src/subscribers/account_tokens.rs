@@ -2,10 +2,12 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use futures::{FutureExt, future::BoxFuture};
 use k8s_openapi::api::core::v1::ServiceAccount;
-use kube::api::ObjectMeta;
+use kube::{Api, Client, api::ObjectMeta};
 use secrecy::{ExposeSecret, SecretString};
+use serde::Deserialize;
 use tidings_api::{ServiceAccountToken, SubscriberReason as Reason, TOKEN_REQUEST_ANNOTATION};
 use tidings_delivery::oauth::{AssertionProvider, IssuedAssertions, NoAssertion};
 use tokio::{
@@ -22,7 +24,7 @@ use super::{
 };
 use crate::cluster::{
     SingleTry,
-    call::{API_TIMEOUT, is_not_found},
+    call::{API_TIMEOUT, is_not_found, plain},
     token_request::{IssuedToken, request_token},
 };
 
@@ -31,9 +33,16 @@ const OWN_AUDIENCES_FOR: Duration = Duration::from_secs(10 * 60);
 /// The shortest time for which the API server issues a token, in seconds.
 const SHORTEST: u32 = 600;
 
+/// The audiences that API servers accept by default, refused in every cluster.
+const DEFAULT_AUDIENCES: [&str; 3] =
+    ["https://kubernetes.default.svc", "https://kubernetes.default.svc.cluster.local", "kubernetes.default.svc"];
+
 /// Requests tokens of ServiceAccounts. All Subscribers share it.
 pub(super) struct AccountTokens {
-    client: SingleTry,
+    /// Reads ServiceAccounts.
+    reader: Client,
+    /// Requests tokens.
+    writer: SingleTry,
     /// What the API server accepts itself, and until when that is relied on. Locked while it is requested, so that one
     /// request serves all; each caller has a time limit.
     own_audiences: Mutex<Option<(Vec<String>, Instant)>>,
@@ -57,9 +66,9 @@ struct Provider {
 }
 
 impl AccountTokens {
-    /// Reads ServiceAccounts and requests tokens with `client`.
-    pub(super) fn new(client: SingleTry) -> Self {
-        Self { client, own_audiences: Mutex::default() }
+    /// Reads ServiceAccounts with `reader`, and requests tokens with `writer`.
+    pub(super) fn new(reader: Client, writer: SingleTry) -> Self {
+        Self { reader, writer, own_audiences: Mutex::default() }
     }
 
     /// Reads the ServiceAccount, and checks that it allows its tokens to be sent to the token service. With
@@ -99,8 +108,9 @@ impl AccountTokens {
 
     /// Reads the metadata of a ServiceAccount. The operator has no permission to watch ServiceAccounts.
     async fn account(&self, namespace: &str, name: &str) -> Result<ObjectMeta, Unresolved> {
-        let read = self.client.namespaced::<ServiceAccount>(namespace).get_metadata(name).await;
-        Ok(read.map_err(|error| refused(error, namespace, name, "read"))?.metadata)
+        let api = Api::<ServiceAccount>::namespaced(self.reader.clone(), namespace);
+        let read = api.get_metadata(name).await;
+        Ok(read.map_err(|error| refused(error, namespace, name, "read", ""))?.metadata)
     }
 
     async fn request(
@@ -110,8 +120,20 @@ impl AccountTokens {
         audience: Option<&str>,
         seconds: u32,
     ) -> Result<IssuedToken, Unresolved> {
-        let issued = request_token(&self.client, (namespace, name), audience, seconds).await;
-        issued.map_err(|error| refused(error, namespace, name, "create tokens of"))
+        let issued = request_token(&self.writer, (namespace, name), audience, seconds).await;
+        issued.map_err(|error| {
+            // An admission policy may require an audience, and only its message says so.
+            let also = audience.map_or_else(
+                || {
+                    format!(
+                        "; the API server must also allow a token request without an audience, from which the operator learns the audiences that the API server accepts itself; it said: {}",
+                        plain(&error)
+                    )
+                },
+                |_| String::new(),
+            );
+            refused(error, namespace, name, "create tokens of", &also)
+        })
     }
 
     /// Refuses an audience that the API server accepts itself: a token for it is a credential of this cluster.
@@ -120,8 +142,8 @@ impl AccountTokens {
         let now = Instant::now();
         if own.as_ref().is_none_or(|(_, until)| *until <= now) {
             // The API server adds its own audiences where a request names none.
-            let (audiences, _token) = self.request(namespace, &settings.name, None, SHORTEST).await?.into_parts();
-            *own = Some((audiences, now + OWN_AUDIENCES_FOR));
+            let (audiences, token) = self.request(namespace, &settings.name, None, SHORTEST).await?.into_parts();
+            *own = Some((own_audiences(audiences, &token), now + OWN_AUDIENCES_FOR));
         }
         check_own(own.as_ref().map_or(&[][..], |(audiences, _)| audiences), &settings.audience)
     }
@@ -199,13 +221,49 @@ fn check_webhook(annotations: &BTreeMap<String, String>, name: &str, url: &Url) 
     })
 }
 
+/// All audiences that the API server accepts itself, by its response to a request without an audience: `audiences`, and
+/// the issuer and the audiences in the token, because an admission policy may have put others into the request. Empty if
+/// the response names none, or the token is not a JWT (RFC 7519) with an issuer.
+fn own_audiences(mut audiences: Vec<String>, token: &SecretString) -> Vec<String> {
+    let Some(ReadClaims { iss, aud }) = claims(token) else { return Vec::new() };
+    if !audiences.is_empty() {
+        audiences.push(iss);
+        audiences.extend(match aud {
+            Audiences::One(audience) => vec![audience],
+            Audiences::Many(audiences) => audiences,
+        });
+    }
+    audiences
+}
+
+/// The claims that are read of a token.
+#[derive(Deserialize)]
+struct ReadClaims {
+    iss: String,
+    aud: Audiences,
+}
+
+/// One audience or several (RFC 7519, section 4.1.3).
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Audiences {
+    One(String),
+    Many(Vec<String>),
+}
+
+/// Reads the claims of a token. Does not verify the token: it comes from the API server itself.
+fn claims(token: &SecretString) -> Option<ReadClaims> {
+    let payload = token.expose_secret().split('.').nth(1)?;
+    serde_json::from_slice(&URL_SAFE_NO_PAD.decode(payload).ok()?).ok()
+}
+
 /// Refuses an audience that the API server accepts itself. `own`: all audiences that it accepts.
 fn check_own(own: &[String], audience: &str) -> Result<(), Unresolved> {
     if own.is_empty() {
         let message = "the API server does not say which audiences it accepts itself";
         return Err(Unresolved::permanent(Reason::TokenUnavailable, message));
     }
-    if own.iter().any(|own| own == audience) {
+    if own.iter().map(String::as_str).chain(DEFAULT_AUDIENCES).any(|own| own == audience) {
         return Err(invalid(&format!(
             "audience: the API server of this cluster accepts tokens for {audience} itself, so such a token may not leave the cluster: set the audience that the token service expects"
         )));
@@ -226,8 +284,8 @@ fn invalid(fault: &str) -> Unresolved {
     Unresolved::permanent(Reason::InvalidSpec, format!("tokenService.serviceAccountToken.{fault}"))
 }
 
-/// Describes why the API server refused to `act` (for example, "read") on a ServiceAccount.
-fn refused(error: kube::Error, namespace: &str, name: &str, act: &str) -> Unresolved {
+/// Describes why the API server refused to `act` (for example, "read") on a ServiceAccount. `also` follows the advice.
+fn refused(error: kube::Error, namespace: &str, name: &str, act: &str, also: &str) -> Unresolved {
     match error {
         kube::Error::Api(status) if is_not_found(&status) => Unresolved::permanent(
             Reason::ServiceAccountNotFound,
@@ -236,7 +294,7 @@ fn refused(error: kube::Error, namespace: &str, name: &str, act: &str) -> Unreso
         kube::Error::Api(status) if status.code == 403 => Unresolved::permanent(
             Reason::TokenRequestDenied,
             format!(
-                "the operator may not {act} ServiceAccount {name}: have an administrator add {name} to serviceAccountTokens.{namespace} in the values of the chart, or bind the operator to a Role with get on serviceaccounts and create on serviceaccounts/token for the resource name {name}"
+                "the operator may not {act} ServiceAccount {name}: have an administrator add {name} to serviceAccountTokens.{namespace} in the values of the chart, or bind the operator to a Role with get on serviceaccounts and create on serviceaccounts/token for the resource name {name}{also}"
             ),
         ),
         error => Unresolved::Api(error),
@@ -262,7 +320,7 @@ mod tests {
     }
 
     #[test]
-    fn s26_an_audience_of_the_api_server_is_refused_and_others_are_compared_exactly() {
+    fn s27_an_audience_of_the_api_server_is_refused_and_others_are_compared_exactly() {
         let own = texts(&["https://kubernetes.default.svc", "https://issuer.example.com"]);
         for audience in &own {
             let (reason, message) = fault(check_own(&own, audience));
@@ -272,11 +330,30 @@ mod tests {
         for audience in ["https://login.example.com", "https://issuer.example.com/", "https://Issuer.example.com"] {
             assert!(check_own(&own, audience).is_ok(), "{audience}");
         }
+        for audience in DEFAULT_AUDIENCES {
+            assert_eq!(fault(check_own(&texts(&["https://policy.example"]), audience)).0, Reason::InvalidSpec);
+        }
         assert_eq!(fault(check_own(&[], "https://login.example.com")).0, Reason::TokenUnavailable);
     }
 
     #[test]
-    fn s26_a_token_for_other_audiences_than_requested_is_not_used() {
+    fn s27_the_issuer_and_the_audiences_in_the_token_are_own_audiences_whatever_a_policy_put_into_the_request() {
+        let token = |payload: &str| SecretString::from(format!("e30.{}.c2ln", URL_SAFE_NO_PAD.encode(payload)));
+        let own = |audiences: &[&str], token: &SecretString| own_audiences(texts(audiences), token);
+        let (one, many) =
+            (token(r#"{"iss": "i", "aud": "b", "exp": 1}"#), token(r#"{"iss": "i", "aud": ["b", "c"], "sub": "s"}"#));
+        assert_eq!(own(&["a"], &one), ["a", "i", "b"]);
+        assert_eq!(own(&["a"], &many), ["a", "i", "b", "c"]);
+        // Then nothing is known: check_own refuses every audience.
+        assert!(own(&[], &many).is_empty());
+        let unreadable = ["", "t", "a.b", "a.b.c", "e30.e30.c2ln"].map(SecretString::from);
+        for token in unreadable.iter().chain([&token(r#"{"iss": 1, "aud": "b"}"#), &token(r#"{"iss": "i"}"#)]) {
+            assert!(own(&["a"], token).is_empty());
+        }
+    }
+
+    #[test]
+    fn s27_a_token_for_other_audiences_than_requested_is_not_used() {
         let check = |audiences: &[&str], token: &str| check_issued(&texts(audiences), token.into(), "a");
         assert_eq!(check(&["a"], "t").unwrap().expose_secret(), "t");
         for (audiences, token) in [(&[][..], "t"), (&["b"], "t"), (&["a", "b"], "t"), (&["b", "a"], "t"), (&["a"], "")]
@@ -289,13 +366,18 @@ mod tests {
     fn a_refusal_of_the_api_server_names_the_object_and_what_to_do() {
         let of = |reason: &str, code| {
             let status = Status::failure("m", reason).with_code(code).boxed();
-            refused(kube::Error::Api(status), "shop", "robot", "read")
+            refused(kube::Error::Api(status), "shop", "robot", "read", "; the API server says: m")
         };
         let (reason, message) = fault::<()>(Err(of("NotFound", 404)));
         assert!(reason == Reason::ServiceAccountNotFound && message.contains("ServiceAccount robot"), "{message}");
         let (reason, message) = fault::<()>(Err(of("Forbidden", 403)));
         assert_eq!(reason, Reason::TokenRequestDenied);
-        for part in ["may not read ServiceAccount robot", "serviceAccountTokens.shop", "serviceaccounts/token"] {
+        for part in [
+            "may not read ServiceAccount robot",
+            "serviceAccountTokens.shop",
+            "serviceaccounts/token",
+            "; the API server says: m",
+        ] {
             assert!(message.contains(part), "{message}");
         }
         // A proxy that does not find a path says nothing about the object.

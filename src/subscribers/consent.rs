@@ -248,7 +248,7 @@ mod tests {
     }
 
     #[test]
-    fn s26_a_service_account_allows_an_audience_and_an_endpoint_together() {
+    fn s27_a_service_account_allows_an_audience_and_an_endpoint_together() {
         let list = "https://a.example/x@y:1 login.example:8443/oauth2,\n api://B   login.example ,,";
         for (audience, target, expected) in [
             ("https://a.example/x@y:1", "https://login.example:8443/oauth2/token", true),
@@ -285,7 +285,7 @@ mod tests {
     proptest! {
         /// Any audience that the schema accepts, with any separator between words and entries.
         #[test]
-        fn s26_an_entry_allows_its_own_audience_at_its_own_endpoint_and_no_other(
+        fn s27_an_entry_allows_its_own_audience_at_its_own_endpoint_and_no_other(
             audiences in proptest::collection::btree_set("[!-+.-~-]{1,12}", 2), at in 0usize..2,
             before in "[ \t\n]{0,3}", between in "[ \t\n]{1,3}", after in "[ \t\n]{0,3}",
             host in "[a-z]{1,5}(\\.[a-z]{1,5}){0,2}", other in "[a-z]{1,5}(\\.[a-z]{1,5}){0,2}",
@@ -300,7 +300,7 @@ mod tests {
         }
 
         #[test]
-        fn s26_any_annotation_value_that_does_not_name_the_endpoint_allows_nothing(
+        fn s27_any_annotation_value_that_does_not_name_the_endpoint_allows_nothing(
             list in "\\PC{0,60}", audience in "[!-+.-~-]{1,6}",
         ) {
             prop_assert!(!allows_token(&list.replace("h.example", ""), &audience, "https://h.example/token"));

@@ -69,6 +69,12 @@ impl Prerequisites {
         Self { token: Some(token), again, validation: Some(validation), route_or_gate }
     }
 
+    /// The next check follows within this time (None: whenever it is due).
+    pub(super) fn checked_again_within(self, wait: Option<Duration>) -> Self {
+        let again = wait.map_or(self.again, |wait| earlier(self.again, wait));
+        Self { again, ..self }
+    }
+
     /// There is no token. Until the first success, the Subscriber is not ready. After that, only TokenAvailable is
     /// False, unless a user must act. `sent`: what the token request had.
     pub(super) fn without_token(
@@ -145,5 +151,19 @@ mod tests {
         let pending = with_token(Acceptance::Pending(wait));
         assert_eq!((pending.token.unwrap().reason, pending.again), (Reason::TokenIssued, Some(wait)));
         assert_eq!(with_token(Acceptance::Accepted).again, None);
+    }
+
+    #[test]
+    fn the_next_check_is_never_later_than_required() {
+        let (soon, wait, late) = (Duration::from_secs(5), Duration::from_secs(50), Duration::from_secs(500));
+        let again =
+            |again, wait| Prerequisites { again, ..with_token(Acceptance::Accepted) }.checked_again_within(wait).again;
+        assert_eq!(
+            again(None, Some(wait)),
+            Some(wait),
+            "without it, a Subscriber for which all is well is not checked"
+        );
+        assert_eq!((again(Some(soon), Some(wait)), again(Some(late), Some(wait))), (Some(soon), Some(wait)));
+        assert_eq!((again(Some(soon), None), again(None, None)), (Some(soon), None));
     }
 }

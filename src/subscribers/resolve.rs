@@ -82,8 +82,8 @@ fn wanted(spec: &SubscriberSpec) -> Wanted {
 }
 
 impl TargetResolver {
-    /// Reads Secrets and ConfigMaps with `client`, and requests tokens of ServiceAccounts with `writer`. Events are sent
-    /// with `egress`, and `origin` is the sender's name in WebHook-Request-Origin.
+    /// Reads Secrets, ConfigMaps and ServiceAccounts with `client`, and requests tokens of ServiceAccounts with `writer`.
+    /// Events are sent with `egress`, and `origin` is the sender's name in WebHook-Request-Origin.
     pub fn new(
         client: Client,
         writer: SingleTry,
@@ -91,7 +91,7 @@ impl TargetResolver {
         origin: HeaderValue,
         require_secret_consent: bool,
     ) -> Self {
-        let accounts = Arc::new(AccountTokens::new(writer));
+        let accounts = Arc::new(AccountTokens::new(client.clone(), writer));
         Self { client, accounts, egress, tokens: TokenCache::default(), origin, require_secret_consent }
     }
 

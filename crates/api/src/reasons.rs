@@ -91,7 +91,7 @@ catalogue! {
         /// release).
         SecretTypeDenied: "Store the value that the endpoint expects in a Secret of type Opaque, and name that Secret.",
         /// Not Ready: the ServiceAccount that `tokenService.serviceAccountToken` names does not exist.
-        ServiceAccountNotFound: "Create the ServiceAccount that the message names; the operator looks for it again every minute.",
+        ServiceAccountNotFound: "Create the ServiceAccount that the message names; the operator looks for it again within five minutes.",
         /// Not Ready: the ServiceAccount does not allow its tokens for this audience to be sent to the token service, or
         /// the tokens for them to the webhook.
         ServiceAccountNotPermitted: "As the owner of the ServiceAccount, add the entry to the annotation that the message names: `tidings.dev/allowed-token-requests` or `tidings.dev/allowed-hosts`.",

@@ -74,7 +74,7 @@ fn named_namespaces_need_no_cluster_role_and_get_one_role_each() {
 }
 
 #[test]
-fn s26_tokens_may_be_created_of_the_named_service_accounts_alone_and_of_none_by_default() {
+fn s27_tokens_may_be_created_of_the_named_service_accounts_alone_and_of_none_by_default() {
     let namespaces = "watchNamespaces={a,b}";
     let named = "serviceAccountTokens.a={robot,robot.v2}";
     let tokens = |args: &[&str]| {
@@ -93,6 +93,17 @@ fn s26_tokens_may_be_created_of_the_named_service_accounts_alone_and_of_none_by_
         assert_eq!((&roles[0]["kind"], &roles[0]["metadata"]["namespace"]), (&"Role".into(), &"a".into()));
         let rule = |resource: &str, verb: &str| json!({"apiGroups": [""], "resources": [resource], "resourceNames": ["robot", "robot.v2"], "verbs": [verb]});
         assert_eq!(roles[0]["rules"], json!([rule("serviceaccounts", "get"), rule("serviceaccounts/token", "create")]));
+    }
+}
+
+#[test]
+fn s27_an_empty_list_of_service_accounts_permits_none_instead_of_all() {
+    // The schema of the values refuses it first, unless the schema is skipped.
+    for list in ["[]", "null"] {
+        let value = format!("serviceAccountTokens={{\"a\": {list}, \"b\": [\"robot\"]}}");
+        let rendered = render_chart("tidings", &["--skip-schema-validation", "--set-json", &value]);
+        let fault = rendered.map(|objects| objects.matches("serviceaccounts").count()).unwrap_err().to_string();
+        assert!(list == "null" || fault.contains("serviceAccountTokens.a: the list is empty"), "{fault}");
     }
 }
 

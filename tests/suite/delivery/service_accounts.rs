@@ -84,6 +84,47 @@ async fn token_requests(world: &World, code: u16) -> usize {
     of_operator.filter(|event| event.is_write_to("serviceaccounts", "token", &world.namespace)).count()
 }
 
+/// Has an admission policy change the TokenRequests in the namespace that meet the expression `of`, and waits until a request by
+/// `kubectl create token` with these arguments yields a token that has the audience `yields`.
+async fn change_requests(world: &World, of: &str, expression: &str, args: &[&str], yields: &str) {
+    let name = &world.namespace;
+    let resource = json!({
+        "apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": ["serviceaccounts/token"],
+    });
+    let api = "admissionregistration.k8s.io/v1";
+    let conditions = json!([{"name": "ours", "expression": format!("request.namespace == '{name}' && ({of})")}]);
+    let policy = json!({
+        "apiVersion": api, "kind": "MutatingAdmissionPolicy", "metadata": {"name": name},
+        "spec": {
+            "matchConstraints": {"resourceRules": [resource]}, "failurePolicy": "Fail", "reinvocationPolicy": "Never",
+            "matchConditions": conditions,
+            "mutations": [{"patchType": "JSONPatch", "jsonPatch": {"expression": expression}}],
+        },
+    });
+    let binding = json!({
+        "apiVersion": api, "kind": "MutatingAdmissionPolicyBinding", "metadata": {"name": name},
+        "spec": {"policyName": name},
+    });
+    world.plane.admin().apply(&format!("{policy}\n{binding}"), &[]).await.unwrap();
+    let end = Instant::now() + PATIENCE;
+    loop {
+        let token = world.kubectl(&[&["create", "token", "robot"], args].concat()).await.ok().unwrap();
+        let audiences = keys::parts(token.trim()).claims["aud"].clone();
+        if audiences.as_array().unwrap().contains(&yields.into()) {
+            break;
+        }
+        assert!(Instant::now() < end, "the policy has no effect: {audiences}");
+        sleep(Duration::from_millis(100)).await;
+    }
+}
+
+/// Removes the policy of [`change_requests`].
+async fn change_no_requests(world: &World) {
+    for kind in ["mutatingadmissionpolicybinding", "mutatingadmissionpolicy"] {
+        world.kubectl(&["delete", kind, &world.namespace]).await.ok().unwrap();
+    }
+}
+
 #[tokio::test]
 async fn the_api_server_itself_reviews_each_token_and_each_token_request_has_a_new_one() {
     let world = World::new("accounts").await;
@@ -162,7 +203,7 @@ async fn the_api_server_itself_reviews_each_token_and_each_token_request_has_a_n
 }
 
 #[tokio::test]
-async fn s26_an_audience_of_the_api_server_is_refused_whatever_the_service_account_allows() {
+async fn s27_an_audience_of_the_api_server_is_refused_whatever_the_service_account_allows() {
     let world = World::new("own-audience").await;
     grant(&world, &["robot"]).await;
     world.apply(&account("robot", &json!({}))).await;
@@ -187,7 +228,7 @@ async fn s26_an_audience_of_the_api_server_is_refused_whatever_the_service_accou
 }
 
 #[tokio::test]
-async fn s26_consent_that_is_withdrawn_stops_the_next_token_and_another_account_of_the_name_is_another() {
+async fn s27_consent_that_is_withdrawn_stops_the_next_token_and_another_account_of_the_name_is_another() {
     let world = World::new("withdrawn").await;
     register(&world);
     grant(&world, &["robot"]).await;
@@ -223,42 +264,41 @@ async fn s26_consent_that_is_withdrawn_stops_the_next_token_and_another_account_
 }
 
 #[tokio::test]
-async fn s26_a_token_whose_audiences_an_admission_policy_changed_is_not_sent() {
+async fn s27_consent_to_the_webhook_that_is_withdrawn_stops_events_although_the_token_serves() {
+    let world = World::new("webhook-withdrawn").await;
+    register(&world);
+    grant(&world, &["robot"]).await;
+    let webhook = world.receiver.address().to_string();
+    let tokens = entry(&world, AUDIENCE);
+    let allowed = |hosts: &str| account("robot", &json!({ANNOTATION: tokens, "tidings.dev/allowed-hosts": hosts}));
+    world.apply(&allowed(&webhook)).await;
+    let _operator = world.start(&["--egress-allow-cidr", "127.0.0.0/8", "--require-secret-consent"]).await;
+    world.subscriber("shop", |spec| by_account(spec, "robot", AUDIENCE)).await;
+    world.notification("before", "shop", json!({"source": "/s", "type": "t"})).await;
+    world.until_phase("before", "Delivered").await;
+
+    world.apply(&allowed("hooks.acme.example")).await;
+    look_again(&world, "shop").await;
+    let must = format!("must add {webhook} to its annotation tidings.dev/allowed-hosts");
+    refused(&world, "shop", "ServiceAccountNotPermitted", &["ServiceAccount robot", &must]).await;
+    world.notification("after", "shop", json!({"source": "/s", "type": "t"})).await;
+    world.until("notification", "after", |n| n["status"]["reason"] == "SubscriberNotReady").await;
+    assert_eq!(world.posts(&path("shop")).len(), 1);
+    world.apply(&allowed(&webhook)).await;
+    look_again(&world, "shop").await;
+    world.until_phase("after", "Delivered").await;
+    assert_eq!(world.tokens.requests().len(), 1, "the token was valid all the time");
+}
+
+#[tokio::test]
+async fn s27_a_token_whose_audiences_an_admission_policy_changed_is_not_sent() {
     let world = World::new("changed-audience").await;
     register(&world);
     grant(&world, &["robot"]).await;
     world.apply(&account("robot", &json!({ANNOTATION: entry(&world, AUDIENCE)}))).await;
-    let name = &world.namespace;
-    let condition_of = format!("request.namespace == '{name}' && object.spec.audiences == ['{AUDIENCE}']");
-    let patch = "[JSONPatch{op: 'add', path: '/spec/audiences/-', value: 'https://more.example'}]";
-    let resource = json!({
-        "apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": ["serviceaccounts/token"],
-    });
-    let api = "admissionregistration.k8s.io/v1";
-    let policy = json!({
-        "apiVersion": api, "kind": "MutatingAdmissionPolicy", "metadata": {"name": name},
-        "spec": {
-            "matchConstraints": {"resourceRules": [resource]}, "failurePolicy": "Fail", "reinvocationPolicy": "Never",
-            "matchConditions": [{"name": "ours", "expression": condition_of}],
-            "mutations": [{"patchType": "JSONPatch", "jsonPatch": {"expression": patch}}],
-        },
-    });
-    let binding = json!({
-        "apiVersion": api, "kind": "MutatingAdmissionPolicyBinding", "metadata": {"name": name},
-        "spec": {"policyName": name},
-    });
-    world.plane.admin().apply(&format!("{policy}\n{binding}"), &[]).await.unwrap();
-    let audience = format!("--audience={AUDIENCE}");
-    let end = Instant::now() + PATIENCE;
-    loop {
-        let token = world.kubectl(&["create", "token", "robot", &audience]).await.ok().unwrap();
-        let audiences = keys::parts(token.trim()).claims["aud"].clone();
-        if audiences.as_array().unwrap().len() == 2 {
-            break;
-        }
-        assert!(Instant::now() < end, "the policy has no effect: {audiences}");
-        sleep(Duration::from_millis(100)).await;
-    }
+    let of = format!("object.spec.audiences == ['{AUDIENCE}']");
+    let add = "[JSONPatch{op: 'add', path: '/spec/audiences/-', value: 'https://more.example'}]";
+    change_requests(&world, &of, add, &[&format!("--audience={AUDIENCE}")], "https://more.example").await;
     let _operator = world.operator().await;
     world.subscriber("shop", |spec| by_account(spec, "robot", AUDIENCE)).await;
     let says = |s: &Value| {
@@ -267,9 +307,35 @@ async fn s26_a_token_whose_audiences_an_admission_policy_changed_is_not_sent() {
     };
     world.until("subscriber", "shop", says).await;
     assert!(world.tokens.requests().is_empty(), "the token was sent");
-    let kinds = ["mutatingadmissionpolicybinding", "mutatingadmissionpolicy"];
-    for kind in kinds {
-        world.kubectl(&["delete", kind, name]).await.ok().unwrap();
-    }
+    change_no_requests(&world).await;
     world.until_reason("shop", "Operational").await;
+}
+
+#[tokio::test]
+async fn s27_an_admission_policy_that_adds_an_audience_hides_no_audience_of_the_api_server() {
+    let world = World::new("hidden-audience").await;
+    grant(&world, &["robot"]).await;
+    world.apply(&account("robot", &json!({}))).await;
+    let own = world.kubectl(&["create", "token", "robot"]).await.ok().unwrap();
+    let issuer = keys::parts(own.trim()).claims["iss"].as_str().unwrap().to_owned();
+    let fill = "[JSONPatch{op: 'add', path: '/spec/audiences', value: ['https://filled.example']}]";
+    change_requests(
+        &world,
+        "!has(object.spec.audiences) || object.spec.audiences == null || object.spec.audiences == []",
+        fill,
+        &[],
+        "https://filled.example",
+    )
+    .await;
+    let audiences = [issuer.as_str(), "https://filled.example", "https://kubernetes.default.svc"];
+    let list = audiences.map(|audience| entry(&world, audience)).join(",");
+    world.apply(&account("robot", &json!({ANNOTATION: list}))).await;
+    let _operator = world.operator().await;
+    for (number, audience) in audiences.iter().enumerate() {
+        let name = format!("shop-{number}");
+        world.subscriber(&name, |spec| by_account(spec, "robot", audience)).await;
+        refused(&world, &name, "InvalidSpec", &["tokenService.serviceAccountToken.audience", audience]).await;
+    }
+    assert!(world.tokens.requests().is_empty(), "a token was sent");
+    change_no_requests(&world).await;
 }

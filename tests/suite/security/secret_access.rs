@@ -246,7 +246,7 @@ async fn s20_another_client_authentication_may_not_send_a_key_that_was_not_sent_
 }
 
 #[tokio::test]
-async fn s26_who_may_not_create_tokens_of_a_service_account_may_not_have_them_sent() {
+async fn s27_who_may_not_create_tokens_of_a_service_account_may_not_have_them_sent() {
     let tenants = Tenants::new("accounts").await;
     aggregate_roles(tenants.plane).await;
     let refused = |output: Output, account: &str| {

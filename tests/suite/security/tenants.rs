@@ -271,7 +271,7 @@ async fn s09_a_service_account_must_allow_the_webhook_too_where_consent_is_requi
 }
 
 #[tokio::test]
-async fn s26_a_subscriber_finds_the_service_accounts_of_its_own_namespace_alone() {
+async fn s27_a_subscriber_finds_the_service_accounts_of_its_own_namespace_alone() {
     let (victim, tenant) = (World::new("victim").await, World::new("tenant").await);
     let consent = json!({service_accounts::ANNOTATION: service_accounts::entry(&tenant, service_accounts::AUDIENCE)});
     victim.apply(&service_accounts::account("robot", &consent)).await;
