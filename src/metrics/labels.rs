@@ -46,8 +46,10 @@ labels! {
 
     /// A kind of objects that the operator writes.
     WrittenKind {
-        /// Notifications: the status of one, or its deletion.
+        /// Notifications: the status of one.
         Notification: "Notification",
+        /// Notifications: the deletion of one.
+        NotificationDeletion: "NotificationDeletion",
         /// Subscribers: the status of one.
         Subscriber: "Subscriber",
         /// Kubernetes Events.
@@ -76,9 +78,9 @@ pub enum WriteResult {
     Explanation,
     /// The API server deleted the object.
     Deleted,
-    /// Another writer was faster.
+    /// Another writer was faster: the object has changed.
     Conflict,
-    /// The API server refused the write, or did not respond.
+    /// The API server refused the write of an unchanged object, or did not respond.
     Error,
     /// The API server refused the write because of the size of the object.
     TooLarge,
@@ -106,7 +108,8 @@ impl WrittenKind {
     pub const fn results(self) -> &'static [WriteResult] {
         use WriteResult::{Conflict, Deleted, Dropped, Error, Explanation, Recorded, TooLarge};
         match self {
-            Self::Notification => &[Recorded, Explanation, Deleted, Conflict, Error, TooLarge],
+            Self::Notification => &[Recorded, Explanation, Conflict, Error, TooLarge],
+            Self::NotificationDeletion => &[Deleted, Conflict, Error],
             Self::Subscriber => &[Recorded, Conflict, Error, TooLarge],
             Self::Event => &[Recorded, Error, Dropped],
             Self::Lease => &[Recorded, Conflict, Error],

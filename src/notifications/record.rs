@@ -138,35 +138,39 @@ impl StatusWriter {
                     return recorded(&metadata, status, &expected);
                 }
                 Err(kube::Error::Api(answer)) if is_not_found(&answer) => return Patched::Gone,
-                Err(kube::Error::Api(answer)) if answer.code == 422 => match self.load_again(read).await {
-                    Ok(None) => return Patched::Gone,
-                    Ok(Some(current)) => {
-                        self.count(WriteResult::Conflict);
-                        if is_ours(&current, status) {
-                            return recorded(&current.metadata, status, &expected);
+                Err(kube::Error::Api(answer)) if matches!(answer.code, 409 | 422) => {
+                    match self.load_again(read).await {
+                        Ok(None) => return Patched::Gone,
+                        Ok(Some(current)) => {
+                            if is_ours(&current, status) {
+                                self.count(WriteResult::Conflict);
+                                return recorded(&current.metadata, status, &expected);
+                            }
+                            let found = Expected::of(&current);
+                            // A replay happened since, by a label that this attempt did not see: the outcome belongs to
+                            // the life before the replay.
+                            let other_life = found.replay != read.status.last_handled_replay
+                                && found.replay != status.last_handled_replay;
+                            let moved = (&found.phase, found.attempts) != (&expected.phase, expected.attempts);
+                            if found == expected {
+                                // No other writer changed the status: the API server refuses this write, perhaps by a
+                                // policy.
+                                self.failed(read, &kube::Error::Api(answer));
+                            } else {
+                                self.count(WriteResult::Conflict);
+                                if other_life
+                                    || current.status.phase == Phase::Delivered.as_str()
+                                    || (moved && status.phase != Phase::Delivered)
+                                {
+                                    return Patched::Superseded(current);
+                                }
+                                expected = found;
+                                continue;
+                            }
                         }
-                        let found = Expected::of(&current);
-                        // A replay happened since, by a label that this attempt did not see: the outcome belongs to the
-                        // life before the replay.
-                        let other_life = found.replay != read.status.last_handled_replay
-                            && found.replay != status.last_handled_replay;
-                        let moved = (&found.phase, found.attempts) != (&expected.phase, expected.attempts);
-                        if found == expected {
-                            // No other writer changed the status: the API server refuses this write, perhaps by a
-                            // policy.
-                            self.failed(read, &kube::Error::Api(answer));
-                        } else if other_life
-                            || current.status.phase == Phase::Delivered.as_str()
-                            || (moved && status.phase != Phase::Delivered)
-                        {
-                            return Patched::Superseded(current);
-                        } else {
-                            expected = found;
-                            continue;
-                        }
+                        Err(error) => self.failed(read, &error),
                     }
-                    Err(error) => self.failed(read, &error),
-                },
+                }
                 Err(error) if is_too_large(&error) => {
                     self.count(WriteResult::TooLarge);
                     return Patched::TooLarge;

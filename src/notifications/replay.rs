@@ -185,19 +185,24 @@ impl Replays {
                 }
                 Err(error) => error,
             };
-            self.failed(&read, &error);
             sleep(BACKOFF.wait(tries, rand::random())).await;
-            match found(in_time(self.api(&read).get(read.name())).await) {
+            let current = found(in_time(self.api(&read).get(read.name())).await);
+            let is_same = |current: &StoredNotification| {
+                (&current.metadata.uid, &current.metadata.resource_version)
+                    == (&read.metadata.uid, &read.metadata.resource_version)
+            };
+            let is_unchanged = !matches!(&current, Ok(current) if !current.as_ref().is_some_and(is_same));
+            self.failed(&read, &error, is_unchanged);
+            match current {
                 Ok(Some(current)) if current.metadata.uid == read.metadata.uid => {
-                    let is_same = current.metadata.resource_version == read.metadata.resource_version;
                     read = current;
-                    if is_same && is_refusal(&error) {
+                    if is_unchanged && is_refusal(&error) {
                         // The write depends on nothing that has changed: a policy refuses it.
                         return false;
                     }
                 }
                 Ok(_) => return true,
-                Err(error) => self.failed(&read, &error),
+                Err(_) => {}
             }
         }
         replayed(&read, Timestamp::now()).is_none()
@@ -221,8 +226,9 @@ impl Replays {
         );
     }
 
-    fn failed(&self, read: &StoredNotification, error: &kube::Error) {
-        if matches!(error, kube::Error::Api(answer) if matches!(answer.code, 404 | 409 | 422)) {
+    /// Counts a write that failed. `is_unchanged`: the Notification is as the write expected it, as far as is known.
+    fn failed(&self, read: &StoredNotification, error: &kube::Error, is_unchanged: bool) {
+        if !is_unchanged && matches!(error, kube::Error::Api(answer) if matches!(answer.code, 404 | 409 | 422)) {
             self.count(WriteResult::Conflict);
         } else {
             self.count(WriteResult::Error);

@@ -83,9 +83,9 @@ impl StatusStore {
                 return Ok(StatusWrite::Yes);
             };
             let patched = self.patch(key, uid, version, &desired).await;
-            self.count(&patched);
             match patched {
                 Ok(version) => {
+                    self.count(WriteResult::Recorded);
                     self.roster.cell(key, uid, |cell| cell.note_written(desired.clone(), version));
                     self.publisher.publish(key, uid, &stored.conditions, &desired.conditions);
                     return Ok(StatusWrite::Yes);
@@ -93,14 +93,24 @@ impl StatusStore {
                 Err(kube::Error::Api(status)) if is_not_found(&status) => return Ok(StatusWrite::Yes),
                 // The status was written since, or another Subscriber has the name now. The watch reports the latter
                 // soon.
-                Err(kube::Error::Api(status)) if status.code == 422 => match self.read(key, uid).await? {
-                    Some((current, of)) if of != version && tries < TRIES => {
-                        self.roster.merge_stored(key, uid, current, of)
+                Err(kube::Error::Api(status)) if matches!(status.code, 409 | 422) => {
+                    let current = self.read(key, uid).await.inspect_err(|_| self.count(WriteResult::Error))?;
+                    let is_changed = current.as_ref().is_none_or(|(_, of)| *of != version);
+                    // If the Subscriber is unchanged, the API server refuses this write, perhaps by a policy.
+                    self.count(if is_changed { WriteResult::Conflict } else { WriteResult::Error });
+                    match current {
+                        Some((current, of)) if is_changed && tries < TRIES => {
+                            self.roster.merge_stored(key, uid, current, of)
+                        }
+                        Some(_) => return Err(kube::Error::Api(status)),
+                        None => return Ok(StatusWrite::Yes),
                     }
-                    Some(_) => return Err(kube::Error::Api(status)),
-                    None => return Ok(StatusWrite::Yes),
-                },
-                Err(error) => return Err(error),
+                }
+                Err(error) => {
+                    let is_too_large = is_too_large(&error);
+                    self.count(if is_too_large { WriteResult::TooLarge } else { WriteResult::Error });
+                    return Err(error);
+                }
             }
         }
     }
@@ -126,15 +136,7 @@ impl StatusStore {
         Ok(crate::cluster::call::version(&stored.metadata))
     }
 
-    fn count(&self, patched: &Result<u64, kube::Error>) {
-        let result = match patched {
-            Ok(_) => WriteResult::Recorded,
-            // The Subscriber was deleted.
-            Err(kube::Error::Api(status)) if is_not_found(status) => return,
-            Err(kube::Error::Api(status)) if status.code == 422 => WriteResult::Conflict,
-            Err(error) if is_too_large(error) => WriteResult::TooLarge,
-            Err(_) => WriteResult::Error,
-        };
+    fn count(&self, result: WriteResult) {
         self.metrics.api_write(WrittenKind::Subscriber, result);
     }
 

@@ -107,7 +107,7 @@ impl Deleter {
     }
 
     fn count(&self, result: WriteResult) {
-        self.metrics.api_write(WrittenKind::Notification, result);
+        self.metrics.api_write(WrittenKind::NotificationDeletion, result);
     }
 
     fn api(&self, due: &Due) -> Api<StoredNotification> {

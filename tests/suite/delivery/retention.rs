@@ -242,6 +242,10 @@ async fn failing_deletions_in_one_namespace_delay_no_other() {
         until_gone(&other, name).await;
     }
     assert!(operator.logs().contains("cannot delete the Notification yet"), "the policy refused nothing");
+    let metrics = operator.metrics().await.unwrap();
+    let has = |sample: &str| metrics.contains(&format!("tidings_api_writes_total{{{sample}\n"));
+    assert!(!has("kind=\"NotificationDeletion\",result=\"error\"} 0"), "{metrics}");
+    assert!(has("kind=\"Notification\",result=\"error\"} 0"), "a deletion is no write of a status: {metrics}");
     refused.until_delivered(100).await;
 }
 

@@ -207,7 +207,7 @@ async fn a_status_that_the_api_server_refuses_is_kept_and_causes_no_storm() {
         {"apiVersion": "admissionregistration.k8s.io/v1", "kind": "ValidatingAdmissionPolicy",
             "metadata": {"name": world.namespace}, "spec": {"failurePolicy": "Fail",
             "matchConstraints": {"resourceRules": [{"apiGroups": ["tidings.dev"], "apiVersions": ["*"],
-                "operations": ["UPDATE"], "resources": ["notifications/status"]}]},
+                "operations": ["UPDATE"], "resources": ["notifications/status", "subscribers/status"]}]},
             "validations": [{"expression": format!("object.metadata.namespace != '{}'", world.namespace)}]}},
         {"apiVersion": "admissionregistration.k8s.io/v1", "kind": "ValidatingAdmissionPolicyBinding",
             "metadata": {"name": world.namespace}, "spec": {"policyName": world.namespace, "validationActions": ["Deny"]}},
@@ -221,6 +221,16 @@ async fn a_status_that_the_api_server_refuses_is_kept_and_causes_no_storm() {
     }
     sleep(Duration::from_secs(3)).await;
     assert_eq!(world.posts(&path("shop")).len(), 1, "the outcome is in hand, nothing is sent again");
+    // The policy has no reason, so the API server answers 422, as for a status that another writer changed.
+    let metrics = operator.metrics().await.unwrap();
+    for kind in ["Notification", "Subscriber"] {
+        let count = |result: &str| {
+            let sample = format!("tidings_api_writes_total{{kind=\"{kind}\",result=\"{result}\"}} ");
+            metrics.lines().find_map(|line| line.strip_prefix(&sample)).unwrap().parse::<f64>().unwrap()
+        };
+        assert!(count("error") >= 2.0, "{metrics}");
+        assert_eq!((count("conflict"), count("recorded")), (0.0, 0.0), "{kind}: no other writer");
+    }
     let name = world.namespace.as_str();
     world.plane.kubectl(&["delete", "validatingadmissionpolicybinding", name]).await.unwrap().ok().unwrap();
     world.plane.kubectl(&["delete", "validatingadmissionpolicy", name]).await.unwrap().ok().unwrap();
