@@ -2,7 +2,7 @@
 //! hold is added up in one series more.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashSet},
     sync::{Mutex, MutexGuard, PoisonError},
     time::SystemTime,
 };
@@ -123,13 +123,16 @@ impl SubscriberSeries {
         stalled: &[(SubscriberKey, &'static str)],
     ) -> (BTreeMap<SubscriberKey, SeriesValues>, Option<SeriesValues>) {
         let known = self.lock();
-        let of_own = |own: &OwnSeries| {
+        // What they use is not read, so what is known of it may be outdated.
+        let at_rest: HashSet<_> = lanes.iter().filter(|lane| is_at_rest(lane)).map(|lane| &lane.of).collect();
+        let expiries_of = |of, expiries| if at_rest.contains(of) { ExpiryTimes::default() } else { expiries };
+        let of_own = |of, own: &OwnSeries| {
             let OwnSeries { attempts, expiries } = *own;
-            SeriesValues { attempts, expiries, ..SeriesValues::default() }
+            SeriesValues { attempts, expiries: expiries_of(of, expiries), ..SeriesValues::default() }
         };
-        let mut own: BTreeMap<_, _> = known.own.iter().map(|(of, own)| (of.clone(), of_own(own))).collect();
+        let mut own: BTreeMap<_, _> = known.own.iter().map(|(of, own)| (of.clone(), of_own(of, own))).collect();
         let mut rest = SeriesValues { attempts: known.attempts_of_rest, ..SeriesValues::default() };
-        known.rest.values().for_each(|expiries| rest.expiries.merge(expiries));
+        known.rest.iter().for_each(|(of, expiries)| rest.expiries.merge(&expiries_of(of, *expiries)));
         let mut with = |of: &SubscriberKey, change: &dyn Fn(&mut SeriesValues)| match own.get_mut(of) {
             Some(values) => change(values),
             None if known.rest.contains_key(of) => change(&mut rest),
@@ -169,6 +172,11 @@ pub(super) fn oldest_unheld(lane: &LaneReading) -> Option<SystemTime> {
     lane.oldest.filter(|_| lane.gate != Some(Gate::Suspended))
 }
 
+/// Whether the Subscriber of a lane is suspended, or its webhook answered 410: passes do not read what it uses.
+fn is_at_rest(lane: &LaneReading) -> bool {
+    matches!(lane.gate, Some(Gate::Suspended | Gate::EndpointGone))
+}
+
 /// Returns the earlier of two times, or the one that there is.
 pub(super) fn earliest(one: Option<SystemTime>, other: Option<SystemTime>) -> Option<SystemTime> {
     one.into_iter().chain(other).min()
@@ -191,6 +199,27 @@ mod tests {
     fn lane(name: &str, pending: usize, oldest: u64, circuit: Option<Circuit>) -> LaneReading {
         let (of, oldest) = (key(name), at(oldest));
         LaneReading { of, is_known: true, pending, in_flight: 0, oldest, gate: None, circuit, is_paused: false }
+    }
+
+    #[test]
+    fn what_a_subscriber_at_rest_uses_does_not_expire_and_is_known_again_afterwards() {
+        let series = SubscriberSeries::new(1);
+        let expiries = |at| ExpiryTimes { credentials: at, webhook_certificate: at, ..ExpiryTimes::default() };
+        for (name, time) in [("own", at(5)), ("rest", at(6)), ("other", at(7))] {
+            series.add(&key(name));
+            series.expire(&key(name), expiries(time));
+        }
+        let expires = |gate| {
+            let lanes = ["own", "rest"].map(|name| LaneReading { gate, ..lane(name, 1, 1, None) });
+            let (own, rest) = series.values(&lanes, &[]);
+            (own[&key("own")].expiries, rest.unwrap().expiries)
+        };
+        for gate in [Gate::Suspended, Gate::EndpointGone] {
+            assert_eq!(expires(Some(gate)), (ExpiryTimes::default(), expiries(at(7))), "{gate:?}");
+        }
+        for gate in [None, Some(Gate::SubscriberNotReady), Some(Gate::Paused)] {
+            assert_eq!(expires(gate), (expiries(at(5)), expiries(at(6))), "{gate:?}");
+        }
     }
 
     fn names(series: &SubscriberSeries) -> Vec<String> {

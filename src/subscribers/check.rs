@@ -18,7 +18,11 @@ use super::{
     unresolved::Unresolved,
     validation::{RecordedValidation, Validation, ValidationDecision},
 };
-use crate::{contract::Route, metrics::Metrics, ownership::Mandate};
+use crate::{
+    contract::Route,
+    metrics::{ExpiryTimes, Metrics},
+    ownership::Mandate,
+};
 
 /// How long until the next check of what no watch reports, such as a DNS change that satisfies the egress policy.
 const CHECK_AGAIN: Duration = Duration::from_secs(300);
@@ -55,17 +59,20 @@ impl Checker {
         // Step 1: Secrets and ConfigMaps, from the API server.
         pass.enter(Step::Secret);
         let resolved = self.resolver.route(&pass.key().namespace, pass.version().clone(), spec).await;
-        let expiries = resolved.as_ref().map(|(_, expiries)| *expiries).unwrap_or_default();
-        self.metrics.subscriber_expires(pass.key(), expiries);
         let route = match resolved {
-            Ok((route, _)) => route,
+            Ok((route, expiries)) => {
+                self.metrics.subscriber_expires(pass.key(), expiries);
+                route
+            }
             Err(Unresolved::Subscriber { reason, message, of_credentials }) => {
+                self.metrics.subscriber_expires(pass.key(), ExpiryTimes::default());
                 let again = check_again(reason, lasts(pass.status(), reason, Timestamp::now()), rand::random());
                 let why = Finding::no(reason, message);
                 let token = of_credentials.then(|| why.clone());
                 let blocked = Prerequisites::blocked(Step::Secret, why);
                 return Ok(Some(Prerequisites { token, again: Some(again), ..blocked }));
             }
+            // What is known still applies.
             Err(error) => return Err(error),
         };
         // Step 2: a token, from the token service.
