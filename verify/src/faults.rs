@@ -1,11 +1,15 @@
 //! Breaks one thing at a time.
 
-use serde_json::json;
+use serde_json::{Value, json};
 use testkit::endpoints::Reply;
 use testkit::{Behaviour, Result, chart};
 
+use crate::prometheus::Firing;
 use crate::rules::STORED_LIMIT;
-use crate::world::{CORE, SECRET, World, days_from_now};
+use crate::world::{CORE, HELD, MISSING, SECRET, World, days_from_now};
+
+/// Any Subscriber that is not suspended.
+const ANY: &str = "*";
 
 /// What can be broken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,6 +22,7 @@ pub(crate) enum Fault {
     Certificate,
     Credentials,
     Stored,
+    NoSubscriber,
     StatusWrites,
     Namespace,
     Receiver,
@@ -25,7 +30,7 @@ pub(crate) enum Fault {
 }
 
 impl Fault {
-    pub(crate) const ALL: [Self; 12] = [
+    pub(crate) const ALL: [Self; 13] = [
         Self::WrongSecret,
         Self::ServerErrors,
         Self::Rejections,
@@ -34,6 +39,7 @@ impl Fault {
         Self::Certificate,
         Self::Credentials,
         Self::Stored,
+        Self::NoSubscriber,
         Self::StatusWrites,
         Self::Namespace,
         Self::Receiver,
@@ -58,6 +64,7 @@ impl Fault {
             Self::Certificate => "the client certificate of billing/bank expires in 3 days",
             Self::Credentials => "the annotation tidings.dev/expires of the Secret of billing/ledger is in 5 days",
             Self::Stored => "thousands of finished Notifications have no TTL",
+            Self::NoSubscriber => "a Notification names shop/missing, a Subscriber that does not exist",
             Self::StatusWrites => "an admission policy refuses the status of Notifications",
             Self::Namespace => {
                 "the RoleBinding of the operator in the namespace billing is missing, and the operators restart"
@@ -78,11 +85,36 @@ impl Fault {
             Self::Certificate => &[("TidingsCertificateExpiresSoon", "bank")],
             Self::Credentials => &[("TidingsCredentialsExpireSoon", "ledger")],
             Self::Stored => &[("TidingsStoredNotificationsGrow", "")],
+            Self::NoSubscriber => &[("TidingsSubscriberNotFound", "")],
             Self::StatusWrites => &[("TidingsStatusWritesFailing", "")],
             Self::Namespace => &[("TidingsNamespaceRefused", "")],
             Self::Receiver => &[("TidingsNothingDelivered", "")],
             Self::Lease => &[("TidingsLeaderMissing", "")],
         }
+    }
+
+    /// The alerts that may fire as well, as [`Self::alerts`].
+    fn consequences(self) -> &'static [(&'static str, &'static str)] {
+        match self {
+            // An alert of the token service, without a Subscriber. Events wait.
+            Self::WrongSecret => &[("TidingsTokenRejected", ""), ("TidingsOldestPendingTooOld", "partner")],
+            Self::ServerErrors => &[("TidingsOldestPendingTooOld", "acme")],
+            Self::Rejections => &[("TidingsOldestPendingTooOld", "gateway")],
+            Self::LostName => &[("TidingsOldestPendingTooOld", "named")],
+            // The operators restart.
+            Self::Namespace => &[("TidingsLeaderMissing", "")],
+            Self::Receiver => &[("TidingsCircuitOpen", ANY)],
+            Self::Lease => &[("TidingsNothingDelivered", "")],
+            _ => &[],
+        }
+    }
+
+    /// Whether the fault explains that this alert fires.
+    pub(crate) fn explains(self, alert: &Firing) -> bool {
+        let subscriber = alert.labels["subscriber"].as_str().unwrap_or_default();
+        self.alerts().iter().chain(self.consequences()).any(|(name, of)| {
+            alert.name == *name && (subscriber == *of || *of == ANY && !["", HELD.1].contains(&subscriber))
+        })
     }
 
     pub(crate) async fn inject(self, world: &mut World) -> Result<()> {
@@ -103,6 +135,7 @@ impl Fault {
             Self::Certificate => world.certificate(3).await?,
             Self::Credentials => world.credentials("ledger", Some(days_from_now(5))).await?,
             Self::Stored => world.store(STORED_LIMIT * 9 / 10).await?,
+            Self::NoSubscriber => world.orphan().await?,
             Self::StatusWrites => {
                 kubectl.apply(&policy().to_string(), &[]).await?;
             }
@@ -137,6 +170,7 @@ impl Fault {
                 // An operator counts what other programs deleted when it starts.
                 world.restart().await?;
             }
+            Self::NoSubscriber => world.delete(MISSING).await?,
             Self::StatusWrites => {
                 let kinds = "validatingadmissionpolicy,validatingadmissionpolicybinding";
                 kubectl.run(&["delete", kinds, "no-status"]).await?.ok()?;
@@ -158,7 +192,7 @@ impl Fault {
 }
 
 /// A policy as a cluster's administrator may install by mistake.
-fn policy() -> serde_json::Value {
+fn policy() -> Value {
     let meta = json!({"name": "no-status"});
     let rules = json!([{
         "apiGroups": ["tidings.dev"], "apiVersions": ["*"], "operations": ["UPDATE"], "resources": ["notifications/status"],
@@ -176,4 +210,38 @@ fn policy() -> serde_json::Value {
             "metadata": meta, "spec": {"policyName": "no-status", "validationActions": ["Deny"]},
         },
     ]})
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn firing(name: &str, labels: Value) -> Firing {
+        Firing { name: name.to_owned(), labels, annotations: Value::Null }
+    }
+
+    #[test]
+    fn a_fault_explains_its_alerts_for_its_subscriber_only() {
+        let circuit = |subscriber: &str| firing("TidingsCircuitOpen", json!({"subscriber": subscriber}));
+        assert!(Fault::ServerErrors.explains(&circuit("acme")));
+        assert!(!Fault::ServerErrors.explains(&circuit("named")), "of another Subscriber");
+        assert!(!Fault::ServerErrors.explains(&firing("TidingsCircuitOpen", json!({}))), "without a Subscriber");
+        assert!(!Fault::ServerErrors.explains(&firing("TidingsRejectsAll", json!({"subscriber": "acme"}))));
+        assert!(Fault::Receiver.explains(&circuit("acme")) && Fault::Receiver.explains(&circuit("named")));
+        assert!(!Fault::Receiver.explains(&circuit(HELD.1)), "nothing is sent to it");
+        assert!(Fault::WrongSecret.explains(&firing("TidingsTokenRejected", json!({}))));
+        assert!(!Fault::WrongSecret.explains(&firing("TidingsTokenRejected", json!({"subscriber": "acme"}))));
+        assert!(!Fault::Stored.explains(&firing("TidingsLeaderMissing", json!({}))));
+    }
+
+    #[test]
+    fn each_fault_explains_each_alert_that_it_must_cause() {
+        for fault in Fault::ALL {
+            assert!(!fault.alerts().is_empty(), "{fault:?}");
+            for (name, subscriber) in fault.alerts() {
+                let labels = if subscriber.is_empty() { json!({}) } else { json!({"subscriber": subscriber}) };
+                assert!(fault.explains(&firing(name, labels)), "{fault:?}: {name}");
+            }
+        }
+    }
 }

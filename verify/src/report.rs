@@ -34,7 +34,7 @@ pub(crate) struct Fired {
     pub(crate) seconds: u64,
 }
 
-/// Writes both pages and all pictures.
+/// Writes both pages and all pictures, of a run in which everything worked.
 pub(crate) fn write(report: &Report) -> Result<()> {
     let docs = Path::new(DOCS);
     let folder = docs.join(PICTURES);
@@ -79,8 +79,9 @@ fn verification(report: &Report) -> String {
         page,
         "## Alerts\n\nThe rules are those that the chart renders. So that a run takes minutes, each `for`, each range of an expression\n\
         and the age of an hour was divided by {FASTER}, and `storedNotificationsLimit` was {STORED_LIMIT}. Before the first fault, no alert\n\
-        fired. After the last fault was mended, no alert fired. The faults of single Subscribers and of stored objects were\n\
-        injected together, and their alerts awaited one after the other.\n\n\
+        fired. While faults were active, only alerts fired that they explain. After the last fault was mended, no alert\n\
+        fired. The faults of single Subscribers and of stored objects were injected together, and their alerts awaited one\n\
+        after the other. A run in which any of this fails does not write this page.\n\n\
         | what was broken | alert that fired | its labels | seen after |\n|---|---|---|---|\n",
     );
     for Fired { fault, alert, seconds } in &report.fired {

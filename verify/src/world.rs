@@ -33,6 +33,9 @@ pub(crate) const SUBSCRIBERS: [(&str, &str); 9] = [
 /// A Subscriber that `spec.suspend` holds: its events wait, and no alert may fire for it.
 pub(crate) const HELD: (&str, &str) = ("shop", "held");
 
+/// The name of a Subscriber in `shop` that does not exist.
+pub(crate) const MISSING: &str = "missing";
+
 /// The host name of the webhook of the Subscriber `named`.
 const HOST: &str = "hooks.example.com";
 /// The secret of each client.
@@ -199,6 +202,11 @@ impl World {
         let of = format!("--field-selector=spec.subscriberRef.name={subscriber}");
         let delete = ["delete", "notifications", "-n", "shop", &of, "--wait=false"];
         self.stage.kubectl().run(&delete).await?.ok().map(drop)
+    }
+
+    /// Creates a Notification for [`MISSING`].
+    pub(crate) async fn orphan(&self) -> Result<()> {
+        create(self.stage.kubectl(), vec![notification("shop", MISSING, None)]).await
     }
 
     /// Creates Notifications for `parcels` that stay after they are delivered.

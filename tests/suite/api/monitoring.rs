@@ -86,7 +86,7 @@ fn the_service_monitor_selects_the_service_and_its_port() {
 fn the_prometheus_rule_has_the_rules_of_the_file_with_the_changes_that_values_request() {
     let file = fs::read_to_string(root().join("charts/tidings/files/alerts.yaml")).unwrap();
     let file: Value = serde_yaml::from_str(&file).unwrap();
-    let usual = rendered(&["metrics.prometheusRule.enabled=true"]);
+    let usual = objects(&render_chart("tidings-system", &["--set", "metrics.prometheusRule.enabled=true"]).unwrap());
     assert_eq!(only(&usual, "PrometheusRule")["spec"], file, "without values, the rules are those of the file");
 
     let changed = rendered(&[
@@ -106,11 +106,26 @@ fn the_prometheus_rule_has_the_rules_of_the_file_with_the_changes_that_values_re
             text(&of_file["annotations"]["runbook_url"]).replace("docs/runbook.md", "https://wiki.example.com/runbook");
         of_file["annotations"]["runbook_url"] = url.into();
         of_file["labels"]["team"] = "platform".into();
-        of_file["expr"] = text(&of_file["expr"]).replace("200000", "4000000").into();
+        let expr = text(&of_file["expr"]).replace("200000", "4000000");
+        of_file["expr"] = expr.replace("\"tidings-system/tidings\"", "\"events/tidings\"").into();
         assert_eq!(rule, of_file);
     }
     let limit = |objects: &[Value]| only(objects, "PrometheusRule").to_string().matches("200000").count();
     assert_eq!((limit(&usual), limit(&changed)), (3, 0), "the limit is where the chart replaces it, and nowhere else");
+}
+
+#[test]
+fn the_alert_for_a_missing_leader_names_the_job_that_the_monitor_of_the_release_sets() {
+    for more in ["", "fullnameOverride=relay"] {
+        let objects = rendered(&["metrics.podMonitor.enabled=true", "metrics.prometheusRule.enabled=true", more]);
+        let endpoint = &only(&objects, "PodMonitor")["spec"]["podMetricsEndpoints"][0];
+        let job = endpoint["relabelings"][0]["replacement"].as_str().unwrap();
+        let rules = only(&objects, "PrometheusRule")["spec"]["groups"][0]["rules"].as_array().unwrap();
+        let rule = rules.iter().find(|rule| rule["alert"] == "TidingsLeaderMissing").unwrap();
+        let absent = format!("absent(tidings_leading{{job=\"{job}\"}})");
+        assert!(rule["expr"].as_str().unwrap().contains(&absent), "{job}: {rule}");
+        assert!(!rule.to_string().contains("tidings-system"), "{rule}");
+    }
 }
 
 #[test]
