@@ -230,7 +230,8 @@ async fn parameters_arrive_as_form_fields_next_to_the_fields_of_the_grant() {
             ("odd name&=+%", "ü + & = %41"),
         ];
         if method == Method::Post {
-            expected.extend([("client_id", "id"), ("client_secret", "secret")]);
+            expected.insert(2, ("client_id", "id"));
+            expected.push(("client_secret", "secret"));
         }
         let sent: Vec<_> = request.fields.0.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
         assert_eq!(sent, expected);
