@@ -43,11 +43,19 @@ pub struct Check {
     #[arg(long = "watch-namespace", value_name = "NAMESPACE", env = "TIDINGS_WATCH_NAMESPACE", value_delimiter = ',', value_parser = namespace)]
     pub watch_namespaces: Vec<String>,
 
-    /// Namespace of the leader-election Lease. Default: no Lease.
+    /// The Lease of the operator.
+    #[command(flatten)]
+    pub lease: Lease,
+}
+
+/// The leader-election Lease.
+#[derive(Debug, Args)]
+pub struct Lease {
+    /// Namespace of the leader-election Lease. Default: no leader election; run a single replica.
     #[arg(long, value_name = "NAMESPACE", env = "TIDINGS_LEASE_NAMESPACE", value_parser = namespace)]
     pub lease_namespace: Option<String>,
 
-    /// Name of the leader-election Lease.
+    /// Name of the leader-election Lease. Replicas with the same Lease elect one leader.
     #[arg(
         long,
         value_name = "NAME",
@@ -56,6 +64,13 @@ pub struct Check {
         requires = "lease_namespace"
     )]
     pub lease_name: String,
+}
+
+impl Lease {
+    /// The namespace and the name, if there is leader election. An empty variable is none.
+    pub fn named(self) -> Option<(String, String)> {
+        self.lease_namespace.filter(|namespace| !namespace.is_empty()).map(|namespace| (namespace, self.lease_name))
+    }
 }
 
 /// The flags of `tidings run`.
@@ -143,19 +158,9 @@ pub struct Run {
     #[arg(long, value_name = "NAME", env = "TIDINGS_ORIGIN", default_value = "tidings.dev", value_parser = origin)]
     pub origin: HeaderValue,
 
-    /// Namespace of the leader-election Lease. Default: no leader election; run a single replica.
-    #[arg(long, value_name = "NAMESPACE", env = "TIDINGS_LEASE_NAMESPACE", value_parser = namespace)]
-    pub lease_namespace: Option<String>,
-
-    /// Name of the leader-election Lease. Replicas with the same Lease elect one leader.
-    #[arg(
-        long,
-        value_name = "NAME",
-        env = "TIDINGS_LEASE_NAME",
-        default_value = "tidings",
-        requires = "lease_namespace"
-    )]
-    pub lease_name: String,
+    /// The Lease of the operator.
+    #[command(flatten)]
+    pub lease: Lease,
 
     /// Send a Secret's values only to endpoints that the Secret's annotations allow. Default: off.
     ///
@@ -282,7 +287,7 @@ impl From<Run> for Settings {
             dns_servers: run.dns_servers.into_iter().flatten().collect(),
             origin: run.origin,
             require_secret_consent: run.require_secret_consent,
-            lease: lease(run.lease_namespace, run.lease_name),
+            lease: run.lease.named(),
             generated_ttl: run.generated_ttl,
             admin_addr: run.admin_addr,
             subscriber_metrics: run.subscriber_metrics.then_some(run.subscriber_metrics_limit as usize),
@@ -291,11 +296,6 @@ impl From<Run> for Settings {
             event_bytes: (run.event_memory as usize) << 20,
         }
     }
-}
-
-/// The namespace and the name of the Lease. An empty variable is none.
-pub fn lease(namespace: Option<String>, name: String) -> Option<(String, String)> {
-    namespace.filter(|namespace| !namespace.is_empty()).map(|namespace| (namespace, name))
 }
 
 /// The namespaces of a list. An empty variable is an empty list.

@@ -40,10 +40,7 @@ fn run(flags: cli::Run) -> Result<(), Box<dyn Error + Send + Sync>> {
 
 /// Says that the operator can work in this cluster, or why it cannot.
 fn check(flags: cli::Check) -> Result<(), Box<dyn Error + Send + Sync>> {
-    operator::in_workers(
-        1,
-        operator::check(cli::named(flags.watch_namespaces), cli::lease(flags.lease_namespace, flags.lease_name)),
-    )??;
+    operator::in_workers(1, operator::check(cli::named(flags.watch_namespaces), flags.lease.named()))??;
     Ok(writeln!(io::stdout(), "the API server serves what the operator needs and permits what the operator does")?)
 }
 

@@ -77,7 +77,7 @@ async fn subscribers_are_counted_by_their_status_with_reasons_of_a_closed_set() 
         tally.add(&key("new"), None, None);
         tally.add(&key("a"), ready(SubscriberReason::Operational.as_str()), None);
         tally.add(&key("b"), ready(SubscriberReason::Operational.as_str()), None);
-        tally.add(&key("c"), ready("of a later version, or of nobody"), None);
+        tally.add(&key("c"), ready("of a later version"), None);
         for name in ["d", "e", "f"] {
             tally.add(&key(name), Some((ConditionStatus::False, "TokenRejected")), Some("TokenRejected"));
         }

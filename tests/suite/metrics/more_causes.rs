@@ -10,8 +10,8 @@ use testkit::{
 
 use super::{until_at_least, until_scraped};
 use crate::{
-    security::client_certificates::guarded,
-    world::{CLIENT, PATIENCE, World, path, tls_secret},
+    security::client_certificates::{guarded, with_both_certificates},
+    world::{CLIENT, PATIENCE, World, path},
 };
 
 #[tokio::test]
@@ -89,14 +89,7 @@ async fn watches_that_fail_and_refused_writes_are_counted() {
 #[tokio::test]
 async fn certificates_and_credentials_show_when_they_expire() {
     let (world, [of_webhook, of_tokens]) = guarded("metrics-expiry").await;
-    world.apply(&tls_secret("hook-mtls", &of_webhook.client_identity("tidings"))).await;
-    world.apply(&tls_secret("token-mtls", &of_tokens.client_identity("tidings"))).await;
-    world
-        .subscriber("shop", |spec| {
-            spec["webhook"]["tls"]["clientCertificateSecretRef"] = json!({"name": "hook-mtls"});
-            spec["tokenService"]["tls"]["clientCertificateSecretRef"] = json!({"name": "token-mtls"});
-        })
-        .await;
+    with_both_certificates(&world, [&of_webhook, &of_tokens]).await;
     let operator = world.operator().await;
     let of = |metric: &str, more: &str| {
         format!("tidings_subscriber_{metric}{{namespace=\"{}\",subscriber=\"shop\"{more}}}", world.namespace)

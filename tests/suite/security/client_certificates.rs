@@ -21,18 +21,23 @@ pub async fn guarded(name: &str) -> (World, [Authority; 2]) {
     (world, clients)
 }
 
-#[tokio::test]
-async fn webhook_and_token_service_each_get_their_own_certificate_and_a_rotated_one_needs_no_restart() {
-    let (world, [of_webhook, of_tokens]) = guarded("mtls").await;
-    let _operator = world.operator().await;
-    world.apply(&tls_secret("hook-mtls", &of_webhook.client_identity("tidings"))).await;
-    world.apply(&tls_secret("token-mtls", &of_tokens.client_identity("tidings"))).await;
+/// Applies the Subscriber `shop`, with client certificates of these authorities for its webhook and its token service.
+pub async fn with_both_certificates(world: &World, [webhook, tokens]: [&Authority; 2]) {
+    world.apply(&tls_secret("hook-mtls", &webhook.client_identity("tidings"))).await;
+    world.apply(&tls_secret("token-mtls", &tokens.client_identity("tidings"))).await;
     world
         .subscriber("shop", |spec| {
             spec["webhook"]["tls"]["clientCertificateSecretRef"] = json!({"name": "hook-mtls"});
             spec["tokenService"]["tls"]["clientCertificateSecretRef"] = json!({"name": "token-mtls"});
         })
         .await;
+}
+
+#[tokio::test]
+async fn webhook_and_token_service_each_get_their_own_certificate_and_a_rotated_one_needs_no_restart() {
+    let (world, [of_webhook, of_tokens]) = guarded("mtls").await;
+    let _operator = world.operator().await;
+    with_both_certificates(&world, [&of_webhook, &of_tokens]).await;
     world.notification("a", "shop", json!({"source": "/s", "type": "t"})).await;
     world.until_phase("a", "Delivered").await;
 

@@ -133,9 +133,9 @@ mod tests {
         LazyLock::new(|| Egress::new(Policy::default()).client("test", &crate::egress::Trust::default()).unwrap());
 
     /// Issues no assertions.
-    struct Nobody;
+    struct Unused;
 
-    impl AssertionProvider for Nobody {
+    impl AssertionProvider for Unused {
         fn assertion(&self) -> BoxFuture<'_, Result<SecretString, NoAssertion>> {
             unreachable!("the caller of encode gets the assertion")
         }
@@ -232,7 +232,7 @@ mod tests {
         let with_id = [&grant[..], &[("client_id", "a&b")], &target].concat();
         assert_eq!(sent, owned(&[&with_id[..], &[("client_assertion_type", kind)]].concat()));
         let mut issued = request(|_secret| AuthMethod::Tls, "a&b", "secret");
-        issued.credentials.authentication = AuthMethod::IssuedAssertion(IssuedAssertions::new(Arc::new(Nobody), &[]));
+        issued.credentials.authentication = AuthMethod::IssuedAssertion(IssuedAssertions::new(Arc::new(Unused), &[]));
         assert_eq!(encode(&issued, Some("a.b.c+=")).unwrap().body(), signed.body());
         let tls = encoded(&request(|_secret| AuthMethod::Tls, "a&b", "secret"));
         assert!(tls.headers().get(AUTHORIZATION).is_none());
